@@ -1,0 +1,82 @@
+# coco-kp: what a developer, a user who builds from source, and CI run. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+
+.PHONY: help
+help: ## List what there is to make
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+.PHONY: tools
+tools:
+	@command -v $(PYTHON) >/dev/null || { echo "make: python3 is missing: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: install Python 3.11 or newer, or name one with PYTHON=" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust 1.88 or newer from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "make: cc is missing: install a C compiler (Debian: apt-get install build-essential)" >&2; exit 1; }
+
+# The locked environment: each file of each package is checked against its hash.
+$(BIN)/.locked: requirements/dev.txt | tools
+	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+.PHONY: venv
+venv: $(BIN)/.locked ## Make the virtual environment from the lock file
+
+$(BIN)/.built: $(BIN)/.locked $(NATIVE_SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet
+	touch $@
+
+.PHONY: build
+build: $(BIN)/.built ## Build the native module and install coco-kp into the environment
+
+.PHONY: demo
+demo: build ## Encrypt and decrypt a small image in a temporary folder, step by step
+	$(BIN)/coco-kp demo
+
+.PHONY: peers
+peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a registry)
+	$(BIN)/python -m tests.peers
+
+.PHONY: test
+test: build peers ## Run all tests, against real peers too
+	cargo test --locked --workspace --quiet
+	$(BIN)/pytest
+
+.PHONY: check
+check: build ## Formatting, lints, types, and the native stub against the module
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/stubtest coco_kp._native
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: bench
+bench: build peers ## Measure this machine: native core, a WrapKey call, peers beside us
+	cargo bench --locked --package coco-kp-core
+	$(BIN)/python -m benches
+
+.PHONY: wheel
+wheel: $(BIN)/.locked ## Build the wheel into dist/
+	$(BIN)/maturin build --release --locked --out dist
+
+.PHONY: proto
+proto: ## Generate the gRPC stubs anew, with an old pinned grpcio-tools so that every later runtime loads them
+	tools/generate-proto
+
+.PHONY: lock
+lock: $(BIN)/.locked ## Lock the Python dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --output-file requirements/dev.txt requirements/dev.in
+
+.PHONY: clean
+clean: ## Remove what was built (not the fetched peers)
+	rm -rf $(VENV) target dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/coco_kp/_native*.so

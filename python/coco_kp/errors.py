@@ -1,0 +1,70 @@
+"""Every exception of coco-kp, each with the exit code and the hint that a user gets.
+
+The classes are grouped by who is at fault, because that is what the exit code tells a script:
+the caller, the input, the key, the data, the other side, or a rule that protects the user.
+Messages are lower case, carry no full stop and never a key.
+"""
+
+from __future__ import annotations
+
+
+class CocoKpError(Exception):
+    """The base of all errors that users see: a fact, and a way out of it.
+
+    ``message`` says what happened; ``hint`` (may be empty) says what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Give message and hint on one line, as a gRPC status text carries them."""
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class UsageError(CocoKpError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class InputError(CocoKpError):
+    """An image, reference, parameter, message or file does not have the form it must have."""
+
+    exit_code = 3
+
+
+class KekError(CocoKpError):
+    """A key is missing, unreadable, of the wrong length, or does not open the packet."""
+
+    exit_code = 4
+
+
+class IntegrityError(CocoKpError):
+    """A digest, HMAC, tag or diff_id disagrees with the data."""
+
+    exit_code = 5
+
+
+class RemoteError(CocoKpError):
+    """A registry, KBS or key provider is unreachable, refused the request, or failed."""
+
+    exit_code = 6
+
+
+class RefusedError(CocoKpError):
+    """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
+
+    exit_code = 7
+
+
+class KeyPathForbiddenError(RefusedError):
+    """A caller of the provider named a key file outside the folder that the server allows."""
+
+
+class StreamClosedError(CocoKpError):
+    """A sealer or opener was used after ``finalize`` or after an earlier error: a caller's bug."""
