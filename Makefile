@@ -72,7 +72,7 @@ proto: ## Generate the gRPC stubs anew, with an old pinned grpcio-tools so that 
 
 .PHONY: lock
 lock: $(BIN)/.locked ## Lock the Python dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --output-file requirements/dev.txt requirements/dev.in
 
 .PHONY: clean
