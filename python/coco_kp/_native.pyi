@@ -1,0 +1,155 @@
+"""The native core (Rust): layers and their keys as bytes, nothing else.
+
+A layer's cipher is ocicrypt's AES_256_CTR_HMAC_SHA256 (docs/protocols.md 1.4), a key is wrapped as
+docs/protocols.md 3.2 says. All keys, nonces, IVs, HMACs and digests are raw bytes.
+
+Buffers are any C-contiguous object with the buffer protocol; of what type its items are does not
+matter. From 64 KiB on the work is done without the interpreter lock. Do not write to a mutable
+buffer from another thread meanwhile: what comes out is then undefined.
+
+Rust wipes the keys that it holds as soon as they are no longer needed. It cannot wipe the ``bytes``
+objects that Python holds: those live in ordinary memory until the interpreter reuses it.
+"""
+
+from typing import final
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["Kek", "LayerOpener", "LayerSealer", "OpenedLayer", "SealedLayer", "kernel"]
+
+@final
+class SealedLayer:
+    """What sealing a layer yields. Its repr shows no key."""
+
+    @property
+    def key(self) -> bytes:
+        """The layer's key (LEK), 32 bytes."""
+    @property
+    def nonce(self) -> bytes:
+        """The first counter block, 16 bytes. Secret like the key."""
+    @property
+    def hmac(self) -> bytes:
+        """HMAC-SHA256 of the ciphertext, 32 bytes."""
+    @property
+    def plaintext_sha256(self) -> bytes | None:
+        """SHA-256 of the plaintext, 32 bytes; None if it was not asked for."""
+    @property
+    def ciphertext_sha256(self) -> bytes:
+        """SHA-256 of the ciphertext, 32 bytes: the encrypted layer's name."""
+    @property
+    def size(self) -> int:
+        """Bytes, the same on both sides."""
+
+@final
+class OpenedLayer:
+    """What opening a layer yields, once its HMAC has verified."""
+
+    @property
+    def plaintext_sha256(self) -> bytes | None:
+        """SHA-256 of the plaintext, 32 bytes; None if it was not asked for."""
+    @property
+    def ciphertext_sha256(self) -> bytes:
+        """SHA-256 of the ciphertext, 32 bytes."""
+    @property
+    def size(self) -> int:
+        """Bytes, the same on both sides."""
+
+@final
+class LayerSealer:
+    """Encrypts one layer that comes in pieces of any length.
+
+    Key (32 bytes) and nonce (16 bytes) are drawn from the operating system unless both are given;
+    never give a pair twice. The digest of the plaintext costs a third of the time: pass
+    ``plaintext_digest=False`` where nobody asks for it.
+
+    A sealer belongs to one thread at a time. It is closed after ``finalize`` and after the first
+    error, whatever it was; each later call raises ``StreamClosedError``.
+
+    Raises ``InputError`` for a key or nonce of another length or an unknown ``COCO_KP_KERNEL``.
+    """
+
+    def __new__(
+        cls,
+        *,
+        key: ReadableBuffer | None = None,
+        nonce: ReadableBuffer | None = None,
+        plaintext_digest: bool = True,
+    ) -> LayerSealer: ...
+    def update(self, data: ReadableBuffer) -> bytes:
+        """Encrypt the next piece into a new bytes object of the same length."""
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
+        """Encrypt the next piece into the beginning of ``dst``; return its length in bytes.
+
+        ``dst`` may be longer than ``src``, and both may be the very same memory. Raises
+        ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
+        not contiguous or ``dst`` is read-only.
+        """
+    def finalize(self) -> SealedLayer:
+        """End the layer."""
+
+@final
+class LayerOpener:
+    """Decrypts one layer that comes in pieces of any length.
+
+    Plaintext leaves ``update`` before the verdict, which only ``finalize`` gives: keep it out of
+    everybody's reach until then. Threads, closing and errors are as for ``LayerSealer``.
+    """
+
+    def __new__(
+        cls,
+        *,
+        key: ReadableBuffer,
+        nonce: ReadableBuffer,
+        hmac: ReadableBuffer,
+        plaintext_digest: bool = True,
+    ) -> LayerOpener: ...
+    def update(self, data: ReadableBuffer) -> bytes:
+        """Decrypt the next piece into a new bytes object of the same length."""
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
+        """Decrypt the next piece into the beginning of ``dst``, as ``LayerSealer.update_into``."""
+    def finalize(self) -> OpenedLayer:
+        """End the layer and compare its HMAC in constant time.
+
+        Raises ``IntegrityError`` if the key is wrong or the ciphertext was altered. A wrong nonce
+        is not detected, for the HMAC does not cover it: it shows in the plaintext's digest.
+        """
+
+@final
+class Kek:
+    """A key-encryption key: 32 bytes, used as they stand. Its repr shows only the fingerprint.
+
+    Not comparable, not picklable. Raises ``KekError`` unless there are exactly 32 bytes.
+    """
+
+    def __new__(cls, raw: ReadableBuffer) -> Kek: ...
+    @staticmethod
+    def generate() -> Kek:
+        """Draw a key from the operating system."""
+    def wrap(
+        self, algorithm: str, secret: ReadableBuffer, iv: ReadableBuffer | None = None
+    ) -> tuple[bytes, bytes]:
+        """Wrap a secret of at most 64 KiB; return (iv, wrapped).
+
+        ``A256GCM``: 12-byte IV, 16-byte tag at the end of ``wrapped``, no additional data.
+        ``A256CTR``: 16-byte IV, no tag: it does not detect tampering. The IV is drawn from the
+        operating system if it is None; never give one twice. Raises ``InputError`` for an unknown
+        algorithm, an IV of another length or a longer secret.
+        """
+    def unwrap(self, algorithm: str, iv: ReadableBuffer, wrapped: ReadableBuffer) -> bytes:
+        """Unwrap what ``wrap`` made.
+
+        Raises ``KekError`` if the tag does not verify, ``InputError`` for an unknown algorithm or a
+        wrong length. With ``A256CTR`` a wrong key yields other bytes and no error.
+        """
+    @property
+    def fingerprint(self) -> str:
+        """``sha256:`` and the first 16 hex digits of the raw key's SHA-256 (see ``sha256sum``)."""
+    def raw(self) -> bytes:
+        """Return the raw key, 32 bytes, for export to a file."""
+
+def kernel() -> str:
+    """Return the name of the kernel that encrypts layers in this process.
+
+    ``COCO_KP_KERNEL`` chooses another; raises ``InputError`` if this processor has none of that
+    name.
+    """

@@ -1,0 +1,78 @@
+//! What can go wrong in the core. No message holds a key, a secret or an expected authenticator.
+
+use std::fmt;
+
+/// A reason why the core refused or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The operating system gave no random bytes.
+    NoRandomness,
+    /// A key, nonce, IV or authenticator has the wrong length (all in bytes).
+    Length {
+        /// What was given.
+        what: &'static str,
+        /// The length it must have.
+        expected: usize,
+        /// The length it has.
+        found: usize,
+    },
+    /// A wrapped secret is shorter than its tag.
+    WrappedTooShort {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// A secret to wrap is longer than [`crate::MAX_SECRET`].
+    SecretTooLong {
+        /// Its length in bytes.
+        found: usize,
+    },
+    /// The wrap algorithm is none of [`crate::Algorithm::NAMES`].
+    UnknownAlgorithm {
+        /// What was asked for.
+        name: String,
+    },
+    /// The GCM tag disagrees: another key, or an altered packet.
+    TagMismatch,
+    /// The layer's HMAC disagrees: another key, or altered ciphertext.
+    HmacMismatch,
+    /// No kernel has that name, or this processor cannot run it.
+    KernelUnavailable {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRandomness => f.write_str("the operating system gave no random bytes"),
+            Self::Length { what, expected, found } => {
+                write!(f, "expected a {expected}-byte {what}, found {found} bytes")
+            }
+            Self::WrappedTooShort { found } => {
+                write!(f, "a wrapped secret of {found} bytes is shorter than its 16-byte tag")
+            }
+            Self::SecretTooLong { found } => {
+                let most = crate::MAX_SECRET;
+                write!(f, "a secret of {found} bytes is too long to wrap (at most {most})")
+            }
+            Self::UnknownAlgorithm { name } => {
+                write!(f, "unknown wrap algorithm '{}'", excerpt(name))
+            }
+            Self::TagMismatch => f.write_str("the key does not open the wrapped secret"),
+            Self::HmacMismatch => {
+                f.write_str("the layer's HMAC does not match: the data was altered, or the key is another layer's")
+            }
+            Self::KernelUnavailable { name } => {
+                write!(f, "this processor has no kernel '{}'", excerpt(name))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The beginning of a foreign word, without control characters.
+fn excerpt(word: &str) -> String {
+    word.chars().take(40).flat_map(char::escape_debug).collect()
+}

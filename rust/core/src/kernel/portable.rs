@@ -1,0 +1,38 @@
+//! RustCrypto, which finds AES and SHA instructions by itself and has a constant-time fallback.
+
+use aes::Aes256Enc;
+use aes::cipher::{InnerIvInit, KeyInit, StreamCipher};
+use ctr::Ctr128BE;
+use inout::InOutBuf;
+
+use super::Engine;
+use crate::secret::Secret;
+use crate::sha256::State;
+
+pub(super) struct Portable {
+    cipher: Aes256Enc,
+}
+
+impl Portable {
+    pub(super) fn new(key: &Secret<32>) -> Self {
+        Self { cipher: Aes256Enc::new(key.expose().into()) }
+    }
+}
+
+impl Engine for Portable {
+    fn compress(&self, state: &mut State, blocks: &[u8]) {
+        let (blocks, rest) = blocks.as_chunks();
+        debug_assert!(rest.is_empty());
+        sha2::block_api::compress256(state, blocks);
+    }
+
+    fn crypt(&self, counter: &mut u128, data: InOutBuf<'_, '_, u8>) {
+        let cipher_blocks = (data.len() / 16) as u128;
+        let first = counter.to_be_bytes();
+        // A fresh stream for each call: its own counter starts at zero and never meets its limit,
+        // and the sum with `first` wraps modulo 2^128 as the format wants.
+        Ctr128BE::from_core(ctr::CtrCore::inner_iv_init(&self.cipher, &first.into()))
+            .apply_keystream_inout(data);
+        *counter = counter.wrapping_add(cipher_blocks);
+    }
+}

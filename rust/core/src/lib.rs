@@ -1,0 +1,19 @@
+//! The native core of coco-kp: it knows bytes and keys, and nothing of Python, JSON or images.
+//!
+//! * [`LayerSealer`] and [`LayerOpener`] carry an image layer through the ocicrypt cipher
+//!   `AES_256_CTR_HMAC_SHA256` (docs/protocols.md 1.4) in one pass, digests of both sides included.
+//! * [`Kek`] wraps and unwraps a layer's key (docs/protocols.md 3.2).
+//! * [`Kernel`] says which implementation does the work on this processor.
+
+mod error;
+mod kernel;
+mod keywrap;
+mod layer;
+mod secret;
+mod sha256;
+
+pub use error::Error;
+pub use kernel::Kernel;
+pub use keywrap::{Algorithm, Kek, MAX_SECRET};
+pub use layer::{LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+pub use secret::Secret;

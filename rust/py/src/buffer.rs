@@ -1,0 +1,104 @@
+//! Python buffers as slices: the only unsafe code of this crate.
+//!
+//! What is sound here and why. A [`Buffer`] holds its `Py_buffer` until it is dropped; for that
+//! long the exporter may neither free nor move the memory (a `bytearray` refuses to be resized),
+//! even while the interpreter lock is released. So the slices stay valid.
+//!
+//! What is not ours to enforce: another Python thread can still *write* to a `bytearray` that is
+//! being read here with the lock released, or read one that is being written. By Rust's rules that
+//! is a data race, and no binding can exclude it; `hashlib`, `zlib` and pyca/cryptography stand in
+//! the same place and reason alike. It is the caller's bug, it cannot reach memory beyond the
+//! buffer, for no length, pointer or branch is ever taken from the buffer's contents, and what
+//! comes out is a layer whose bytes are as undefined as what was put in. Immutable `bytes` cannot
+//! run into it.
+#![allow(unsafe_code)]
+
+use std::slice;
+
+use inout::InOutBuf;
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::prelude::*;
+
+/// The memory of a C-contiguous Python buffer, held for as long as this value lives.
+pub(crate) struct Buffer(PyUntypedBuffer);
+
+impl Buffer {
+    /// Asks any object for its memory. The items' type does not matter: bytes are bytes.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(object)?;
+        if !buffer.is_c_contiguous() {
+            return Err(PyBufferError::new_err("the buffer is not contiguous"));
+        }
+        Ok(Self(buffer))
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len_bytes()
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        if self.len() == 0 {
+            return &[]; // the pointer of an empty buffer may be null
+        }
+        // SAFETY: the buffer is C-contiguous and not empty, so its pointer leads to `len` readable
+        // bytes, which stay where they are while `self` holds the Py_buffer. On concurrent writes
+        // see the head of this file.
+        unsafe { slice::from_raw_parts(self.0.buf_ptr().cast(), self.len()) }
+    }
+}
+
+/// Where a stream reads and writes: two ranges that lie apart, or one and the same.
+pub(crate) enum Data<'a> {
+    Apart(&'a [u8], &'a mut [u8]),
+    InPlace(&'a mut [u8]),
+}
+
+impl<'a> Data<'a> {
+    /// Pairs a source with the beginning of a destination, which may be longer.
+    ///
+    /// Both may be the very same memory. Memory that overlaps in part is refused, and so is a
+    /// destination that is read-only or too short.
+    pub(crate) fn new(src: &'a Buffer, dst: &'a mut Buffer) -> PyResult<Self> {
+        let len = src.len();
+        if dst.0.readonly() {
+            return Err(PyBufferError::new_err("the destination is read-only"));
+        }
+        if dst.len() < len {
+            let found = dst.len();
+            return Err(PyValueError::new_err(format!(
+                "the destination is too short: {found} bytes for {len}"
+            )));
+        }
+        if len == 0 {
+            return Ok(Self::InPlace(&mut []));
+        }
+        let (from, to) = (src.0.buf_ptr().cast::<u8>(), dst.0.buf_ptr().cast::<u8>());
+        let apart = from.addr().abs_diff(to.addr()) >= len;
+        if from != to && !apart {
+            return Err(PyValueError::new_err("source and destination overlap in part"));
+        }
+        // SAFETY: `to` leads to at least `len` bytes that are writable and contiguous (checked
+        // above, and by `Buffer::of`), and `dst` is borrowed for 'a. Either they lie apart from the
+        // source, or they are the source, of which no other slice is made then.
+        let output = unsafe { slice::from_raw_parts_mut(to, len) };
+        Ok(if apart { Self::Apart(src.bytes(), output) } else { Self::InPlace(output) })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Apart(_, output) | Self::InPlace(output) => output.len(),
+        }
+    }
+
+    pub(crate) fn in_out(self) -> InOutBuf<'a, 'a, u8> {
+        match self {
+            Self::Apart(input, output) => {
+                InOutBuf::new(input, output).expect("made with equal lengths")
+            }
+            Self::InPlace(both) => InOutBuf::from(both),
+        }
+    }
+}

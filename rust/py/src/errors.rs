@@ -1,0 +1,59 @@
+//! The core's errors as the classes of `coco_kp/errors.py`.
+
+use coco_kp_core::{Algorithm, Error, Kernel};
+use pyo3::PyErr;
+
+mod python {
+    use pyo3::import_exception;
+
+    import_exception!(coco_kp.errors, CocoKpError);
+    import_exception!(coco_kp.errors, InputError);
+    import_exception!(coco_kp.errors, IntegrityError);
+    import_exception!(coco_kp.errors, KekError);
+    import_exception!(coco_kp.errors, StreamClosedError);
+}
+
+/// Gives an error of the core the class and the hint that users see.
+pub(crate) fn raised<T>(result: Result<T, Error>) -> Result<T, PyErr> {
+    result.map_err(|error| {
+        let message = error.to_string();
+        match error {
+            Error::NoRandomness => python::CocoKpError::new_err(message),
+            Error::Length { .. } | Error::WrappedTooShort { .. } | Error::SecretTooLong { .. } => {
+                python::InputError::new_err(message)
+            }
+            Error::UnknownAlgorithm { .. } => {
+                let hint = format!("use {}", Algorithm::NAMES.join(" or "));
+                python::InputError::new_err((message, hint))
+            }
+            Error::KernelUnavailable { .. } => {
+                let names: Vec<_> =
+                    Kernel::available().iter().map(|kernel| kernel.name()).collect();
+                let hint = format!("unset COCO_KP_KERNEL, or set it to {}", names.join(" or "));
+                python::InputError::new_err((message, hint))
+            }
+            Error::TagMismatch => {
+                let hint = "the wrapping key is another one, or the packet was altered";
+                python::KekError::new_err((message, hint))
+            }
+            Error::HmacMismatch => python::IntegrityError::new_err(message),
+        }
+    })
+}
+
+/// A key-encryption key that is no key: the caller's key is at fault, not the packet.
+pub(crate) fn bad_kek(error: &Error) -> PyErr {
+    python::KekError::new_err(error.to_string())
+}
+
+/// Use of a stream that has ended.
+pub(crate) fn stream_closed() -> PyErr {
+    let hint = "begin a new one: it ends with finalize, and with the first error";
+    python::StreamClosedError::new_err(("this layer stream is closed", hint))
+}
+
+/// Use of a stream that another thread is using at this moment.
+pub(crate) fn stream_busy() -> PyErr {
+    let hint = "give each thread a stream of its own";
+    python::StreamClosedError::new_err(("another thread is using this layer stream", hint))
+}

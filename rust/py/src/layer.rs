@@ -1,0 +1,171 @@
+//! The classes that seal and open layers.
+
+use coco_kp_core as core;
+use core::{Error, Kernel, LayerKey, Secret};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::buffer::Buffer;
+use crate::errors::raised;
+use crate::stream::Stream;
+
+/// Encrypts one layer, piece by piece.
+#[pyclass(frozen, module = "coco_kp._native")]
+pub(crate) struct LayerSealer(Stream<core::LayerSealer>);
+
+#[pymethods]
+impl LayerSealer {
+    #[new]
+    #[pyo3(signature = (*, key=None, nonce=None, plaintext_digest=true))]
+    fn new(
+        key: Option<&Bound<'_, PyAny>>,
+        nonce: Option<&Bound<'_, PyAny>>,
+        plaintext_digest: bool,
+    ) -> PyResult<Self> {
+        let keys = match (key, nonce) {
+            (Some(key), Some(nonce)) => layer_key(key, nonce)?,
+            (None, None) => raised(LayerKey::generate())?,
+            _ => return Err(PyValueError::new_err("give both key and nonce, or neither")),
+        };
+        let kernel = raised(Kernel::selected())?;
+        Ok(Self(Stream::new(core::LayerSealer::new(kernel, keys, plaintext_digest))))
+    }
+
+    /// Encrypts the next piece into a new bytes object.
+    fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        self.0.update(data)
+    }
+
+    /// Encrypts the next piece into dst and returns its length.
+    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.0.update_into(src, dst)
+    }
+
+    /// Ends the layer and returns its keys, HMAC and digests.
+    fn finalize(&self) -> PyResult<SealedLayer> {
+        Ok(SealedLayer(self.0.end()?.finalize()))
+    }
+}
+
+/// Decrypts one layer, piece by piece.
+#[pyclass(frozen, module = "coco_kp._native")]
+pub(crate) struct LayerOpener(Stream<core::LayerOpener>);
+
+#[pymethods]
+impl LayerOpener {
+    #[new]
+    #[pyo3(signature = (*, key, nonce, hmac, plaintext_digest=true))]
+    fn new(
+        key: &Bound<'_, PyAny>,
+        nonce: &Bound<'_, PyAny>,
+        hmac: &Bound<'_, PyAny>,
+        plaintext_digest: bool,
+    ) -> PyResult<Self> {
+        let keys = layer_key(key, nonce)?;
+        let hmac = Buffer::of(hmac)?;
+        let hmac = raised(hmac.bytes().try_into().map_err(|_| Error::Length {
+            what: "HMAC",
+            expected: 32,
+            found: hmac.len(),
+        }))?;
+        let kernel = raised(Kernel::selected())?;
+        Ok(Self(Stream::new(core::LayerOpener::new(kernel, &keys, hmac, plaintext_digest))))
+    }
+
+    /// Decrypts the next piece into a new bytes object.
+    fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        self.0.update(data)
+    }
+
+    /// Decrypts the next piece into dst and returns its length.
+    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.0.update_into(src, dst)
+    }
+
+    /// Ends the layer: returns its digests if the HMAC verifies, raises `IntegrityError` if not.
+    fn finalize(&self) -> PyResult<OpenedLayer> {
+        raised(self.0.end()?.finalize()).map(OpenedLayer)
+    }
+}
+
+/// What sealing a layer yields.
+#[pyclass(frozen, module = "coco_kp._native")]
+pub(crate) struct SealedLayer(core::SealedLayer);
+
+#[pymethods]
+impl SealedLayer {
+    #[getter]
+    fn key(&self) -> &[u8] {
+        self.0.keys.key.expose()
+    }
+
+    #[getter]
+    fn nonce(&self) -> &[u8] {
+        self.0.keys.nonce.expose()
+    }
+
+    #[getter]
+    fn hmac(&self) -> &[u8] {
+        &self.0.hmac
+    }
+
+    #[getter]
+    fn plaintext_sha256(&self) -> Option<&[u8]> {
+        self.0.plaintext_sha256.as_ref().map(<[u8; 32]>::as_slice)
+    }
+
+    #[getter]
+    fn ciphertext_sha256(&self) -> &[u8] {
+        &self.0.ciphertext_sha256
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    fn __repr__(&self) -> String {
+        describe("SealedLayer", &self.0.ciphertext_sha256, self.0.size)
+    }
+}
+
+/// What opening a layer yields.
+#[pyclass(frozen, module = "coco_kp._native")]
+pub(crate) struct OpenedLayer(core::OpenedLayer);
+
+#[pymethods]
+impl OpenedLayer {
+    #[getter]
+    fn plaintext_sha256(&self) -> Option<&[u8]> {
+        self.0.plaintext_sha256.as_ref().map(<[u8; 32]>::as_slice)
+    }
+
+    #[getter]
+    fn ciphertext_sha256(&self) -> &[u8] {
+        &self.0.ciphertext_sha256
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    fn __repr__(&self) -> String {
+        describe("OpenedLayer", &self.0.ciphertext_sha256, self.0.size)
+    }
+}
+
+fn layer_key(key: &Bound<'_, PyAny>, nonce: &Bound<'_, PyAny>) -> PyResult<LayerKey> {
+    let (key, nonce) = (Buffer::of(key)?, Buffer::of(nonce)?);
+    Ok(LayerKey {
+        key: raised(Secret::copy_from(key.bytes(), "layer key"))?,
+        nonce: raised(Secret::copy_from(nonce.bytes(), "nonce"))?,
+    })
+}
+
+/// A repr by public facts alone.
+fn describe(class: &str, ciphertext_sha256: &[u8; 32], size: u64) -> String {
+    let [a, b, c, d, ..] = ciphertext_sha256;
+    format!("<{class} sha256:{a:02x}{b:02x}{c:02x}{d:02x}… of {size} bytes>")
+}

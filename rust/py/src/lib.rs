@@ -1,0 +1,29 @@
+//! `coco_kp._native`: the core as Python sees it. Its stub is `python/coco_kp/_native.pyi`.
+//!
+//! Nothing is decided here. This crate turns buffers into slices ([`buffer`]), lets go of the
+//! interpreter lock ([`stream`]) and gives errors their Python classes ([`errors`]).
+
+mod buffer;
+mod errors;
+mod kek;
+mod layer;
+mod stream;
+
+use pyo3::prelude::*;
+
+/// The native core of coco-kp.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::kek::Kek;
+    #[pymodule_export]
+    use super::kernel;
+    #[pymodule_export]
+    use super::layer::{LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+}
+
+/// The name of the kernel that encrypts layers in this process.
+#[pyfunction]
+fn kernel() -> PyResult<&'static str> {
+    Ok(errors::raised(coco_kp_core::Kernel::selected())?.name())
+}

@@ -1,0 +1,107 @@
+//! A stream of the core behind Python's rules: one user at a time, dead after the first error, and
+//! the interpreter lock released while there is real work.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+use coco_kp_core as core;
+use inout::InOutBuf;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::buffer::{Buffer, Data};
+use crate::errors;
+
+/// From this many bytes on, work is done without the interpreter lock. Below it, giving the lock
+/// away and getting it back costs other threads more than it gives them.
+const RELEASE_FROM: usize = 64 * 1024;
+
+/// Runs work over so many bytes, without the interpreter lock if they are many.
+pub(crate) fn released<T: Send>(
+    py: Python<'_>,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    if bytes < RELEASE_FROM { work() } else { py.detach(work) }
+}
+
+/// What [`Stream`] needs of a sealer or opener.
+pub(crate) trait Update: Send {
+    fn update(&mut self, data: InOutBuf<'_, '_, u8>);
+}
+
+impl Update for core::LayerSealer {
+    fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+        self.update(data);
+    }
+}
+
+impl Update for core::LayerOpener {
+    fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+        self.update(data);
+    }
+}
+
+/// A sealer or opener; empty once it has ended.
+pub(crate) struct Stream<T>(Mutex<Option<T>>);
+
+impl<T: Update> Stream<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self(Mutex::new(Some(inner)))
+    }
+
+    /// Passes `data` on into a new `bytes` of the same length.
+    pub(crate) fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let py = data.py();
+        self.borrow(|inner| {
+            let src = Buffer::of(data)?;
+            PyBytes::new_with(py, src.len(), |dst| {
+                let data = Data::Apart(src.bytes(), dst);
+                released(py, src.len(), || inner.update(data.in_out()));
+                Ok(())
+            })
+        })
+    }
+
+    /// Passes `src` on into the beginning of `dst`; gives the number of bytes.
+    pub(crate) fn update_into(
+        &self,
+        src: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let py = src.py();
+        self.borrow(|inner| {
+            let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
+            let data = Data::new(&src, &mut dst)?;
+            let len = data.len();
+            released(py, len, || inner.update(data.in_out()));
+            Ok(len)
+        })
+    }
+
+    /// Takes the stream out; it is closed from then on.
+    pub(crate) fn end(&self) -> PyResult<T> {
+        self.take()?.1.ok_or_else(errors::stream_closed)
+    }
+
+    /// Works with the stream. Whatever goes wrong on the way, a panic included, leaves it closed,
+    /// for nobody could say what of the data it has seen.
+    fn borrow<R>(&self, work: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
+        let (mut slot, inner) = self.take()?;
+        let mut inner = inner.ok_or_else(errors::stream_closed)?;
+        let result = work(&mut inner)?;
+        *slot = Some(inner);
+        Ok(result)
+    }
+
+    /// Takes hold of the slot without waiting: a thread that waited here with the interpreter lock
+    /// could never be let in by the one that works without it.
+    fn take(&self) -> PyResult<(MutexGuard<'_, Option<T>>, Option<T>)> {
+        let mut slot = match self.0.try_lock() {
+            Ok(slot) => slot,
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+            Err(TryLockError::WouldBlock) => return Err(errors::stream_busy()),
+        };
+        let inner = slot.take();
+        Ok((slot, inner))
+    }
+}
