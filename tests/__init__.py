@@ -1,0 +1,1 @@
+"""The tests; a package, so that every folder of them can use the peers and builders of another."""

@@ -1,0 +1,58 @@
+"""The programs of the Confidential Containers project that ours must agree with, on loopback."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .cache import PeerUnavailableError
+from .daemon import daemon
+from .folder import folder_peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .daemon import Daemon
+
+KEYS_FILE = "aa-offline_fs_kbc-keys.json"
+"""The name, in /etc, from which the agent's offline_fs_kbc reads its keys; it knows no other."""
+
+
+@contextmanager
+def upstream_provider(folder: Path) -> Iterator[Daemon]:
+    """Run ``coco_keyprovider``, the key provider that ours replaces; wraps, never unwraps."""
+    program = folder_peer("coco_keyprovider")
+    with daemon([program, "--socket", "127.0.0.1:0"], folder / "coco_keyprovider.log") as running:
+        yield running
+
+
+@contextmanager
+def attestation_agent(folder: Path, keys: str = "{}") -> Iterator[Daemon]:
+    """Run the attestation agent 0.6, with which a guest unwraps; it never wraps.
+
+    ``keys`` is the text of its keys file. It sees a folder with that file alone in place of /etc,
+    in a mount namespace of its own: nothing of the machine's is touched.
+    """
+    program = folder_peer("attestation-agent-0.6")
+    etc = folder / "etc"
+    etc.mkdir()
+    (etc / KEYS_FILE).write_text(keys)
+    # the second address differs so that the two sockets can be told apart, both at port 0
+    sockets = ["--keyprovider_sock", "127.0.0.1:0", "--getresource_sock", "127.0.0.2:0"]
+    command = [*_private_etc(etc), str(program), *sockets]
+    with daemon(command, folder / "attestation-agent.log") as running:
+        yield running
+
+
+def _private_etc(etc: Path) -> list[str]:
+    """Return the command that runs another with ``etc`` in place of /etc; needs no root."""
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    mounted = [*namespace, "sh", "-c", 'mount --bind "$0" /etc && exec "$@"', str(etc)]
+    tried = subprocess.run([*mounted, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        raise PeerUnavailableError(
+            f"the agent's keys file needs a mount namespace of its own: {tried.stderr.strip()}"
+        )
+    return mounted
