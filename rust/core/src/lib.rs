@@ -4,6 +4,7 @@
 //!   `AES_256_CTR_HMAC_SHA256` (docs/protocols.md 1.4) in one pass, digests of both sides included.
 //! * [`Kek`] wraps and unwraps a layer's key (docs/protocols.md 3.2).
 //! * [`Kernel`] says which implementation does the work on this processor.
+#![deny(clippy::unwrap_used)]
 
 mod error;
 mod kernel;

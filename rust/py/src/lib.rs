@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here. This crate turns buffers into slices ([`buffer`]), lets go of the
 //! interpreter lock ([`stream`]) and gives errors their Python classes ([`errors`]).
+#![deny(clippy::unwrap_used)]
 
 mod buffer;
 mod errors;
