@@ -1,3 +1,4 @@
+# ruff: noqa: PYI021 - the native module has no Python source: this is where it is documented
 """The native core (Rust): layers and their keys as bytes, nothing else.
 
 A layer's cipher is ocicrypt's AES_256_CTR_HMAC_SHA256 (docs/protocols.md 1.4), a key is wrapped as

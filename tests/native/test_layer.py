@@ -1,0 +1,375 @@
+"""The border of sealing and opening: buffers, closing, threads, errors.
+
+Kernels have their tests in Rust.
+"""
+
+from __future__ import annotations
+
+import array
+import base64
+import copy
+import hashlib
+import hmac
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coco_kp import _native
+from coco_kp._native import LayerOpener, LayerSealer
+from coco_kp.errors import InputError, IntegrityError, StreamClosedError
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "layer_cipher.json").read_text())
+KEY = bytes(range(32))
+NONCE = bytes(range(0xA0, 0xB0))
+TEXT = b"ocicrypt layer test vector: not a real gzip stream\n"
+LONG = bytes(i % 251 for i in range(300_001))  # beyond where the interpreter lock is released
+
+
+def sealer() -> LayerSealer:
+    return LayerSealer(key=KEY, nonce=NONCE)
+
+
+def opener_for(ciphertext: bytes) -> LayerOpener:
+    return LayerOpener(key=KEY, nonce=NONCE, hmac=hmac.digest(KEY, ciphertext, "sha256"))
+
+
+def plaintext_of(vector: dict[str, Any]) -> bytes:
+    text = vector["plaintext"].get("ascii")
+    if text is not None:
+        return bytes(text, "ascii")
+    return bytes(i % 251 for i in range(vector["plaintext_size"]))
+
+
+@pytest.mark.parametrize("vector", VECTORS["vectors"], ids=lambda vector: vector["name"])
+def test_known_answer(vector: dict[str, Any]) -> None:
+    key, nonce = bytes.fromhex(vector["key"]), bytes.fromhex(vector["nonce"])
+    plaintext = plaintext_of(vector)
+
+    seal = LayerSealer(key=key, nonce=nonce)
+    ciphertext = seal.update(plaintext)
+    sealed = seal.finalize()
+    assert sealed.hmac == base64.b64decode(vector["hmac"])
+    assert sealed.ciphertext_sha256.hex() == vector["ciphertext_sha256"]
+    assert sealed.plaintext_sha256 is not None
+    assert sealed.plaintext_sha256.hex() == vector["plaintext_sha256"]
+    assert (sealed.key, sealed.nonce, sealed.size) == (key, nonce, len(plaintext))
+    assert ciphertext.hex() == vector.get("ciphertext", ciphertext.hex())
+
+    opener = LayerOpener(key=key, nonce=nonce, hmac=sealed.hmac)
+    assert opener.update(ciphertext) == plaintext
+    opened = opener.finalize()
+    assert opened.plaintext_sha256 == sealed.plaintext_sha256
+    assert opened.ciphertext_sha256 == sealed.ciphertext_sha256
+    assert opened.size == sealed.size
+
+
+def test_digests_and_hmac_are_the_standard_librarys() -> None:
+    seal = sealer()
+    ciphertext = seal.update(LONG)
+    sealed = seal.finalize()
+    assert sealed.hmac == hmac.digest(KEY, ciphertext, "sha256")
+    assert sealed.ciphertext_sha256 == hashlib.sha256(ciphertext).digest()
+    assert sealed.plaintext_sha256 == hashlib.sha256(LONG).digest()
+
+
+@pytest.mark.parametrize("step", [1, 7, 64, 65, 4096, 65_535, 65_536, 70_000, len(LONG)])
+def test_pieces_of_any_length_give_the_same_layer(step: int) -> None:
+    whole = sealer()
+    expected = whole.update(LONG)
+    data = LONG if step > 64 else LONG[:5000]
+    seal = sealer()
+    pieces = [seal.update(data[at : at + step]) for at in range(0, len(data), step)]
+    assert b"".join(pieces) == expected[: len(data)]
+    assert seal.finalize().hmac == hmac.digest(KEY, expected[: len(data)], "sha256")
+
+
+def test_keys_are_drawn_anew_and_returned() -> None:
+    first, second = LayerSealer(), LayerSealer()
+    ciphertext = first.update(TEXT)
+    sealed, other = first.finalize(), second.finalize()
+    assert len(sealed.key) == 32
+    assert len(sealed.nonce) == 16
+    assert sealed.key != other.key
+    assert sealed.nonce != other.nonce
+    opener = LayerOpener(key=sealed.key, nonce=sealed.nonce, hmac=sealed.hmac)
+    assert opener.update(ciphertext) == TEXT
+    opener.finalize()
+
+
+def test_plaintext_digest_is_none_where_nobody_asks() -> None:
+    seal = LayerSealer(key=KEY, nonce=NONCE, plaintext_digest=False)
+    ciphertext = seal.update(TEXT)
+    sealed = seal.finalize()
+    assert sealed.plaintext_sha256 is None
+    assert sealed.hmac == hmac.digest(KEY, ciphertext, "sha256")
+    opener = LayerOpener(key=KEY, nonce=NONCE, hmac=sealed.hmac, plaintext_digest=False)
+    assert opener.update(ciphertext) == TEXT
+    assert opener.finalize().plaintext_sha256 is None
+
+
+@pytest.mark.parametrize("length", [0, 1, 51, 64, 65_536, 100_000])
+def test_update_into_apart_longer_and_in_place(length: int) -> None:
+    data = LONG[:length]
+    expected = sealer().update(data)
+
+    apart = bytearray(b"\xee" * (length + 3))
+    assert sealer().update_into(data, apart) == length
+    assert apart == expected + b"\xee" * 3
+
+    same = bytearray(data)
+    seal = sealer()
+    assert seal.update_into(same, same) == length
+    assert same == expected
+    assert seal.finalize().plaintext_sha256 == hashlib.sha256(data).digest()
+
+    opener = opener_for(expected)
+    view = memoryview(same)
+    assert opener.update_into(view, view) == length
+    assert same == data
+    opener.finalize()
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        bytearray(TEXT[:48]),
+        memoryview(TEXT)[:48],
+        memoryview(b"x" + TEXT)[1:49],
+        array.array("B", TEXT[:48]),
+        array.array("I", TEXT[:48]),
+        memoryview(TEXT[:48]).cast("d"),
+        memoryview(TEXT[:48]).cast("B", (4, 12)),
+    ],
+    ids=["bytearray", "memoryview", "unaligned", "array_B", "array_I", "doubles", "matrix"],
+)
+def test_any_contiguous_buffer_is_bytes(buffer: Any) -> None:
+    assert sealer().update(buffer) == sealer().update(TEXT[:48])
+
+
+@pytest.mark.parametrize(
+    ("src", "dst", "error"),
+    [
+        (TEXT, bytearray(len(TEXT) - 1), "too short: 50 bytes for 51"),
+        (TEXT, bytearray(), "too short"),
+        (TEXT, bytes(100), "read-only"),
+        (TEXT, memoryview(bytearray(200))[::2], "contiguous"),
+        (memoryview(TEXT)[::2], bytearray(100), "contiguous"),
+        (memoryview(TEXT)[::-1], bytearray(100), "contiguous"),
+    ],
+    ids=["short", "empty", "read_only", "strided_dst", "strided_src", "reversed_src"],
+)
+def test_unfit_buffers_are_refused(src: Any, dst: Any, error: str) -> None:
+    before = bytes(dst)
+    with pytest.raises((ValueError, BufferError), match=error):
+        sealer().update_into(src, dst)
+    assert bytes(dst) == before
+
+
+@pytest.mark.parametrize("offset", [-63, -1, 1, 63])
+def test_partial_overlap_is_refused(offset: int) -> None:
+    memory = bytearray(256)
+    src = memoryview(memory)[96 : 96 + 64]
+    dst = memoryview(memory)[96 + offset : 96 + 64 + offset]
+    with pytest.raises(ValueError, match="overlap in part"):
+        sealer().update_into(src, dst)
+    assert memory == bytes(256)
+
+
+@pytest.mark.parametrize("offset", [-64, 64])
+def test_neighbours_do_not_overlap(offset: int) -> None:
+    memory = bytearray(256)
+    dst = memoryview(memory)[96 + offset : 96 + 64 + offset]
+    assert sealer().update_into(memoryview(memory)[96 : 96 + 64], dst) == 64
+
+
+@pytest.mark.parametrize("wrong", [None, "text", 3, object()])
+def test_what_is_no_buffer_is_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        sealer().update(wrong)
+    with pytest.raises(TypeError):
+        sealer().update_into(TEXT, wrong)
+
+
+def test_a_buffer_cannot_be_resized_while_it_is_in_use_and_is_released_after() -> None:
+    data = bytearray(TEXT)
+    seal = sealer()
+    seal.update(data)
+    seal.update_into(data, data)
+    data.extend(b"free again")  # BufferError if an export were left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"key": KEY[:31], "nonce": NONCE}, "expected a 32-byte layer key, found 31 bytes"),
+        ({"key": KEY, "nonce": NONCE[:12]}, "expected a 16-byte nonce, found 12 bytes"),
+    ],
+)
+def test_wrong_lengths_are_named(arguments: dict[str, Any], message: str) -> None:
+    for make in (LayerSealer, lambda **given: LayerOpener(hmac=bytes(32), **given)):
+        with pytest.raises(InputError) as caught:
+            make(**arguments)
+        assert caught.value.message == message
+
+
+def test_a_wrong_hmac_length_is_named() -> None:
+    with pytest.raises(InputError, match="expected a 32-byte HMAC, found 20 bytes"):
+        LayerOpener(key=KEY, nonce=NONCE, hmac=bytes(20))
+
+
+@pytest.mark.parametrize("given", [{"key": KEY}, {"nonce": NONCE}])
+def test_key_without_nonce_or_nonce_without_key_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="both key and nonce, or neither"):
+        LayerSealer(**given)
+
+
+@pytest.mark.parametrize("stream", [sealer(), opener_for(b"")], ids=["sealer", "opener"])
+def test_finalize_ends_a_stream(stream: LayerSealer | LayerOpener) -> None:
+    stream.finalize()
+    with pytest.raises(StreamClosedError):
+        stream.finalize()
+    with pytest.raises(StreamClosedError):
+        stream.update(TEXT)
+    with pytest.raises(StreamClosedError):
+        stream.update_into(TEXT, bytearray(100))
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda stream: stream.update(None),
+        lambda stream: stream.update(memoryview(TEXT)[::2]),
+        lambda stream: stream.update_into(TEXT, bytearray(3)),
+        lambda stream: stream.update_into(TEXT, TEXT),
+    ],
+    ids=["type", "strided", "short", "read_only"],
+)
+def test_the_first_error_ends_a_stream(mistake: Any) -> None:
+    for stream in (sealer(), opener_for(b"")):
+        with pytest.raises((TypeError, ValueError, BufferError)):
+            mistake(stream)
+        with pytest.raises(StreamClosedError):
+            stream.update(TEXT)
+        with pytest.raises(StreamClosedError):
+            stream.finalize()
+
+
+def test_altered_ciphertext_and_a_wrong_key_raise_integrity_error() -> None:
+    ciphertext = bytearray(sealer().update(TEXT))
+    tag = hmac.digest(KEY, ciphertext, "sha256")
+    wrong_key = LayerOpener(key=KEY[::-1], nonce=NONCE, hmac=tag)
+    wrong_key.update(ciphertext)
+    with pytest.raises(IntegrityError):
+        wrong_key.finalize()
+
+    altered = LayerOpener(key=KEY, nonce=NONCE, hmac=tag)
+    ciphertext[7] ^= 1
+    altered.update(ciphertext)
+    with pytest.raises(IntegrityError):
+        altered.finalize()
+    with pytest.raises(StreamClosedError):
+        altered.finalize()
+
+
+def test_a_flipped_nonce_passes_the_hmac_and_shows_in_the_plaintext_digest() -> None:
+    ciphertext = sealer().update(TEXT)
+    opener = LayerOpener(
+        key=KEY, nonce=NONCE[:-1] + b"\0", hmac=hmac.digest(KEY, ciphertext, "sha256")
+    )
+    assert opener.update(ciphertext) != TEXT
+    assert opener.finalize().plaintext_sha256 != hashlib.sha256(TEXT).digest()
+
+
+def test_errors_and_reprs_show_no_secret() -> None:
+    seal = LayerSealer(key=b"K" * 32, nonce=b"N" * 16)
+    ciphertext = seal.update(TEXT)
+    sealed = seal.finalize()
+    opener = LayerOpener(key=b"K" * 32, nonce=b"N" * 16, hmac=bytes(32))
+    opener.update(ciphertext)
+    with pytest.raises(IntegrityError) as caught:
+        opener.finalize()
+    shown = " ".join(map(repr, (seal, sealed, opener, caught.value))) + str(caught.value)
+    for secret in (b"K" * 8, b"N" * 8, sealed.hmac[:8]):
+        for spelling in (secret.decode("latin1"), secret.hex(), base64.b64encode(secret).decode()):
+            assert spelling[:10] not in shown
+    assert f"sha256:{sealed.ciphertext_sha256.hex()[:8]}" in repr(sealed)
+    assert "51 bytes" in repr(sealed)
+
+
+def test_streams_and_results_are_neither_copied_nor_pickled_nor_changed() -> None:
+    sealed = sealer().finalize()
+    for thing in (sealer(), opener_for(b""), sealed):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+        with pytest.raises(TypeError):
+            copy.copy(thing)
+    with pytest.raises(AttributeError):
+        sealed.key = KEY  # type: ignore[misc]
+
+
+def test_other_threads_run_while_a_long_update_works() -> None:
+    data = bytes(64 << 20)
+    seal, dst = sealer(), bytearray(len(data))
+    worker = threading.Thread(target=seal.update_into, args=(data, dst))
+    worker.start()
+    turns = 0
+    while worker.is_alive():
+        turns += 1
+    assert turns > 1000  # one or two, if the lock were held
+
+
+def test_a_stream_refuses_a_second_thread_and_goes_on_with_the_first() -> None:
+    data = bytes(32 << 20)
+    seal, dst = sealer(), bytearray(len(data))
+    worker = threading.Thread(target=seal.update_into, args=(data, dst))
+    worker.start()
+    refused = 0
+    while worker.is_alive():
+        try:
+            seal.update(b"")
+        except StreamClosedError as error:
+            assert "another thread" in error.message  # noqa: PT017
+            refused += 1
+    assert refused > 0
+    worker.join()
+    assert seal.finalize().ciphertext_sha256 == hashlib.sha256(dst).digest()
+
+
+def test_many_threads_with_a_stream_each_agree() -> None:
+    expected = sealer().update(LONG)
+    results: list[bytes] = []
+
+    def work() -> None:
+        results.append(sealer().update(LONG))
+
+    workers = [threading.Thread(target=work) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [expected] * 8
+
+
+def test_the_kernel_can_be_named_and_an_unknown_one_is_an_error() -> None:
+    def run(name: str, code: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", f"from coco_kp import _native; {code}"],
+            env=os.environ | {"COCO_KP_KERNEL": name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert run("portable", "print(_native.kernel())").stdout == "portable\n"
+    for code in ("_native.kernel()", "_native.LayerSealer()"):
+        last_line = run("quantum", code).stderr.splitlines()[-1]
+        assert "InputError: this processor has no kernel 'quantum'" in last_line
+        assert "portable" in last_line
+    assert _native.kernel()
