@@ -7,6 +7,8 @@ Messages are lower case, carry no full stop and never a key.
 
 from __future__ import annotations
 
+import re
+
 
 class CocoKpError(Exception):
     """The base of all errors that users see: a fact, and a way out of it.
@@ -56,6 +58,10 @@ class RemoteError(CocoKpError):
     exit_code = 6
 
 
+class UnreachableError(RemoteError):
+    """The other side did not answer, or the connection broke: a later repeat may succeed."""
+
+
 class RefusedError(CocoKpError):
     """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
 
@@ -68,3 +74,21 @@ class KeyPathForbiddenError(RefusedError):
 
 class StreamClosedError(CocoKpError):
     """A sealer or opener was used after ``finalize`` or after an earlier error: a caller's bug."""
+
+
+def shown(value: str) -> str:
+    """Quote a value that somebody else wrote, for a message: printable, short, and never a key.
+
+    A text that could itself be a key (32 bytes as base64 or hex), put where a path or a name
+    belongs, is described instead of quoted.
+    """
+    if _LOOKS_LIKE_A_KEY.search(value):
+        return f"({len(value)} characters that look like a key)"
+    printable = "".join(c if c.isprintable() else "?" for c in value[:_SHOWN_CHARACTERS])
+    return f"'{printable}'" if len(value) <= _SHOWN_CHARACTERS else f"'{printable}…'"
+
+
+_SHOWN_CHARACTERS = 120
+_LOOKS_LIKE_A_KEY = re.compile(
+    r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{43}(?:=|(?![A-Za-z0-9+/_-]))|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
+)

@@ -1,0 +1,1 @@
+"""Container images that only an attested Confidential Containers guest can open."""

@@ -1,0 +1,128 @@
+"""Base64 and JSON, read strictly: what two readers could understand differently is refused.
+
+Guests parse with Rust's ``base64`` and ``serde_json``, clients with Go's packages. Text that only
+some of them accept (white space in base64, bits behind the padding, a member given twice, half a
+surrogate pair) is an error here, so that what coco-kp accepts means the same everywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Final, TypeVar
+
+from coco_kp.errors import InputError, shown
+
+MAX_MESSAGE: Final = 4 * 1024 * 1024
+"""Bytes of one document at the most; gRPC's own default limit for a message."""
+
+MAX_DEPTH: Final = 64
+"""Levels of nesting that a document may have; real ones have six."""
+
+T = TypeVar("T")
+
+
+def encode_base64(data: bytes) -> str:
+    """Give the standard alphabet with padding, on one line (docs/protocols.md 1.2)."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def decode_base64(text: str, what: str) -> bytes:
+    """Read padded standard base64, canonical to the last bit.
+
+    ``what`` names the value in the error. Raises ``InputError``.
+    """
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise InputError(
+            f"{what} is not base64",
+            "the standard alphabet (+ and /), with padding, on one line",
+        ) from error
+    # a2b_base64 lets stray bits behind the last byte pass; Rust readers do not.
+    if encode_base64(data) != text:
+        raise InputError(f"{what} is not canonical base64", "encode it again")
+    return data
+
+
+def parse_json_object(data: bytes | str, what: str, limit: int = MAX_MESSAGE) -> dict[str, object]:
+    """Read one JSON object: UTF-8, at most ``limit`` bytes, at most 64 levels, no member twice.
+
+    ``what`` names the document in the error. Raises ``InputError``; its text holds nothing of the
+    document, which may be secret.
+    """
+    if len(data) > limit:
+        raise InputError(f"{what} has {len(data)} bytes, more than the {limit} allowed")
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+        _check_depth(value)
+        text.encode("utf-8")
+        if "\\u" in text:
+            # Escapes can spell half a surrogate pair, which no UTF-8 text can hold.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except _MemberTwiceError as error:
+        raise InputError(f"{what} has the member {shown(str(error))} twice") from None
+    except (ValueError, RecursionError):
+        # The decoder's own text would quote the document.
+        raise InputError(f"{what} is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{what} is not a JSON object")
+    return value
+
+
+def write_json(document: object) -> bytes:
+    """Write compact UTF-8 JSON in the given order; slashes unescaped, as v1 readers need (3.1)."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def member(document: dict[str, object], name: str, kind: type[T], what: str) -> T:
+    """Give the member ``name``, which must be there and of type ``kind``. Raises ``InputError``."""
+    if name not in document:
+        raise InputError(f"{what} has no '{name}'")
+    value = document[name]
+    # bool is an int to Python, not to JSON.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"'{name}' of {what} is not {_JSON_NAMES[kind]}")
+    return value
+
+
+_JSON_NAMES: Final[dict[type, str]] = {
+    str: "a string",
+    dict: "an object",
+    list: "an array",
+    int: "an integer",
+    bool: "true or false",
+}
+
+
+class _MemberTwiceError(Exception):
+    """A JSON object names a member twice: readers differ on which one counts."""
+
+
+def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise _MemberTwiceError(next(name for name in names if names.count(name) > 1))
+    return members
+
+
+def _refuse_constant(constant: str) -> object:
+    raise ValueError(constant)  # NaN and Infinity are no JSON
+
+
+def _check_depth(value: object) -> None:
+    """Walk level by level, without recursion."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise ValueError("nested too deeply")

@@ -1,0 +1,35 @@
+"""Which KBC opens a packet: ``<name>[::<uri>]`` (docs/protocols.md 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import InputError, shown
+
+KBC_NAMES: Final = ("sample", "offline_fs", "offline_sev", "online_sev", "cc", "eaa")
+"""The six KBCs of the guide; each may also be written with ``_kbc`` behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KbcSpec:
+    """A KBC's name, without ``_kbc``, and its address; empty where none was given or ``null``."""
+
+    name: str
+    uri: str
+
+    def __str__(self) -> str:
+        """Give the form that decryption parameters have."""
+        return f"{self.name}_kbc::{self.uri or 'null'}"
+
+
+def parse_kbc_spec(text: str) -> KbcSpec:
+    """Read ``name[_kbc][::uri]``; the URI is all behind the first ``::``. Raises ``InputError``."""
+    name, separator, uri = text.partition("::")
+    name = name.removesuffix("_kbc")
+    hint = "write <name>_kbc::<uri>, with one of " + ", ".join(KBC_NAMES)
+    if name not in KBC_NAMES:
+        raise InputError(f"KBC {shown(name)} is unknown", hint)
+    if separator and not uri:
+        raise InputError(f"KBC '{name}' has an empty address", f"{hint}; null means none")
+    return KbcSpec(name, "" if uri == "null" else uri)

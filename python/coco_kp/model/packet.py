@@ -1,0 +1,101 @@
+"""CoCo annotation packets: a layer's wrapped key and where its KEK is (docs/protocols.md 3).
+
+Version 1 is what every upstream provider wrote and every guest reads; version 2 is what the
+Confidential Data Hub reads besides. Both are read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from coco_kp.errors import InputError, KekError, shown
+from coco_kp.model.algorithm import Algorithm, parse_algorithm
+from coco_kp.model.encoding import (
+    decode_base64,
+    encode_base64,
+    member,
+    parse_json_object,
+    write_json,
+)
+from coco_kp.model.resource_uri import ResourceUri, parse_resource_uri
+
+PacketVersion = Literal["v1", "v2"]
+
+MAX_PACKET: Final = 256 * 1024
+"""Bytes of a packet at the most; real ones have 400."""
+
+_V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provider kbs
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationPacket:
+    """A wrapped private-options document. ``wrapped_data`` and ``iv`` are raw bytes.
+
+    With ``A256GCM`` the 16-byte tag ends ``wrapped_data``; with ``A256CTR`` there is none.
+    """
+
+    kid: ResourceUri
+    wrapped_data: bytes
+    iv: bytes
+    wrap_type: Algorithm
+
+    def to_json(self, version: PacketVersion = "v1") -> bytes:
+        """Write the packet with upstream's members in upstream's order."""
+        kid, wrapped = str(self.kid), encode_base64(self.wrapped_data)
+        iv, wrap_type = encode_base64(self.iv), self.wrap_type.value
+        if version == "v1":
+            return write_json(
+                {"kid": kid, "wrapped_data": wrapped, "iv": iv, "wrap_type": wrap_type}
+            )
+        return write_json(
+            {
+                "version": _V2,
+                "kid": kid,
+                "wrapped_data": wrapped,
+                "provider": "kbs",
+                "iv": iv,
+                "wrap_type": wrap_type,
+                "provider_settings": {},
+                "annotations": {},
+            }
+        )
+
+
+def parse_packet(data: bytes) -> AnnotationPacket:
+    """Read a packet of either version; unknown members are ignored, as all readers do.
+
+    Raises ``InputError`` for a malformed packet and ``KekError`` for one whose key a cloud's key
+    management service holds, not a KBS.
+    """
+    what = "the annotation packet"
+    document = parse_json_object(data, what, MAX_PACKET)
+    _check_v2_members(document, what)
+    wrap_type = parse_algorithm(member(document, "wrap_type", str, what), "wrap_type")
+    iv = decode_base64(member(document, "iv", str, what), f"'iv' of {what}")
+    wrapped = decode_base64(
+        member(document, "wrapped_data", str, what), f"'wrapped_data' of {what}"
+    )
+    if len(iv) != wrap_type.iv_size:
+        raise InputError(
+            f"'iv' of {what} has {len(iv)} bytes; {wrap_type} needs {wrap_type.iv_size}"
+        )
+    if len(wrapped) < wrap_type.tag_size:
+        raise InputError(f"'wrapped_data' of {what} has {len(wrapped)} bytes, less than a tag")
+    kid = parse_resource_uri(member(document, "kid", str, what))
+    return AnnotationPacket(kid, wrapped, iv, wrap_type)
+
+
+def _check_v2_members(document: dict[str, object], what: str) -> None:
+    provider = member(document, "provider", str, what) if "provider" in document else "kbs"
+    if provider != "kbs":
+        raise KekError(
+            f"the packet's key is held by {shown(provider)}, which is no KBS",
+            "only packets of provider 'kbs' can be opened here",
+        )
+    version = member(document, "version", str, what) if "version" in document else _V2
+    if version != _V2:
+        raise InputError(f"'version' of {what} is {shown(version)}", f"guests read only {_V2}")
+    for name in ("provider_settings", "annotations"):
+        if name in document:
+            member(document, name, dict, what)

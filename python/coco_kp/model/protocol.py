@@ -1,0 +1,144 @@
+"""The JSON of the key-provider protocol (docs/protocols.md 2.3), as real clients send it.
+
+Go writes both parameter objects with nulls in them, ocicrypt-rs writes ``optsdata`` unencoded, and
+servers' answers are byte arrays in one place and base64 in another. All of it is read; what is
+written is byte arrays, the one form that every client accepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from coco_kp.errors import InputError, shown
+from coco_kp.model.encoding import decode_base64, parse_json_object, write_json
+
+Operation = Literal["keywrap", "keyunwrap"]
+
+DEFAULT_PROVIDER_NAME: Final = "attestation-agent"
+"""The name that the CoCo guide gives the provider in ocicrypt's configuration."""
+
+# ocicrypt puts the parameters of its other schemes (jwe, pgp, pkcs7, pkcs11) into the same map.
+_NO_PROVIDERS: Final = frozenset(
+    {
+        "pubkeys",
+        "privkeys",
+        "privkeys-passwords",
+        "gpg-recipients",
+        "gpg-pubkeyringfile",
+        "gpg-privatekeys",
+        "gpg-privatekeys-passwords",
+        "gpg-client",
+        "gpg-client-version",
+        "x509s",
+        "pkcs11-config",
+        "pkcs11-pubkeys",
+        "pkcs11-yamls",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WrapRequest:
+    """A call of WrapKey: the layer's private options (secret), and how to wrap them."""
+
+    parameters: tuple[str, ...]
+    private_options: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UnwrapRequest:
+    """A call of UnWrapKey: an annotation packet, and the KBCs that the caller names, if any."""
+
+    parameters: tuple[str, ...]
+    packet: bytes
+
+
+def parse_request(data: bytes, operation: Operation | None = None) -> WrapRequest | UnwrapRequest:
+    """Read a request; ``operation`` is what its ``op`` must say, if it says anything.
+
+    Raises ``InputError``; its text holds nothing of the layer's key.
+    """
+    document = parse_json_object(data, "the request")
+    op = document.get("op") or operation
+    if op not in {"keywrap", "keyunwrap"}:
+        raise InputError("'op' of the request is not keywrap or keyunwrap")
+    if operation not in {None, op}:
+        raise InputError(f"'op' of the request is {op}, but the method called is {operation}")
+    if op == "keywrap":
+        call = _object(document, "keywrapparams", "the request")
+        config = _object(call, "ec", "'keywrapparams'")
+        return WrapRequest(_parameters(config, "'ec'"), _private_options(call))
+    call = _object(document, "keyunwrapparams", "the request")
+    config = _object(call, "dc", "'keyunwrapparams'")
+    return UnwrapRequest(
+        _parameters(config, "'dc'"), _bytes(call.get("annotation"), "'annotation'")
+    )
+
+
+def write_wrap_response(packet: bytes) -> bytes:
+    """Write WrapKey's answer: the packet's JSON as a byte array."""
+    return write_json({"keywrapresults": {"annotation": list(packet)}})
+
+
+def write_unwrap_response(private_options: bytes) -> bytes:
+    """Write UnWrapKey's answer: the private options as a byte array."""
+    return write_json({"keyunwrapresults": {"optsdata": list(private_options)}})
+
+
+def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:
+    """Give a member that is an object; null and missing are an empty one."""
+    value = document.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"'{name}' of {what} is not an object")
+    return value
+
+
+def _parameters(config: dict[str, object], what: str) -> tuple[str, ...]:
+    """Give this provider's parameters as text; none where the client sent none.
+
+    The client does not say under which name it knows this provider: any name is accepted, and
+    among several the guide's own.
+    """
+    by_name = _object(config, "Parameters", what)
+    names = [name for name in by_name if name not in _NO_PROVIDERS]
+    if DEFAULT_PROVIDER_NAME in names:
+        names = [DEFAULT_PROVIDER_NAME]
+    if len(names) > 1:
+        raise InputError(
+            f"the request names several providers: {', '.join(shown(name) for name in names)}",
+            f"name this one {DEFAULT_PROVIDER_NAME} to tell it from the others",
+        )
+    elements = by_name[names[0]] if names else None
+    if elements is None:
+        return ()
+    if not isinstance(elements, list):
+        raise InputError(f"the parameters of provider {shown(names[0])} are not an array")
+    return tuple(_text(element) for element in elements)
+
+
+def _text(element: object) -> str:
+    try:
+        return _bytes(element, "a parameter").decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("a parameter is not UTF-8 text") from None
+
+
+def _private_options(call: dict[str, object]) -> bytes:
+    value = call.get("optsdata")
+    if isinstance(value, str) and value.startswith("{"):  # ocicrypt-rs does not encode it
+        return value.encode("utf-8")
+    return _bytes(value, "'optsdata'")
+
+
+def _bytes(value: object, what: str) -> bytes:
+    """Read base64 text or an array of byte numbers."""
+    if isinstance(value, str):
+        return decode_base64(value, what)
+    if isinstance(value, list):
+        if all(type(number) is int and 0 <= number <= 255 for number in value):
+            return bytes(value)
+        raise InputError(f"{what} is an array of something else than byte numbers")
+    raise InputError(f"{what} is missing" if value is None else f"{what} is not base64")
