@@ -103,7 +103,9 @@ def _network_settings() -> str:
 def _mirror() -> str:
     """Return the address from which this machine takes its own release of Debian."""
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    listed = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"])
+    # without release information, so that it also answers where no `apt-get update` was run yet
+    targets = ["apt-get", "indextargets", "--no-release-info"]
+    listed = run([*targets, "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"])
     for address, release, component in (line.split() for line in listed.splitlines()):
         if component == "main" and release in {codename, "stable"}:
             return address

@@ -7,12 +7,19 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from .cache import PeerUnavailableError
 from .debian import debian_bin
 
-TIMEOUT = 60
+TIMEOUT: Final = 60
 """Seconds after which a call of skopeo is taken for hung."""
+
+PROVIDER: Final = "provider:attestation-agent"
+
+
+class SkopeoError(Exception):
+    """skopeo exited with an error; the text is what it printed."""
 
 
 def find_skopeo() -> Path:
@@ -23,59 +30,66 @@ def find_skopeo() -> Path:
     try:
         return debian_bin() / "skopeo"
     except PeerUnavailableError as error:
-        here = "is built without key providers" if found else "is not there"
-        raise PeerUnavailableError(f"skopeo on PATH {here}; Debian 13's: {error}") from error
+        reason = "is built without key providers" if found else "is not there"
+        raise PeerUnavailableError(f"skopeo on PATH {reason}; Debian 13's: {error}") from error
 
 
 def _knows_key_providers(skopeo: str) -> bool:
     # Keys are parsed before the source is looked at; a build without key providers stops there.
-    probe = [
-        "copy",
-        "--insecure-policy",
-        "--encryption-key",
-        "provider:probe",
-        "dir:/none",
-        "dir:/none",
-    ]
+    probe = ["copy", "--insecure-policy", "--encryption-key", PROVIDER, "dir:/none", "dir:/none"]
     done = subprocess.run([skopeo, *probe], capture_output=True, text=True, check=False)
     return "protocol not recognized" not in done.stderr
 
 
 @dataclass(frozen=True)
 class Skopeo:
-    """A skopeo with a home of its own: no registry, policy or login of the machine reaches it."""
+    """A skopeo with a home of its own: no registry, policy or login of the machine reaches it.
+
+    Images are named as skopeo names them. ``config`` is the file that tells skopeo of its key
+    provider. Registries are spoken to over plain HTTP.
+    """
 
     program: Path
     home: Path
 
-    def command(self, *arguments: str) -> list[str]:
-        """Return the command line of one call."""
-        return [str(self.program), "--tmpdir", str(self.home), *arguments]
+    def encrypt(self, source: str, target: str, parameters: str, config: Path, *more: str) -> None:
+        """Copy an image and encrypt it with these parameters, ``k=v::k=v``."""
+        self.copy(
+            source, target, "--encryption-key", f"{PROVIDER}:{parameters}", *more, config=config
+        )
 
-    def environment(self, provider_config: Path | None = None) -> dict[str, str]:
-        """Return the environment of one call, with ``OCICRYPT_KEYPROVIDER_CONFIG`` as given."""
-        containers = self.home / "containers"
+    def decrypt(self, source: str, target: str, kbc: str, config: Path) -> None:
+        """Copy an image and decrypt it with this KBC, ``name::uri``."""
+        self.copy(source, target, "--decryption-key", f"{PROVIDER}:{kbc}", config=config)
+
+    def copy(self, source: str, target: str, *flags: str, config: Path | None = None) -> None:
+        """Copy an image. Raises `SkopeoError`."""
+        done = subprocess.run(
+            self.copy_command(source, target, *flags),
+            env=self.environment(config),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SkopeoError(done.stderr)
+
+    def copy_command(self, source: str, target: str, *flags: str) -> list[str]:
+        """Return the command that copies an image."""
+        plain_http = ["--src-tls-verify=false", "--dest-tls-verify=false"]
+        options = ["--insecure-policy", *plain_http, *flags]
+        return [str(self.program), "--tmpdir", str(self.home), "copy", *options, source, target]
+
+    def environment(self, config: Path | None) -> dict[str, str]:
+        """Return the environment in which skopeo is to run."""
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "XDG_RUNTIME_DIR": str(self.home),
-            "REGISTRY_AUTH_FILE": str(containers / "auth.json"),
-            "CONTAINERS_REGISTRIES_CONF": str(containers / "registries.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(self.home / "registries.conf"),
         }
-        if provider_config is not None:
-            env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(provider_config)
+        if config is not None:
+            env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(config)
         return env
-
-    def run(
-        self, *arguments: str, provider_config: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run one call to its end; the caller looks at the exit code."""
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.environment(provider_config),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
-        )

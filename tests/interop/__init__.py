@@ -1,0 +1,1 @@
+"""coco-kp against the programs it must work with, each of them real."""

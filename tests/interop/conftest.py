@@ -1,0 +1,81 @@
+"""What the interop tests share: an image, a key, and our provider behind each of its doors."""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.interop.image import Image, tar, write_image
+from tests.interop.provider import Provider, our_config, served_address, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.peers.skopeo import Skopeo
+
+KEY_ID: Final = "default/key/key_id1"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A fresh KEK in a file of its own, and in a keys file as offline_fs_kbc reads it."""
+
+    raw: bytes
+    path: Path
+    keys_file: Path
+
+    def parameters(self, **more: str) -> str:
+        """Return the encryption parameters that name this key, with others added or replaced."""
+        fields = {"keypath": str(self.path), "keyid": f"kbs:///{KEY_ID}"} | more
+        return "::".join(f"{name}={value}" for name, value in fields.items())
+
+
+def make_key(folder: Path) -> Key:
+    """Make a key under the id `KEY_ID`."""
+    folder.mkdir()
+    key = Key(os.urandom(32), folder / "kek", folder / "keys.json")
+    key.path.write_bytes(key.raw)
+    key.keys_file.write_text(json.dumps({KEY_ID: b64encode(key.raw).decode()}))
+    for file in (key.path, key.keys_file):
+        file.chmod(0o600)
+    return key
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Key:
+    return make_key(tmp_path / "key")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """Three layers: a small one, one without files, and one of many of the cipher's blocks."""
+    archives = [tar({"etc/motd": b"hello"}), tar({}), tar({"data": os.urandom(200_000)})]
+    return write_image(tmp_path / "image", archives)
+
+
+@pytest.fixture(params=["tcp", "unix", "cmd"])
+def any_door(
+    request: pytest.FixtureRequest, skopeo: Skopeo, tmp_path: Path, key: Key
+) -> Iterator[Provider]:
+    """Our provider with the key at hand; once for each of the ways in which skopeo can call it."""
+    config = tmp_path / "ocicrypt.json"
+    if request.param == "cmd":
+        yield Provider(skopeo, our_config(config, "--cmd"), tmp_path)
+        return
+    socket = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/socket"
+    with serving(tmp_path, "--keys", str(key.keys_file), socket=socket) as running:
+        yield Provider(skopeo, our_config(config, "--grpc", served_address(running)), tmp_path)
+
+
+@pytest.fixture
+def provider(skopeo: Skopeo, tmp_path: Path, key: Key) -> Iterator[Provider]:
+    """Our provider with the key at hand, over TCP: for what the way of calling cannot change."""
+    with serving(tmp_path, "--keys", str(key.keys_file)) as running:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(running))
+        yield Provider(skopeo, config, tmp_path)
