@@ -1,0 +1,1 @@
+"""Trustee's Key Broker Service: read keys as a guest, register them as its administrator."""

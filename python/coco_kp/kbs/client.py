@@ -1,0 +1,117 @@
+"""Calls to a Trustee KBS: where it is, how long it may take, and what its refusals mean."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+from coco_kp.errors import InputError, RefusedError, RemoteError
+from coco_kp.http import HttpClient, Tls
+from coco_kp.kbs.refusal import Refusal
+from coco_kp.model.encoding import parse_json_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from coco_kp.model.kbs_url import KbsUrl
+    from coco_kp.model.resource_uri import ResourceUri
+
+DEADLINE: Final = 30.0
+"""Seconds that one use of a KBS may take, from the first byte sent to the last received."""
+
+_LIMIT: Final = 1024 * 1024  # bytes of an answer; a token of a TDX guest has some 20 KiB
+_ATTEMPTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the KBS said; ``refusal`` is None on success."""
+
+    refusal: Refusal | None
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+
+    def document(self) -> dict[str, object]:
+        """Read the body as a JSON object. Raises ``RemoteError``."""
+        try:
+            return parse_json_object(self.body, "the answer of the KBS", _LIMIT)
+        except InputError as error:
+            raise RemoteError(error.message, "is it really a KBS that answers here?") from error
+
+
+class Kbs:
+    """One KBS and the connections to it; threads may share it.
+
+    ``ca_file`` (PEM) is trusted beside the system's roots. Plain http goes to loopback only unless
+    ``insecure_http`` is set: whoever listens on the way would learn what is registered.
+    """
+
+    def __init__(
+        self, url: KbsUrl, *, ca_file: Path | None = None, insecure_http: bool = False
+    ) -> None:
+        self.url = url
+        self._http = HttpClient(
+            tls=Tls(ca_files=(ca_file,) if ca_file else ()),
+            plain_http="allowed" if insecure_http else "loopback",
+        )
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        end: float,
+        bearer: str = "",
+        cookie: str = "",
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        repeatable: bool = False,
+    ) -> Answer:
+        """Send one request to ``/kbs/v0/<path>`` and read the whole answer.
+
+        ``end`` is the moment on the monotonic clock at which it must be over. ``repeatable`` says
+        that sending it twice does no harm. Raises ``RemoteError``, ``RefusedError`` for plain http.
+        """
+        headers = {"Content-Type": content_type} if body is not None else {}
+        headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        headers |= {"Cookie": cookie} if cookie else {}
+        try:
+            response = self._http.request(
+                method,
+                f"{self.url}/kbs/v0/{path}",
+                headers=headers,
+                body=body,
+                deadline=end - time.monotonic(),
+                attempts=_ATTEMPTS if repeatable else 1,
+            )
+        except RefusedError as error:
+            raise RefusedError(
+                error.message, "use https, or pass --kbs-insecure-http if the way is safe"
+            ) from error
+        answer = response.document(_LIMIT)
+        if response.status == 200:
+            return Answer(None, answer, response.headers)
+        refusal = Refusal.of(str(self.url), response.status, answer, response.quote)
+        return Answer(refusal, answer, response.headers)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def deadline() -> float:
+    """Give the end of an operation that begins now, for ``Kbs.call``."""
+    return time.monotonic() + DEADLINE
+
+
+def resource_path(uri: ResourceUri) -> str:
+    """Give the path behind ``/kbs/v0/`` under which a resource is read and written."""
+    return f"{uri.plugin}/{uri.path}" + (f"?{uri.query}" if uri.query else "")

@@ -1,0 +1,76 @@
+"""The handshake that makes a session: request, challenge, attestation, response.
+
+Source: docs/protocols.md 5.3. The messages themselves are in ``coco_kp.model.rcar``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coco_kp.errors import RemoteError
+from coco_kp.kbs.session import Session
+from coco_kp.kbs.tee_key import TeeKey
+from coco_kp.model.rcar import (
+    PROTOCOL_VERSION,
+    Challenge,
+    Evidence,
+    attestation,
+    device_report_data,
+    parse_token,
+    report_data,
+    request,
+)
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.attester import Attester
+    from coco_kp.kbs.client import Kbs
+
+_COOKIE = "kbs-session-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Makes sessions with one KBS by showing it an attester's evidence.
+
+    ``key_kind`` is one of ``coco_kp.kbs.tee_key.KINDS``.
+    """
+
+    kbs: Kbs
+    attester: Attester
+    key_kind: str = "P-256"
+
+    def __call__(self, end: float) -> Session:
+        """Go through one handshake, to be done at ``end``. Raises ``RemoteError``."""
+        key = TeeKey.generate(self.key_kind)
+        challenge, cookie = self._ask(end)
+        # The evidence of devices first: the TEE's own binds it.
+        devices = self.attester.additional_evidence(device_report_data(challenge, key.public))
+        own = self.attester.primary_evidence(report_data(challenge, key.public, devices))
+        answer = self.kbs.call(
+            "POST",
+            "attest",
+            end=end,
+            cookie=cookie,
+            body=attestation(challenge, key.public, Evidence(own, devices)),
+        )
+        if answer.refusal:
+            raise answer.refusal.error(
+                f"attest this machine as '{self.attester.tee}'",
+                "its log says why the evidence was not accepted",
+            )
+        return Session(parse_token(answer.document(), f"the KBS {self.kbs.url}"), key)
+
+    def _ask(self, end: float) -> tuple[Challenge, str]:
+        body = request(self.attester.tee)
+        answer = self.kbs.call("POST", "auth", end=end, body=body, repeatable=True)
+        if answer.refusal:
+            raise answer.refusal.error(
+                f"begin the attestation of a '{self.attester.tee}' machine",
+                f"this program speaks protocol version {PROTOCOL_VERSION}, which Trustee speaks "
+                "since July 2025",
+            )
+        cookie = answer.headers.get("Set-Cookie", "").partition(";")[0].strip()
+        if not cookie.startswith(f"{_COOKIE}=") or not cookie.isascii():
+            raise RemoteError(f"the KBS {self.kbs.url} opened no session (no cookie {_COOKIE})")
+        return Challenge.parse(answer.document()), cookie

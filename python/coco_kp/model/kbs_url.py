@@ -1,0 +1,73 @@
+"""The address of a KBS: ``https://host[:port][/prefix]``, nothing else.
+
+The API begins behind the prefix with ``/kbs/v0`` (docs/protocols.md 5.1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from coco_kp.errors import InputError, shown
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
+_PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class KbsUrl:
+    """Scheme, host (lower case, an IPv6 address without brackets), port, and path prefix."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @classmethod
+    def parse(cls, text: str) -> KbsUrl:
+        """Read the address that a user gave. Raises ``InputError``."""
+        hint = "give the address of the KBS as https://host[:port][/prefix]"
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+            if ":" in host:
+                host = ipaddress.IPv6Address(host).compressed
+        except ValueError:
+            raise InputError(f"the KBS address {shown(text)} is not a URL", hint) from None
+        if parts.scheme not in _DEFAULT_PORTS:
+            raise InputError(f"the KBS address {shown(text)} does not begin with https://", hint)
+        if "@" in parts.netloc:
+            raise InputError("the KBS address carries a user name or password", hint)
+        if "?" in text or "#" in text:
+            raise InputError(f"the KBS address {shown(text)} has a query or a fragment", hint)
+        if not (":" in host or _NAME.fullmatch(host)) or port == 0:
+            raise InputError(f"the KBS address {shown(text)} has no valid host", hint)
+        prefix = parts.path.rstrip("/")
+        if not _PREFIX.fullmatch(prefix):
+            raise InputError(f"the KBS address {shown(text)} has an unusual path", hint)
+        return cls(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], prefix)
+
+    def names(self, address: str) -> bool:
+        """Tell whether the address in a key id is this KBS; an empty one is any KBS.
+
+        ``host`` alone means the scheme's own port (docs/protocols.md 3.3).
+        """
+        if not address:
+            return True
+        host, port = address, ""
+        if not address.endswith("]") and ":" in address:
+            host, _, port = address.rpartition(":")
+        return (host.lower(), int(port or _DEFAULT_PORTS[self.scheme])) == (self._host, self.port)
+
+    def __str__(self) -> str:
+        """Give the one canonical spelling."""
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{self._host}{port}{self.prefix}"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
