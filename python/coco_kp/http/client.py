@@ -1,0 +1,232 @@
+"""Sending requests: who may be spoken to, for how long, and how often."""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import unquote
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+from urllib3.util import Url, make_headers
+
+from coco_kp.errors import InputError, RefusedError, UnreachableError
+from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
+from coco_kp.http.failure import failure
+from coco_kp.http.response import Response, credentials_in
+from coco_kp.http.tls import Tls
+from coco_kp.http.url import display_url, is_loopback, parse_target
+
+CONNECT_TIMEOUT = 15.0
+"""Seconds to connect, TLS handshake included."""
+
+LONGEST_PAUSE = 120.0
+"""Seconds; a ``Retry-After`` beyond this is not waited for."""
+
+RETRIED = frozenset({429, 500, 502, 503, 504})
+"""Statuses that a repeat may cure."""
+
+CONNECTIONS_PER_HOST = 16
+
+PlainHttp = Literal["never", "loopback", "allowed"]
+"""Where ``http://`` may be spoken."""
+
+_log = logging.getLogger(__name__)
+
+
+class HttpClient:
+    """Sends requests to any number of hosts over kept connections; threads may share it.
+
+    ``headers`` go with every request (never put a credential there: hosts differ). Without
+    ``tls``, servers are verified against the system's roots.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: Tls | None = None,
+        plain_http: PlainHttp = "never",
+        headers: Mapping[str, str] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        tls = tls or Tls()
+        self._context = tls.context()
+        self._plain_http = plain_http
+        self._headers = {"User-Agent": "coco-kp", **(headers or {})}
+        self._sleep = sleep
+        self._direct = self._bounded(
+            urllib3.PoolManager(ssl_context=self._context, maxsize=CONNECTIONS_PER_HOST)
+        )
+        self._proxied: dict[str, urllib3.PoolManager] = {}
+        if not tls.verify:
+            _log.warning("TLS certificates are not verified, as asked")
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+        deadline: float | None = None,
+        attempts: int = 1,
+    ) -> Response:
+        """Send one request and return the answer, whatever its status, with its body unread.
+
+        A ``body`` of pieces is streamed: chunked, unless ``headers`` has a Content-Length. Its
+        iterator must not raise ``OSError``, which would be taken for a broken connection.
+        ``deadline`` (seconds from now) bounds everything, reading the answer's body included.
+        ``attempts`` above 1 repeats after broken connections and :data:`RETRIED` statuses, with
+        growing pauses or the ``Retry-After`` that the other side asked for; only a body that is
+        ``bytes`` can be repeated. The last answer is returned as it is.
+
+        Raises :class:`UnreachableError` where a repeat may help, :class:`RemoteError` where it
+        will not, :class:`RefusedError` for plain http where it is not allowed, and
+        :class:`InputError` for a URL or header that is none.
+        """
+        if attempts > 1 and not isinstance(body, bytes | None):
+            raise ValueError("a streamed body cannot be sent again")
+        target = parse_target(url)
+        self._check_scheme(target)
+        sent = _checked({**self._headers, **(headers or {})})
+        end = math.inf if deadline is None else time.monotonic() + deadline
+        for attempt in range(1, attempts):
+            pause = 2 ** (attempt - 2) * (1 + secrets.randbelow(1000) / 1000)  # from 0.5 s
+            try:
+                response = self._send(method, target, sent, body, end)
+            except UnreachableError as exc:
+                if time.monotonic() + pause >= end:
+                    raise
+                reason = exc.message
+            else:
+                if response.status not in RETRIED:
+                    return response
+                pause = max(pause, _retry_after(response.headers.get("Retry-After")))
+                if pause > LONGEST_PAUSE or time.monotonic() + pause >= end:
+                    return response
+                reason = f"{response.request}: {response.outcome}"
+                response.close()
+            _log.warning("%s; try %d of %d in %.1f s", reason, attempt + 1, attempts, pause)
+            self._sleep(pause)
+        return self._send(method, target, sent, body, end)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for pool in (self._direct, *self._proxied.values()):
+            pool.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _send(
+        self,
+        method: str,
+        target: Url,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+        end: float,
+    ) -> Response:
+        request = f"{method} {display_url(target.url)}"
+        remaining = end - time.monotonic()
+        if remaining <= 0:
+            raise UnreachableError(f"{request}: no answer in time")
+        try:
+            raw = self._pool(target).urlopen(
+                method,
+                target.url,
+                headers=headers,
+                body=body if isinstance(body, bytes | None) else _until(end, request, body),
+                timeout=urllib3.Timeout(
+                    connect=min(CONNECT_TIMEOUT, remaining), read=min(READ_TIMEOUT, remaining)
+                ),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as exc:
+            # Without the cause: urllib3's messages quote targets with their queries.
+            raise failure(request, exc) from None
+        return Response(raw, method, target.url, end, credentials_in(headers))
+
+    def _check_scheme(self, target: Url) -> None:
+        if target.scheme == "https" or self._plain_http == "allowed":
+            return
+        if self._plain_http == "loopback" and is_loopback(target.host or ""):
+            return
+        raise RefusedError(
+            f"'{display_url(target.url)}' is plain http: anyone on the way can read and change it",
+            "use https, or allow plain http for this host explicitly",
+        )
+
+    def _pool(self, target: Url) -> urllib3.PoolManager:
+        host = (target.host or "").strip("[]")
+        proxies = getproxies()
+        proxy = proxies.get(target.scheme or "") or proxies.get("all")
+        if not proxy or is_loopback(host) or proxy_bypass(host):
+            return self._direct
+        if proxy not in self._proxied:
+            self._proxied[proxy] = self._bounded(self._proxy_manager(proxy))
+        return self._proxied[proxy]
+
+    def _proxy_manager(self, proxy: str) -> urllib3.PoolManager:
+        try:
+            url = parse_target(proxy if "://" in proxy else f"http://{proxy}", user_info=True)
+        except InputError:
+            raise InputError(
+                "the environment names a proxy that is not an http or https URL",
+                "check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY",
+            ) from None
+        return urllib3.ProxyManager(
+            url._replace(auth=None).url,
+            proxy_headers=make_headers(proxy_basic_auth=unquote(url.auth)) if url.auth else None,
+            ssl_context=self._context,
+            maxsize=CONNECTIONS_PER_HOST,
+        )
+
+    @staticmethod
+    def _bounded(manager: urllib3.PoolManager) -> urllib3.PoolManager:
+        manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+        return manager
+
+
+def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse what http.client would refuse too, but with the value in its message."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise InputError(f"the header '{name}' would have characters that no header may have")
+    return headers
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds that a ``Retry-After`` asks for: a number or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return 0.0
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _until(end: float, request: str, body: Iterable[bytes]) -> Iterable[bytes]:
+    for piece in body:
+        if time.monotonic() >= end:
+            raise UnreachableError(f"{request}: could not be sent in time")
+        yield piece

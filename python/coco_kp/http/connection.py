@@ -1,0 +1,80 @@
+"""Connections that bound what urllib3 leaves open, and logs without queries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket
+import threading
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+READ_TIMEOUT = 60.0
+"""Seconds that one read or write may stall, and that the head of an answer may take in all."""
+
+
+class _Bounded(HTTPConnection):
+    """Bounds what urllib3 does not: each write of a body, and a head that trickles in."""
+
+    def connect(self) -> None:
+        super().connect()
+        # The connect timeout would otherwise go on to bound each write.
+        self.sock.settimeout(READ_TIMEOUT)
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        limit = self.timeout if isinstance(self.timeout, int | float) else READ_TIMEOUT
+        shutdown, expired = self.sock.shutdown, threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            with contextlib.suppress(OSError):
+                shutdown(socket.SHUT_RDWR)
+
+        watchdog = threading.Timer(limit, expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            response = super().getresponse()
+        except Exception:
+            if expired.is_set():
+                raise TimeoutError from None
+            raise
+        finally:
+            watchdog.cancel()
+        if expired.is_set():
+            response.close()
+            raise TimeoutError
+        return response
+
+
+class _BoundedTls(_Bounded, HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        # urllib3 warns at each unverified connection; the client has said so once.
+        self.is_verified = True
+
+
+class HttpPool(HTTPConnectionPool):
+    """Kept connections to one host."""
+
+    ConnectionCls = _Bounded
+
+
+class HttpsPool(HTTPSConnectionPool):
+    """Kept TLS connections to one host."""
+
+    ConnectionCls = _BoundedTls
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    record.msg, record.args = re.sub(r"\?[^\s\"')]*", "?…", record.getMessage()), None
+    record.exc_info = None
+    return True
+
+
+# urllib3 logs request targets; the queries of signed URLs are credentials.
+logging.getLogger("urllib3.connectionpool").addFilter(_without_query)
+logging.getLogger("urllib3.connection").addFilter(_without_query)

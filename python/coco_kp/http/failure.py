@@ -1,0 +1,48 @@
+"""What broke on the way, in words that quote no request target, header or body."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import urllib3
+
+from coco_kp.errors import RemoteError, UnreachableError
+
+
+def failure(request: str, exc: Exception) -> RemoteError:
+    """Turn what urllib3 raised during ``request`` (for people) into an error of ours."""
+    cause = _innermost(exc)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return RemoteError(
+            f"{request}: the server's certificate is not trusted: {cause.verify_message}",
+            "if the server has a certificate authority of its own, give its certificate",
+        )
+    if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
+        return RemoteError(f"{request}: the host name is not known")
+    return UnreachableError(f"{request}: {why(cause)}")
+
+
+def why(exc: Exception) -> str:
+    """Name the reason that an exception of the system, of OpenSSL or of urllib3 carries."""
+    match exc:
+        case ssl.SSLError():
+            return f"TLS failed: {(exc.reason or 'connection closed').replace('_', ' ').lower()}"
+        case TimeoutError() | urllib3.exceptions.TimeoutError():
+            return "no answer in time"
+        case urllib3.exceptions.IncompleteRead():
+            return "the answer ended early"
+        case OSError() if exc.strerror:
+            return exc.strerror.lower()
+        case _:
+            return "the connection was closed or did not speak HTTP"
+
+
+def _innermost(exc: Exception) -> Exception:
+    """Unwrap: urllib3 keeps the system's own error as cause or as argument, sometimes twice."""
+    for _ in range(4):
+        inner = exc.__cause__ or next((a for a in exc.args if isinstance(a, Exception)), None)
+        if not isinstance(inner, Exception):
+            break
+        exc = inner
+    return exc

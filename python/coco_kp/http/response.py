@@ -1,0 +1,158 @@
+"""Answers: a status, headers, and a body that is read in bounds."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+from urllib.parse import urljoin
+
+import urllib3
+
+from coco_kp.errors import InputError, RemoteError, UnreachableError
+from coco_kp.http.failure import failure
+from coco_kp.http.url import display_url, parse_target
+
+SAID_LIMIT = 8192
+"""Bytes read of an answer that is only quoted in an error."""
+
+QUOTE_LIMIT = 300
+"""Characters of the other side's words in one message."""
+
+
+class Response:
+    """An answer: ``status`` and ``headers`` are here, the body waits to be read.
+
+    A context manager: leaving it closes the connection, or keeps it if the body was read to its
+    end. Any read may raise :class:`UnreachableError`: the body ended early, stalled, or took
+    longer than the deadline.
+    """
+
+    def __init__(
+        self,
+        raw: urllib3.BaseHTTPResponse,
+        method: str,
+        url: str,
+        end: float,
+        credentials: tuple[str, ...],
+    ) -> None:
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.url = url
+        self.request = f"{method} {display_url(url)}"
+        self._raw = raw
+        self._end = end
+        self._credentials = credentials
+        self._watchdog: threading.Timer | None = None
+        if end < math.inf:
+            self._watchdog = threading.Timer(max(0.0, end - time.monotonic()), self._expire)
+            self._watchdog.daemon = True
+            self._watchdog.start()
+
+    @property
+    def outcome(self) -> str:
+        """The status for people, such as ``404 Not Found``."""
+        with contextlib.suppress(ValueError):
+            return f"{self.status} {HTTPStatus(self.status).phrase}"
+        return str(self.status)
+
+    @property
+    def location(self) -> str:
+        """The absolute URL of the ``Location`` header; :class:`RemoteError` if there is none."""
+        try:
+            return parse_target(urljoin(self.url, self.headers["Location"])).url
+        except (KeyError, InputError, ValueError):
+            raise RemoteError(f"{self.request}: {self.outcome} without a usable Location") from None
+
+    def read(self, size: int) -> bytes:
+        """Read what is there, up to ``size`` bytes; ``b""`` at the end of the body."""
+        try:
+            data = self._raw.read1(size)
+        except (urllib3.exceptions.HTTPError, OSError) as exc:
+            self.close()
+            self._check_deadline()
+            raise failure(self.request, exc) from None
+        self._check_deadline()
+        if not data:
+            self.close()
+        return data
+
+    def document(self, limit: int) -> bytes:
+        """Read the whole body, which must not be longer than ``limit`` bytes, and close."""
+        data = self._up_to(limit + 1)
+        if len(data) > limit:
+            raise RemoteError(f"{self.request}: the answer is longer than {limit} bytes")
+        return data
+
+    def said(self) -> str:
+        """Give the start of the body for an error message, printable and short, and close."""
+        with contextlib.suppress(RemoteError):
+            return self.quote(self._up_to(SAID_LIMIT).decode(errors="replace"))
+        return ""
+
+    def quote(self, text: str) -> str:
+        """Make a text of the other side fit for a message, without credentials of this request."""
+        for credential in self._credentials:
+            text = text.replace(credential, "***")
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return text if len(text) <= QUOTE_LIMIT else f"{text[:QUOTE_LIMIT]}…"
+
+    def close(self) -> None:
+        """Give the connection back if nothing of the body is left, else close it."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+            if self._raw.length_remaining == 0:
+                self._raw.read1(1)  # lets urllib3 see the end, and keep the connection
+        if self._raw.connection is not None:
+            self._raw.close()
+            self._raw.release_conn()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _up_to(self, size: int) -> bytes:
+        data = bytearray()
+        with self:
+            while len(data) < size and (piece := self.read(size - len(data))):
+                data += piece
+        return bytes(data)
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() >= self._end:
+            self.close()
+            raise UnreachableError(f"{self.request}: the answer took too long")
+
+    def _expire(self) -> None:
+        # RuntimeError, ValueError: the connection went back to its pool just now; leave it alone.
+        with contextlib.suppress(RuntimeError, ValueError, OSError):
+            self._raw.shutdown()
+
+
+def credentials_in(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Everything secret in request headers, in each form in which an answer might repeat it."""
+    found = []
+    for name, value in headers.items():
+        if name.lower() == "cookie":
+            found += [pair.partition("=")[2] for pair in value.split("; ")]
+        if name.lower() == "authorization":
+            secret = value.partition(" ")[2] or value
+            found.append(secret)
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError):  # Basic, RFC 7617
+                found.append(base64.b64decode(secret, validate=True).decode().partition(":")[2])
+    return tuple(secret for secret in found if secret)

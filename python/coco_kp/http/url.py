@@ -1,0 +1,58 @@
+"""URLs: which may be used, what of them may be shown, which may share credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import urllib3
+from urllib3.util import Url, parse_url
+
+from coco_kp.errors import InputError
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_target(url: str, *, user_info: bool = False) -> Url:
+    """Parse an absolute http or https URL; raises :class:`InputError` for anything else.
+
+    User names and passwords in it are refused unless ``user_info``: they end up in logs.
+    """
+    try:
+        target = parse_url(url)
+    except urllib3.exceptions.LocationParseError:
+        raise InputError("expected an http or https URL, found what is none") from None
+    if target.scheme not in _DEFAULT_PORTS or not target.host:
+        raise InputError(f"expected an http or https URL, found '{display_url(url)}'")
+    if target.auth is not None and not user_info:
+        raise InputError(
+            f"'{display_url(url)}' carries a user name or password",
+            "leave them out of the URL and pass credentials in their own way",
+        )
+    return target
+
+
+def display_url(url: str) -> str:
+    """Give scheme, host, port and path: the part of a URL that may stand in a message."""
+    try:
+        return parse_url(url)._replace(auth=None, query=None, fragment=None).url
+    except urllib3.exceptions.LocationParseError:
+        return "(not a URL)"
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Tell whether two URLs have scheme, host and port in common: only then share credentials."""
+    return _origin(one) == _origin(other)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host (name or address, brackets allowed) is this machine."""
+    host = host.strip("[]").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _origin(url: str) -> tuple[str | None, str | None, int | None]:
+    parts = parse_url(url)
+    return parts.scheme, parts.host, parts.port or _DEFAULT_PORTS.get(parts.scheme or "")
