@@ -1,0 +1,514 @@
+"""The HTTP client against a server that answers as told."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
+from coco_kp.http import HttpClient, Tls, client, connection
+from tests.sim.http_server import BreakOff, Reply, Request, http_server
+
+SECRET = "c0ffee-secret"
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def http(pauses: list[float]) -> Iterator[HttpClient]:
+    with HttpClient(plain_http="loopback", sleep=pauses.append) as client:
+        yield client
+
+
+def in_turn(*replies: Reply) -> Callable[[Request], Reply]:
+    rest = list(replies)
+    return lambda _request: rest.pop(0) if len(rest) > 1 else rest[0]
+
+
+@contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that writes to the socket itself, for answers that are not HTTP as it should be."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        try:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                answer(peer)
+        except OSError:
+            return
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+        thread.join()
+
+
+class TestExchange:
+    def test_sends_and_receives(self, http: HttpClient) -> None:
+        seen = []
+
+        def answer(request: Request) -> Reply:
+            seen.append(request)
+            return Reply(201, {"X-Thing": "here"}, b"done")
+
+        with http_server(answer) as base:
+            response = http.request("POST", f"{base}/a/b?c=d", headers={"X-H": "v"}, body=b"data")
+            assert (response.status, response.headers["x-thing"]) == (201, "here")
+            assert response.outcome == "201 Created"
+            assert response.document(10) == b"done"
+        (request,) = seen
+        assert (request.method, request.path, request.query) == ("POST", "/a/b", {"c": ["d"]})
+        assert (request.body, request.headers["x-h"]) == (b"data", "v")
+
+    @pytest.mark.parametrize("length", [None, 6])
+    def test_streams_a_body_of_pieces(self, http: HttpClient, length: int | None) -> None:
+        headers = {} if length is None else {"Content-Length": str(length)}
+        with http_server(lambda r: Reply(body=r.body + str(r.complete).encode())) as base:
+            pieces = iter([b"ab", b"cd", b"ef"])
+            response = http.request("PATCH", base, headers=headers, body=pieces)
+            assert response.document(100) == b"abcdefTrue"
+
+    def test_reads_a_body_piece_by_piece(self, http: HttpClient) -> None:
+        with (
+            http_server(lambda _: Reply(body=bytes(100_000))) as base,
+            http.request("GET", base) as response,
+        ):
+            sizes = []
+            while piece := response.read(4096):
+                sizes.append(len(piece))
+        assert sum(sizes) == 100_000
+        assert max(sizes) <= 4096
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_keeps_its_connection_after_a_body_that_was_read(
+        self, http: HttpClient, method: str
+    ) -> None:
+        with http_server(lambda _: Reply(body=b"" if method == "HEAD" else b"x")) as base:
+            for _ in range(3):
+                with http.request(method, base) as response:
+                    if method == "GET":
+                        response.document(1)
+            (pool,) = http._direct.pools._container.values()
+            assert pool.num_connections == 1
+
+    def test_does_not_keep_a_connection_whose_body_was_left(self, http: HttpClient) -> None:
+        with http_server(lambda r: Reply(body=r.path.encode())) as base:
+            http.request("GET", f"{base}/one").close()
+            assert http.request("GET", f"{base}/two").document(10) == b"/two"
+
+    def test_does_not_follow_a_redirect(self, http: HttpClient) -> None:
+        with (
+            http_server(lambda _: Reply(307, {"Location": "../other?sig=1"})) as base,
+            http.request("GET", f"{base}/a/b/c") as response,
+        ):
+            assert response.status == 307
+            assert response.location == f"{base}/a/other?sig=1"
+
+    @pytest.mark.parametrize("location", [None, "ftp://h/x", "http://u:p@h/", "http://[bad/"])
+    def test_refuses_a_location_it_cannot_use(self, http: HttpClient, location: str | None) -> None:
+        headers = {} if location is None else {"Location": location}
+        with (
+            http_server(lambda _: Reply(302, headers)) as base,
+            http.request("GET", base) as response,
+            pytest.raises(RemoteError, match="302 Found without a usable Location"),
+        ):
+            _ = response.location
+
+
+class TestBounds:
+    def test_a_document_over_its_limit_is_refused(self, http: HttpClient) -> None:
+        with http_server(lambda _: Reply(body=b"12345")) as base:
+            assert http.request("GET", base).document(5) == b"12345"
+            with pytest.raises(RemoteError, match="longer than 4 bytes"):
+                http.request("GET", base).document(4)
+
+    def test_a_body_that_ends_early_is_an_error(self, http: HttpClient) -> None:
+        with (
+            http_server(lambda _: Reply(body=b"12345", truncate=3)) as base,
+            pytest.raises(UnreachableError, match="ended early"),
+        ):
+            http.request("GET", base).document(5)
+
+    def test_a_chunked_body_that_ends_early_is_an_error(self, http: HttpClient) -> None:
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+
+        with raw_server(answer) as base, pytest.raises(UnreachableError):
+            http.request("GET", base).document(5)
+
+    def test_a_body_that_trickles_meets_the_deadline(self, http: HttpClient) -> None:
+        with http_server(lambda _: Reply(body=bytes(1000), delay=0.05)) as base:
+            start = time.monotonic()
+            with pytest.raises(UnreachableError, match="took too long"):
+                http.request("GET", base, deadline=0.4).document(1000)
+        assert 0.3 < time.monotonic() - start < 2
+
+    def test_a_body_that_stalls_meets_the_deadline(self, http: HttpClient) -> None:
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+            peer.recv(1)
+
+        with raw_server(answer) as base:
+            start = time.monotonic()
+            response = http.request("GET", base, deadline=0.4)
+            with pytest.raises(UnreachableError, match="took too long"):
+                response.document(5)
+        assert 0.3 < time.monotonic() - start < 2
+
+    @pytest.mark.parametrize("bounded_by", ["deadline", "read timeout"])
+    def test_a_head_that_trickles_in_does_not_hold_us(
+        self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, bounded_by: str
+    ) -> None:
+        deadline = 0.4 if bounded_by == "deadline" else None
+        if deadline is None:
+            monkeypatch.setattr(client, "READ_TIMEOUT", 0.4)
+
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                peer.sendall(b"X: y\r\n"[:1])
+                time.sleep(0.05)
+
+        with raw_server(answer) as base:
+            start = time.monotonic()
+            with pytest.raises(UnreachableError, match="no answer in time"):
+                http.request("GET", base, deadline=deadline)
+        assert 0.3 < time.monotonic() - start < 2
+
+    def test_a_request_body_that_trickles_meets_the_deadline(self, http: HttpClient) -> None:
+        def pieces() -> Iterator[bytes]:
+            while True:
+                time.sleep(0.05)
+                yield b"x"
+
+        with (
+            http_server(lambda _: Reply()) as base,
+            pytest.raises(UnreachableError, match="could not be sent in time"),
+        ):
+            http.request("PATCH", base, body=pieces(), deadline=0.3)
+
+    def test_a_peer_that_takes_nothing_does_not_hold_us(
+        self, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(connection, "READ_TIMEOUT", 0.3)
+
+        with raw_server(lambda _peer: time.sleep(3)) as base:
+            start = time.monotonic()
+            with pytest.raises(UnreachableError, match="no answer in time"):
+                http.request("PATCH", base, body=(bytes(1 << 20) for _ in range(64)))
+        assert time.monotonic() - start < 4
+
+
+class TestRepeating:
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+    def test_repeats_what_a_repeat_may_cure(
+        self, http: HttpClient, pauses: list[float], status: int
+    ) -> None:
+        with http_server(in_turn(Reply(status), Reply(status), Reply(200, body=b"ok"))) as base:
+            response = http.request("PUT", base, body=b"again", attempts=5)
+            assert response.document(10) == b"ok"
+        assert len(pauses) == 2
+        assert 0.5 <= pauses[0] < 1 <= pauses[1] < 2
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
+    def test_does_not_repeat_what_it_will_not(
+        self, http: HttpClient, pauses: list[float], status: int
+    ) -> None:
+        with http_server(lambda _: Reply(status)) as base:
+            assert http.request("GET", base, attempts=5).status == status
+        assert not pauses
+
+    def test_gives_back_the_last_answer(self, http: HttpClient, pauses: list[float]) -> None:
+        with http_server(lambda _: Reply(503, body=b"maintenance")) as base:
+            response = http.request("GET", base, attempts=5)
+            assert (response.status, response.said()) == (503, "maintenance")
+        assert len(pauses) == 4
+
+    def test_does_not_repeat_unasked(self, http: HttpClient, pauses: list[float]) -> None:
+        with http_server(lambda _: Reply(503)) as base:
+            assert http.request("POST", base).status == 503
+        assert not pauses
+
+    def test_waits_as_long_as_it_is_asked_to(self, http: HttpClient, pauses: list[float]) -> None:
+        date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
+        first, second = (Reply(429, {"Retry-After": value}) for value in ("7", date))
+        with http_server(in_turn(first, second, Reply(200))) as base:
+            assert http.request("GET", base, attempts=5).status == 200
+        assert pauses[0] == 7
+        assert 55 < pauses[1] <= 60
+
+    @pytest.mark.parametrize("value", ["soon", "-5", "9" * 40, "1.5", ""])
+    def test_ignores_a_retry_after_that_is_none(
+        self, http: HttpClient, pauses: list[float], value: str
+    ) -> None:
+        with http_server(in_turn(Reply(429, {"Retry-After": value}), Reply(200))) as base:
+            assert http.request("GET", base, attempts=2).status == 200
+        assert 0.5 <= pauses[0] < 1
+
+    def test_does_not_wait_for_hours(self, http: HttpClient, pauses: list[float]) -> None:
+        with http_server(lambda _: Reply(429, {"Retry-After": "3600"})) as base:
+            assert http.request("GET", base, attempts=5).status == 429
+        assert not pauses
+
+    def test_repeats_after_a_broken_connection(self, http: HttpClient, pauses: list[float]) -> None:
+        broken = [BreakOff(), BreakOff()]
+
+        def fault(_method: str, _path: str) -> BreakOff | None:
+            return broken.pop() if broken else None
+
+        with http_server(lambda _: Reply(), fault=fault) as base:
+            assert http.request("GET", base, attempts=3).status == 200
+        assert len(pauses) == 2
+
+    def test_gives_up_on_a_host_that_is_down(self, http: HttpClient, pauses: list[float]) -> None:
+        with http_server(lambda _: Reply()) as base:
+            pass
+        with pytest.raises(UnreachableError, match="connection refused"):
+            http.request("GET", base, attempts=3)
+        assert len(pauses) == 2
+
+    def test_a_streamed_body_cannot_be_repeated(self, http: HttpClient) -> None:
+        with pytest.raises(ValueError, match="streamed"):
+            http.request("PUT", "http://127.0.0.1:1/", body=iter([b""]), attempts=2)
+
+    def test_says_that_it_tries_again(
+        self, http: HttpClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with http_server(in_turn(Reply(503), Reply(200))) as base:
+            http.request("GET", f"{base}/x?sig={SECRET}", attempts=5)
+            assert f"GET {base}/x: 503 Service Unavailable; try 2 of 5" in caplog.text
+        assert SECRET not in caplog.text
+
+
+class TestSilence:
+    """No message, log line or repr may carry a credential."""
+
+    def test_errors_show_no_query_and_no_cause(
+        self, http: HttpClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        with http_server(lambda _: Reply()) as base:
+            http.request("GET", f"{base}/ok?sig={SECRET}").close()
+        with pytest.raises(UnreachableError) as caught:
+            http.request("GET", f"{base}/x?sig={SECRET}", headers={"Authorization": SECRET})
+        assert str(caught.value) == f"GET {base}/x: connection refused"
+        assert caught.value.__suppress_context__
+        assert "/ok?" in caplog.text  # urllib3 did log
+        assert SECRET not in caplog.text
+
+    def test_a_warning_of_urllib3_shows_no_query(
+        self, http: HttpClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 200 OK\r\nA: b\r\nnot a header\r\nC: d\r\n\r\n")
+
+        with raw_server(answer) as base:
+            http.request("GET", f"{base}/x?sig={SECRET}").close()
+        assert "Failed to parse headers" in caplog.text
+        assert SECRET not in caplog.text
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"Authorization": f"Bearer {SECRET}"},
+            {"Authorization": f"Basic {base64.b64encode(f'me:{SECRET}'.encode()).decode()}"},
+            {"Cookie": f"a=b; session={SECRET}"},
+        ],
+    )
+    def test_an_answer_that_repeats_a_credential_is_cleaned(
+        self, http: HttpClient, header: dict[str, str]
+    ) -> None:
+        (value,) = header.values()
+        with http_server(lambda _: Reply(400, body=f"you sent {value}, {SECRET}".encode())) as base:
+            said = http.request("GET", base, headers=header).said()
+        assert said.startswith("you sent")
+        assert SECRET not in said
+        assert value.split()[-1] not in said
+
+    def test_an_answer_is_made_printable_and_short(self, http: HttpClient) -> None:
+        body = b"a\x1b[31m\r\n\tb\xff\x00" + b"c" * 100_000
+        with http_server(lambda _: Reply(400, body=body)) as base:
+            said = http.request("GET", base).said()
+        assert said.startswith("a [31m b\ufffd ccc")
+        assert said.isprintable()
+        assert len(said) == 301
+
+    def test_a_url_with_a_password_is_refused_without_it(self, http: HttpClient) -> None:
+        with pytest.raises(InputError, match="user name or password") as caught:
+            http.request("GET", f"http://me:{SECRET}@127.0.0.1/")
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("value", [f"{SECRET}\r\nX: y", f"{SECRET}ü", f"{SECRET}\x00"])
+    def test_a_header_that_is_none_is_refused_without_it(
+        self, http: HttpClient, value: str
+    ) -> None:
+        with pytest.raises(InputError, match="'Authorization'") as caught:
+            http.request("GET", "http://127.0.0.1:1/", headers={"Authorization": value})
+        assert SECRET not in str(caught.value)
+
+
+class TestPlainHttp:
+    @pytest.mark.parametrize(
+        ("policy", "url", "allowed"),
+        [
+            ("never", "http://127.0.0.1:1/", False),
+            ("loopback", "http://127.0.0.1:1/", True),
+            ("loopback", "http://[::1]:1/", True),
+            ("loopback", "http://localhost:1/", True),
+            ("loopback", "http://localhost.example:1/", False),
+            ("loopback", "http://192.0.2.1:1/", False),
+        ],
+    )
+    def test_is_spoken_only_where_it_is_allowed(
+        self, policy: client.PlainHttp, url: str, allowed: bool
+    ) -> None:
+        with (
+            HttpClient(plain_http=policy) as http,
+            pytest.raises(UnreachableError if allowed else RefusedError),
+        ):
+            http.request("GET", url)
+
+    @pytest.mark.parametrize("url", ["ftp://host/", "host/path", "http://", "http://[::1/", ""])
+    def test_other_urls_are_refused(self, http: HttpClient, url: str) -> None:
+        with pytest.raises(InputError, match="expected an http or https URL"):
+            http.request("GET", url)
+
+
+class TestTls:
+    @pytest.fixture
+    def ca(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def ca_file(self, ca: trustme.CA, tmp_path: Path) -> Path:
+        ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+        return tmp_path / "ca.pem"
+
+    @pytest.fixture
+    def server(self, ca: trustme.CA) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("127.0.0.1").configure_cert(context)
+        return context
+
+    def test_trusts_a_ca_it_is_given(self, server: ssl.SSLContext, ca_file: Path) -> None:
+        with (
+            http_server(lambda _: Reply(), tls=server) as base,
+            HttpClient(tls=Tls(ca_files=(ca_file,))) as http,
+        ):
+            assert http.request("GET", base).status == 200
+
+    def test_trusts_no_stranger(self, server: ssl.SSLContext) -> None:
+        with (
+            http_server(lambda _: Reply(), tls=server) as base,
+            HttpClient() as http,
+            pytest.raises(RemoteError, match="certificate is not trusted") as caught,
+        ):
+            http.request("GET", base, attempts=5)
+        assert not isinstance(caught.value, UnreachableError)  # a repeat will not help
+
+    def test_checks_the_name(self, ca: trustme.CA, ca_file: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("elsewhere.example").configure_cert(context)
+        with (
+            http_server(lambda _: Reply(), tls=context) as base,
+            HttpClient(tls=Tls(ca_files=(ca_file,))) as http,
+            pytest.raises(RemoteError, match=r"certificate is not trusted: .*127\.0\.0\.1"),
+        ):
+            http.request("GET", base)
+
+    def test_trusts_anyone_when_told_to(
+        self, server: ssl.SSLContext, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with (
+            http_server(lambda _: Reply(), tls=server) as base,
+            HttpClient(tls=Tls(verify=False)) as http,
+        ):
+            assert http.request("GET", base).status == 200
+        assert "not verified" in caplog.text
+
+    @pytest.mark.parametrize("own_file", [True, False])
+    def test_shows_a_client_certificate(
+        self, ca: trustme.CA, ca_file: Path, server: ssl.SSLContext, tmp_path: Path, own_file: bool
+    ) -> None:
+        ca.configure_trust(server)
+        server.verify_mode = ssl.CERT_REQUIRED
+        client = ca.issue_cert("client.example")
+        cert, key = tmp_path / "c.pem", tmp_path / "k.pem" if own_file else None
+        client.cert_chain_pems[0].write_to_path(cert)
+        client.private_key_pem.write_to_path(key or cert, append=True)
+        tls = Tls((ca_file,), cert, key)
+        with http_server(lambda _: Reply(), tls=server) as base:
+            with HttpClient(tls=tls) as http:
+                assert http.request("GET", base).status == 200
+            with HttpClient(tls=Tls((ca_file,))) as http, pytest.raises(RemoteError):
+                http.request("GET", base)
+
+    @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+    def test_names_a_file_that_it_cannot_use(self, tmp_path: Path, content: bytes | None) -> None:
+        file = tmp_path / "ca.pem"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(InputError, match=r"CA certificates from '.*ca.pem'"):
+            HttpClient(tls=Tls(ca_files=(file,)))
+        with pytest.raises(InputError, match=r"client certificate '.*ca.pem'"):
+            HttpClient(tls=Tls(client_certificate=file))
+
+    def test_says_when_the_other_side_speaks_no_tls(self) -> None:
+        with (
+            http_server(lambda _: Reply()) as base,
+            HttpClient() as http,
+            pytest.raises(UnreachableError, match="TLS failed"),
+        ):
+            http.request("GET", base.replace("http://", "https://"))
+
+
+class TestProxy:
+    @pytest.fixture(autouse=True)
+    def no_proxies(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("http", "https", "all", "no"):
+            monkeypatch.delenv(f"{name}_proxy", raising=False)
+            monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+
+    def test_is_used_for_other_hosts_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen = []
+
+        def proxy(request: Request) -> Reply:
+            seen.append((request.headers["Host"], request.headers.get("Proxy-Authorization")))
+            return Reply(body=b"proxied")
+
+        with http_server(proxy) as base, http_server(lambda _: Reply(body=b"direct")) as direct:
+            monkeypatch.setenv("HTTP_PROXY", base.replace("http://", f"http://me:{SECRET}@"))
+            monkeypatch.setenv("NO_PROXY", "inside.invalid")
+            with HttpClient(plain_http="allowed") as http:
+                assert http.request("GET", "http://registry.invalid/").document(9) == b"proxied"
+                assert http.request("GET", direct).document(9) == b"direct"
+                with pytest.raises(RemoteError, match="host name is not known"):
+                    http.request("GET", "http://inside.invalid/")
+        basic = base64.b64encode(f"me:{SECRET}".encode()).decode()
+        assert seen == [("registry.invalid", f"Basic {basic}")]
+
+    def test_that_is_no_url_is_refused_without_its_password(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HTTPS_PROXY", f"socks5://me:{SECRET}@127.0.0.1:1")
+        with HttpClient() as http, pytest.raises(InputError, match="names a proxy") as caught:
+            http.request("GET", "https://registry.invalid/")
+        assert SECRET not in str(caught.value)
