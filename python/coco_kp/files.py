@@ -1,0 +1,110 @@
+"""Files, read within bounds and written so that nobody sees half of one.
+
+A secret file is made 0600 from its first byte on. A file takes its name only when it is complete
+and on the disk; whoever dies earlier leaves the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
+
+
+class Content(NamedTuple):
+    """A file's bytes, and whether group or others may read it."""
+
+    data: bytes
+    readable_by_others: bool
+
+
+def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> Content:
+    """Read a regular file of at most ``limit`` bytes; longer ones give ``limit + 1`` bytes.
+
+    Raises ``error`` if there is none or it cannot be read. A FIFO or a device is refused unopened,
+    since reading one could block for ever.
+    """
+    name = shown(str(path))
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as failure:
+        raise error(f"cannot read {name}: {reason(failure)}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise error(f"{name} is a directory, not a file")
+        if not stat.S_ISREG(mode):
+            raise error(f"{name} is not a regular file")
+        try:
+            return Content(file.read(limit + 1), bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
+        except OSError as failure:
+            raise error(f"cannot read {name}: {reason(failure)}") from None
+
+
+def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> None:
+    """Write a file whole and to the disk before it has its name, for its owner only by default.
+
+    Raises ``RefusedError`` if it exists and ``replace`` is False, ``InputError`` if it cannot be
+    written; then nothing is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            if replace:
+                temporary.rename(path)
+            else:
+                os.link(temporary, path)  # unlike rename, fails if the name is taken
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise RefusedError(
+            f"{shown(str(path))} exists", "choose another name, or pass --force to overwrite it"
+        ) from None
+    except OSError as failure:
+        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+
+
+def sync_directory(path: Path) -> None:
+    """Put a directory's entries on the disk. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep other processes that lock the same directory out. Raises ``InputError``."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as failure:
+        raise InputError(f"cannot use {shown(str(directory))}: {reason(failure)}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def reason(failure: OSError) -> str:
+    """Say in a few words why the operating system refused, without the path."""
+    if failure.errno == errno.ENOENT:
+        return "no such file"
+    text = failure.strerror or type(failure).__name__
+    return text[:1].lower() + text[1:]

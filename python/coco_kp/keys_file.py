@@ -1,0 +1,91 @@
+"""Keys files: the JSON object from path to base64 key that ``offline_fs`` guests read.
+
+The format is that of ``aa-offline_fs_kbc-keys.json`` (docs/protocols.md 4):
+``{"default/key/key_id1": "<base64 of 32 bytes>", …}``. A change keeps every other member as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from coco_kp.crypto import KEK_SIZE, Kek
+from coco_kp.errors import InputError, KekError, RefusedError, shown
+from coco_kp.files import locked, read_file, write_file
+from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+
+MAX_KEYS_FILE = 4 * 1024 * 1024
+"""Bytes of a keys file at the most: some 50,000 keys."""
+
+
+def generate_keys(repository: str, count: int) -> dict[str, str]:
+    """Draw ``count`` KEKs named ``<repository>/key/key_id1`` and on, as members of a keys file."""
+    paths = [f"{repository}/key/key_id{number}" for number in range(1, count + 1)]
+    return {parse_keys_file_name(path).path: encode_base64(Kek.generate().raw()) for path in paths}
+
+
+def format_keys(keys: dict[str, str]) -> bytes:
+    """Write a keys file as upstream's tool does: indented by two, one key a line."""
+    return (json.dumps(keys, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """Read all members, values still base64. Raises ``KekError`` or ``InputError``."""
+    document = parse_json_object(
+        read_file(path, MAX_KEYS_FILE, KekError).data,
+        f"the keys file {shown(str(path))}",
+        MAX_KEYS_FILE,
+    )
+    keys = {name: value for name, value in document.items() if isinstance(value, str)}
+    for name in document.keys() - keys.keys():
+        raise InputError(
+            f"the member {shown(name)} of the keys file {shown(str(path))} is not a string",
+            'write {"<repository>/<type>/<tag>": "<base64 of the key>"}',
+        )
+    return keys
+
+
+def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
+    """Give the KEK that ``uri`` names; ``source`` says in errors where ``keys`` come from.
+
+    Host, plugin and query of ``uri`` do not count (docs/protocols.md 3.3). Raises ``KekError``.
+    """
+    if uri.path not in keys:
+        raise KekError(
+            f"there is no key {shown(uri.path)} in {source}",
+            "coco-kp keys list FILE shows which keys a file has",
+        )
+    try:
+        raw = decode_base64(keys[uri.path], f"the key {shown(uri.path)} in {source}")
+    except InputError as error:
+        raise KekError(error.message, error.hint) from None
+    if len(raw) != KEK_SIZE:
+        raise KekError(
+            f"expected a {KEK_SIZE}-byte key under {shown(uri.path)} in {source}, "
+            f"found {len(raw)} bytes"
+        )
+    return Kek(raw)
+
+
+def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
+    """Put a KEK into a keys file, which is made if there is none.
+
+    Raises ``RefusedError`` if the name is taken and ``replace`` is False; the file is then as it
+    was, as after any other error.
+    """
+    with locked(path.parent):
+        keys = read_keys(path) if path.exists() else {}
+        if uri.path in keys and not replace:
+            raise RefusedError(
+                f"the keys file {shown(str(path))} has a key {shown(uri.path)}",
+                "a replaced key is lost, and so is every image that it opens; "
+                "choose another name, or pass --force",
+            )
+        keys[uri.path] = encode_base64(kek.raw())
+        write_file(path, format_keys(keys), replace=True)
+
+
+def parse_keys_file_name(text: str) -> ResourceUri:
+    """Read a key's name as keys files (``default/key/1``) or key ids write it."""
+    return parse_key_id(text if "://" in text or text.startswith("/") else f"/{text}")

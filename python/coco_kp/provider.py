@@ -1,0 +1,119 @@
+"""The key provider's rules: wrap and unwrap one layer's key, without transport and without logs.
+
+- What is wrapped is a layer's private options, complete as guests demand them.
+- A packet's kid is canonical; its IV is fresh; its KEK is one that somebody keeps.
+- Exactly one parameter element wraps: the protocol carries one packet in an answer.
+- What is unwrapped is private options again, or the key was the wrong one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from coco_kp.crypto import SAMPLE_KEK, Kek
+from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.kek_file import KekFile, read_kek
+from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
+from coco_kp.model.layer_options import parse_private_options
+from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
+from coco_kp.model.params import PARAMETERS_HINT, FileKek, SampleKek, WrapParams, parse_params
+from coco_kp.model.protocol import UnwrapRequest, WrapRequest
+from coco_kp.model.resource_uri import ResourceUri
+
+SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
+"""The kid that upstream writes for its sample key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A packet as JSON, its kid, and what the owner of the key should know."""
+
+    packet: bytes
+    kid: ResourceUri
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A key provider's settings. Calls do not change it: any number may run at once.
+
+    ``key_dir`` bounds the files that callers may name; ``kbc`` opens packets of callers that name
+    no KBC themselves.
+    """
+
+    key_dir: Path | None = None
+    packet_version: PacketVersion = "v1"
+    kbc: KbcSpec | None = None
+    kbc_settings: KbcSettings = field(default_factory=KbcSettings)
+
+    def wrap(self, request: WrapRequest) -> Wrapped:
+        """Wrap a layer's key as the request's parameters say.
+
+        Raises ``InputError`` for the request, ``KekError`` and ``KeyPathForbiddenError`` for the
+        key.
+        """
+        if not request.parameters:
+            raise InputError("the request has no parameters for this provider", PARAMETERS_HINT)
+        if len(request.parameters) > 1:
+            raise InputError(
+                f"the request names {len(request.parameters)} recipients of this provider, but the "
+                "protocol's answer holds one packet",
+                "give --encryption-key once, and mind that skopeo splits its value at commas",
+            )
+        params = parse_params(request.parameters[0])
+        parse_private_options(request.private_options)
+        kid, file = self._kek(params)
+        iv, wrapped = file.kek.wrap(params.algorithm, request.private_options)
+        packet = AnnotationPacket(kid, wrapped, iv, params.algorithm)
+        return Wrapped(packet.to_json(self.packet_version), kid, file.warnings)
+
+    def unwrap(self, request: UnwrapRequest) -> bytes:
+        """Give the private options that the request's packet holds, as JSON.
+
+        The KBCs that the request names are tried in order, or else this provider's own. Raises
+        ``InputError`` for the packet, ``KekError`` where no key opens it.
+        """
+        specs = [parse_kbc_spec(text) for text in request.parameters if text != "Enabled"]
+        if not specs and self.kbc:
+            specs = [self.kbc]
+        if not specs:
+            raise InputError(
+                "the request names no KBC to open the packet with",
+                "decrypt with provider:attestation-agent:offline_fs_kbc::null, "
+                "or give this provider a KBC of its own with --kbc",
+            )
+        packet = parse_packet(request.packet)
+        failures: list[CocoKpError] = []
+        for spec in specs:
+            try:
+                return self._unwrap_with(spec, packet)
+            except CocoKpError as failure:
+                failures.append(failure)
+        if len(failures) == 1:
+            raise failures[0]
+        reasons = "; ".join(f"{spec}: {error}" for spec, error in zip(specs, failures, strict=True))
+        raise KekError(f"no KBC opened the packet: {reasons}")
+
+    def _kek(self, params: WrapParams) -> tuple[ResourceUri, KekFile]:
+        if isinstance(params, SampleKek):
+            return SAMPLE_KID, KekFile(Kek(SAMPLE_KEK), ())
+        if isinstance(params, FileKek):
+            return params.key_id, read_kek(Path(params.key_path), self.key_dir)
+        raise InputError(
+            "keypath is missing: without it the key would be lost after this call", PARAMETERS_HINT
+        )
+
+    def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> bytes:
+        private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
+        try:
+            parse_private_options(private_options)
+        except InputError:
+            # A256CTR has no tag: this is how a wrong key shows.
+            raise KekError(
+                f"the key of {packet.kid} does not open the packet",
+                "the image was encrypted with another key, or altered",
+            ) from None
+        return private_options
