@@ -1,0 +1,63 @@
+"""Content digests: the names of blobs and manifests (OCI image specification, descriptor.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from coco_kp.errors import InputError, shown
+
+_HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
+
+
+class Hasher(Protocol):
+    """What :mod:`hashlib` gives: a digest that grows with the data."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Take more of the data."""
+
+    def hexdigest(self) -> str:
+        """Give the digest of all data so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """An algorithm, ``sha256`` or ``sha512``, and the value in lower-case hex."""
+
+    algorithm: str
+    hex: str
+
+    def __str__(self) -> str:
+        """Give ``algorithm:hex``, as it stands in descriptors."""
+        return f"{self.algorithm}:{self.hex}"
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """Give the SHA-256 digest of ``data``."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def hasher(self) -> Hasher:
+        """Start a computation with this digest's algorithm."""
+        return hashlib.new(self.algorithm)
+
+    def matches(self, data: bytes) -> bool:
+        """Tell whether this is the digest of ``data``."""
+        return hashlib.new(self.algorithm, data).hexdigest() == self.hex
+
+
+def parse_digest(text: str) -> Digest:
+    """Read ``algorithm:hex``. Raises ``InputError``.
+
+    The value is safe as a file name: it holds nothing but hex.
+    """
+    algorithm, colon, value = text.partition(":")
+    length = _HEX_LENGTHS.get(algorithm)
+    if not colon or length is None:
+        raise InputError(
+            f"{shown(text)} is not a digest", "expected 'sha256:' or 'sha512:' with lower-case hex"
+        )
+    if not re.fullmatch(f"[0-9a-f]{{{length}}}", value):
+        raise InputError(f"a {algorithm} digest has {length} lower-case hex digits")
+    return Digest(algorithm, value)

@@ -1,0 +1,65 @@
+"""Media types of manifests and layers, and how they map (docs/protocols.md 1.1)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coco_kp.errors import InputError, shown
+
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
+OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
+OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
+OCI_FOREIGN_LAYER: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
+DOCKER_FOREIGN_LAYER: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+DOCKER_SCHEMA1: Final = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+
+MANIFESTS: Final = (OCI_MANIFEST, DOCKER_MANIFEST)
+INDEXES: Final = (OCI_INDEX, DOCKER_LIST)
+
+ENCRYPTED: Final = "+encrypted"
+"""Suffix of an encrypted layer's media type, always last."""
+
+_DOCKER_TO_OCI: Final = {
+    DOCKER_MANIFEST: OCI_MANIFEST,
+    DOCKER_LIST: OCI_INDEX,
+    DOCKER_CONFIG: OCI_CONFIG,
+    **{
+        f"{docker}{docker_suffix}": f"{oci}{oci_suffix}"
+        for docker, oci in ((DOCKER_LAYER, OCI_LAYER), (DOCKER_FOREIGN_LAYER, OCI_FOREIGN_LAYER))
+        for docker_suffix, oci_suffix in (("", ""), (".gzip", "+gzip"), (".zstd", "+zstd"))
+    },
+}
+
+
+def is_encrypted(media_type: str) -> bool:
+    """Tell whether a layer of this type is encrypted."""
+    return media_type.endswith(ENCRYPTED)
+
+
+def is_foreign(media_type: str) -> bool:
+    """Tell whether a layer of this type may lie outside the registry, where anyone can read it."""
+    return media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER))
+
+
+def oci_equivalent(media_type: str) -> str:
+    """Give the OCI type for a Docker one; any other type comes back as it is.
+
+    Raises ``InputError`` for a Docker type that OCI has no word for (a plugin, for example).
+    """
+    known = _DOCKER_TO_OCI.get(media_type)
+    if known is None and media_type.startswith("application/vnd.docker."):
+        raise InputError(
+            f"the media type {shown(media_type)} has no equivalent in OCI",
+            f"known are {', '.join(_DOCKER_TO_OCI)}",
+        )
+    return known or media_type

@@ -1,0 +1,166 @@
+"""Names of images as skopeo's users write them: ``transport:reference``.
+
+Grammars: skopeo's containers-transports(5); repository, tag and digest of distribution's
+``reference`` package; names inside an OCI layout of image-spec annotations.md
+(``org.opencontainers.image.ref.name``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import InputError, shown
+from coco_kp.model.digest import Digest, parse_digest
+
+FILE_TRANSPORTS: Final = ("oci", "oci-archive", "dir", "docker-archive")
+SKOPEO_TRANSPORTS: Final = ("containers-storage", "docker-daemon", "ostree", "sif", "tarball")
+"""Read through a skopeo that is present."""
+
+DOCKER_HUB: Final = "docker.io"
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(f"{_COMPONENT}(?:/{_COMPONENT})*")
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_WORD = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
+_REF_NAME = re.compile(f"{_WORD}(?:/{_WORD})*")
+_MAX_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryReference:
+    """``docker://host/repository[:tag][@digest]``, with Docker Hub's short names written out.
+
+    ``tag`` is ``latest`` where neither was written, and None beside a digest, which alone decides.
+    """
+
+    host: str
+    repository: str
+    tag: str | None
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        """Give the image as a user may write it again."""
+        suffix = f"@{self.digest}" if self.digest else f":{self.tag}"
+        return f"docker://{self.host}/{self.repository}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileReference:
+    """``oci:path[:name]``, ``oci-archive:…``, ``docker-archive:…``, or ``dir:path``.
+
+    ``name`` is the image's name in there, or None for the only one.
+    """
+
+    transport: str
+    path: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """Give the image as a user may write it again."""
+        return f"{self.transport}:{self.path}" + (f":{self.name}" if self.name else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SkopeoReference:
+    """An image that only skopeo can read; ``text`` is for skopeo, and starts with the transport."""
+
+    transport: str
+    text: str
+
+    def __str__(self) -> str:
+        """Give the image as a user may write it again."""
+        return self.text
+
+
+ImageReference = RegistryReference | FileReference | SkopeoReference
+
+
+def parse_image_reference(text: str) -> ImageReference:
+    """Read an image's name. Raises ``InputError`` with the accepted forms."""
+    if "\0" in text:
+        raise InputError(f"{shown(text)} has a zero byte, which no image name has")
+    transport, colon, rest = text.partition(":")
+    if colon and transport == "docker":
+        return _parse_docker(text, rest)
+    if colon and transport in FILE_TRANSPORTS:
+        return _parse_file(text, transport, rest)
+    if colon and transport in SKOPEO_TRANSPORTS:
+        return SkopeoReference(transport, text)
+    others = ", ".join(f"{name}:" for name in (*FILE_TRANSPORTS, *SKOPEO_TRANSPORTS))
+    raise InputError(
+        f"{shown(text)} does not start with a transport",
+        f"an image in a registry is docker://host/repository:tag; others start with {others}",
+    )
+
+
+def parse_repository_reference(text: str) -> RegistryReference:
+    """Read ``[host/]repository[:tag][@digest]`` without a transport, as ``docker pull`` takes it.
+
+    Raises ``InputError``.
+    """
+    name, at, digest = text.partition("@")
+    head, slash, last = name.rpartition("/")
+    last, tag_colon, tag = last.partition(":")
+    name = f"{head}{slash}{last}"
+    if tag_colon and not _TAG.fullmatch(tag):
+        raise InputError(f"{shown(text)} has a tag that is none", "up to 128 of A-Z a-z 0-9 _ . -")
+    host, repository = _split_host(name)
+    if not _HOST.fullmatch(host):
+        raise InputError(f"{shown(text)} has a registry host that is none")
+    if not _REPOSITORY.fullmatch(repository) or len(name) > _MAX_NAME:
+        raise InputError(
+            f"{shown(text)} has a repository that is none",
+            "lower-case letters and digits, joined by / . _ __ or -",
+        )
+    if at:
+        return RegistryReference(host, repository, None, parse_digest(digest))
+    return RegistryReference(host, repository, tag or "latest")
+
+
+def _parse_docker(text: str, rest: str) -> RegistryReference:
+    if not rest.startswith("//"):
+        raise InputError(f"{shown(text)} lacks the slashes", "write docker://host/repository:tag")
+    return parse_repository_reference(rest[2:])
+
+
+def _split_host(name: str) -> tuple[str, str]:
+    """Tell a host from the first part of a repository as Docker does."""
+    first, slash, rest = name.partition("/")
+    if not slash or not (set(first) & set(".:") or first == "localhost" or first != first.lower()):
+        host, repository = DOCKER_HUB, name
+    else:
+        host, repository = first, rest
+    if host == f"index.{DOCKER_HUB}":
+        host = DOCKER_HUB
+    if host == DOCKER_HUB and "/" not in repository:
+        repository = f"library/{repository}"
+    return host, repository
+
+
+def _parse_file(text: str, transport: str, rest: str) -> FileReference:
+    path, name = rest, ""
+    if transport != "dir":
+        path, _, name = rest.partition(":")
+    if not path:
+        raise InputError(f"{shown(text)} names no path")
+    if name and transport == "docker-archive":
+        _check_archive_name(text, name)
+    elif name and not _REF_NAME.fullmatch(name):
+        raise InputError(
+            f"{shown(text)} has an image name that is none",
+            "letters and digits, joined by single - . _ : @ + or /",
+        )
+    return FileReference(transport, path, name or None)
+
+
+def _check_archive_name(text: str, name: str) -> None:
+    if name.startswith("@"):
+        raise InputError(f"{shown(text)} picks an image by number", "name it by repository and tag")
+    if parse_repository_reference(name).tag is None:
+        raise InputError(f"{shown(text)} has a digest", "an archive knows its images by tag")
