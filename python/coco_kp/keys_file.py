@@ -32,15 +32,17 @@ def format_keys(keys: dict[str, str]) -> bytes:
 
 def read_keys(path: Path) -> dict[str, str]:
     """Read all members, values still base64. Raises ``KekError`` or ``InputError``."""
-    document = parse_json_object(
-        read_file(path, MAX_KEYS_FILE, KekError).data,
-        f"the keys file {shown(str(path))}",
-        MAX_KEYS_FILE,
-    )
+    data = read_file(path, MAX_KEYS_FILE, KekError).data
+    return parse_keys(data, f"the keys file {shown(str(path))}")
+
+
+def parse_keys(data: bytes, what: str) -> dict[str, str]:
+    """Read the members of a keys file's content; ``what`` names it. Raises ``InputError``."""
+    document = parse_json_object(data, what, MAX_KEYS_FILE)
     keys = {name: value for name, value in document.items() if isinstance(value, str)}
     for name in document.keys() - keys.keys():
         raise InputError(
-            f"the member {shown(name)} of the keys file {shown(str(path))} is not a string",
+            f"the member {shown(name)} of {what} is not a string",
             'write {"<repository>/<type>/<tag>": "<base64 of the key>"}',
         )
     return keys

@@ -5,21 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
-from coco_kp.errors import RefusedError
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
+
+SEV_SECRETS: Final = Path("/sys/kernel/security/secrets/coco")
+"""Where a SEV guest's kernel shows the secrets that the guest was launched with."""
 
 
 @dataclass(frozen=True, slots=True)
 class KbcSettings:
     """What the owner of this machine set for KBCs; a caller of the provider cannot change it.
 
-    ``keys_file`` replaces the default files of ``offline_fs``.
+    ``keys_file`` replaces the file or files in which a KBC looks for its keys: of ``offline_fs``
+    and ``offline_sev`` a keys file, of ``online_sev`` the connection. It is only read. Injected
+    secrets are looked for in ``sev_secrets`` and deleted once they were read, unless
+    ``keep_secret`` is set.
+
+    ``kbs_ca`` (PEM) is trusted beside the system's roots; ``kbs_insecure_http`` allows plain http
+    beyond loopback. ``attester`` says how ``cc`` proves what this machine is (see
+    ``coco_kp.kbs.attester``; ``aa-token`` asks the agent for a ready token instead), and ``agent``
+    is the address of the guest's Attestation Agent, empty for its usual one.
+
+    ``eaa_allow_unverified`` lets ``eaa`` talk to a Verdictd beyond loopback, though nothing proves
+    who answers there.
     """
 
     keys_file: Path | None = None
+    sev_secrets: Path = SEV_SECRETS
+    keep_secret: bool = False
+    kbs_ca: Path | None = None
+    kbs_insecure_http: bool = False
+    attester: str = "sample"
+    agent: str = ""
+    eaa_allow_unverified: bool = False
 
 
 class Kbc(Protocol):
@@ -30,13 +50,6 @@ class Kbc(Protocol):
 
 
 def open_kbc(spec: KbcSpec, settings: KbcSettings) -> Kbc:
-    """Make the KBC that ``spec`` names. Raises ``RefusedError`` for one that is not built yet."""
-    if spec.name not in _MODULES:
-        raise RefusedError(
-            f"KBC '{spec.name}' is not built yet", f"use one of {', '.join(_MODULES)}"
-        )
+    """Make the KBC that ``spec`` names. Raises ``CocoKpError`` where it lacks what it needs."""
     module = import_module(f"coco_kp.kbc.{spec.name}")
     return cast("Kbc", module.open_kbc(spec, settings))
-
-
-_MODULES = ("sample", "offline_fs")

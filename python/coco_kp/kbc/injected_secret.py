@@ -1,0 +1,73 @@
+"""Secrets that a SEV guest was launched with, as its kernel shows them.
+
+The kernel's module ``efi_secret`` makes a file of each, named by its GUID. Reading goes as upstream
+does it (docs/protocols.md 4): read, delete (which wipes it from the guest's memory), unload the
+module, so that nothing that starts later in the guest can read it.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from coco_kp.errors import KekError, shown
+from coco_kp.files import read_file, reason
+from coco_kp.kbc import SEV_SECRETS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_SECRET: Final = 4 * 1024 * 1024
+"""Bytes; the whole injected page has 4 KiB in practice."""
+
+_SECURITYFS: Final = Path("/sys/kernel/security")
+_COMMAND_TIMEOUT: Final = 10  # seconds
+
+_log = logging.getLogger(__name__)
+
+
+def _run(*command: str) -> bool:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_COMMAND_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def take_secret(
+    guid: str, folder: Path = SEV_SECRETS, *, keep: bool = False, run: Callable[..., bool] = _run
+) -> bytes:
+    """Read the secret ``guid`` of ``folder`` and delete it, unless it is to be kept.
+
+    Only for the kernel's own folder the module is loaded before and unloaded behind. Raises
+    ``KekError`` if it cannot be read or, since others could then read it, not be deleted.
+    """
+    file = folder / guid
+    is_kernels = folder == SEV_SECRETS
+    if is_kernels and not file.exists():
+        if not _SECURITYFS.is_mount():
+            run("mount", "-t", "securityfs", "securityfs", str(_SECURITYFS))
+        run("modprobe", "efi_secret")
+    data = read_file(file, MAX_SECRET, KekError).data
+    if len(data) > MAX_SECRET:
+        raise KekError(f"the secret {shown(str(file))} has more than {MAX_SECRET} bytes")
+    if keep:
+        return data
+    try:
+        file.unlink()
+    except OSError as failure:
+        raise KekError(
+            f"cannot delete the secret {shown(str(file))}: {reason(failure)}",
+            "others in this guest could read it; --keep-secret leaves it on purpose",
+        ) from None
+    if is_kernels and not run("modprobe", "-r", "efi_secret"):
+        _log.warning("the kernel module efi_secret could not be unloaded")
+    return data

@@ -1,0 +1,152 @@
+"""``online_sev``: asks simple-kbs for the KEK over a connection that was injected at launch.
+
+The channel is plain gRPC; what comes back is encrypted with the injected connection's key. Each
+request carries a new Guid, and only the answer to that very request is accepted.
+Source: docs/protocols.md 4 (online_sev).
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import grpc
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import (
+    InputError,
+    IntegrityError,
+    KekError,
+    RemoteError,
+    UnreachableError,
+    shown,
+)
+from coco_kp.files import read_file
+from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
+from coco_kp.kbc.keybroker_pb2 import OnlineSecretRequest, OnlineSecretResponse, RequestDetails
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.encoding import decode_base64
+from coco_kp.model.host_port import HostPort
+from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection, parse_secret_map
+
+if TYPE_CHECKING:
+    from coco_kp.kbc import KbcSettings
+    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.model.packet import AnnotationPacket
+    from coco_kp.model.resource_uri import ResourceUri
+
+DEADLINE: Final = 30.0
+"""Seconds for one request, connecting included."""
+
+_METHOD: Final = "/keybroker.KeyBrokerService/GetOnlineSecret"
+_MAX_ANSWER: Final = 64 * 1024  # bytes; a KEK makes 200
+_OPTIONS: Final = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", _MAX_ANSWER),
+)
+
+
+class OnlineSevKbc:
+    """The KBC of SEV guests that have a network."""
+
+    def __init__(self, address: HostPort, connection: SevConnection) -> None:
+        self._address = address
+        self._connection = connection
+
+    def unwrap(self, packet: AnnotationPacket) -> bytes:
+        """Open the packet with the key that simple-kbs has under its kid's path.
+
+        Raises ``KekError``, ``RemoteError``, and ``IntegrityError`` for an answer that was not
+        made for this request.
+        """
+        guid = str(uuid.uuid4())
+        answer = self._ask(guid, packet.kid)
+        secrets = parse_secret_map(self._decrypt(answer))
+        if secrets.keys() != {guid}:
+            raise IntegrityError(f"{self._name} answered another request", _REPLAY_HINT)
+        try:
+            kek = Kek(secrets[guid])
+        except KekError as error:
+            raise KekError(f"{self._name}: key '{packet.kid}': {error.message}") from None
+        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+
+    def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
+        details = RequestDetails(Guid=guid, Format="binary", SecretType="key", Id=kid.path)
+        request = OnlineSecretRequest(ClientId=self._connection.client_id, SecretRequests=[details])
+        with grpc.insecure_channel(str(self._address), options=_OPTIONS) as channel:
+            call = channel.unary_unary(
+                _METHOD,
+                request_serializer=OnlineSecretRequest.SerializeToString,
+                response_deserializer=OnlineSecretResponse.FromString,
+            )
+            try:
+                answer: OnlineSecretResponse = call(request, timeout=DEADLINE)
+            except grpc.RpcError as error:
+                self._fail(error, kid)
+        return answer
+
+    def _decrypt(self, answer: OnlineSecretResponse) -> bytes:
+        try:
+            iv = decode_base64(answer.IV, "IV")
+            payload = decode_base64(answer.Payload, "Payload")
+            return Kek(self._connection.key).unwrap(Algorithm.A256GCM, iv, payload)
+        except InputError as error:
+            raise RemoteError(
+                f"the answer of {self._name} cannot be read: {error.message}"
+            ) from None
+        except KekError:
+            raise IntegrityError(
+                f"the answer of {self._name} does not decrypt with the connection's key",
+                _REPLAY_HINT,
+            ) from None
+
+    def _fail(self, error: grpc.RpcError, kid: ResourceUri) -> NoReturn:
+        code, details = error.code(), str(error.details() or "")
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise UnreachableError(f"{self._name} did not answer: {shown(details)}") from None
+        hint = next((hint for text, hint in _HINTS.items() if text in details), "see its log")
+        raise RemoteError(
+            f"{self._name} refused to hand out '{kid}' ({code.name}): {shown(details)}", hint
+        ) from None
+
+    @property
+    def _name(self) -> str:
+        return f"simple-kbs at {self._address}"
+
+
+_REPLAY_HINT: Final = "the answer was altered on its way, or meant for another guest"
+
+_HINTS: Final = {
+    "no rows returned": "it has no key of this id: ids are exact, as default/key/key_id1",
+    "Connection not found": "it does not know the injected connection: was its database changed?",
+    "Malformed Client ID": "the injected connection is damaged",
+}
+
+_lock = threading.Lock()
+_taken: dict[Path, SevConnection] = {}
+
+
+def open_kbc(spec: KbcSpec, settings: KbcSettings) -> OnlineSevKbc:
+    """Make it for the address in ``spec`` and the connection of ``settings``.
+
+    The connection comes from ``settings.keys_file``, which stays, or from the injected secret,
+    which is gone once it was read: it then stays in this process. Raises ``InputError``,
+    ``KekError``.
+    """
+    if not spec.uri:
+        raise InputError(
+            "KBC 'online_sev' needs the address of simple-kbs", "write online_sev_kbc::host:port"
+        )
+    address = HostPort.parse(spec.uri, "the address of simple-kbs")
+    file = settings.keys_file or settings.sev_secrets / CONNECTION_GUID
+    what = f"the connection {shown(str(file))}"
+    if settings.keys_file:
+        data = read_file(file, MAX_SECRET, KekError).data
+        return OnlineSevKbc(address, SevConnection.parse(data, what))
+    with _lock:
+        if file not in _taken:
+            data = take_secret(CONNECTION_GUID, settings.sev_secrets, keep=settings.keep_secret)
+            _taken[file] = SevConnection.parse(data, what)
+        return OnlineSevKbc(address, _taken[file])

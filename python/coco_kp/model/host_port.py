@@ -1,0 +1,46 @@
+"""The address of a program that speaks no HTTP: ``host:port``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from coco_kp.errors import InputError, shown
+
+_FORM = re.compile(
+    r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
+    r":(?P<port>[1-9][0-9]{0,4})",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host (an IPv6 address without brackets) and a TCP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, what: str) -> HostPort:
+        """Read ``host:port`` or ``[IPv6]:port``; ``what`` names it in errors.
+
+        Raises ``InputError``.
+        """
+        match = _FORM.fullmatch(text)
+        if not match or int(match["port"]) > 65535:
+            raise InputError(
+                f"{what} {shown(text)} is not host:port", "for example 127.0.0.1:50000"
+            )
+        host = match["host"]
+        if match["ipv6"]:
+            try:
+                host = ipaddress.IPv6Address(match["ipv6"]).compressed
+            except ValueError:
+                raise InputError(f"{what} {shown(text)} has no valid IPv6 address") from None
+        return cls(host, int(match["port"]))
+
+    def __str__(self) -> str:
+        """Give the one canonical spelling."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
