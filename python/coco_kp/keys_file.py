@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from coco_kp.crypto import KEK_SIZE, Kek
-from coco_kp.errors import InputError, KekError, RefusedError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
 from coco_kp.files import locked, read_file, write_file
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
@@ -46,6 +46,22 @@ def parse_keys(data: bytes, what: str) -> dict[str, str]:
             'write {"<repository>/<type>/<tag>": "<base64 of the key>"}',
         )
     return keys
+
+
+def list_keys(keys: dict[str, str]) -> list[tuple[str, str]]:
+    """Give each key's kid and fingerprint, or what is wrong with it. Never raises."""
+    rows = []
+    for name, value in keys.items():
+        try:
+            kid = str(parse_keys_file_name(name))
+        except InputError:
+            kid = name  # an offline_sev guest may use bare names
+        try:
+            fingerprint = Kek(decode_base64(value, "the key")).fingerprint
+        except CocoKpError:
+            fingerprint = f"not a {KEK_SIZE}-byte key in base64"
+        rows.append((kid, fingerprint))
+    return rows
 
 
 def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:

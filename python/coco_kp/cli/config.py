@@ -1,0 +1,75 @@
+"""``coco-kp config``: the file that ``OCICRYPT_KEYPROVIDER_CONFIG`` names."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from coco_kp.cli.options import FILE
+from coco_kp.cli.output import notice, print_json, verbosity
+from coco_kp.errors import UsageError, shown
+from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+
+
+@click.command("config")
+@click.option("--grpc", "address", metavar="ADDR", help="The provider listens at ADDR.")
+@click.option("--cmd", "as_command", is_flag=True, help="No server: clients run coco-kp itself.")
+@click.option(
+    "--name",
+    default=DEFAULT_PROVIDER_NAME,
+    show_default=True,
+    help="Name of the provider in --encryption-key provider:NAME:…",
+)
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Write FILE instead of stdout.")
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.argument("arguments", metavar="[-- KEYPROVIDER_OPTIONS]", nargs=-1)
+@verbosity
+def command(
+    address: str | None,
+    as_command: bool,
+    name: str,
+    output: Path | None,
+    force: bool,
+    arguments: tuple[str, ...],
+) -> None:
+    """Print the key-provider configuration of ocicrypt, for the server at ADDR or for --cmd.
+
+    Point skopeo at it with OCICRYPT_KEYPROVIDER_CONFIG=FILE. Options behind -- go to each call of
+    `coco-kp keyprovider`, for example: coco-kp config --cmd -- --keys keys.json
+    """
+    from coco_kp.files import write_file
+    from coco_kp.model.encoding import write_json
+
+    if bool(address) == as_command:
+        raise UsageError("give either --grpc ADDR or --cmd")
+    if arguments and not as_command:
+        raise UsageError("options behind -- go with --cmd only")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        # ocicrypt ends the name at a colon, and puts it into an annotation's key.
+        raise UsageError(f"--name {shown(name)} is not letters, digits, '.', '_' and '-'")
+    attributes: dict[str, object] = (
+        {"cmd": {"path": _own_path(), "args": ["keyprovider", *arguments]}}
+        if as_command
+        else {"grpc": address}
+    )
+    document = {"key-providers": {name: attributes}}
+    if output is None:
+        print_json(document)
+        return
+    write_file(output, write_json(document) + b"\n", replace=force, mode=0o644)
+    notice(f"wrote {output}; now: export OCICRYPT_KEYPROVIDER_CONFIG={output.absolute()}")
+
+
+def _own_path() -> str:
+    """Give an absolute path, since clients run it in their own working directory."""
+    beside_python = Path(sys.executable).with_name("coco-kp")
+    if beside_python.exists():
+        return str(beside_python)
+    found = shutil.which("coco-kp")
+    if not found:
+        raise UsageError("cannot find the coco-kp command on PATH")
+    return str(Path(found).absolute())

@@ -1,0 +1,27 @@
+"""``coco-kp keyprovider``: ocicrypt's ``cmd`` mode."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from coco_kp.cli.options import provider_options
+from coco_kp.cli.output import log_level
+from coco_kp.provider import Provider
+
+
+@click.command("keyprovider")
+@provider_options
+def command(provider: Provider) -> None:
+    """Answer one key-provider request on stdin, on stdout: no server needed.
+
+    ocicrypt runs it where its configuration says "cmd"; `coco-kp config --cmd` writes that.
+    """
+    from coco_kp.observe import configure
+    from coco_kp.service.stdio import answer_stdio
+
+    # The client puts stderr into its own error: only warnings go there unasked.
+    configure("text", log_level(logging.WARNING))
+    answer_stdio(provider, sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,91 @@
+"""``coco-kp``: finds the command, runs it, and turns its error into a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final, NoReturn
+
+import click
+
+from coco_kp.cli.output import report, report_bug, verbosity
+from coco_kp.errors import CocoKpError, UsageError
+
+INTERRUPTED: Final = 130
+
+_COMMANDS: Final = {
+    "serve": "serve",
+    "keyprovider": "keyprovider",
+    "config": "config",
+    "keys": "keys",
+    "doctor": "doctor",
+    "demo": "demo",
+}
+
+
+def main() -> NoReturn:
+    """Run the command that the process was started with, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; give its exit code (docs/cli.md). Never raises."""
+    try:
+        code = _cli.main(arguments, prog_name="coco-kp", standalone_mode=False)
+        sys.stdout.flush()
+    except CocoKpError as error:
+        return report(error)
+    except click.UsageError as error:
+        return report(_usage_error(error))
+    except click.ClickException as error:
+        return report(UsageError(error.format_message()))
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads us any more: `coco-kp keys list FILE | head -1`
+        return 0
+    except Exception as error:  # noqa: BLE001 (the last line of defence)
+        return report_bug(error)
+    return code if isinstance(code, int) else 0
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for, so that start-up stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(f"coco_kp.cli.{_COMMANDS[cmd_name]}").command
+        assert isinstance(command, click.Command)  # noqa: S101 (each file's one export)
+        return command
+
+
+def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"coco-kp {version('coco-kp')}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+@verbosity
+def _cli() -> None:
+    """Make container images that only an attested Confidential Containers guest can open."""
+
+
+def _usage_error(error: click.UsageError) -> UsageError:
+    message = error.format_message().rstrip(".")
+    path = error.ctx.command_path if error.ctx else "coco-kp"
+    return UsageError(message[:1].lower() + message[1:], f"{path} --help shows the usage")

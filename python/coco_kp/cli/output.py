@@ -1,0 +1,98 @@
+"""The rules of output: results on stdout, all else on stderr, errors in one form."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import click
+
+from coco_kp.errors import CocoKpError
+
+F = TypeVar("F", bound=Callable[..., object])
+
+BUG: Final = 1
+_TRACEBACK: Final = 2  # -vv
+
+
+class _Verbosity:
+    """How much the user wants to read; set once by the options of the command line."""
+
+    level = 0
+
+
+def verbosity(function: F) -> F:
+    """Give a command the options ``-q`` and ``-v``."""
+    function = click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_louder,
+        help="Say more; -vv shows tracebacks.",
+    )(function)
+    return click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_quieter,
+        help="Say nothing but errors.",
+    )(function)
+
+
+def log_level(default: int) -> int:
+    """Give the level of ``logging`` that the user asked for, ``default`` if for none."""
+    if _Verbosity.level < 0:
+        return logging.ERROR
+    return logging.DEBUG if _Verbosity.level else default
+
+
+def notice(text: str) -> None:
+    """Tell the user something that is no result, unless he wants quiet."""
+    if _Verbosity.level >= 0:
+        click.echo(f"coco-kp: {text}", err=True)
+
+
+def warn(text: str) -> None:
+    """Warn the user, unless he wants quiet."""
+    notice(f"warning: {text}")
+
+
+def print_json(document: object) -> None:
+    """Print a command's result as one JSON document."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def report(error: CocoKpError) -> int:
+    """Print an error in the form of docs/cli.md; give its exit code."""
+    if _Verbosity.level >= _TRACEBACK:
+        traceback.print_exc()
+    click.echo(f"coco-kp: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    return error.exit_code
+
+
+def report_bug(error: Exception) -> int:
+    """Print what is known of an error that nobody foresaw; give the exit code of a bug.
+
+    The error's own text is kept back without ``-vv``: it could quote a secret.
+    """
+    if _Verbosity.level >= _TRACEBACK:
+        traceback.print_exc()
+    click.echo(f"coco-kp: unexpected error: {type(error).__name__}", err=True)
+    click.echo("hint: this is a bug; please report it with what -vv prints", err=True)
+    return BUG
+
+
+def _louder(_ctx: click.Context, _option: click.Parameter, count: int) -> None:
+    _Verbosity.level = max(_Verbosity.level, count) if count else _Verbosity.level
+
+
+def _quieter(_ctx: click.Context, _option: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        _Verbosity.level = -1

@@ -1,0 +1,72 @@
+"""``coco-kp serve``: the gRPC key provider."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+from coco_kp.cli.options import provider_options
+from coco_kp.cli.output import log_level, notice, warn
+from coco_kp.provider import Provider
+
+
+@click.command("serve")
+@click.option(
+    "-s",
+    "--socket",
+    "socket_address",
+    metavar="ADDR",
+    default="127.0.0.1:50000",
+    show_default=True,
+    help="Listen here: IP:PORT, [IPv6]:PORT (port 0: any) or unix:///PATH.",
+)
+@click.option("-d", "--daemon", is_flag=True, help="Go to the background when ready.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the lines on stderr.",
+)
+@provider_options
+def command(
+    provider: Provider, socket_address: str, daemon: bool, log_format: Literal["text", "json"]
+) -> None:
+    """Serve as the key provider that skopeo, buildah, podman, nerdctl and CRI-O call.
+
+    The client names the key in --encryption-key provider:attestation-agent:PARAMETERS, where
+    PARAMETERS is keypath=FILE::keyid=kbs:///REPOSITORY/TYPE/TAG, or sample=true for a trial.
+    Append ::algorithm=A256CTR for guests that need it; unlike the default A256GCM it does not
+    detect tampering.
+    """
+    import logging
+
+    from coco_kp.observe import configure, event
+    from coco_kp.service.address import parse_address
+    from coco_kp.service.daemon import Daemon
+
+    address = parse_address(socket_address)
+    configure(log_format, log_level(logging.INFO))
+    if address.beyond_loopback and provider.key_dir is None:
+        warn(
+            f"{address} is open to other machines: whoever may call can name any key file of this "
+            "one; limit them with --key-dir DIR"
+        )
+    process = Daemon.start() if daemon else None
+
+    def ready(bound: str) -> None:
+        if log_format == "json":
+            event(logging.INFO, "ready", address=bound)
+        else:
+            notice(f"key provider ready on {bound}")
+        if process:
+            process.ready()
+
+    from coco_kp.service.grpc_server import serve  # loads gRPC: after the fork of a daemon
+
+    try:
+        serve(provider, address, ready)
+    finally:
+        if process:
+            process.ended()

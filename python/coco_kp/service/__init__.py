@@ -1,0 +1,1 @@
+"""Doors to the key provider: gRPC and standard input and output."""

@@ -1,0 +1,113 @@
+"""Where the provider listens: ``127.0.0.1:50000``, ``[::1]:50000`` or ``unix:///path``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from coco_kp.errors import InputError, RemoteError, UsageError, shown
+from coco_kp.files import reason
+
+_IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
+_LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final NUL
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """An IP address and a port; port 0 lets the system choose one."""
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        """Give the form that clients' configuration takes."""
+        host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)
+        return f"{host}:{self.port}"
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Tell whether other machines may reach it."""
+        return not self.ip.is_loopback
+
+    def check(self) -> None:
+        """Say why nobody can listen here, as far as it can be told. Raises ``RemoteError``."""
+        family = socket.AF_INET6 if self.ip.version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((str(self.ip), self.port))
+            except OSError as failure:
+                raise RemoteError(
+                    f"cannot listen on {self}: {reason(failure)}",
+                    "is another provider running? choose another address with --socket",
+                ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket at an absolute path."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        """Give the form that clients' configuration takes."""
+        return f"unix://{self.path}"
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Tell whether other machines may reach it: never."""
+        return False
+
+    def check(self) -> None:
+        """Make sure that nobody listens here, and remove a socket that its server left behind.
+
+        Raises ``RemoteError`` if a server answers, ``InputError`` if something else is there.
+        """
+        if not self.path.parent.is_dir():
+            raise InputError(f"there is no folder {shown(str(self.path.parent))} for the socket")
+        if not self.path.exists() and not self.path.is_symlink():
+            return
+        if not self.path.is_socket():
+            raise InputError(
+                f"{shown(str(self.path))} exists and is no socket", "choose another path"
+            )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(5)
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink(missing_ok=True)
+            except OSError as failure:
+                raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
+            else:
+                raise RemoteError(
+                    f"cannot listen on {self}: another server answers there",
+                    "stop it, or choose another address with --socket",
+                )
+
+
+def parse_address(text: str) -> TcpAddress | UnixAddress:
+    """Read a listening address. Raises ``UsageError``."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix://")
+        if not path.startswith("/"):
+            raise UsageError(f"socket {shown(text)} is not unix:///<absolute path>")
+        if len(path.encode()) > _LONGEST_SOCKET_PATH:
+            raise UsageError(
+                f"the socket path {shown(path)} is too long",
+                f"Unix sockets take at most {_LONGEST_SOCKET_PATH} bytes",
+            )
+        return UnixAddress(Path(path))
+    match = _IP_AND_PORT.fullmatch(text)
+    try:
+        if not match or int(match["port"]) > 65535:
+            raise ValueError
+        return TcpAddress(ipaddress.ip_address(match["v6"] or match["v4"]), int(match["port"]))
+    except ValueError:
+        raise UsageError(
+            f"socket {shown(text)} is no address to listen on",
+            "write 127.0.0.1:50000, [::1]:50000 or unix:///path/to.sock; no host names",
+        ) from None

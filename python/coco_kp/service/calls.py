@@ -1,0 +1,54 @@
+"""One call of the key provider, whichever door it came through: bytes in, bytes out, one event."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from coco_kp.errors import CocoKpError
+from coco_kp.model.protocol import (
+    Operation,
+    WrapRequest,
+    parse_request,
+    write_unwrap_response,
+    write_wrap_response,
+)
+from coco_kp.observe import event
+from coco_kp.provider import Provider
+
+
+class MalformedRequestError(CocoKpError):
+    """The request is no request at all: the client's fault, not that of a key or a parameter."""
+
+    exit_code = 3
+
+
+def answer(provider: Provider, data: bytes, operation: Operation | None = None) -> bytes:
+    """Answer a request in the protocol's JSON; ``operation`` is what the door already knows.
+
+    Raises ``MalformedRequestError``, or what the provider raises. Each call leaves one event; it
+    never holds anything of the request but a kid.
+    """
+    began = time.monotonic()
+    method, kid = operation or "call", ""
+    try:
+        try:
+            request = parse_request(data, operation)
+        except CocoKpError as error:
+            raise MalformedRequestError(error.message, error.hint) from None
+        if isinstance(request, WrapRequest):
+            method = "keywrap"
+            wrapped = provider.wrap(request)
+            kid = str(wrapped.kid)
+            for warning in wrapped.warnings:
+                event(logging.WARNING, "warning", message=warning)
+            response = write_wrap_response(wrapped.packet)
+        else:
+            method = "keyunwrap"
+            response = write_unwrap_response(provider.unwrap(request))
+    except CocoKpError as error:
+        seconds = time.monotonic() - began
+        event(logging.INFO, "refused", method=method, message=str(error), seconds=seconds)
+        raise
+    event(logging.INFO, "answered", method=method, kid=kid, seconds=time.monotonic() - began)
+    return response
