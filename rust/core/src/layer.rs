@@ -6,12 +6,12 @@
 
 use std::fmt;
 
-use inout::InOutBuf;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Error;
-use crate::kernel::{Engine, Hashes, Kernel};
+use crate::data::Data;
+use crate::kernel::{self, Direction, Engine, Hashes, Kernel};
 use crate::secret::Secret;
 use crate::sha256::{self, BLOCK, State};
 
@@ -76,7 +76,7 @@ impl LayerSealer {
     }
 
     /// Encrypts the next piece.
-    pub fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+    pub fn update(&mut self, data: Data<'_>) {
         self.pass.update(data);
     }
 
@@ -111,7 +111,7 @@ impl LayerOpener {
     }
 
     /// Decrypts the next piece.
-    pub fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+    pub fn update(&mut self, data: Data<'_>) {
         self.pass.update(data);
     }
 
@@ -143,12 +143,6 @@ impl fmt::Debug for LayerOpener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LayerOpener").field("size", &self.pass.size).finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Seal,
-    Open,
 }
 
 /// The state of a layer under way: whole blocks go to the kernel, what is left waits in `partial`.
@@ -195,7 +189,7 @@ impl Pass {
         })
     }
 
-    fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+    fn update(&mut self, data: Data<'_>) {
         self.size += data.len() as u64;
         let missing = (BLOCK - self.partial.len) % BLOCK;
         let head = missing.min(data.len());
@@ -207,42 +201,34 @@ impl Pass {
         self.pass_part(tail);
     }
 
-    fn pass_blocks(&mut self, blocks: InOutBuf<'_, '_, u8>) {
+    fn pass_blocks(&mut self, blocks: Data<'_>) {
         if blocks.is_empty() {
             return;
         }
-        match self.direction {
-            Direction::Seal => self.engine.seal(&mut self.counter, &mut self.hashes, blocks),
-            Direction::Open => self.engine.open(&mut self.counter, &mut self.hashes, blocks),
-        }
+        let Self { engine, direction, counter, hashes, .. } = self;
+        kernel::pass(&**engine, *direction, counter, hashes, blocks);
     }
 
     /// Takes bytes that lie within one block, and hashes the block once it is full.
-    fn pass_part(&mut self, mut part: InOutBuf<'_, '_, u8>) {
+    fn pass_part(&mut self, part: Data<'_>) {
         if part.is_empty() {
             return;
         }
         let Partial { keystream, input, output, len } = &mut self.partial;
         if *len == 0 {
-            keystream.fill(0);
-            self.engine.crypt(&mut self.counter, InOutBuf::from(&mut keystream[..]));
+            self.engine.crypt(&mut self.counter, &[0; BLOCK], keystream);
         }
         let range = *len..*len + part.len();
-        input[range.clone()].copy_from_slice(part.get_in());
-        part.xor_in2out(&keystream[range.clone()]);
-        output[range].copy_from_slice(part.get_out());
-        *len += part.len();
+        input[range.clone()].copy_from_slice(part.input());
+        for at in range.clone() {
+            output[at] = input[at] ^ keystream[at];
+        }
+        *len = range.end;
+        part.into_output().copy_from_slice(&output[range]);
         if *len == BLOCK {
             *len = 0;
             let (plaintext, ciphertext) = self.direction.sides(input, output);
-            self.engine.compress_pair(
-                &mut self.hashes.mac,
-                &mut self.hashes.ciphertext,
-                ciphertext,
-            );
-            if let Some(state) = &mut self.hashes.plaintext {
-                self.engine.compress(state, plaintext);
-            }
+            self.engine.compress_layer(&mut self.hashes, plaintext, ciphertext);
         }
     }
 
@@ -265,16 +251,6 @@ impl Drop for Pass {
     fn drop(&mut self) {
         self.counter.zeroize();
         self.hmac_outer.zeroize();
-    }
-}
-
-impl Direction {
-    /// Names the two sides of the work: (plaintext, ciphertext).
-    fn sides<'a>(self, input: &'a [u8], output: &'a [u8]) -> (&'a [u8], &'a [u8]) {
-        match self {
-            Self::Seal => (input, output),
-            Self::Open => (output, input),
-        }
     }
 }
 

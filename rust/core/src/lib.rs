@@ -6,6 +6,7 @@
 //! * [`Kernel`] says which implementation does the work on this processor.
 #![deny(clippy::unwrap_used)]
 
+mod data;
 mod error;
 mod kernel;
 mod keywrap;
@@ -13,6 +14,7 @@ mod layer;
 mod secret;
 mod sha256;
 
+pub use data::Data;
 pub use error::Error;
 pub use kernel::Kernel;
 pub use keywrap::{Algorithm, Kek, MAX_SECRET};

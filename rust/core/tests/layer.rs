@@ -4,9 +4,8 @@ mod oracle;
 mod vectors;
 
 use coco_kp_core::{
-    Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer, Secret,
+    Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer, Secret,
 };
-use inout::InOutBuf;
 use oracle::noise;
 
 const KEY: [u8; 32] = *b"a layer key that is for tests on";
@@ -52,13 +51,8 @@ fn open(
     (plaintext, opener.finalize())
 }
 
-fn for_pieces(
-    src: &[u8],
-    dst: &mut [u8],
-    pieces: &[usize],
-    mut work: impl FnMut(InOutBuf<'_, '_, u8>),
-) {
-    let mut rest = InOutBuf::new(src, dst).unwrap();
+fn for_pieces(src: &[u8], dst: &mut [u8], pieces: &[usize], mut work: impl FnMut(Data<'_>)) {
+    let mut rest = Data::apart(src, dst);
     for &len in pieces {
         let len = len.min(rest.len());
         let (piece, after) = rest.split_at(len);
@@ -204,14 +198,14 @@ fn in_place_equals_apart() {
             let mut data = plaintext.clone();
 
             let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), true);
-            sealer.update(data.as_mut_slice().into());
+            sealer.update(Data::in_place(&mut data));
             let sealed = sealer.finalize();
             assert_eq!(data, expected.ciphertext);
             assert_eq!(sealed.plaintext_sha256, Some(expected.plaintext_sha256));
             assert_eq!(sealed.hmac, expected.hmac);
 
             let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), sealed.hmac, true);
-            opener.update(data.as_mut_slice().into());
+            opener.update(Data::in_place(&mut data));
             let opened = opener.finalize().unwrap();
             assert_eq!(data, plaintext);
             assert_eq!(opened.plaintext_sha256, Some(expected.plaintext_sha256));
@@ -226,7 +220,7 @@ fn without_the_plaintext_digest_all_else_is_the_same() {
     for kernel in Kernel::available() {
         let mut ciphertext = vec![0; data.len()];
         let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), false);
-        sealer.update(InOutBuf::new(&data, &mut ciphertext).unwrap());
+        sealer.update(Data::apart(&data, &mut ciphertext));
         let sealed = sealer.finalize();
         assert_eq!(ciphertext, expected.ciphertext);
         assert_eq!(sealed.plaintext_sha256, None);
@@ -234,7 +228,7 @@ fn without_the_plaintext_digest_all_else_is_the_same() {
         assert_eq!(sealed.ciphertext_sha256, expected.ciphertext_sha256);
 
         let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), sealed.hmac, false);
-        opener.update(InOutBuf::new(&ciphertext, &mut data).unwrap());
+        opener.update(Data::apart(&ciphertext, &mut data));
         let opened = opener.finalize().unwrap();
         assert_eq!(opened.plaintext_sha256, None);
         assert_eq!(oracle::sha256(&data), expected.plaintext_sha256);

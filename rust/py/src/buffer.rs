@@ -15,7 +15,7 @@
 
 use std::slice;
 
-use inout::InOutBuf;
+use coco_kp_core::Data;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
@@ -50,55 +50,31 @@ impl Buffer {
     }
 }
 
-/// Where a stream reads and writes: two ranges that lie apart, or one and the same.
-pub(crate) enum Data<'a> {
-    Apart(&'a [u8], &'a mut [u8]),
-    InPlace(&'a mut [u8]),
-}
-
-impl<'a> Data<'a> {
-    /// Pairs a source with the beginning of a destination, which may be longer.
-    ///
-    /// Both may be the very same memory. Memory that overlaps in part is refused, and so is a
-    /// destination that is read-only or too short.
-    pub(crate) fn new(src: &'a Buffer, dst: &'a mut Buffer) -> PyResult<Self> {
-        let len = src.len();
-        if dst.0.readonly() {
-            return Err(PyBufferError::new_err("the destination is read-only"));
-        }
-        if dst.len() < len {
-            let found = dst.len();
-            return Err(PyValueError::new_err(format!(
-                "the destination is too short: {found} bytes for {len}"
-            )));
-        }
-        if len == 0 {
-            return Ok(Self::InPlace(&mut []));
-        }
-        let (from, to) = (src.0.buf_ptr().cast::<u8>(), dst.0.buf_ptr().cast::<u8>());
-        let apart = from.addr().abs_diff(to.addr()) >= len;
-        if from != to && !apart {
-            return Err(PyValueError::new_err("source and destination overlap in part"));
-        }
-        // SAFETY: `to` leads to at least `len` bytes that are writable and contiguous (checked
-        // above, and by `Buffer::of`), and `dst` is borrowed for 'a. Either they lie apart from the
-        // source, or they are the source, of which no other slice is made then.
-        let output = unsafe { slice::from_raw_parts_mut(to, len) };
-        Ok(if apart { Self::Apart(src.bytes(), output) } else { Self::InPlace(output) })
+/// Pairs a source with the beginning of a destination, which may be longer.
+///
+/// Both may be the very same memory. Memory that overlaps in part is refused, and so is a
+/// destination that is read-only or too short.
+pub(crate) fn pair<'a>(src: &'a Buffer, dst: &'a mut Buffer) -> PyResult<Data<'a>> {
+    let len = src.len();
+    if dst.0.readonly() {
+        return Err(PyBufferError::new_err("the destination is read-only"));
     }
-
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Apart(_, output) | Self::InPlace(output) => output.len(),
-        }
+    if dst.len() < len {
+        let found = dst.len();
+        let message = format!("the destination is too short: {found} bytes for {len}");
+        return Err(PyValueError::new_err(message));
     }
-
-    pub(crate) fn in_out(self) -> InOutBuf<'a, 'a, u8> {
-        match self {
-            Self::Apart(input, output) => {
-                InOutBuf::new(input, output).expect("made with equal lengths")
-            }
-            Self::InPlace(both) => InOutBuf::from(both),
-        }
+    if len == 0 {
+        return Ok(Data::in_place(&mut []));
     }
+    let (from, to) = (src.0.buf_ptr().cast::<u8>(), dst.0.buf_ptr().cast::<u8>());
+    let apart = from.addr().abs_diff(to.addr()) >= len;
+    if from != to && !apart {
+        return Err(PyValueError::new_err("source and destination overlap in part"));
+    }
+    // SAFETY: `to` leads to at least `len` bytes that are writable and contiguous (checked above,
+    // and by `Buffer::of`), and `dst` is borrowed for 'a. Either they lie apart from the source, or
+    // they are the source, of which no other slice is made then.
+    let output = unsafe { slice::from_raw_parts_mut(to, len) };
+    Ok(if apart { Data::apart(src.bytes(), output) } else { Data::in_place(output) })
 }

@@ -3,12 +3,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use coco_kp_core as core;
-use inout::InOutBuf;
+use coco_kp_core::{self as core, Data};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::{Buffer, Data};
+use crate::buffer::{self, Buffer};
 use crate::errors;
 
 /// From this many bytes on, work is done without the interpreter lock. Below it, giving the lock
@@ -26,17 +25,17 @@ pub(crate) fn released<T: Send>(
 
 /// What [`Stream`] needs of a sealer or opener.
 pub(crate) trait Update: Send {
-    fn update(&mut self, data: InOutBuf<'_, '_, u8>);
+    fn update(&mut self, data: Data<'_>);
 }
 
 impl Update for core::LayerSealer {
-    fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+    fn update(&mut self, data: Data<'_>) {
         self.update(data);
     }
 }
 
 impl Update for core::LayerOpener {
-    fn update(&mut self, data: InOutBuf<'_, '_, u8>) {
+    fn update(&mut self, data: Data<'_>) {
         self.update(data);
     }
 }
@@ -55,8 +54,8 @@ impl<T: Update> Stream<T> {
         self.borrow(|inner| {
             let src = Buffer::of(data)?;
             PyBytes::new_with(py, src.len(), |dst| {
-                let data = Data::Apart(src.bytes(), dst);
-                released(py, src.len(), || inner.update(data.in_out()));
+                let data = Data::apart(src.bytes(), dst);
+                released(py, src.len(), || inner.update(data));
                 Ok(())
             })
         })
@@ -71,9 +70,9 @@ impl<T: Update> Stream<T> {
         let py = src.py();
         self.borrow(|inner| {
             let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
-            let data = Data::new(&src, &mut dst)?;
+            let data = buffer::pair(&src, &mut dst)?;
             let len = data.len();
-            released(py, len, || inner.update(data.in_out()));
+            released(py, len, || inner.update(data));
             Ok(len)
         })
     }

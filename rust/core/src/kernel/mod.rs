@@ -7,10 +7,10 @@ mod portable;
 
 use std::sync::OnceLock;
 
-use inout::InOutBuf;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Error;
+use crate::data::Data;
 use crate::secret::Secret;
 use crate::sha256::{BLOCK, State};
 
@@ -25,9 +25,24 @@ pub(crate) struct Hashes {
     pub(crate) plaintext: Option<State>,
 }
 
-/// How much of a layer one step takes, so that input and output stay in the first-level cache
-/// between encrypting and hashing.
-const STEP: usize = 8 * 1024;
+/// Which way a layer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Plaintext comes in, ciphertext goes out.
+    Seal,
+    /// Ciphertext comes in, plaintext goes out.
+    Open,
+}
+
+impl Direction {
+    /// Names the two sides of the work: (plaintext, ciphertext).
+    pub(crate) fn sides<'a>(self, input: &'a [u8], output: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        match self {
+            Self::Seal => (input, output),
+            Self::Open => (output, input),
+        }
+    }
+}
 
 /// A kernel with one layer's expanded key; it wipes the key when dropped.
 ///
@@ -45,38 +60,52 @@ pub(crate) trait Engine: Send + Sync {
         }
     }
 
-    /// AES-256-CTR from `counter` on; advances it.
-    fn crypt(&self, counter: &mut u128, data: InOutBuf<'_, '_, u8>);
-
-    /// Encrypts `data` and hashes both sides.
-    fn seal(&self, counter: &mut u128, hashes: &mut Hashes, data: InOutBuf<'_, '_, u8>) {
-        for_each_step(data, |mut step| {
-            if let Some(plaintext) = &mut hashes.plaintext {
-                self.compress(plaintext, step.get_in());
-            }
-            self.crypt(counter, step.reborrow());
-            self.compress_pair(&mut hashes.mac, &mut hashes.ciphertext, step.get_out());
-        });
+    /// Both sides of a piece of a layer into all its states.
+    fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+        self.compress_pair(&mut hashes.mac, &mut hashes.ciphertext, ciphertext);
+        if let Some(state) = &mut hashes.plaintext {
+            self.compress(state, plaintext);
+        }
     }
 
-    /// Decrypts `data` and hashes both sides.
-    fn open(&self, counter: &mut u128, hashes: &mut Hashes, data: InOutBuf<'_, '_, u8>) {
-        for_each_step(data, |mut step| {
-            self.compress_pair(&mut hashes.mac, &mut hashes.ciphertext, step.get_in());
-            self.crypt(counter, step.reborrow());
-            if let Some(plaintext) = &mut hashes.plaintext {
-                self.compress(plaintext, step.get_out());
-            }
-        });
+    /// AES-256-CTR from `counter` on; advances it. Input and output are equally long.
+    fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]);
+
+    /// Encrypts or decrypts one step and hashes both sides. Input and output lie apart, equally
+    /// long and short enough for the first-level cache.
+    fn step(
+        &self,
+        direction: Direction,
+        counter: &mut u128,
+        hashes: &mut Hashes,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        self.crypt(counter, input, output);
+        let (plaintext, ciphertext) = direction.sides(input, output);
+        self.compress_layer(hashes, plaintext, ciphertext);
     }
 }
 
-fn for_each_step(mut data: InOutBuf<'_, '_, u8>, mut work: impl FnMut(InOutBuf<'_, '_, u8>)) {
+/// How much of a layer one step takes: input and output together half of a first-level cache.
+const STEP: usize = 8 * 1024;
+
+/// Takes blocks of any number, apart or in place, through an engine.
+pub(crate) fn pass(
+    engine: &dyn Engine,
+    direction: Direction,
+    counter: &mut u128,
+    hashes: &mut Hashes,
+    mut data: Data<'_>,
+) {
     debug_assert_eq!(data.len() % BLOCK, 0);
+    // The output of data in place overwrites the input, which is still to be hashed.
+    let mut copy = [0; STEP];
     while !data.is_empty() {
         let len = STEP.min(data.len());
         let (step, rest) = data.split_at(len);
-        work(step);
+        let (input, output) = step.into_parts(&mut copy[..len]);
+        engine.step(direction, counter, hashes, input, output);
         data = rest;
     }
 }

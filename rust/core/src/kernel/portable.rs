@@ -2,8 +2,7 @@
 
 use aes::Aes256Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher};
-use ctr::Ctr128BE;
-use inout::InOutBuf;
+use ctr::{Ctr128BE, CtrCore};
 
 use super::Engine;
 use crate::secret::Secret;
@@ -26,13 +25,12 @@ impl Engine for Portable {
         sha2::block_api::compress256(state, blocks);
     }
 
-    fn crypt(&self, counter: &mut u128, data: InOutBuf<'_, '_, u8>) {
-        let cipher_blocks = (data.len() / 16) as u128;
-        let first = counter.to_be_bytes();
+    fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]) {
         // A fresh stream for each call: its own counter starts at zero and never meets its limit,
         // and the sum with `first` wraps modulo 2^128 as the format wants.
-        Ctr128BE::from_core(ctr::CtrCore::inner_iv_init(&self.cipher, &first.into()))
-            .apply_keystream_inout(data);
-        *counter = counter.wrapping_add(cipher_blocks);
+        let first = counter.to_be_bytes().into();
+        Ctr128BE::from_core(CtrCore::inner_iv_init(&self.cipher, &first))
+            .apply_keystream_b2b(input, output);
+        *counter = counter.wrapping_add((input.len() / 16) as u128);
     }
 }
