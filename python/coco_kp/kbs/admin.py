@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 class Admin:
     """A KBS and the right to write into it; without ``token`` only to one that lets everybody.
 
-    Each call takes 30 seconds at the most and raises ``RemoteError`` unless the KBS says that it
-    is done, ``KekError`` for a token that is out of date, ``InputError`` for a key id that this
-    KBS cannot hold.
+    Each call takes 30 seconds at the most, or until ``end`` on the monotonic clock. It raises
+    ``RemoteError`` unless the KBS says that it is done, ``KekError`` for a token that is out of
+    date, ``InputError`` for a key id that this KBS cannot hold.
     """
 
     kbs: Kbs
     token: AdminToken | None
 
-    def put(self, uri: ResourceUri, resource: bytes) -> None:
+    def put(self, uri: ResourceUri, resource: bytes, end: float | None = None) -> None:
         """Store a resource, over one that is there: ask ``Registrar`` to be careful."""
         self.check(uri)
         answer = self._call(
             "POST",
             resource_path(uri),
+            end=end,
             body=resource,
             content_type="application/octet-stream",
             repeatable=True,
@@ -80,6 +81,7 @@ class Admin:
         method: str,
         path: str,
         *,
+        end: float | None = None,
         body: bytes | None = None,
         content_type: str = "application/json",
         repeatable: bool = False,
@@ -87,7 +89,7 @@ class Admin:
         return self.kbs.call(
             method,
             path,
-            end=deadline(),
+            end=deadline() if end is None else end,
             bearer=self.token.bearer() if self.token else "",
             body=body,
             content_type=content_type,

@@ -1,0 +1,116 @@
+"""What was registered where: one small file for each key id of each KBS, with a fingerprint.
+
+A KBS overwrites silently and cannot be asked what it has, so this record alone keeps a key that
+images depend on from being replaced. It also makes registrations of one key id wait for each other,
+across threads and processes: who holds an entry holds its lock. No key is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from coco_kp.errors import InputError, UnreachableError, shown
+from coco_kp.files import reason, sync_directory
+from coco_kp.model.encoding import parse_json_object, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from coco_kp.model.kbs_url import KbsUrl
+    from coco_kp.model.resource_uri import ResourceUri
+
+_MAX_ENTRY: Final = 8192  # bytes
+_POLL: Final = 0.02  # seconds between two tries to get a lock
+
+
+def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Give the folder of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place."""
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "coco-kp" / "registered"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The record in one folder, which is made when it is first needed."""
+
+    folder: Path
+
+    @contextlib.contextmanager
+    def entry(self, kbs: KbsUrl, kid: ResourceUri, end: float) -> Iterator[Entry]:
+        """Hold the entry of a key id; others wait, until ``end`` on the monotonic clock.
+
+        Raises ``UnreachableError`` if another registration takes that long, ``InputError`` if the
+        folder cannot be used.
+        """
+        name = f"{kbs} kbs:///{kid.path}"
+        file = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(file, flags, 0o600)
+        except OSError as failure:
+            raise InputError(
+                f"cannot keep the record of registered keys in {shown(str(self.folder))}: "
+                f"{reason(failure)}",
+                "set XDG_STATE_HOME to a folder that can be written",
+            ) from None
+        try:
+            while not _lock(descriptor):
+                if time.monotonic() + _POLL > end:
+                    raise UnreachableError(f"another registration of '{kid}' is still running")
+                time.sleep(_POLL)
+            yield Entry(descriptor, file, str(kbs), f"kbs:///{kid.path}")
+        finally:
+            os.close(descriptor)  # gives the lock back
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the record says of one key id, while nobody else can change it."""
+
+    _descriptor: int
+    _file: Path
+    _kbs: str
+    _kid: str
+
+    def fingerprint(self) -> str:
+        """Give the fingerprint of the key that was registered, empty if there was none.
+
+        An entry that cannot be read equals no fingerprint: nobody knows what depends on it.
+        """
+        data = os.pread(self._descriptor, _MAX_ENTRY + 1, 0)
+        if not data:
+            return ""
+        try:
+            fingerprint = parse_json_object(data, "entry", _MAX_ENTRY).get("fingerprint")
+        except InputError:
+            fingerprint = None
+        return str(fingerprint or "") or f"unknown: {shown(str(self._file))} is damaged"
+
+    def write(self, fingerprint: str) -> None:
+        """Remember that this key is registered now. Raises ``InputError``."""
+        data = write_json({"kbs": self._kbs, "kid": self._kid, "fingerprint": fingerprint})
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, data + b"\n", 0)
+            os.fsync(self._descriptor)
+            sync_directory(self._file.parent)
+        except OSError as failure:
+            raise InputError(
+                f"cannot write the record {shown(str(self._file))}: {reason(failure)}"
+            ) from None
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
