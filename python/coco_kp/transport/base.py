@@ -1,0 +1,280 @@
+"""What every place for images offers: a source to read an image from, a sink to write one to.
+
+Rules without exception:
+
+* What a source gives out is checked: a manifest against the digest that asked for it, a blob
+  against size and digest, with the verdict at its end (:class:`BlobReader`).
+* A sink shows nothing of what it was given until :meth:`Sink.set_reference`: that moves the image's
+  name (tag) as its last step. Without it, closing a sink leaves the destination as it was.
+* Sources and sinks may be used by several threads at once; one reader or writer by one thread.
+* Memory is constant, whatever the size of a blob.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from coco_kp.errors import IntegrityError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+CHUNK: Final = 256 * 1024
+"""Bytes that are moved at a time."""
+
+
+class Source(ABC):
+    """One image, or a list of images, to be read. A context manager."""
+
+    reference: str
+    """The image as a user may write it; for messages."""
+
+    def manifest(self, descriptor: Descriptor | None = None) -> Manifest:
+        """Give the manifest that the reference names, or the one in it that ``descriptor`` names.
+
+        Raises ``InputError`` where there is none, ``IntegrityError`` where its bytes are not what
+        the descriptor says.
+        """
+        if descriptor is None:
+            return self._top_manifest()
+        raw = self._manifest_bytes(descriptor)
+        if len(raw) != descriptor.size or not descriptor.digest.matches(raw):
+            raise IntegrityError(f"the manifest {descriptor.digest} of {self.reference} is damaged")
+        return parse_manifest(raw, descriptor.media_type)
+
+    def open_blob(self, blob: Descriptor, *, verify: bool = True) -> BlobReader:
+        """Open a blob for reading once, from its start.
+
+        With ``verify=False`` only its size is checked: for a caller that computes the digest in the
+        same pass. Raises ``InputError`` where the image lacks the blob.
+        """
+        return BlobReader(self._open_blob(blob), blob, verify=verify)
+
+    def close(self) -> None:  # noqa: B027 - many sources hold nothing
+        """Release what the source holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _top_manifest(self) -> Manifest:
+        """Give the manifest that the reference names, checked where a digest is known."""
+
+    @abstractmethod
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        """Give the bytes of a manifest by its digest, at most ``MAX_MANIFEST``; not yet checked."""
+
+    @abstractmethod
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        """Open a blob's bytes; not yet checked."""
+
+
+class RawBlob(ABC):
+    """A blob's bytes as they come, for :class:`BlobReader` to check."""
+
+    fd: int | None = None
+    """The open file, where the blob is exactly one plain local file."""
+
+    @abstractmethod
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the start of ``buffer``; 0 at the end of the blob."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open; a second call does nothing."""
+
+
+class BlobReader(io.RawIOBase):
+    """A blob as a stream whose end is a verdict.
+
+    Reading gives ``b""`` (``readinto``: 0) only after size and digest were found right; otherwise
+    it raises ``IntegrityError``, and goes on raising it. More bytes than the descriptor allows are
+    never given out. A caller must not use what it read for good before that end.
+
+    ``fd`` is the open file at its start, where the blob is a plain local file and the digest is
+    left to the caller (``verify=False``), else None: then whoever copies it natively need not read
+    here. The reader still owns and closes it.
+    """
+
+    def __init__(self, raw: RawBlob, blob: Descriptor, *, verify: bool) -> None:
+        self.fd = None if verify else raw.fd
+        self._raw = raw
+        self._blob = blob
+        self._left = blob.size
+        self._hasher = blob.digest.hasher() if verify else None
+        self._error: IntegrityError | None = None
+
+    def readable(self) -> bool:
+        """Tell that this stream is for reading."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read into ``buffer`` what comes at once; 0 at the verified end."""
+        if self._error is not None:
+            raise self._error
+        view = memoryview(buffer).cast("B")
+        # One byte more than is left, so that an excess is noticed.
+        count = self._raw.readinto(view[: self._left + 1])
+        if count > self._left:
+            self._fail(f"is longer than the {self._blob.size} bytes of its descriptor")
+        self._left -= count
+        if self._hasher is not None:
+            self._hasher.update(view[:count])
+        if count == 0 and len(view) > 0:
+            self._check_end()
+        return count
+
+    def close(self) -> None:
+        """Close the blob; without a verdict if its end was not reached."""
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+    def _check_end(self) -> None:
+        if self._left:
+            self._fail(f"ends {self._left} bytes early")
+        if self._hasher is not None and self._hasher.hexdigest() != self._blob.digest.hex:
+            self._fail("does not have the content that its digest names")
+
+    def _fail(self, what: str) -> None:
+        self._error = IntegrityError(f"the blob {self._blob.digest} {what}")
+        raise self._error
+
+
+class Sink(ABC):
+    """Where an image is written: blobs, then manifests, then the name. A context manager.
+
+    Leaving it without :meth:`set_reference` drops what was written.
+    """
+
+    reference: str
+    """The image as a user may write it; for messages."""
+
+    @abstractmethod
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Tell whether the destination, or this sink, holds the blob already."""
+
+    @abstractmethod
+    def begin_blob(self, size: int | None = None) -> BlobWriter:
+        """Start to write a blob whose digest its end will tell; ``size`` (bytes) if it is known."""
+
+    @abstractmethod
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Store a manifest under its digest; what it points at must have been stored before."""
+
+    @abstractmethod
+    def set_reference(self, manifest: Manifest) -> None:
+        """Make everything durable and let the image's name point to ``manifest``, at once.
+
+        ``manifest`` was stored with :meth:`put_manifest`. The last call on a sink but ``close``.
+        """
+
+    @abstractmethod
+    def read_back(self) -> Source:
+        """Give what was written so far as a source; its manifests are asked for by descriptor.
+
+        Valid until the sink is closed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything; without ``set_reference``, leave the destination as it was."""
+
+    def mount_blob(self, blob: Descriptor, source: Source) -> bool:  # noqa: ARG002
+        """Take a blob over from ``source`` without moving its bytes; False where that cannot be."""
+        return False
+
+    def left_behind(self) -> tuple[Digest, ...]:
+        """Name the blobs that stay at the destination although no image there points to them."""
+        return ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class BlobWriter(ABC):
+    """One blob on its way into a sink. A context manager: without ``commit`` it is dropped.
+
+    ``fd``, where it is not None, is an open file that takes the blob instead of :meth:`write`:
+    append to it in order, with ``write(2)``, from its start, and nothing else.
+    """
+
+    fd: int | None = None
+
+    @abstractmethod
+    def write(self, data: ReadableBuffer) -> None:
+        """Append ``data``, all of it."""
+
+    @abstractmethod
+    def commit(self, digest: Digest, size: int) -> None:
+        """Keep the blob, whose digest and size (bytes) are these.
+
+        The digest is the caller's word; the size is checked. Raises ``IntegrityError`` or
+        ``RemoteError``; then the blob is dropped.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop the blob; after ``commit`` or a second time it does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+def copy_blob(source: Source, sink: Sink, blob: Descriptor) -> None:
+    """Bring a blob over unchanged: nothing if it is there, mounted if it can be, else copied.
+
+    A copy is checked against the descriptor before the sink keeps it.
+    """
+    if sink.has_blob(blob) or sink.mount_blob(blob, source):
+        return
+    with source.open_blob(blob) as reader, sink.begin_blob(blob.size) as writer:
+        buffer = memoryview(bytearray(CHUNK))
+        while count := reader.readinto(buffer):
+            writer.write(buffer[:count])
+        writer.commit(blob.digest, blob.size)
+
+
+def put_blob(sink: Sink, blob: Descriptor, data: bytes) -> None:
+    """Store a small blob that is at hand, such as a config."""
+    if not sink.has_blob(blob):
+        with sink.begin_blob(blob.size) as writer:
+            writer.write(data)
+            writer.commit(blob.digest, blob.size)
+
+
+def read_blob(source: Source, blob: Descriptor, limit: int) -> bytes:
+    """Read a small blob, such as a config, whole and checked; ``limit`` bounds its bytes."""
+    if blob.size > limit:
+        raise IntegrityError(f"the blob {blob.digest} has {blob.size} bytes, over {limit}")
+    with source.open_blob(blob) as reader:
+        return reader.readall()
