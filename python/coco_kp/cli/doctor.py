@@ -1,0 +1,168 @@
+"""``coco-kp doctor``: what is wrong with this machine's set-up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from coco_kp.cli.output import print_json, verbosity
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, shown
+from coco_kp.files import read_file
+from coco_kp.kek_file import read_kek
+from coco_kp.model.ocicrypt_config import (
+    MAX_CONFIG,
+    VARIABLE,
+    CmdProvider,
+    GrpcProvider,
+    parse_ocicrypt_config,
+)
+from coco_kp.model.params import FileKek, SampleKek, parse_params
+from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.skopeo import Skopeo, find_skopeo
+
+T = TypeVar("T")
+
+
+@click.command("doctor")
+@click.option(
+    "--name",
+    default=DEFAULT_PROVIDER_NAME,
+    show_default=True,
+    help="Provider that --encryption-key provider:NAME:… names.",
+)
+@click.option(
+    "--parameters",
+    metavar="K=V::K=V",
+    help="Check these encryption parameters as the provider would, key file included.",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@verbosity
+def command(name: str, parameters: str | None, form: str) -> None:
+    """Check skopeo, its key-provider configuration, the provider and, on request, a key.
+
+    Prints a line for each check. The exit code is that of the first check that failed.
+    """
+    findings = _examine(name, parameters).findings
+    if form == "json":
+        print_json([finding.to_json() for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{'FAIL' if finding.failure else 'ok  '}  {finding.check}: {finding.text}")
+            if finding.failure and finding.failure.hint:
+                click.echo(f"      hint: {finding.failure.hint}")
+    failures = [finding.failure for finding in findings if finding.failure]
+    if failures:
+        click.get_current_context().exit(failures[0].exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A check's outcome: what was found, or why it failed."""
+
+    check: str
+    text: str
+    failure: CocoKpError | None = None
+
+    def to_json(self) -> dict[str, object]:
+        hint = self.failure.hint if self.failure else ""
+        return {"check": self.check, "ok": not self.failure, "found": self.text, "hint": hint}
+
+
+@dataclass(slots=True)
+class _Checklist:
+    """The checks so far. A check gives what it found, in words and as a value for later ones."""
+
+    findings: list[_Finding] = field(default_factory=list)
+
+    def run(self, check: str, examine: Callable[[], tuple[str, T]]) -> T | None:
+        try:
+            text, value = examine()
+        except CocoKpError as failure:
+            self.findings.append(_Finding(check, failure.message, failure))
+            return None
+        self.findings.append(_Finding(check, text))
+        return value
+
+
+def _examine(name: str, parameters: str | None) -> _Checklist:
+    checks = _Checklist()
+    checks.run("skopeo", _skopeo)
+    providers = checks.run("configuration file", _configuration)
+    if providers:
+        provider = checks.run("provider name", lambda: _provider(providers, name))
+        if provider:
+            checks.run("provider", lambda: _reach(provider))
+    if parameters is not None:
+        checks.run("encryption parameters", lambda: _key(parameters))
+    return checks
+
+
+def _skopeo() -> tuple[str, Skopeo]:
+    skopeo = find_skopeo()
+    if skopeo is None:
+        raise RemoteError(
+            "there is none on PATH",
+            "install one that is built with key providers, or use coco-kp encrypt, which needs none",
+        )
+    if not skopeo.knows_key_providers:
+        raise RemoteError(
+            f"{skopeo.program} {skopeo.version} is built without key providers",
+            "Debian 12's is; take a newer one, or use coco-kp encrypt, which needs none",
+        )
+    return f"{skopeo.program} {skopeo.version}, built with key providers", skopeo
+
+
+def _configuration() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
+    path = os.environ.get(VARIABLE)
+    if not path:
+        raise InputError(
+            f"{VARIABLE} is not set: skopeo knows no provider",
+            f"coco-kp config --grpc 127.0.0.1:50000 -o ocicrypt.json, then export {VARIABLE}",
+        )
+    # A file that is missing or malformed is silently no provider to skopeo.
+    return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)
+
+
+def _provider(
+    providers: dict[str, CmdProvider | GrpcProvider], name: str
+) -> tuple[str, CmdProvider | GrpcProvider]:
+    if name not in providers:
+        raise InputError(
+            f"the file names {', '.join(map(shown, providers))}, not {shown(name)}",
+            "the name in --encryption-key provider:NAME:… must be one of the file's; "
+            "skopeo passes over a provider that is not named",
+        )
+    return f"{name} is {providers[name]}", providers[name]
+
+
+def _reach(provider: CmdProvider | GrpcProvider) -> tuple[str, None]:
+    if isinstance(provider, CmdProvider):
+        if shutil.which(provider.path) is None:
+            raise InputError(
+                f"{shown(provider.path)} is no program that can be run",
+                "coco-kp config --cmd writes the right path",
+            )
+        return f"{provider.path} can be run", None
+    if provider.tls:
+        return f"{provider.address} is called with TLS, which this check does not speak", None
+    from coco_kp.service.grpc_client import check_health  # gRPC is slow to load
+
+    return f"{provider.address} {check_health(provider.address)}", None
+
+
+def _key(parameters: str) -> tuple[str, None]:
+    params = parse_params(parameters)
+    if isinstance(params, SampleKek):
+        return f"the sample key, {params.algorithm}: for trials only", None
+    if not isinstance(params, FileKek):
+        raise KekError("keypath is missing", "name the file with the key: keypath=FILE")
+    file = read_kek(Path(params.key_path))
+    for warning in file.warnings:
+        raise KekError(warning)
+    return f"{params.key_id} with key {file.kek.fingerprint}, {params.algorithm}", None
