@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.interop.image import Image, tar, write_image
-from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.interop.provider import Provider, grpc_config, our_config, served_address, serving
+from tests.peers.upstream import attestation_agent, upstream_provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,12 +65,12 @@ def any_door(
     request: pytest.FixtureRequest, skopeo: Skopeo, tmp_path: Path, key: Key
 ) -> Iterator[Provider]:
     """Our provider with the key at hand; once for each of the ways in which skopeo can call it."""
-    config = tmp_path / "ocicrypt.json"
+    config, keys = tmp_path / "ocicrypt.json", ("--keys", str(key.keys_file))
     if request.param == "cmd":
-        yield Provider(skopeo, our_config(config, "--cmd"), tmp_path)
+        yield Provider(skopeo, our_config(config, "--cmd", "--", *keys), tmp_path)
         return
     socket = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/socket"
-    with serving(tmp_path, "--keys", str(key.keys_file), socket=socket) as running:
+    with serving(tmp_path, *keys, socket=socket) as running:
         yield Provider(skopeo, our_config(config, "--grpc", served_address(running)), tmp_path)
 
 
@@ -78,4 +79,20 @@ def provider(skopeo: Skopeo, tmp_path: Path, key: Key) -> Iterator[Provider]:
     """Our provider with the key at hand, over TCP: for what the way of calling cannot change."""
     with serving(tmp_path, "--keys", str(key.keys_file)) as running:
         config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(running))
+        yield Provider(skopeo, config, tmp_path)
+
+
+@pytest.fixture
+def upstream(skopeo: Skopeo, tmp_path: Path) -> Iterator[Provider]:
+    """The upstream provider; it cannot decrypt."""
+    with upstream_provider(tmp_path) as running:
+        config = grpc_config(tmp_path / "upstream.json", running.address())
+        yield Provider(skopeo, config, tmp_path)
+
+
+@pytest.fixture
+def agent(skopeo: Skopeo, tmp_path: Path, key: Key) -> Iterator[Provider]:
+    """A guest's attestation agent with the key at hand; it cannot encrypt."""
+    with attestation_agent(tmp_path, key.keys_file.read_text()) as running:
+        config = grpc_config(tmp_path / "agent.json", running.address())
         yield Provider(skopeo, config, tmp_path)

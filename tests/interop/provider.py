@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 COCO_KP: Final = Path(sys.executable).with_name("coco-kp")
 
-READY: Final = re.compile(r"^coco-kp: key provider ready on (?:grpc://)?(\S+)$", re.MULTILINE)
-"""The line that tells whoever started our server where it listens."""
+READY: Final = re.compile(r'(?: ready on (?:grpc://)?|"ready", "address": ")([^\s"]+)')
+"""In the line that tells where our server listens, in either log format."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +71,5 @@ def served_address(running: Daemon) -> str:
 
 def our_config(path: Path, *door: str) -> Path:
     """Write the config of our provider with ``coco-kp config`` and return its path."""
-    subprocess.run([COCO_KP, "config", *door, "-o", path], check=True)
+    subprocess.run([COCO_KP, "config", "-o", path, *door], check=True)
     return path

@@ -73,12 +73,12 @@ class Daemon:
         return f"{host}:{port}"
 
     def wait_until(self, probe: Callable[[], Result | None], what: str) -> Result:
-        """Call ``probe`` until it gives something, and return that.
+        """Call ``probe`` until it gives something that is not empty or false, and return that.
 
         Raises `DaemonError` if the program ends first, or does not ``what`` in time.
         """
         deadline = time.monotonic() + START_TIMEOUT
-        while (found := probe()) is None:
+        while not (found := probe()):
             if self.process.poll() is not None:
                 raise DaemonError(f"exited {self.process.returncode}:\n{self.output()}")
             if time.monotonic() > deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,16 +22,17 @@ KEYS_FILE = "aa-offline_fs_kbc-keys.json"
 
 
 @contextmanager
-def upstream_provider(folder: Path) -> Iterator[Daemon]:
-    """Run ``coco_keyprovider``, the key provider that ours replaces; wraps, never unwraps."""
-    program = folder_peer("coco_keyprovider")
-    with daemon([program, "--socket", "127.0.0.1:0"], folder / "coco_keyprovider.log") as running:
+def upstream_provider(folder: Path, log_level: str = "info") -> Iterator[Daemon]:
+    """Run ``coco_keyprovider``, the key provider that ours replaces; it cannot unwrap."""
+    command = [str(folder_peer("coco_keyprovider")), "--socket", "127.0.0.1:0"]
+    env = os.environ | {"RUST_LOG": f"coco_keyprovider={log_level}"}
+    with daemon(command, folder / "coco_keyprovider.log", env) as running:
         yield running
 
 
 @contextmanager
 def attestation_agent(folder: Path, keys: str = "{}") -> Iterator[Daemon]:
-    """Run the attestation agent 0.6, with which a guest unwraps; it never wraps.
+    """Run the attestation agent 0.6, with which a guest unwraps; it cannot wrap.
 
     ``keys`` is the text of its keys file. It sees a folder with that file alone in place of /etc,
     in a mount namespace of its own: nothing of the machine's is touched.

@@ -1,0 +1,117 @@
+"""What skopeo shows a user who makes a typical mistake: our words, and the way out."""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.peers.skopeo import SkopeoError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.conftest import Key
+    from tests.interop.image import Image
+    from tests.peers.skopeo import Skopeo
+
+pytestmark = pytest.mark.peer
+
+OFFLINE_FS = "offline_fs_kbc::null"
+
+MISTAKEN_PARAMETERS = {
+    "a misspelt word": (
+        "keypath={kek}::keyID=kbs:///default/key/key_id1",
+        ["parameter 'keyID' is unknown", "keyid=kbs:///<repository>/<type>/<tag>"],
+    ),
+    "no key id": ("keypath={kek}", ["keyid is missing"]),
+    "a key id that is only a name": (
+        "keypath={kek}::keyid=key_id1",
+        ["'key_id1'", "kbs:///<repository>/<type>/<tag>"],
+    ),
+    "an algorithm that does not exist": (
+        "keypath={kek}::keyid=kbs:///default/key/key_id1::algorithm=AES-256-GCM",
+        ["algorithm 'AES-256-GCM' is unknown", "A256GCM", "A256CTR"],
+    ),
+    "no such key file": (
+        "keypath={kek}.old::keyid=kbs:///default/key/key_id1",
+        ["{kek}.old", "no such file"],
+    ),
+    "sample=1": ("sample=1", ["sample is '1', not true or false"]),
+    "no parameters": ("", ["the encryption parameters are empty", "sample=true for a trial"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKEN_PARAMETERS)
+def test_mistaken_parameters(provider: Provider, image: Image, key: Key, mistake: str) -> None:
+    parameters, words = MISTAKEN_PARAMETERS[mistake]
+    with pytest.raises(SkopeoError) as error:
+        provider.encrypt(image, parameters.format(kek=key.path))
+    assert_helpful(error.value, *(word.format(kek=key.path) for word in words))
+
+
+def test_a_key_file_in_base64(any_door: Provider, image: Image, key: Key) -> None:
+    text = b64encode(key.raw)
+    key.path.write_bytes(text)
+    with pytest.raises(SkopeoError) as error:
+        any_door.encrypt(image, key.parameters())
+    assert_helpful(error.value, "expected a 32-byte key", "found 44 bytes", "base64 -d")
+    assert text.decode() not in str(error.value)
+
+
+def test_a_keys_file_with_another_key(any_door: Provider, image: Image, key: Key) -> None:
+    encrypted = any_door.encrypt(image, key.parameters())
+    other = {"default/key/key_id1": b64encode(os.urandom(32)).decode()}
+    key.keys_file.write_text(json.dumps(other))
+    with pytest.raises(SkopeoError) as error:
+        any_door.decrypt(encrypted, OFFLINE_FS)
+    assert_helpful(error.value, "kbs:///default/key/key_id1", "does not open")
+
+
+def test_a_keys_file_without_the_key(provider: Provider, image: Image, key: Key) -> None:
+    encrypted = provider.encrypt(image, key.parameters(keyid="kbs:///default/key/absent"))
+    with pytest.raises(SkopeoError) as error:
+        provider.decrypt(encrypted, OFFLINE_FS)
+    assert_helpful(error.value, "default/key/absent", str(key.keys_file))
+
+
+@pytest.mark.parametrize(
+    ("kbc", "words"),
+    [
+        ("offline_fs_kbs::null", ["'offline_fs_kbs'", "offline_fs", "sample"]),
+        ("sample_kbc::null", ["does not open"]),
+    ],
+)
+def test_the_wrong_kbc(
+    provider: Provider, image: Image, key: Key, kbc: str, words: list[str]
+) -> None:
+    encrypted = provider.encrypt(image, key.parameters())
+    with pytest.raises(SkopeoError) as error:
+        provider.decrypt(encrypted, kbc)
+    assert_helpful(error.value, *words)
+
+
+def test_a_key_file_outside_the_folder_for_keys(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
+    allowed = tmp_path / "keys"
+    allowed.mkdir()
+    with serving(tmp_path, "--key-dir", str(allowed)) as server:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
+        provider = Provider(skopeo, config, tmp_path)
+        with pytest.raises(SkopeoError) as error:
+            provider.encrypt(image, key.parameters())
+        assert_helpful(error.value, "PermissionDenied", str(key.path), "--key-dir")
+        key.path.rename(allowed / "kek")
+        provider.encrypt(image, key.parameters(keypath="kek"))
+
+
+def assert_helpful(error: SkopeoError, *words: str) -> None:
+    text = str(error)
+    assert [word for word in words if word not in text] == [], text
+    assert "hint: " in text
+    assert "Traceback" not in text

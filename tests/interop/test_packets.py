@@ -1,0 +1,59 @@
+"""Packets between us, the upstream provider and a guest's attestation agent."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.interop.image import PACKETS
+
+if TYPE_CHECKING:
+    from tests.interop.conftest import Key
+    from tests.interop.image import Image
+    from tests.interop.provider import Provider
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
+def test_the_agent_opens_ours(
+    provider: Provider, agent: Provider, image: Image, key: Key, algorithm: str
+) -> None:
+    encrypted = provider.encrypt(image, key.parameters(algorithm=algorithm))
+    decrypted = agent.decrypt(encrypted, "offline_fs_kbc::null")
+    assert decrypted.layers == image.layers
+    assert decrypted.config == image.config
+
+
+def test_the_agent_opens_our_sample(provider: Provider, agent: Provider, image: Image) -> None:
+    encrypted = provider.encrypt(image, "sample=true")
+    assert agent.decrypt(encrypted, "sample_kbc::null").layers == image.layers
+
+
+def test_we_open_upstreams(upstream: Provider, any_door: Provider, image: Image, key: Key) -> None:
+    encrypted = upstream.encrypt(image, key.parameters())
+    assert any_door.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
+
+
+def test_we_open_upstreams_sample(upstream: Provider, any_door: Provider, image: Image) -> None:
+    encrypted = upstream.encrypt(image, "sample=true")
+    assert any_door.decrypt(encrypted, "sample_kbc::null").layers == image.layers
+
+
+@pytest.mark.parametrize("trial", [True, False])
+def test_ours_has_exactly_upstreams_members(
+    upstream: Provider, any_door: Provider, image: Image, key: Key, trial: bool
+) -> None:
+    parameters = "sample=true" if trial else key.parameters()
+    theirs, ours = upstream.encrypt(image, parameters), any_door.encrypt(image, parameters)
+    for their_layer, our_layer in zip(theirs.layers, ours.layers, strict=True):
+        assert our_layer.annotations.keys() == their_layer.annotations.keys()
+        assert shape(our_layer.annotations[PACKETS]) == shape(their_layer.annotations[PACKETS])
+
+
+def shape(packet: str) -> str:
+    """Return a packet's JSON text with each value's length in its place: members, order, spaces."""
+    return re.sub(r'":"([^"]*)"', lambda value: f'":{len(value[1])}', b64decode(packet).decode())

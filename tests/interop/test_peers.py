@@ -1,0 +1,36 @@
+"""The peers among themselves: where this fails, no other interop test means anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.interop.image import Image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.conftest import Key
+    from tests.interop.provider import Provider
+    from tests.peers.skopeo import Skopeo
+
+pytestmark = pytest.mark.peer
+
+
+def test_peers_agree_without_us(
+    upstream: Provider, agent: Provider, image: Image, key: Key
+) -> None:
+    encrypted = upstream.encrypt(image, key.parameters())
+    assert all(layer.encrypted for layer in encrypted.layers)
+    assert agent.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
+
+
+def test_the_registry_gives_back_what_it_got(
+    skopeo: Skopeo, registry_address: str, image: Image, tmp_path: Path
+) -> None:
+    pulled = Image(tmp_path / "pulled")
+    skopeo.copy(image.reference, f"docker://{registry_address}/team/app:1")
+    skopeo.copy(f"docker://{registry_address}/team/app:1", pulled.reference)
+    assert pulled.manifest == image.manifest
+    assert pulled.layers == image.layers

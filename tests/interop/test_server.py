@@ -1,0 +1,111 @@
+"""``coco-kp serve`` stands what clients and operators do to it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.interop import ocicrypt
+from tests.interop.provider import our_config, served_address, serving
+from tests.peers.skopeo import PROVIDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.interop.conftest import Key
+    from tests.interop.image import Image
+    from tests.peers.daemon import Daemon
+    from tests.peers.skopeo import Skopeo
+
+pytestmark = pytest.mark.peer
+
+
+def test_64_calls_at_once(tmp_path: Path, key: Key) -> None:
+    secrets = [ocicrypt.new_private_options() for _ in range(64)]
+    all_ready = threading.Barrier(len(secrets))
+
+    def there_and_back(secret: bytes) -> tuple[bytes, bytes]:
+        with ocicrypt.connection(address) as channel:
+            all_ready.wait()
+            packet = ocicrypt.wrap(channel, key.parameters(), secret)
+            return packet, ocicrypt.unwrap(channel, "offline_fs_kbc::null", packet)
+
+    with serving(tmp_path, "--keys", str(key.keys_file)) as server:
+        address = served_address(server)
+        with ThreadPoolExecutor(len(secrets)) as clients:
+            answers = list(clients.map(there_and_back, secrets))
+    assert [opened for _, opened in answers] == secrets
+    assert len({json.loads(packet)["iv"] for packet, _ in answers}) == len(secrets)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_running_call_finish(tmp_path: Path, how: signal.Signals) -> None:
+    """The call is begun, its message held back until the server was told to stop."""
+    told_to_stop = threading.Event()
+
+    def message() -> Iterator[bytes]:
+        told_to_stop.wait()
+        yield ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options())
+
+    with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:
+        begin = channel.stream_unary(
+            ocicrypt.WRAP_KEY, ocicrypt.encode_message, ocicrypt.decode_message
+        )
+        call = begin.future(message(), timeout=ocicrypt.TIMEOUT)
+        # the server takes calls of one connection in their order: once it has answered the
+        # second, it has begun the first
+        ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
+        server.process.send_signal(how)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(0.5)
+        told_to_stop.set()
+        assert json.loads(ocicrypt.wrapped_packet(call.result()))["wrap_type"] == "A256GCM"
+        assert server.process.wait(10) == 0
+
+
+def test_a_killed_skopeo_leaves_nothing_behind(
+    skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
+    """The server is stopped in its tracks, so that skopeo dies with its call begun."""
+    with serving(tmp_path) as server:
+        address = served_address(server)
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", address)
+        command = skopeo.copy_command(
+            image.reference,
+            f"oci:{tmp_path}/never",
+            "--encryption-key",
+            f"{PROVIDER}:sample=true",
+        )
+        before = open_files(server)
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            with subprocess.Popen(
+                command, env=skopeo.environment(config), stderr=subprocess.DEVNULL
+            ) as client:
+                server.wait_until(lambda: connected_to(address), "be called")
+                client.kill()
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        with ocicrypt.connection(address) as channel:
+            ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
+        server.wait_until(lambda: open_files(server) == before, "close what it opened")
+
+
+def open_files(server: Daemon) -> int:
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def connected_to(address: str) -> bool:
+    """Whether somebody is connected to ``host:port``; the columns are those of proc(5)."""
+    established = "01"
+    port = int(address.rpartition(":")[2])
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    remotes = {tuple(line.split()[2:4]) for line in lines}
+    return any(at.endswith(f":{port:04X}") and state == established for at, state in remotes)

@@ -1,0 +1,162 @@
+"""Defects of the upstream provider that show in images that skopeo makes with it.
+
+Each test is named for its number in docs/protocols.md 6.3: the defect is shown on the upstream
+provider itself, and then that we do not have it. A guest's attestation agent opens the images.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from tests.interop.provider import Provider, grpc_config, our_config, served_address, serving
+from tests.peers.skopeo import PROVIDER, SkopeoError
+from tests.peers.upstream import upstream_provider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.conftest import Key
+    from tests.interop.image import Image, Layer
+    from tests.peers.skopeo import Skopeo
+
+pytestmark = pytest.mark.peer
+
+OFFLINE_FS = "offline_fs_kbc::null"
+
+
+def test_1_algorithm_has_no_effect(
+    upstream: Provider, provider: Provider, image: Image, key: Key
+) -> None:
+    parameters = key.parameters(algorithm="A256CTR")
+    assert packets(upstream.encrypt(image, parameters), "wrap_type") == ["A256GCM"] * 3
+    assert packets(provider.encrypt(image, parameters), "wrap_type") == ["A256CTR"] * 3
+
+
+def test_4_a_random_key_that_nobody_keeps(
+    upstream: Provider, provider: Provider, agent: Provider, image: Image
+) -> None:
+    parameters = "keyid=kbs:///default/key/key_id1"
+    lost = upstream.encrypt(image, parameters)
+    with pytest.raises(SkopeoError):
+        agent.decrypt(lost, OFFLINE_FS)
+    with pytest.raises(SkopeoError, match="keypath"):
+        provider.encrypt(image, parameters)
+
+
+KEY_IDS_WITHOUT_SCHEME = [
+    "/default/key/key_id1",
+    "kbs.example/default/key/key_id1",
+    "localhost:8080/default/key/key_id1",
+]
+
+
+@pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
+def test_6_a_key_id_that_no_guest_can_read(
+    upstream: Provider, agent: Provider, image: Image, key: Key, key_id: str
+) -> None:
+    encrypted = upstream.encrypt(image, key.parameters(keyid=key_id))
+    assert packets(encrypted, "kid") == [key_id] * 3
+    with pytest.raises(SkopeoError):
+        agent.decrypt(encrypted, OFFLINE_FS)
+
+
+@pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
+def test_6_is_absent_here(
+    provider: Provider, agent: Provider, image: Image, key: Key, key_id: str
+) -> None:
+    encrypted = provider.encrypt(image, key.parameters(keyid=key_id))
+    assert agent.decrypt(encrypted, OFFLINE_FS).layers == image.layers
+
+
+def test_7_a_base64_key_file_gets_no_helpful_message(
+    upstream: Provider, provider: Provider, image: Image, key: Key
+) -> None:
+    key.path.write_bytes(b64encode(key.raw))
+    with pytest.raises(SkopeoError, match="Failed to convert array to key"):
+        upstream.encrypt(image, key.parameters())
+    with pytest.raises(SkopeoError, match=r"base64 -d"):
+        provider.encrypt(image, key.parameters())
+
+
+def test_8_it_never_unwraps(upstream: Provider, provider: Provider, image: Image, key: Key) -> None:
+    encrypted = upstream.encrypt(image, key.parameters())
+    with pytest.raises(SkopeoError, match="Unimplemented"):
+        upstream.decrypt(encrypted, OFFLINE_FS)
+    assert provider.decrypt(encrypted, OFFLINE_FS).layers == image.layers
+
+
+def test_9_the_debug_log_holds_the_layer_keys(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
+    with upstream_provider(tmp_path, log_level="debug") as running:
+        config = grpc_config(tmp_path / "upstream.json", running.address())
+        encrypted = Provider(skopeo, config, tmp_path).encrypt(image, key.parameters())
+        secrets = [private_options(layer, key) for layer in encrypted.layers]
+        assert all(b64encode(secret).decode() in running.output() for secret in secrets)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_9_is_absent_here(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, log_format: str
+) -> None:
+    flags = ("-vv", "--log-format", log_format, "--keys", str(key.keys_file))
+    with serving(tmp_path, *flags) as running:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(running))
+        provider = Provider(skopeo, config, tmp_path)
+        encrypted = provider.encrypt(image, key.parameters())
+        provider.decrypt(encrypted, OFFLINE_FS)
+        log = running.log.read_bytes()
+    secrets = [private_options(layer, key) for layer in encrypted.layers]
+    layer_keys = [b64decode(json.loads(secret)["symkey"]) for secret in secrets]
+    for secret in [*secrets, *layer_keys, key.raw]:
+        assert secret not in log
+        assert secret.hex().encode() not in log.lower()
+        assert b64encode(secret) not in log
+    assert log.count(b"kbs:///default/key/key_id1") >= 3  # the calls were logged at all
+
+
+def test_10_the_same_key_and_iv_for_every_layer(
+    upstream: Provider, provider: Provider, image: Image
+) -> None:
+    assert packets(upstream.encrypt(image, "sample=true"), "iv") == ["AAAAAAAAAAAAAAAA"] * 3
+    assert len(set(packets(provider.encrypt(image, "sample=true"), "iv"))) == 3
+
+
+def test_12_a_second_recipient_is_dropped(
+    upstream: Provider, provider: Provider, image: Image, key: Key
+) -> None:
+    second = ("--encryption-key", f"{PROVIDER}:{key.parameters(keyid='kbs:///default/key/2')}")
+    encrypted = upstream.encrypt(image, key.parameters(), *second)
+    assert packets(encrypted, "kid") == ["kbs:///default/key/key_id1"] * 3
+    with pytest.raises(SkopeoError, match="2"):
+        provider.encrypt(image, key.parameters(), *second)
+
+
+@pytest.mark.parametrize(
+    "parameters", ["sample=True", "keypth=/etc/kek::keyid=kbs:///default/key/1"]
+)
+def test_14_a_misspelt_word_becomes_a_lost_key(
+    upstream: Provider, provider: Provider, agent: Provider, image: Image, parameters: str
+) -> None:
+    lost = upstream.encrypt(image, parameters)
+    for kbc in (OFFLINE_FS, "sample_kbc::null"):
+        with pytest.raises(SkopeoError):
+            agent.decrypt(lost, kbc)
+    with pytest.raises(SkopeoError, match=r"sample|keypth"):
+        provider.encrypt(image, parameters)
+
+
+def private_options(layer: Layer, key: Key) -> bytes:
+    """Unwrap a layer's packet, made with A256GCM, without any of our own code."""
+    iv, wrapped = (b64decode(layer.packet[member]) for member in ("iv", "wrapped_data"))
+    return AESGCM(key.raw).decrypt(iv, wrapped, None)
+
+
+def packets(image: Image, member: str) -> list[str]:
+    """Return one member of each layer's packet."""
+    return [layer.packet[member] for layer in image.layers]
