@@ -38,16 +38,19 @@ def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> 
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as failure:
         raise error(f"cannot read {name}: {reason(failure)}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Before a file object is made of it: Python makes none of a directory, and leaks it.
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise error(f"{name} is a directory, not a file")
         if not stat.S_ISREG(mode):
             raise error(f"{name} is not a regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return Content(file.read(limit + 1), bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
-        except OSError as failure:
-            raise error(f"cannot read {name}: {reason(failure)}") from None
+    except OSError as failure:
+        raise error(f"cannot read {name}: {reason(failure)}") from None
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> None:
