@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import stat
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 from jwcrypto.jwt import JWT  # type: ignore[import-untyped]
 
-from coco_kp.errors import KekError, UsageError
+from coco_kp.errors import KekError, UsageError, shown
+from coco_kp.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,7 +90,7 @@ class ReadyToken:
     @classmethod
     def read(cls, file: Path) -> ReadyToken:
         """Take it from a file. Raises ``KekError``."""
-        source = f"'{file}'"
+        source = shown(str(file))
         return cls.parse(_read_secret(file, "admin token").decode("utf-8", "replace"), source)
 
     @classmethod
@@ -140,12 +140,13 @@ class SigningKey:
             private = load_pem_private_key(pem, password=None)
         except TypeError:
             raise KekError(
-                f"the private key '{file}' is encrypted",
-                f"decrypt it into a file that only you can read: openssl pkey -in '{file}' -out …",
+                f"the private key {shown(str(file))} is encrypted",
+                "decrypt it into a file that only you can read: openssl pkey -in KEY -out NEW",
             ) from None
         except ValueError:
             raise KekError(
-                f"'{file}' is not a PEM private key", "expected Ed25519, EC (P-256, P-384) or RSA"
+                f"{shown(str(file))} is not a PEM private key",
+                "expected Ed25519, EC (P-256, P-384) or RSA",
             ) from None
         match private:
             case ed25519.Ed25519PrivateKey():
@@ -158,10 +159,10 @@ class SigningKey:
                 algorithm = "ES384"
             case _:
                 raise KekError(
-                    f"the private key '{file}' is of a kind that a KBS does not take",
+                    f"the private key {shown(str(file))} is of a kind that a KBS does not take",
                     "expected Ed25519, EC (P-256, P-384) or RSA",
                 )
-        return cls(f"'{file}'", role, issuer, audience, algorithm, JWK.from_pyca(private))
+        return cls(shown(str(file)), role, issuer, audience, algorithm, JWK.from_pyca(private))
 
     def bearer(self) -> str:
         """Sign a new token, with ``nbf`` a little back for a KBS whose clock is behind."""
@@ -174,15 +175,10 @@ class SigningKey:
         return str(token.serialize())
 
 
-def _read_secret(file: Path, what: str) -> bytes:
-    try:
-        with file.open("rb") as stream:
-            mode = os.fstat(stream.fileno()).st_mode
-            data = stream.read(_LIMIT + 1)
-    except OSError as error:
-        raise KekError(f"cannot read the {what} '{file}': {error.strerror}") from error
+def _read_secret(path: Path, what: str) -> bytes:
+    data, shared = read_file(path, _LIMIT, KekError)
     if len(data) > _LIMIT:
-        raise KekError(f"the {what} '{file}' is longer than {_LIMIT // 1024} KiB")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        _log.warning("the %s '%s' can be read by others; chmod 600 would stop that", what, file)
+        raise KekError(f"the {what} {shown(str(path))} is longer than {_LIMIT // 1024} KiB")
+    if shared:
+        _log.warning("others may read the %s %s: chmod 600 it", what, shown(str(path)))
     return data

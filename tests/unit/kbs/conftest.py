@@ -1,0 +1,40 @@
+"""A simulated KBS, and our side of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.kbs import client
+from coco_kp.kbs.admin import Admin
+from coco_kp.kbs.admin_token import ReadyToken
+from coco_kp.kbs.client import Kbs
+from coco_kp.model.kbs_url import KbsUrl
+from tests.sim.kbs import ADMIN_TOKEN, SimulatedKbs, simulated_kbs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def sim() -> Iterator[SimulatedKbs]:
+    with simulated_kbs() as running:
+        yield running
+
+
+@pytest.fixture
+def kbs(sim: SimulatedKbs) -> Iterator[Kbs]:
+    with Kbs(KbsUrl.parse(sim.url)) as connected:
+        yield connected
+
+
+@pytest.fixture
+def admin(kbs: Kbs) -> Admin:
+    return Admin(kbs, ReadyToken.parse(ADMIN_TOKEN, "the test"))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait half a second where users wait thirty."""
+    monkeypatch.setattr(client, "DEADLINE", 0.5)

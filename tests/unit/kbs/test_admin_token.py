@@ -1,0 +1,232 @@
+"""Admin tokens: where they come from, and what the ones that we sign say."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from coco_kp.errors import KekError, UsageError
+from coco_kp.kbs.admin_token import ReadyToken, SigningKey, find
+from tests.sim.kbs import decode, encode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOBODY = {"HOME": "/nonexistent"}
+
+
+def jwt(**claims: object) -> str:
+    return f"e30.{encode(json.dumps(claims).encode())}.c2ln"
+
+
+VALID = jwt(exp=4e9, role="admin")
+
+
+def key_file(folder: Path, private: Any, encryption: KeySerializationEncryption) -> Path:
+    file = folder / "admin.key"
+    file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    file.chmod(0o600)
+    return file
+
+
+def token_file(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(0o600)
+    return file
+
+
+def test_a_named_file_comes_before_the_environment_before_home(tmp_path: Path) -> None:
+    in_home = jwt(exp=4e9, role="home")
+    in_environment = jwt(exp=4e9, role="environment")
+    home = {"HOME": str(tmp_path)}
+    assert find(environ=home) is None
+
+    token_file(tmp_path / ".trustee" / "admin-token", in_home + "\n")
+    found = find(environ=home)
+    assert found is not None
+    assert found.bearer() == in_home
+
+    both = home | {"COCO_KP_ADMIN_TOKEN": in_environment}
+    found = find(environ=both)
+    assert found is not None
+    assert found.bearer() == in_environment
+
+    named = token_file(tmp_path / "token", f"  {VALID}\n")
+    found = find(token_file=named, environ=both)
+    assert found is not None
+    assert found.bearer() == VALID
+    assert found.source == f"'{named}'"
+
+
+def test_no_token_anywhere_is_no_token() -> None:
+    assert find(environ=NOBODY) is None
+
+
+def test_a_file_and_a_key_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="exclude each other"):
+        find(token_file=tmp_path / "token", private_key=tmp_path / "key", environ=NOBODY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no token",
+        "a.b",
+        "a.!.c",
+        f"{VALID}.d",
+        f"{VALID}\r\nX-Header: 1",
+        "-----BEGIN PRIVATE KEY-----",
+        jwt(role="admin"),
+        jwt(exp="soon"),
+        jwt(exp=None),
+        f"e30.{encode(b'[]')}.c2ln",
+        f"e30.{encode(b'[' * 20000)}.c2ln",
+        f"e30.{encode(bytes([0xFF]))}.c2ln",
+    ],
+)
+def test_what_is_no_token_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(KekError, match="^what the test holds is not an admin token") as refused:
+        ReadyToken.parse(text, "the test")
+    assert text == "" or text not in str(refused.value)
+
+
+def test_an_expired_token_says_when(tmp_path: Path) -> None:
+    token = find(token_file=token_file(tmp_path / "t", jwt(exp=1e9)), environ=NOBODY)
+    assert token is not None
+    with pytest.raises(KekError, match="expired on 2001-09-09 01:46:40 UTC "):
+        token.bearer()
+
+
+def test_a_token_that_just_expired_is_left_to_the_kbs_clock() -> None:
+    text = jwt(exp=time.time() - 30)
+    assert ReadyToken.parse(text, "the test").bearer() == text
+
+
+def test_a_token_is_not_shown() -> None:
+    assert VALID not in repr(ReadyToken.parse(VALID, "the test"))
+
+
+def test_a_token_file_that_others_may_read_gets_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = token_file(tmp_path / "token", VALID)
+    find(token_file=file, environ=NOBODY)
+    assert not caplog.messages
+    file.chmod(0o644)
+    find(token_file=file, environ=NOBODY)
+    assert caplog.messages == [f"others may read the admin token '{file}': chmod 600 it"]
+
+
+def test_a_token_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(KekError, match="cannot read .*/none': no such file"):
+        find(token_file=tmp_path / "none", environ=NOBODY)
+    with pytest.raises(KekError, match="is a directory"):
+        find(token_file=tmp_path, environ=NOBODY)
+    with pytest.raises(KekError, match="longer than 64 KiB"):
+        find(token_file=token_file(tmp_path / "long", "a" * 65537), environ=NOBODY)
+
+
+def verify_ed25519(public: Any, signature: bytes, signed: bytes) -> None:
+    public.verify(signature, signed)
+
+
+def verify_rsa(public: Any, signature: bytes, signed: bytes) -> None:
+    public.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+
+
+def verify_ec(public: Any, signature: bytes, signed: bytes) -> None:
+    half = len(signature) // 2
+    r, s = int.from_bytes(signature[:half]), int.from_bytes(signature[half:])
+    digest = hashes.SHA256() if half == 32 else hashes.SHA384()
+    public.verify(encode_dss_signature(r, s), signed, ec.ECDSA(digest))
+
+
+@pytest.mark.parametrize(
+    ("private", "algorithm", "verify"),
+    [
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA", verify_ed25519),
+        (rsa.generate_private_key(65537, 2048), "RS256", verify_rsa),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256", verify_ec),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384", verify_ec),
+    ],
+)
+def test_a_signed_token_has_what_a_kbs_wants(
+    tmp_path: Path, private: Any, algorithm: str, verify: Any
+) -> None:
+    token = find(
+        private_key=key_file(tmp_path, private, NoEncryption()),
+        role="writer",
+        issuer="me",
+        audience="kbs",
+        environ=NOBODY,
+    )
+    assert token is not None
+    header, payload, signature = token.bearer().split(".")
+    verify(private.public_key(), decode(signature), f"{header}.{payload}".encode())
+    assert json.loads(decode(header)) == {"alg": algorithm, "typ": "JWT"}
+    claims = json.loads(decode(payload))
+    now = time.time()
+    assert claims.keys() == {"iat", "nbf", "exp", "role", "iss", "aud"}
+    assert (claims["role"], claims["iss"], claims["aud"]) == ("writer", "me", "kbs")
+    assert claims["nbf"] < now - 50
+    assert now + 200 < claims["exp"] < now + 310
+
+
+def test_issuer_and_audience_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    file = key_file(tmp_path, ed25519.Ed25519PrivateKey.generate(), NoEncryption())
+    claims = json.loads(decode(SigningKey.read(file, role="admin").bearer().split(".")[1]))
+    assert claims.keys() == {"iat", "nbf", "exp", "role"}
+
+
+def test_a_private_key_is_not_shown(tmp_path: Path) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    shown = repr(SigningKey.read(key_file(tmp_path, private, NoEncryption()), role="admin"))
+    raw = private.private_bytes_raw()
+    assert raw.hex() not in shown
+    assert encode(raw) not in shown
+    assert base64.b64encode(raw).decode() not in shown
+
+
+@pytest.mark.parametrize(
+    ("private", "encryption", "reason"),
+    [
+        (
+            ed25519.Ed25519PrivateKey.generate(),
+            BestAvailableEncryption(b"secret"),
+            "is encrypted",
+        ),
+        (ed448.Ed448PrivateKey.generate(), NoEncryption(), "of a kind that a KBS does not take"),
+        (
+            ec.generate_private_key(ec.SECP521R1()),
+            NoEncryption(),
+            "of a kind that a KBS does not take",
+        ),
+    ],
+)
+def test_a_private_key_that_cannot_sign(
+    tmp_path: Path, private: Any, encryption: KeySerializationEncryption, reason: str
+) -> None:
+    with pytest.raises(KekError, match=reason):
+        SigningKey.read(key_file(tmp_path, private, encryption), role="admin")
+
+
+def test_a_file_that_is_no_private_key(tmp_path: Path) -> None:
+    file = token_file(tmp_path / "key", "no PEM")
+    with pytest.raises(KekError, match="is not a PEM private key"):
+        SigningKey.read(file, role="admin")

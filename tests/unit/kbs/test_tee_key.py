@@ -1,0 +1,180 @@
+"""The key pair of a session: the JWE of docs/protocols.md 5.5, right and wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from coco_kp.errors import IntegrityError, RemoteError, UsageError
+from coco_kp.kbs.tee_key import KINDS, TeeKey
+from tests.sim.kbs import decode, encode, encrypt, seal, wrapping_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COORDINATE_SIZES = {"P-256": 32, "P-521": 66}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def key(request: pytest.FixtureRequest) -> TeeKey:
+    return TeeKey.generate(request.param)
+
+
+def test_it_opens_what_was_encrypted_to_it(key: TeeKey) -> None:
+    secret = os.urandom(32)
+    assert key.open(encrypt(secret, key.public)) == secret
+
+
+def test_it_opens_nothing_that_was_encrypted_to_another(key: TeeKey) -> None:
+    kind = key.public.get("crv", key.algorithm)
+    other = TeeKey.generate(kind)
+    with pytest.raises(IntegrityError):
+        key.open(encrypt(b"secret", other.public))
+
+
+@pytest.mark.parametrize("member", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
+def test_a_flipped_bit_anywhere_is_found(key: TeeKey, member: str) -> None:
+    answer = encrypt(os.urandom(32), key.public)
+    raw = bytearray(decode(answer[member]))
+    raw[-1] ^= 1
+    with pytest.raises(IntegrityError, match="does not decrypt"):
+        key.open(answer | {member: encode(bytes(raw))})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: {**answer, "unprotected": {}},
+        lambda answer: {**answer, "recipients": []},
+        lambda answer: {**answer, "header": {"alg": "dir"}},
+        lambda answer: {**answer, "aad": "AA"},
+        lambda answer: {**answer, "tag": None},
+        lambda answer: {name: answer[name] for name in answer if name != "tag"},
+        lambda _: {},
+    ],
+)
+def test_other_members_are_refused(
+    key: TeeKey, change: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
+    with pytest.raises(RemoteError, match="not an encrypted resource"):
+        key.open(change({**encrypt(b"secret", key.public)}))
+
+
+@pytest.mark.parametrize(
+    "extra", [{"zip": "DEF"}, {"crit": ["exp"]}, {"enc": "A128GCM"}, {"alg": "dir"}, {"kid": "1"}]
+)
+def test_only_the_header_of_this_key_is_accepted(key: TeeKey, extra: dict[str, object]) -> None:
+    answer = encrypt(b"secret", key.public)
+    header = json.loads(decode(answer["protected"])) | extra
+    forged = encode(json.dumps(header).encode())
+    with pytest.raises(IntegrityError):
+        key.open(answer | {"protected": forged})
+
+
+def test_the_answer_of_another_curve_is_refused() -> None:
+    key, other = TeeKey.generate("P-256"), TeeKey.generate("P-521")
+    with pytest.raises(IntegrityError):
+        key.open(encrypt(b"secret", other.public))
+
+
+def test_rsa1_5_is_never_accepted() -> None:
+    """Its padding tells an attacker who may ask often what the content key was."""
+    key = TeeKey.generate("RSA-OAEP-256")
+    answer = encrypt(b"secret", key.public)
+    header = encode(b'{"alg":"RSA1_5","enc":"A256GCM"}')
+    with pytest.raises(IntegrityError):
+        key.open(answer | {"protected": header})
+
+
+def test_the_public_members_are_those_that_the_kbs_hashes(key: TeeKey) -> None:
+    if key.public["kty"] == "RSA":
+        assert key.public.keys() == {"kty", "alg", "n", "e"}
+        return
+    assert key.public.keys() == {"kty", "alg", "crv", "x", "y"}
+    size = COORDINATE_SIZES[key.public["crv"]]
+    assert {len(decode(key.public[name])) for name in "xy"} == {size}
+
+
+def test_coordinates_keep_their_leading_zeros() -> None:
+    """The first byte of a P-521 coordinate is zero in every second key."""
+    for _ in range(8):
+        assert len(decode(TeeKey.generate("P-521").public["x"])) == 66
+
+
+def test_the_key_is_not_shown(key: TeeKey) -> None:
+    assert repr(key) == f"<TeeKey {key.algorithm}>"
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(UsageError, match="unknown kind of TEE key 'RSA1_5'") as refused:
+        TeeKey.generate("RSA1_5")
+    assert refused.value.hint == "accepted: P-256, P-521, RSA-OAEP-256"
+
+
+@pytest.mark.parametrize(
+    ("private", "form"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), PrivateFormat.PKCS8),
+        (ec.generate_private_key(ec.SECP521R1()), PrivateFormat.PKCS8),
+        (rsa.generate_private_key(65537, 2048), PrivateFormat.TraditionalOpenSSL),
+    ],
+)
+def test_an_agents_key_pair(
+    private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: PrivateFormat
+) -> None:
+    key = TeeKey.from_pem(private.private_bytes(Encoding.PEM, form, NoEncryption()).decode())
+    assert key.open(encrypt(b"secret", key.public)) == b"secret"
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        "",
+        "no PEM",
+        ed25519.Ed25519PrivateKey.generate()
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode(),
+        ec.generate_private_key(ec.SECP384R1())
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode(),
+    ],
+)
+def test_a_key_pair_that_no_kbs_encrypts_to(pem: str) -> None:
+    with pytest.raises(RemoteError, match="not a private key that can be used") as refused:
+        TeeKey.from_pem(pem)
+    assert pem == "" or pem not in str(refused.value)
+
+
+# Known answers of docs/protocols.md 5.5: they hold the simulated KBS to the real one's arithmetic.
+
+
+def test_the_known_wrapping_key() -> None:
+    kek = wrapping_key(bytes(range(32)))
+    assert kek.hex() == "ead36a3ab953bb6e5a6709471c0fd35fcc62cf920994cede2f3aa2544e9f47ac"
+    wrapped = aes_key_wrap(kek, bytes(range(0x40, 0x60)))
+    assert wrapped.hex() == (
+        "fece6f7475af5c8333928ec6f05e26d58042dce21f2339154614971e5ce14be3bb307e7f488704fc"
+    )
+
+
+def test_the_known_content() -> None:
+    epk = {
+        "crv": "P-256",
+        "kty": "EC",
+        "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+        "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+    }
+    header = {"alg": "ECDH-ES+A256KW", "enc": "A256GCM", "epk": epk}
+    sealed = seal(b"resource bytes", header, b"", bytes(range(0x40, 0x60)), bytes(range(12)))
+    assert sealed["ciphertext"] == "SGAfFwL-J8XicPm23Z4"
+    assert sealed["tag"] == "IDyyCPdTjUgf1gnLbtLZ6Q"

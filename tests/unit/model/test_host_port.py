@@ -1,0 +1,33 @@
+"""Addresses of programs that speak no HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.host_port import HostPort
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:50000", "127.0.0.1", 50000),
+        ("simple-kbs.example:1", "simple-kbs.example", 1),
+        ("[::1]:65535", "::1", 65535),
+        ("[2001:DB8::0:1]:443", "2001:db8::1", 443),
+    ],
+)
+def test_host_and_port(text: str, host: str, port: int) -> None:
+    address = HostPort.parse(text, "it")
+    assert (address.host, address.port) == (host, port)
+    assert HostPort.parse(str(address), "it") == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "host", "host:", ":1", "host:0", "host:65536", "host:1x", "::1:1", "[::1]", "[::g]:1"]
+    + ["http://host:1", "a b:1", "host:1\n", "unix:///run/x", "host.:1", "h" * 300 + ":1"],
+)
+def test_everything_else_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="^it "):
+        HostPort.parse(text, "it")

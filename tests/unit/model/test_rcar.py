@@ -1,0 +1,98 @@
+"""The documents of the handshake, against the known answers of docs/protocols.md 5.3."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import RemoteError
+from coco_kp.model.rcar import (
+    Challenge,
+    Evidence,
+    attestation,
+    device_report_data,
+    parse_token,
+    report_data,
+    request,
+)
+
+GENERATOR_OF_P256 = {
+    "alg": "ECDH-ES+A256KW",
+    "crv": "P-256",
+    "kty": "EC",
+    "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+    "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+}
+ZERO_NONCE = b64encode(bytes(32)).decode()
+
+
+def test_the_report_data_is_the_known_answer() -> None:
+    challenge = Challenge(ZERO_NONCE, "sha384")
+    digest = b64encode(report_data(challenge, GENERATOR_OF_P256, "")).decode()
+    assert digest == "vBhzV0ZHJxPJfSuIHgoXjhsJu2Uv0qPV55RedWx/FEltfMGim/dKazv+JIaR5fO0"
+
+
+def test_the_order_of_the_keys_members_does_not_matter() -> None:
+    challenge = Challenge(ZERO_NONCE, "sha384")
+    turned = dict(reversed(GENERATOR_OF_P256.items()))
+    assert report_data(challenge, turned, "") == report_data(challenge, GENERATOR_OF_P256, "")
+
+
+def test_devices_are_bound_into_the_report_data_but_not_into_their_own() -> None:
+    challenge = Challenge(ZERO_NONCE, "sha384")
+    alone = report_data(challenge, GENERATOR_OF_P256, "")
+    assert report_data(challenge, GENERATOR_OF_P256, '{"nvidia":{}}') != alone
+    assert device_report_data(challenge, GENERATOR_OF_P256) != alone
+
+
+@pytest.mark.parametrize(("name", "size"), [("sha256", 32), ("SHA512", 64), (None, 48)])
+def test_the_kbs_may_choose_the_hash(name: str | None, size: int) -> None:
+    extra = {"selected-hash-algorithm": name} if name else ""
+    challenge = Challenge.parse({"nonce": ZERO_NONCE, "extra-params": extra})
+    assert len(report_data(challenge, GENERATOR_OF_P256, "")) == size
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"nonce": ""},
+        {"nonce": 7},
+        {"nonce": "é"},
+        {"nonce": "AA==", "extra-params": {"selected-hash-algorithm": "md5"}},
+        {"nonce": "AA==", "extra-params": {"selected-hash-algorithm": ["sha384"]}},
+    ],
+)
+def test_a_challenge_of_another_form_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(RemoteError):
+        Challenge.parse(document)
+
+
+def test_the_messages_have_the_members_that_the_parsers_require() -> None:
+    assert json.loads(request("tdx")) == {
+        "version": "0.4.0",
+        "tee": "tdx",
+        "extra-params": {"supported-hash-algorithms": ["sha256", "sha384", "sha512"]},
+    }
+    evidence = Evidence({"quote": "é"}, '{"nvidia":{}}')
+    message: dict[str, Any] = json.loads(
+        attestation(Challenge(ZERO_NONCE, "sha384"), GENERATOR_OF_P256, evidence)
+    )
+    assert message == {
+        "init-data": None,
+        "runtime-data": {"nonce": ZERO_NONCE, "tee-pubkey": GENERATOR_OF_P256},
+        "tee-evidence": {"primary_evidence": {"quote": "é"}, "additional_evidence": '{"nvidia":{}}'},
+    }
+
+
+def test_a_token_is_a_jwt() -> None:
+    assert parse_token({"token": "a.b-_.c"}, "it") == "a.b-_.c"
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.b.c\r\nX: y", "a.b.c d", None, 7, ["a.b.c"]])
+def test_what_could_break_out_of_a_header_is_no_token(token: object) -> None:
+    with pytest.raises(RemoteError, match="^it answered without an attestation token"):
+        parse_token({"token": token}, "it")

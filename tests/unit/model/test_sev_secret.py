@@ -1,0 +1,78 @@
+"""Secrets of SEV guests; the layout of the answer is what the real simple-kbs was seen to send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coco_kp.errors import InputError, RemoteError
+from coco_kp.model.sev_secret import SevConnection, parse_secret_map
+
+GUID = "0c38e5b0-43d7-4d7f-a2a4-b0e1d6b6a0ff"
+ONE_KEY = bytes.fromhex("0100000000000000 2400000000000000") + GUID.encode()
+ONE_KEY += bytes.fromhex("2000000000000000") + bytes(range(32))
+CONNECTION = {
+    "client_id": "77141b30-76ee-4a3a-b0b7-60a89f0503cc",
+    "key": "Vc7rMtgBy9YuERVx/GMHqzu/mk1VBwdooRR/8Ifxyps=",
+}
+
+
+def test_the_known_answer() -> None:
+    assert len(ONE_KEY) == 92
+    assert parse_secret_map(ONE_KEY) == {GUID: bytes(range(32))}
+    assert parse_secret_map(bytes(8)) == {}
+
+
+@pytest.mark.parametrize("end", range(92))
+def test_an_answer_that_ends_early_is_refused(end: int) -> None:
+    with pytest.raises(RemoteError, match="ends early"):
+        parse_secret_map(ONE_KEY[:end])
+
+
+def test_bytes_behind_the_answer_are_refused() -> None:
+    with pytest.raises(RemoteError, match="does not end where it should"):
+        parse_secret_map(ONE_KEY + b"\0")
+
+
+@pytest.mark.parametrize("count", [17, 2**32, 2**64 - 1])
+def test_a_count_that_no_answer_has_is_refused_at_once(count: int) -> None:
+    with pytest.raises(RemoteError, match="more than 16 entries"):
+        parse_secret_map(count.to_bytes(8, "little") + ONE_KEY[8:])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    try:
+        secrets = parse_secret_map(data)
+    except RemoteError:
+        return
+    assert sum(map(len, secrets.values())) <= len(data)
+
+
+def test_a_connection() -> None:
+    connection = SevConnection.parse(json.dumps(CONNECTION).encode(), "it")
+    assert connection.client_id == CONNECTION["client_id"]
+    assert connection.key.hex().startswith("55ceeb32")
+    assert "55ceeb32" not in repr(connection)
+    assert "Vc7r" not in repr(connection)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_id": "not a uuid"},
+        {"client_id": 7},
+        {"client_id": None},
+        {"key": ""},
+        {"key": "AAAAAAAAAAAAAAAAAAAAAA=="},
+        {"key": "not base64"},
+        {"key": [1, 2]},
+    ],
+)
+def test_a_connection_of_another_form_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="of it"):
+        SevConnection.parse(json.dumps(CONNECTION | change).encode(), "it")
