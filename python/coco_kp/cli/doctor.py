@@ -108,7 +108,7 @@ def _skopeo() -> tuple[str, Skopeo]:
     if skopeo is None:
         raise RemoteError(
             "there is none on PATH",
-            "install one that is built with key providers, or use coco-kp encrypt, which needs none",
+            "install one built with key providers, or use coco-kp encrypt, which needs none",
         )
     if not skopeo.knows_key_providers:
         raise RemoteError(
