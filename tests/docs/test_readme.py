@@ -1,0 +1,50 @@
+"""The README's commands, run as they stand, with a real skopeo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import ROOT, blocks
+from tests.interop.image import Image, tar, write_image
+
+
+@pytest.mark.peer
+def test_the_blocks_of_the_readme_run_as_they_stand(tmp_path: Path, skopeo_program: Path) -> None:
+    image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
+    script = "\n".join(blocks("README.md", "sh"))
+    ours = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", "-eux", "-c", script],
+        cwd=tmp_path,
+        env={
+            "HOME": str(tmp_path),
+            "PATH": f"{ours}:{skopeo_program.parent}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    encrypted, decrypted = Image(tmp_path / "app-encrypted"), Image(tmp_path / "app-decrypted")
+    assert all(layer.encrypted for layer in encrypted.layers)
+    assert decrypted.layers == image.layers
+    assert decrypted.config == image.config
+    assert "FAIL" not in done.stdout
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
+def test_no_document_points_at_a_file_that_is_not_there() -> None:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name} names {target}"
