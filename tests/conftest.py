@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
+@contextmanager
+def skipped_without_peers() -> Iterator[None]:
     """Skip a test whose peer cannot be had, unless peers are required: then it fails."""
     try:
         yield
@@ -25,6 +26,18 @@ def pytest_runtest_setup() -> Generator[None, None, None]:
         if peers_required():
             raise
         pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    with skipped_without_peers():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    with skipped_without_peers():
+        yield
 
 
 @pytest.fixture(scope="session")

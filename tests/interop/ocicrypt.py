@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from base64 import b64decode, b64encode
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -28,6 +29,23 @@ def wrap(channel: grpc.Channel, parameters: str, options: bytes) -> bytes:
     """Have a layer's private options wrapped and return the packet."""
     call = channel.unary_unary(WRAP_KEY, encode_message, decode_message)
     return wrapped_packet(call(wrap_request(parameters, options), timeout=TIMEOUT))
+
+
+def begin_wrap(
+    channel: grpc.Channel, parameters: str, options: bytes, go_on: threading.Event
+) -> Any:
+    """Begin to have private options wrapped: the message is held back until ``go_on`` is set.
+
+    Returns the call; `wrapped_packet` reads its ``result()``. On the wire, a message that comes
+    late is all that tells a stream of one message from a single one.
+    """
+
+    def message() -> Iterator[bytes]:
+        go_on.wait()
+        yield wrap_request(parameters, options)
+
+    call = channel.stream_unary(WRAP_KEY, encode_message, decode_message)
+    return call.future(message(), timeout=TIMEOUT)
 
 
 def unwrap(channel: grpc.Channel, kbc: str, packet: bytes) -> bytes:

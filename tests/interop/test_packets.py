@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.image import PACKETS
+from tests.interop.provider import Provider, our_config, served_address, serving
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.interop.conftest import Key
     from tests.interop.image import Image
-    from tests.interop.provider import Provider
+    from tests.peers.skopeo import Skopeo
 
 pytestmark = pytest.mark.peer
 
@@ -31,6 +34,16 @@ def test_the_agent_opens_ours(
 def test_the_agent_opens_our_sample(provider: Provider, agent: Provider, image: Image) -> None:
     encrypted = provider.encrypt(image, "sample=true")
     assert agent.decrypt(encrypted, "sample_kbc::null").layers == image.layers
+
+
+def test_the_agent_opens_our_second_version(
+    skopeo: Skopeo, agent: Provider, image: Image, key: Key, tmp_path: Path
+) -> None:
+    with serving(tmp_path, "--packet", "v2") as server:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
+        encrypted = Provider(skopeo, config, tmp_path).encrypt(image, key.parameters())
+    assert [layer.packet["version"] for layer in encrypted.layers] == ["0.1.0"] * 3
+    assert agent.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
 def test_we_open_upstreams(upstream: Provider, any_door: Provider, image: Image, key: Key) -> None:

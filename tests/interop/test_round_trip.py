@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.image import ENCRYPTED, TAR_GZIP, Image, tar, write_image
+from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.peers.skopeo import PROVIDER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.interop.conftest import Key
-    from tests.interop.provider import Provider
     from tests.peers.skopeo import Skopeo
 
 pytestmark = pytest.mark.peer
@@ -40,6 +41,41 @@ def test_a_trial_with_the_sample_key(any_door: Provider, image: Image) -> None:
     encrypted = any_door.encrypt(image, "sample=true")
     assert all(layer.encrypted for layer in encrypted.layers)
     assert any_door.decrypt(encrypted, "sample_kbc::null").layers == image.layers
+
+
+def test_the_provider_may_have_any_name(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+    encrypted, decrypted = Image(tmp_path / "encrypted"), Image(tmp_path / "decrypted")
+    with serving(tmp_path) as server:
+        door = ("--grpc", served_address(server), "--name", "our-keys")
+        config = our_config(tmp_path / "ocicrypt.json", *door)
+        use = ("--encryption-key", "provider:our-keys:sample=true")
+        skopeo.copy(image.reference, encrypted.reference, *use, config=config)
+        use = ("--decryption-key", "provider:our-keys:sample_kbc::null")
+        skopeo.copy(encrypted.reference, decrypted.reference, *use, config=config)
+    packets = "org.opencontainers.image.enc.keys.provider.our-keys"
+    assert all(packets in layer.annotations for layer in encrypted.layers)
+    assert decrypted.layers == image.layers
+
+
+def test_the_server_knows_how_to_open_packets(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
+    """With a KBC of the server's own, users need not name one: skopeo then says ``Enabled``."""
+    decrypted = Image(tmp_path / "decrypted")
+    with serving(tmp_path, "--kbc", "offline_fs", "--keys", str(key.keys_file)) as server:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
+        encrypted = Provider(skopeo, config, tmp_path).encrypt(image, key.parameters())
+        use = ("--decryption-key", PROVIDER)
+        skopeo.copy(encrypted.reference, decrypted.reference, *use, config=config)
+    assert decrypted.layers == image.layers
+
+
+def test_over_ipv6(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+    with serving(tmp_path, socket="[::1]:0") as server:
+        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
+        provider = Provider(skopeo, config, tmp_path)
+        encrypted = provider.encrypt(image, "sample=true")
+        assert provider.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
 def test_an_uncompressed_layer_keeps_its_content(

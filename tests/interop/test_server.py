@@ -17,8 +17,6 @@ from tests.interop.provider import our_config, served_address, serving
 from tests.peers.skopeo import PROVIDER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.interop.conftest import Key
     from tests.interop.image import Image
     from tests.peers.daemon import Daemon
@@ -47,27 +45,34 @@ def test_64_calls_at_once(tmp_path: Path, key: Key) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_running_call_finish(tmp_path: Path, how: signal.Signals) -> None:
-    """The call is begun, its message held back until the server was told to stop."""
-    told_to_stop = threading.Event()
-
-    def message() -> Iterator[bytes]:
-        told_to_stop.wait()
-        yield ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options())
-
     with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:
-        begin = channel.stream_unary(
-            ocicrypt.WRAP_KEY, ocicrypt.encode_message, ocicrypt.decode_message
-        )
-        call = begin.future(message(), timeout=ocicrypt.TIMEOUT)
+        go_on = threading.Event()
+        call = ocicrypt.begin_wrap(channel, "sample=true", ocicrypt.new_private_options(), go_on)
         # the server takes calls of one connection in their order: once it has answered the
         # second, it has begun the first
         ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
         server.process.send_signal(how)
         with pytest.raises(subprocess.TimeoutExpired):
             server.process.wait(0.5)
-        told_to_stop.set()
+        go_on.set()
         assert json.loads(ocicrypt.wrapped_packet(call.result()))["wrap_type"] == "A256GCM"
         assert server.process.wait(10) == 0
+
+
+def test_half_a_call_blocks_nobody(tmp_path: Path) -> None:
+    """As of clients that were stopped, or whose network went away."""
+    with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:
+        go_on = threading.Event()
+        halves = [
+            ocicrypt.begin_wrap(channel, "sample=true", ocicrypt.new_private_options(), go_on)
+            for _ in range(64)
+        ]
+        try:
+            # answered after all halves were begun: calls of one connection are taken in order
+            ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
+        finally:
+            go_on.set()
+        assert all(call.result() for call in halves)
 
 
 def test_a_killed_skopeo_leaves_nothing_behind(
