@@ -16,8 +16,9 @@ from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.kek_file import KekFile, read_kek
+from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
-from coco_kp.model.layer_options import parse_private_options
+from coco_kp.model.layer_options import PrivateOptions, parse_private_options
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
 from coco_kp.model.params import PARAMETERS_HINT, FileKek, SampleKek, WrapParams, parse_params
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
@@ -66,8 +67,7 @@ class Provider:
         params = parse_params(request.parameters[0])
         parse_private_options(request.private_options)
         kid, file = self._kek(params)
-        iv, wrapped = file.kek.wrap(params.algorithm, request.private_options)
-        packet = AnnotationPacket(kid, wrapped, iv, params.algorithm)
+        packet = wrap_options(file.kek, kid, params.algorithm, request.private_options)
         return Wrapped(packet.to_json(self.packet_version), kid, file.warnings)
 
     def unwrap(self, request: UnwrapRequest) -> bytes:
@@ -108,12 +108,25 @@ class Provider:
 
     def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> bytes:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
-        try:
-            parse_private_options(private_options)
-        except InputError:
-            # A256CTR has no tag: this is how a wrong key shows.
-            raise KekError(
-                f"the key of {packet.kid} does not open the packet",
-                "the image was encrypted with another key, or altered",
-            ) from None
+        check_opened(private_options, str(packet.kid))
         return private_options
+
+
+def wrap_options(
+    kek: Kek, kid: ResourceUri, algorithm: Algorithm, private_options: bytes
+) -> AnnotationPacket:
+    """Wrap a layer's private options (JSON, complete) under a fresh IV."""
+    iv, wrapped = kek.wrap(algorithm, private_options)
+    return AnnotationPacket(kid, wrapped, iv, algorithm)
+
+
+def check_opened(private_options: bytes, kid: str) -> PrivateOptions:
+    """Read what a KEK made of a packet. Raises ``KekError`` if it was the wrong one."""
+    try:
+        return parse_private_options(private_options)
+    except InputError:
+        # A256CTR has no tag: this is how a wrong key shows.
+        raise KekError(
+            f"the key of {kid} does not open the packet",
+            "the image was encrypted with another key, or altered",
+        ) from None

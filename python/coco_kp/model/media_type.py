@@ -46,6 +46,22 @@ def is_encrypted(media_type: str) -> bool:
     return media_type.endswith(ENCRYPTED)
 
 
+def is_encryptable(media_type: str) -> bool:
+    """Tell whether ocicrypt defines an encrypted form of a layer of this type."""
+    kind, _, suffix = media_type.partition("+")
+    return kind in {OCI_LAYER, OCI_FOREIGN_LAYER} and "+" not in suffix and suffix != "encrypted"
+
+
+def encrypted_form(media_type: str) -> str:
+    """Give the type that a layer of this type has when it is encrypted."""
+    return f"{media_type}{ENCRYPTED}"
+
+
+def plain_form(media_type: str) -> str:
+    """Give the type that a layer of this type has when it is decrypted."""
+    return media_type.removesuffix(ENCRYPTED)
+
+
 def is_foreign(media_type: str) -> bool:
     """Tell whether a layer of this type may lie outside the registry, where anyone can read it."""
     return media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER))

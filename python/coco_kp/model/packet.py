@@ -62,15 +62,62 @@ class AnnotationPacket:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """What a KEK opens: the wrapped data, its IV, and how it was wrapped."""
+
+    wrapped_data: bytes
+    iv: bytes
+    wrap_type: Algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class UncheckedPacket:
+    """A packet as it stands in an image, whoever wrote it: its kid may be one that no guest reads.
+
+    ``wrapped_key`` is None where ``provider`` is no KBS, but a cloud's key management service.
+    """
+
+    version: PacketVersion
+    kid: str
+    provider: str
+    wrapped_key: WrappedKey | None
+
+
 def parse_packet(data: bytes) -> AnnotationPacket:
     """Read a packet of either version; unknown members are ignored, as all readers do.
 
     Raises ``InputError`` for a malformed packet and ``KekError`` for one whose key a cloud's key
     management service holds, not a KBS.
     """
+    packet = read_packet(data)
+    key = packet.wrapped_key
+    if key is None:
+        raise KekError(
+            f"the packet's key is held by {shown(packet.provider)}, which is no KBS",
+            "only packets of provider 'kbs' can be opened here",
+        )
+    kid = parse_resource_uri(packet.kid)
+    return AnnotationPacket(kid, key.wrapped_data, key.iv, key.wrap_type)
+
+
+def read_packet(data: bytes) -> UncheckedPacket:
+    """Read a packet without judging its kid and provider, to show it or to mend it.
+
+    Raises ``InputError`` for a malformed one.
+    """
     what = "the annotation packet"
     document = parse_json_object(data, what, MAX_PACKET)
-    _check_v2_members(document, what)
+    provider = member(document, "provider", str, what) if "provider" in document else "kbs"
+    version: PacketVersion = "v2" if {"version", "provider"} & document.keys() else "v1"
+    key = None
+    if provider == "kbs":
+        _check_v2_members(document, what)
+        key = _wrapped_key(document, what)
+    return UncheckedPacket(version, member(document, "kid", str, what), provider, key)
+
+
+def _wrapped_key(document: dict[str, object], what: str) -> WrappedKey:
     wrap_type = parse_algorithm(member(document, "wrap_type", str, what), "wrap_type")
     iv = decode_base64(member(document, "iv", str, what), f"'iv' of {what}")
     wrapped = decode_base64(
@@ -82,17 +129,10 @@ def parse_packet(data: bytes) -> AnnotationPacket:
         )
     if len(wrapped) < wrap_type.tag_size:
         raise InputError(f"'wrapped_data' of {what} has {len(wrapped)} bytes, less than a tag")
-    kid = parse_resource_uri(member(document, "kid", str, what))
-    return AnnotationPacket(kid, wrapped, iv, wrap_type)
+    return WrappedKey(wrapped, iv, wrap_type)
 
 
 def _check_v2_members(document: dict[str, object], what: str) -> None:
-    provider = member(document, "provider", str, what) if "provider" in document else "kbs"
-    if provider != "kbs":
-        raise KekError(
-            f"the packet's key is held by {shown(provider)}, which is no KBS",
-            "only packets of provider 'kbs' can be opened here",
-        )
     version = member(document, "version", str, what) if "version" in document else _V2
     if version != _V2:
         raise InputError(f"'version' of {what} is {shown(version)}", f"guests read only {_V2}")

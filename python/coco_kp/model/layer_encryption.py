@@ -1,0 +1,104 @@
+"""What an encrypted layer's descriptor says: packets by scheme, and public options.
+
+They stand in the annotations ``org.opencontainers.image.enc.*`` of the layer's descriptor and
+nowhere else (docs/protocols.md 1.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import InputError, shown
+from coco_kp.model.encoding import decode_base64, encode_base64
+from coco_kp.model.layer_options import PublicOptions, parse_public_options
+from coco_kp.model.packet import MAX_PACKET
+from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+
+MAX_PACKETS: Final = 64
+"""Packets of a layer at the most: each recipient has one."""
+
+PROVIDER_SCHEME: Final = "provider."
+"""Key providers' packets have the scheme ``provider.<name>``; ocicrypt's own are jwe, pgp, …"""
+
+DEFAULT_SCHEME: Final = f"{PROVIDER_SCHEME}{DEFAULT_PROVIDER_NAME}"
+
+_PREFIX: Final = "org.opencontainers.image.enc."
+_KEYS: Final = f"{_PREFIX}keys."
+_PUBLIC_OPTIONS: Final = f"{_PREFIX}pubopts"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPacket:
+    """A layer's wrapped key as its recipient's key wrapper returned it, and the wrapper's scheme.
+
+    ``data`` of a CoCo key provider is an annotation packet (:mod:`.packet`).
+    """
+
+    scheme: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEncryption:
+    """All that a descriptor says of its layer's encryption: at least one packet, and the HMAC."""
+
+    packets: tuple[LayerPacket, ...]
+    public_options: PublicOptions
+
+
+def parse_layer_encryption(annotations: Mapping[str, str]) -> LayerEncryption:
+    """Read the annotations of an encrypted layer. Raises ``InputError``."""
+    packets = parse_packets(annotations)
+    if not packets:
+        raise InputError(
+            "the layer is encrypted, but holds nobody's key",
+            "whoever wrote the image dropped its annotations: encrypt the original again",
+        )
+    public = annotations.get(_PUBLIC_OPTIONS)
+    if not public:
+        raise InputError("the layer's public options are missing")
+    return LayerEncryption(
+        packets, parse_public_options(decode_base64(public, "the layer's public options"))
+    )
+
+
+def parse_packets(annotations: Mapping[str, str]) -> tuple[LayerPacket, ...]:
+    """Read the packets alone; none where the layer is not encrypted. Raises ``InputError``."""
+    packets: list[LayerPacket] = []
+    for name, value in annotations.items():
+        if name.startswith(_KEYS) and value:  # ocicrypt takes an empty value for none
+            scheme = name.removeprefix(_KEYS)
+            packets += (_packet(scheme, element) for element in value.split(","))
+        if len(packets) > MAX_PACKETS:
+            raise InputError(f"the layer has more than {MAX_PACKETS} packets")
+    return tuple(packets)
+
+
+def with_encryption(
+    annotations: Mapping[str, str], packets: Iterable[LayerPacket], public_options: PublicOptions
+) -> dict[str, str]:
+    """Give a descriptor's annotations with these of encryption instead of any others."""
+    public = encode_base64(public_options.to_json())
+    return with_packets({**without_encryption(annotations), _PUBLIC_OPTIONS: public}, packets)
+
+
+def with_packets(annotations: Mapping[str, str], packets: Iterable[LayerPacket]) -> dict[str, str]:
+    """Give a descriptor's annotations with these packets instead of all others."""
+    kept = {name: value for name, value in annotations.items() if not name.startswith(_KEYS)}
+    by_scheme: dict[str, list[str]] = {}
+    for packet in packets:
+        by_scheme.setdefault(packet.scheme, []).append(encode_base64(packet.data))
+    return kept | {f"{_KEYS}{scheme}": ",".join(values) for scheme, values in by_scheme.items()}
+
+
+def without_encryption(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Give a descriptor's annotations without those of encryption."""
+    return {name: value for name, value in annotations.items() if not name.startswith(_PREFIX)}
+
+
+def _packet(scheme: str, element: str) -> LayerPacket:
+    if len(element) > 2 * MAX_PACKET:
+        raise InputError(f"a packet of scheme {shown(scheme)} has {len(element)} characters")
+    return LayerPacket(scheme, decode_base64(element, f"a packet of scheme {shown(scheme)}"))
