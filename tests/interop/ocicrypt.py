@@ -1,7 +1,7 @@
 """The client's side of the key-provider protocol, as ocicrypt for Go speaks it.
 
-Written from docs/protocols.md 2.2 and 2.3 with none of our own code, so that no mistake in ours
-can hide in it. For calls that skopeo cannot be made to send: many at once, or half a one.
+For calls that skopeo cannot be made to send: many at once, half a one, a malformed one. Written
+from docs/protocols.md 2.2 and 2.3 with none of our own code, so that no mistake in ours can hide.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ TIMEOUT: Final = 30
 
 def wrap(channel: grpc.Channel, parameters: str, options: bytes) -> bytes:
     """Have a layer's private options wrapped and return the packet."""
-    call = channel.unary_unary(WRAP_KEY, encode_message, decode_message)
-    return wrapped_packet(call(wrap_request(parameters, options), timeout=TIMEOUT))
+    return wrapped_packet(send(channel, WRAP_KEY, wrap_request(parameters, options)))
 
 
 def begin_wrap(
@@ -50,9 +49,15 @@ def begin_wrap(
 
 def unwrap(channel: grpc.Channel, kbc: str, packet: bytes) -> bytes:
     """Have a packet unwrapped and return the private options."""
-    call = channel.unary_unary(UNWRAP_KEY, encode_message, decode_message)
-    answer = json.loads(call(unwrap_request(kbc, packet), timeout=TIMEOUT))
-    return _bytes(answer["keyunwrapresults"]["optsdata"])
+    answer = send(channel, UNWRAP_KEY, unwrap_request(kbc, packet))
+    return _bytes(json.loads(answer)["keyunwrapresults"]["optsdata"])
+
+
+def send(channel: grpc.Channel, method: str, request: bytes) -> bytes:
+    """Send one request and return its answer, both in the protocol's JSON."""
+    call = channel.unary_unary(method, encode_message, decode_message)
+    answer: bytes = call(request, timeout=TIMEOUT)
+    return answer
 
 
 @contextmanager

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tests.interop import ocicrypt
 from tests.interop.provider import Provider, grpc_config, our_config, served_address, serving
 from tests.peers.skopeo import PROVIDER, SkopeoError
 from tests.peers.upstream import upstream_provider
@@ -137,6 +139,18 @@ def test_12_a_second_recipient_is_dropped(
         provider.encrypt(image, key.parameters(), *second)
 
 
+@pytest.mark.parametrize("elements", [["!!!"], ["/w=="], []], ids=["no base64", "no text", "none"])
+def test_13_undecodable_parameters_break_the_call(tmp_path: Path, elements: list[str]) -> None:
+    request = json.loads(ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options()))
+    request["keywrapparams"]["ec"]["Parameters"]["attestation-agent"] = elements
+    with upstream_provider(tmp_path) as theirs:
+        assert status(theirs.address(), request) is grpc.StatusCode.CANCELLED
+        assert "panicked" in theirs.output()
+    with serving(tmp_path) as ours:
+        refusals = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}
+        assert status(served_address(ours), request) in refusals
+
+
 @pytest.mark.parametrize(
     "parameters", ["sample=True", "keypth=/etc/kek::keyid=kbs:///default/key/1"]
 )
@@ -149,6 +163,30 @@ def test_14_a_misspelt_word_becomes_a_lost_key(
             agent.decrypt(lost, kbc)
     with pytest.raises(SkopeoError, match=r"sample|keypth"):
         provider.encrypt(image, parameters)
+
+
+@pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
+def test_18_no_decrypt_config_is_refused(tmp_path: Path, absent: bool) -> None:
+    """What Go sends for a program that asks for encryption without skopeo's helpers."""
+    request = json.loads(ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options()))
+    encrypt = request["keywrapparams"]["ec"]
+    encrypt["DecryptConfig"] = None
+    if absent:
+        del encrypt["DecryptConfig"]
+    with upstream_provider(tmp_path) as theirs:
+        assert status(theirs.address(), request) is grpc.StatusCode.INVALID_ARGUMENT
+    with serving(tmp_path) as ours:
+        assert status(served_address(ours), request) is grpc.StatusCode.OK
+
+
+def status(address: str, request: dict[str, Any]) -> grpc.StatusCode:
+    """Send a request to wrap and return how the call ended."""
+    with ocicrypt.connection(address) as channel:
+        try:
+            ocicrypt.send(channel, ocicrypt.WRAP_KEY, json.dumps(request).encode())
+        except grpc.RpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
 
 
 def private_options(layer: Layer, key: Key) -> bytes:
