@@ -1,0 +1,101 @@
+"""Local files: opened, read at a place, written through to the disk; errors that name them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coco_kp.errors import InputError
+from coco_kp.transport.base import RawBlob
+
+
+@contextmanager
+def naming(action: str, path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block into ``cannot <action> '<path>': <why>``."""
+    try:
+        yield
+    except OSError as exc:
+        why = (exc.strerror or str(exc)).lower()
+        raise InputError(f"cannot {action} '{path}': {why}") from exc
+
+
+def open_regular(path: Path) -> int:
+    """Open a plain file for reading; refuses folders, devices and pipes, and never waits."""
+    with naming("read", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+    raise InputError(f"cannot read '{path}': not a plain file")
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """Read a plain file of at most ``limit`` bytes."""
+    fd = open_regular(path)
+    with naming("read", path), os.fdopen(fd, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise InputError(f"'{path}' is longer than the {limit} bytes that it may have")
+    return data
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write ``data`` at the file's position, all of it."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def temporary_folder() -> Path:
+    """Give the folder for large temporary files: ``TMPDIR``, else ``/var/tmp``.
+
+    ``/tmp`` is memory on many machines.
+    """
+    return Path(os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp"))  # noqa: S108
+
+
+def unnamed_file() -> int:
+    """Open a temporary file that has no name and is gone when it is closed."""
+    folder = temporary_folder()
+    with naming("make a temporary file in", folder), tempfile.TemporaryFile(dir=folder) as file:
+        return os.dup(file.fileno())
+
+
+class FilePart(RawBlob):
+    """``size`` bytes of an open file from ``offset`` on; owns ``fd`` only if it is all of it."""
+
+    def __init__(self, fd: int, offset: int, size: int, *, whole: bool) -> None:
+        self.fd = fd if whole else None
+        self._file = fd
+        self._offset = offset
+        self._end = offset + size
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the start of ``buffer``."""
+        count = os.preadv(self._file, [buffer[: self._end - self._offset]], self._offset)
+        self._offset += count
+        return count
+
+    def close(self) -> None:
+        """Close the file if it is this blob's own."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+def open_whole(path: Path) -> FilePart:
+    """Open a plain file as a blob."""
+    fd = open_regular(path)
+    return FilePart(fd, 0, os.fstat(fd).st_size, whole=True)

@@ -1,0 +1,149 @@
+"""Unfinished files: in a folder of their own, beside where they will go, until all is well.
+
+The folder ``.coco-kp-XXXXXXXX`` is locked (``flock``) as long as its process lives. Whoever makes
+the next one there removes those whose lock is free: their processes were killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from coco_kp.errors import IntegrityError
+from coco_kp.model.digest import Digest
+from coco_kp.transport.base import BlobWriter
+from coco_kp.transport.files import naming, sync_folder, write_all
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+PREFIX: Final = ".coco-kp-"
+
+
+class Staging:
+    """A private folder in ``parent``; ``close`` removes it with everything that is left in it."""
+
+    def __init__(self, parent: Path) -> None:
+        with naming("write to", parent):
+            self._made = _make_parents(parent)
+            _remove_abandoned(parent)
+            self.folder, self._lock = _make(parent)
+
+    def create(self) -> tuple[Path, int]:
+        """Make an empty file and give its path and descriptor, open for reading and writing."""
+        with naming("write to", self.folder.parent):
+            # Unlike mkstemp's, these files get the modes that the user's umask gives new files.
+            name = self.folder / os.urandom(8).hex()
+            return name, os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+
+    def write(self, data: bytes) -> Path:
+        """Make a durable file of ``data`` and give its path."""
+        path, fd = self.create()
+        with naming("write to", self.folder.parent):
+            try:
+                write_all(fd, memoryview(data))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return path
+
+    def close(self) -> None:
+        """Remove the folder; a second call does nothing."""
+        if self._lock >= 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+            with contextlib.suppress(OSError):  # those that are in use by now stay
+                for parent in self._made:
+                    parent.rmdir()
+
+
+class StagedBlob(BlobWriter):
+    """A blob in a staged file; ``keep`` is called with path, digest and size once it is durable."""
+
+    def __init__(self, staging: Staging, keep: Callable[[Path, Digest, int], None]) -> None:
+        self._parent = staging.folder.parent
+        self._path, self.fd = staging.create()
+        self._keep = keep
+
+    def write(self, data: ReadableBuffer) -> None:
+        """Append ``data``."""
+        with naming("write to", self._parent):
+            write_all(self._open(), memoryview(data).cast("B"))
+
+    def commit(self, digest: Digest, size: int) -> None:
+        """Make the file durable and hand it over."""
+        fd = self._open()
+        with naming("write to", self._parent):
+            found = os.fstat(fd).st_size
+            if found != size:
+                self.abort()
+                raise IntegrityError(f"the blob {digest} has {found} bytes, expected {size}")
+            os.fsync(fd)
+        self._close()
+        self._keep(self._path, digest, size)
+
+    def abort(self) -> None:
+        """Remove the file."""
+        if self.fd is not None:
+            self._close()
+            self._path.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self.fd is None:
+            raise ValueError("the blob is finished")
+        return self.fd
+
+    def _close(self) -> None:
+        os.close(self._open())
+        self.fd = None
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Give a durable staged file its final name, replacing what has it; not yet durable."""
+    with naming("write", final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staged.replace(final)
+
+
+def publish_durably(staged: Path, final: Path) -> None:
+    """Give a durable staged file its final name, and make the name durable."""
+    publish(staged, final)
+    with naming("write", final):
+        sync_folder(final.parent)
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Make what is missing of a path and give it, innermost first."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        # Somebody may have taken it for abandoned before the lock was there.
+        if folder.exists():
+            return folder, fd
+        os.close(fd)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for folder in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_uid == os.geteuid():
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+            finally:
+                os.close(fd)
