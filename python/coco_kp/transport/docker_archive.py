@@ -1,0 +1,167 @@
+"""``docker-archive:path[:name]``, read: what ``docker save`` and ``podman save`` write.
+
+Old archives hold ``<id>/layer.tar`` files, newer ones an OCI layout beside the same
+``manifest.json``; both are read through that file. The archive has no manifest of the kind that
+registries have, so one is made: Docker's schema 2, whose layers are the archive's own bytes. Where
+those are plain tar, the image's diff_ids are their digests, and the stream is checked against them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.model.encoding import member, parse_json_object, write_json
+from coco_kp.model.manifest import (
+    MAX_MANIFEST,
+    Descriptor,
+    Manifest,
+    describe,
+    parse_descriptor,
+    parse_manifest,
+)
+from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
+from coco_kp.model.reference import FileReference, RegistryReference, parse_repository_reference
+from coco_kp.transport.base import CHUNK, RawBlob, Source
+from coco_kp.transport.files import FilePart
+from coco_kp.transport.tar import Member, TarFile
+
+MANIFEST_FILE: Final = "manifest.json"
+_COMPRESSED: Final = {b"\x1f\x8b": ".gzip", b"\x28\xb5\x2f\xfd": ".zstd"}
+_BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
+
+
+class DockerArchiveSource(Source):
+    """An image in an archive."""
+
+    def __init__(self, reference: FileReference) -> None:
+        self.reference = str(reference)
+        self._tar = TarFile(Path(reference.path))
+        try:
+            image = self._pick(reference.name)
+            self._manifest, self._blobs = self._read_image(image)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
+
+    def _top_manifest(self) -> Manifest:
+        return self._manifest
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        raise InputError(f"{self.reference} has no manifest {descriptor.digest}")
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        place = self._blobs.get(blob.digest)
+        if place is None:
+            raise InputError(f"{self.reference} lacks the blob {blob.digest}")
+        return FilePart(self._tar.fd, place.offset, place.size, whole=False)
+
+    def _pick(self, name: str | None) -> dict[str, object]:
+        # The file is an array; one object around it lets the strict reader read it.
+        data = b'{"images":%b}' % self._tar.read(MANIFEST_FILE, MAX_MANIFEST)
+        document = parse_json_object(data, f"'{MANIFEST_FILE}' of {self.reference}")
+        images = [
+            image
+            for image in member(document, "images", list, MANIFEST_FILE)
+            if isinstance(image, dict)
+        ]
+        wanted = None if name is None else parse_repository_reference(name)
+        found = [
+            image for image in images if wanted is None or wanted in map(_repository, _tags(image))
+        ]
+        if len(found) == 1:
+            return found[0]
+        tags = ", ".join(shown(tag) for image in images for tag in _tags(image))
+        raise InputError(
+            f"{self.reference} names {len(found)} of {len(images)} images",
+            f"name one: it has {tags or 'no names'}",
+        )
+
+    def _read_image(self, image: dict[str, object]) -> tuple[Manifest, dict[Digest, Member]]:
+        what = f"an image in '{MANIFEST_FILE}'"
+        config_name = member(image, "Config", str, what)
+        config = self._tar.read(config_name, MAX_MANIFEST)
+        if (blob := _BLOB.fullmatch(config_name)) and not _digest(blob).matches(config):
+            raise IntegrityError(f"{shown(config_name)} in {self.reference} is damaged")
+        names = member(image, "Layers", list, what)
+        diff_ids = _diff_ids(config)
+        if len(names) != len(diff_ids):
+            raise InputError(
+                f"{self.reference} has {len(names)} layers, its config names {len(diff_ids)}"
+            )
+        layers = []
+        blobs = {Digest.of(config): self._place(config_name)}
+        for name, diff_id in zip(names, diff_ids, strict=True):
+            layer = self._layer(str(name), diff_id)
+            layers.append(dict(layer.document))
+            blobs[layer.digest] = self._place(str(name))
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": dict(describe(DOCKER_CONFIG, config).document),
+            "layers": layers,
+        }
+        return parse_manifest(write_json(document)), blobs
+
+    def _layer(self, name: str, diff_id: Digest) -> Descriptor:
+        place = self._place(name)
+        start = os.pread(self._tar.fd, min(4, place.size), place.offset)
+        suffix = next((s for magic, s in _COMPRESSED.items() if start.startswith(magic)), "")
+        digest = diff_id
+        if suffix:
+            # The config knows only the digest of what is inside.
+            blob = _BLOB.fullmatch(name)
+            digest = _digest(blob) if blob else self._hash(place)
+        return parse_descriptor(
+            {
+                "mediaType": f"{DOCKER_LAYER}{suffix}",
+                "size": place.size,
+                "digest": str(digest),
+            },
+            "the new descriptor",
+        )
+
+    def _place(self, name: str) -> Member:
+        # A layer that several images share is a link to the first one's.
+        place = self._tar.resolve(name)
+        if place is None:
+            raise InputError(f"{self.reference} has no {shown(name)}")
+        return place
+
+    def _hash(self, place: Member) -> Digest:
+        hasher = hashlib.sha256()
+        for position in range(0, place.size, CHUNK):
+            size = min(CHUNK, place.size - position)
+            hasher.update(os.pread(self._tar.fd, size, place.offset + position))
+        return Digest("sha256", hasher.hexdigest())
+
+
+def _digest(blob: re.Match[str]) -> Digest:
+    return parse_digest(f"{blob[1]}:{blob[2]}")
+
+
+def _tags(image: dict[str, object]) -> list[str]:
+    tags = image.get("RepoTags") or []
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
+def _repository(tag: str) -> RegistryReference | None:
+    with contextlib.suppress(InputError):
+        return parse_repository_reference(tag)
+    return None
+
+
+def _diff_ids(config: bytes) -> list[Digest]:
+    what = "the image's config"
+    rootfs = member(parse_json_object(config, what), "rootfs", dict, what)
+    return [parse_digest(str(text)) for text in member(rootfs, "diff_ids", list, "its 'rootfs'")]

@@ -1,0 +1,183 @@
+"""``oci-archive:path[:name]``: an OCI image layout in one tar file.
+
+A new archive grows beside its final place, blob by blob, and replaces the old one as a whole.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from coco_kp.errors import InputError, RefusedError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest
+from coco_kp.model.reference import FileReference
+from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
+from coco_kp.transport.files import FilePart, naming, write_all
+from coco_kp.transport.layout_index import (
+    EMPTY_INDEX,
+    INDEX_FILE,
+    LAYOUT,
+    LAYOUT_FILE,
+    blob_name,
+    check_layout,
+    find_image,
+    image_names,
+    parse_layout_index,
+    with_image,
+)
+from coco_kp.transport.staging import StagedBlob, Staging, publish_durably
+from coco_kp.transport.tar import END, TarFile, member_header, padding
+
+
+class OciArchiveSource(Source):
+    """An image in an archive."""
+
+    def __init__(self, reference: FileReference) -> None:
+        self.reference = str(reference)
+        self._name = reference.name
+        self._tar = TarFile(Path(reference.path))
+        try:
+            if any(member.link is not None for member in self._tar.members.values()):
+                raise InputError(f"'{reference.path}' has links, which no OCI archive needs")
+            check_layout(self._tar.read(LAYOUT_FILE, MAX_MANIFEST), self.reference)
+            self.index = parse_layout_index(self._tar.read(INDEX_FILE, MAX_MANIFEST))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
+
+    def _top_manifest(self) -> Manifest:
+        return self.manifest(find_image(self.index, self._name, self.reference))
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return self._tar.read(blob_name(descriptor.digest), MAX_MANIFEST)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        member = self._tar.resolve(blob_name(blob.digest))
+        if member is None:
+            raise InputError(f"{self.reference} lacks the blob {blob.digest}")
+        return FilePart(self._tar.fd, member.offset, member.size, whole=False)
+
+
+class OciArchiveSink(Sink):
+    """A new archive with one image."""
+
+    def __init__(self, reference: FileReference) -> None:
+        self.reference = str(reference)
+        self._final = Path(reference.path)
+        self._name = reference.name
+        _check_replaceable(reference)
+        self._staging = Staging(self._final.parent)
+        self._path, self._fd = self._staging.create()
+        self._blobs: dict[Digest, tuple[int, int]] = {}
+        self._appending = threading.Lock()
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Look in the new archive; the old one goes."""
+        return blob.digest in self._blobs
+
+    def begin_blob(self, size: int | None = None) -> BlobWriter:  # noqa: ARG002
+        """Write into a file of its own, which then joins the archive."""
+        return StagedBlob(self._staging, self._keep)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Append the manifest as a blob."""
+        with self._appending:
+            if manifest.digest not in self._blobs:
+                offset = self._append(blob_name(manifest.digest), manifest.raw)
+                self._blobs[manifest.digest] = (offset, len(manifest.raw))
+
+    def set_reference(self, manifest: Manifest) -> None:
+        """Finish the archive and put it in place of the old one."""
+        index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._name)
+        self._append(INDEX_FILE, index.raw)
+        self._append(LAYOUT_FILE, LAYOUT)
+        with naming("write", self._final):
+            write_all(self._fd, memoryview(END))
+            os.fsync(self._fd)
+        publish_durably(self._path, self._final)
+
+    def read_back(self) -> Source:
+        """Read the archive as it grows."""
+        return _GrowingArchive(self.reference, self._fd, self._blobs)
+
+    def close(self) -> None:
+        """Remove what is staged."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._staging.close()
+
+    def _keep(self, staged: Path, digest: Digest, size: int) -> None:
+        with self._appending, naming("write", self._final):
+            if digest not in self._blobs:
+                write_all(self._fd, memoryview(member_header(blob_name(digest), size)))
+                offset = os.lseek(self._fd, 0, os.SEEK_CUR)
+                _append_file(self._fd, staged, size)
+                write_all(self._fd, memoryview(padding(size)))
+                self._blobs[digest] = (offset, size)
+            staged.unlink()
+
+    def _append(self, name: str, data: bytes) -> int:
+        with naming("write", self._final):
+            write_all(self._fd, memoryview(member_header(name, len(data))))
+            offset = os.lseek(self._fd, 0, os.SEEK_CUR)
+            write_all(self._fd, memoryview(data + padding(len(data))))
+            return offset
+
+
+class _GrowingArchive(Source):
+    def __init__(self, reference: str, fd: int, blobs: dict[Digest, tuple[int, int]]) -> None:
+        self.reference = reference
+        self._fd = fd
+        self._blobs = blobs
+
+    def _top_manifest(self) -> Manifest:
+        raise InputError(f"{self.reference} is not written yet")
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        offset, size = self._place(descriptor)
+        return os.pread(self._fd, size, offset)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return FilePart(self._fd, *self._place(blob), whole=False)
+
+    def _place(self, blob: Descriptor) -> tuple[int, int]:
+        if blob.digest not in self._blobs:
+            raise InputError(f"{self.reference} lacks the blob {blob.digest}")
+        return self._blobs[blob.digest]
+
+
+def _append_file(target: int, staged: Path, size: int) -> None:
+    with staged.open("rb") as file:
+        copied = 0
+        while copied < size:
+            count = os.sendfile(target, file.fileno(), copied, size - copied)
+            if count == 0:
+                raise InputError(f"'{staged}' shrank")
+            copied += count
+
+
+def _check_replaceable(reference: FileReference) -> None:
+    """Refuse to replace a file that is no archive, or one with images of other names."""
+    if not Path(reference.path).exists():
+        return
+    try:
+        with OciArchiveSource(reference) as old:
+            names = image_names(old.index)
+    except InputError as exc:
+        raise RefusedError(
+            f"'{reference.path}' exists and is not an OCI archive: {exc.message}",
+            "remove it, or choose another name",
+        ) from exc
+    others = [name or "(no name)" for name in names if name != reference.name]
+    if others:
+        raise RefusedError(
+            f"'{reference.path}' holds other images, which would be lost: {', '.join(others)}",
+            "remove it, or choose another name",
+        )

@@ -1,0 +1,251 @@
+"""Tar archives as tables of members: nothing is ever extracted, names are only looked up.
+
+POSIX.1-2001 (ustar, pax) and GNU long names and sizes, as docker, podman, skopeo and tar write
+them. The module :mod:`tarfile` is not used for reading: it keeps extended headers of any size in
+memory. Refused are names that could lead out of a folder (absolute, ``..``), devices and pipes, a
+name given twice, and sparse members.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import posixpath
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from coco_kp.errors import InputError, shown
+from coco_kp.transport.base import CHUNK
+from coco_kp.transport.files import naming, open_regular, unnamed_file
+
+BLOCK: Final = 512
+MAX_MEMBERS: Final = 100_000
+_MAX_EXTENDED: Final = 64 * 1024
+"""Bytes of one extended header; a path and a few attributes need less than one block."""
+
+_GZIP: Final = b"\x1f\x8b"
+_FILES: Final = b"\x0007"
+_LINKS: Final = b"12"
+_FOLDER: Final = b"5"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A plain file in an archive: where its ``size`` bytes start; or a link, to what."""
+
+    offset: int
+    size: int
+    link: str | None = None
+
+
+class TarFile:
+    """An open archive: ``fd``, and its members by name (without a leading ``./``).
+
+    A gzip-compressed archive is first unpacked into a temporary file without a name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = open_regular(path)
+        try:
+            if os.pread(self.fd, 2, 0) == _GZIP:
+                self.fd = _unpacked(self.fd, path)
+            self.members = _read_members(self.fd, path)
+        except BaseException:
+            self.close()
+            raise
+
+    def resolve(self, name: str) -> Member | None:
+        """Find a plain file, through one link if need be."""
+        member = self.members.get(name)
+        if member is not None and member.link is not None:
+            member = self.members.get(member.link)
+        return None if member is None or member.link is not None else member
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Read a small member. Raises ``InputError`` if it is missing or longer than ``limit``."""
+        member = self.resolve(name)
+        if member is None:
+            raise InputError(f"'{self.path}' has no {shown(name)}")
+        if member.size > limit:
+            raise InputError(f"{shown(name)} in '{self.path}' is longer than {limit} bytes")
+        return os.pread(self.fd, member.size, member.offset)
+
+    def close(self) -> None:
+        """Close the archive; a second call does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def member_header(name: str, size: int) -> bytes:
+    """Give the header of a plain file, the same for the same name and size."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """Give the zero bytes between a member of ``size`` bytes and the next header."""
+    return bytes(-size % BLOCK)
+
+
+END: Final = bytes(2 * BLOCK)
+"""Two zero blocks end an archive."""
+
+
+def _read_members(fd: int, path: Path) -> dict[str, Member]:
+    members: dict[str, Member] = {}
+    length = os.fstat(fd).st_size
+    for count, (kind, stored_name, link, member) in enumerate(_headers(fd, path)):
+        if count >= MAX_MEMBERS:
+            raise InputError(f"'{path}' has more than {MAX_MEMBERS} members")
+        name = _safe_name(stored_name, path)
+        if kind == _FOLDER:
+            continue
+        if name in members:
+            raise InputError(f"'{path}' has {shown(name)} twice")
+        if kind in _LINKS:
+            members[name] = Member(0, 0, _link_target(name, kind, link))
+        elif kind in _FILES:
+            if member.offset + member.size > length:
+                raise InputError(f"'{path}' is cut off in {shown(name)}")
+            members[name] = member
+        else:
+            raise InputError(f"{shown(name)} in '{path}' is neither a file nor a folder")
+    return members
+
+
+def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:
+    """Walk the headers; give kind, name, link target and place of each member."""
+    extended: dict[str, str] = {}
+    position = 0
+    while any(header := os.pread(fd, BLOCK, position)):
+        _check_header(header, path)
+        position += BLOCK
+        kind, size = header[156:157], _number(header[124:136], path)
+        if kind in (b"x", b"g", b"L", b"K"):
+            # Global headers ("g") hold comments; what they could say of members is not known here.
+            extended |= _extended(kind, _extended_data(fd, position, size, path), path)
+        else:
+            name = extended.get("path") or _header_name(header, path)
+            link = extended.get("linkpath") or _text(header[157:257], path)
+            size = 0 if kind in _LINKS else int(extended.get("size", size))
+            yield kind, name, link, Member(position, size)
+            extended = {}
+        position += size + -size % BLOCK
+    if len(header) < BLOCK:
+        raise InputError(f"'{path}' is not a tar archive, or is cut off")
+
+
+def _check_header(header: bytes, path: Path) -> None:
+    if len(header) < BLOCK:
+        raise InputError(f"'{path}' is not a tar archive, or is cut off")
+    expected = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    if _number(header[148:156], path) != expected:
+        raise InputError(f"'{path}' is not a tar archive, or is damaged")
+
+
+def _number(field: bytes, path: Path) -> int:
+    """Read octal digits, or GNU's base 256 for what they cannot hold."""
+    if field[0] == 0x80:
+        value = int.from_bytes(field[1:])
+    else:
+        digits = field.strip(b" \0")
+        if not all(digit in b"01234567" for digit in digits):
+            raise InputError(f"'{path}' is not a tar archive, or is damaged")
+        value = int(digits or b"0", 8)
+    if value >= 1 << 62:
+        raise InputError(f"'{path}' has a member of {value} bytes")
+    return value
+
+
+def _extended_data(fd: int, position: int, size: int, path: Path) -> bytes:
+    if size > _MAX_EXTENDED:
+        raise InputError(f"'{path}' has an extended header of {size} bytes")
+    return os.pread(fd, size, position)
+
+
+def _extended(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
+    """Read what an extended header says of the next member's path, link and size."""
+    match kind:
+        case b"L":
+            return {"path": _text(data, path)}
+        case b"K":
+            return {"linkpath": _text(data, path)}
+        case b"x":
+            return _pax_records(data, path)
+        case _:
+            return {}
+
+
+def _pax_records(data: bytes, path: Path) -> dict[str, str]:
+    """Read records of a length, a space, a key, an equals sign, a value and a line feed."""
+    records = {}
+    while data:
+        length = data.partition(b" ")[0]
+        if not re.fullmatch(rb"[1-9][0-9]{0,5}", length) or int(length) > len(data):
+            raise InputError(f"'{path}' has a damaged extended header")
+        record, data = data[len(length) + 1 : int(length)], data[int(length) :]
+        key, equals, value = record.partition(b"=")
+        if not equals or not value.endswith(b"\n"):
+            raise InputError(f"'{path}' has a damaged extended header")
+        if key.startswith(b"GNU.sparse"):
+            raise InputError(f"'{path}' has a sparse member")
+        if key == b"size" and not re.fullmatch(rb"[0-9]{1,18}\n", value):
+            raise InputError(f"'{path}' has a damaged extended header")
+        if key in (b"path", b"linkpath", b"size"):
+            records[key.decode()] = _text(value[:-1], path)
+    return records
+
+
+def _header_name(header: bytes, path: Path) -> str:
+    name = _text(header[:100], path)
+    prefix = _text(header[345:500], path) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(data: bytes, path: Path) -> str:
+    try:
+        return data.partition(b"\0")[0].decode()
+    except UnicodeDecodeError:
+        raise InputError(f"'{path}' has a name that is not UTF-8") from None
+
+
+def _safe_name(name: str, path: Path) -> str:
+    if name.startswith("/") or ".." in name.split("/"):
+        raise InputError(f"'{path}' has a member that leads out of it: {shown(name)}")
+    return posixpath.normpath(name) if name else ""
+
+
+def _link_target(name: str, kind: bytes, target: str) -> str:
+    """Give the member a link names; a symbolic one counts from its own folder."""
+    folder = posixpath.dirname(name) if kind == b"2" else ""
+    return posixpath.normpath(posixpath.join(folder, target))
+
+
+def _unpacked(fd: int, path: Path) -> int:
+    """Unpack gzip into a file without a name, and close ``fd``; only the disk bounds its size."""
+    target = unnamed_file()
+    try:
+        with (
+            naming("unpack", path),
+            os.fdopen(fd, "rb") as packed,
+            os.fdopen(os.dup(target), "wb") as unpacked,
+            gzip.GzipFile(fileobj=packed) as stream,
+        ):
+            shutil.copyfileobj(stream, unpacked, CHUNK)
+    except (EOFError, zlib.error):
+        os.close(target)
+        raise InputError(f"'{path}' is not whole: its gzip compression is damaged") from None
+    except BaseException:
+        os.close(target)
+        raise
+    return target
