@@ -1,0 +1,139 @@
+"""``dir:path``: one image in a flat folder, in skopeo's own file names.
+
+``manifest.json`` is the image (or list), ``<hex>.manifest.json`` an image of a list, ``<hex>`` a
+blob, ``version`` the mark that the folder is such a one (containers-transports(5)). A new image
+takes over at once, when ``manifest.json`` is replaced; then the files of the old one go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from coco_kp.errors import InputError, RefusedError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
+from coco_kp.model.reference import FileReference
+from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
+from coco_kp.transport.files import naming, open_whole, read_small, sync_folder
+from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably
+
+MANIFEST_FILE: Final = "manifest.json"
+VERSION_FILE: Final = "version"
+VERSION: Final = b"Directory Transport Version: 1.1\n"
+_OURS: Final = re.compile(r"[0-9a-f]{64}(\.manifest\.json)?|[0-9a-f]{128}|signature-[0-9]+")
+
+
+class DirectorySource(Source):
+    """The image in a folder."""
+
+    def __init__(self, reference: FileReference) -> None:
+        self.reference = str(reference)
+        self._folder = Path(reference.path)
+
+    def _top_manifest(self) -> Manifest:
+        return parse_manifest(read_small(self._folder / MANIFEST_FILE, MAX_MANIFEST))
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return read_small(self._folder / _manifest_name(descriptor.digest), MAX_MANIFEST)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return open_whole(self._folder / blob.digest.hex)
+
+
+class DirectorySink(Sink):
+    """A folder for one image, which is made if it is missing."""
+
+    def __init__(self, reference: FileReference) -> None:
+        self.reference = str(reference)
+        self._folder = Path(reference.path)
+        self._check_destination()
+        self._staging = Staging(self._folder)
+        self._staged: dict[str, Path] = {}
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Look among the staged blobs and in the folder."""
+        path = self._path(blob.digest.hex)
+        return path.is_file() and path.stat().st_size == blob.size
+
+    def begin_blob(self, size: int | None = None) -> BlobWriter:  # noqa: ARG002
+        """Write into a staged file."""
+        return StagedBlob(self._staging, self._keep)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Stage the manifest as one of a list."""
+        self._staged[_manifest_name(manifest.digest)] = self._staging.write(manifest.raw)
+
+    def set_reference(self, manifest: Manifest) -> None:
+        """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
+        top = self._staged.pop(_manifest_name(manifest.digest))
+        publish(self._staging.write(VERSION), self._folder / VERSION_FILE)
+        for name, staged in self._staged.items():
+            publish(staged, self._folder / name)
+        with naming("write to", self._folder):
+            sync_folder(self._folder)
+        publish_durably(top, self._folder / MANIFEST_FILE)
+        self._remove_others(self._names_in_use(manifest))
+
+    def read_back(self) -> Source:
+        """Read staged files and those that were there."""
+        return _StagedDirectory(self.reference, self._path)
+
+    def close(self) -> None:
+        """Remove what is staged."""
+        self._staging.close()
+
+    def _path(self, name: str) -> Path:
+        return self._staged.get(name) or self._folder / name
+
+    def _keep(self, staged: Path, digest: Digest, _size: int) -> None:
+        self._staged[digest.hex] = staged
+
+    def _check_destination(self) -> None:
+        with naming("read", self._folder):
+            entries = list(self._folder.iterdir()) if self._folder.exists() else []
+        strange = [entry.name for entry in entries if not entry.name.startswith(".")]
+        if strange and VERSION_FILE not in strange:
+            raise RefusedError(
+                f"'{self._folder}' is not empty and not an image's folder",
+                "choose a new or empty folder",
+            )
+
+    def _names_in_use(self, manifest: Manifest) -> set[str]:
+        """Name the files of all that ``manifest`` points to."""
+        if isinstance(manifest, ImageManifest):
+            return {part.digest.hex for part in (manifest.config, *manifest.layers)}
+        names = set()
+        for entry in manifest.manifests:
+            names.add(_manifest_name(entry.digest))
+            with contextlib.suppress(InputError):  # a list may name images that are not there
+                names |= self._names_in_use(self.read_back().manifest(entry))
+        return names
+
+    def _remove_others(self, in_use: set[str]) -> None:
+        with naming("clean up", self._folder):
+            for entry in self._folder.iterdir():
+                if _OURS.fullmatch(entry.name) and entry.name not in in_use:
+                    entry.unlink()
+
+
+class _StagedDirectory(Source):
+    def __init__(self, reference: str, path: Callable[[str], Path]) -> None:
+        self.reference = reference
+        self._path = path
+
+    def _top_manifest(self) -> Manifest:
+        raise InputError(f"{self.reference} is not written yet")
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return read_small(self._path(_manifest_name(descriptor.digest)), MAX_MANIFEST)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return open_whole(self._path(blob.digest.hex))
+
+
+def _manifest_name(digest: Digest) -> str:
+    return f"{digest.hex}.{MANIFEST_FILE}"
