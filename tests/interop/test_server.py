@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
 import subprocess
 import threading
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop import ocicrypt
-from tests.interop.provider import our_config, served_address, serving
+from tests.interop.provider import COCO_KP, READY, our_config, served_address, serving
 from tests.peers.skopeo import PROVIDER
 
 if TYPE_CHECKING:
@@ -57,6 +59,31 @@ def test_a_signal_lets_a_running_call_finish(tmp_path: Path, how: signal.Signals
         go_on.set()
         assert json.loads(ocicrypt.wrapped_packet(call.result()))["wrap_type"] == "A256GCM"
         assert server.process.wait(10) == 0
+
+
+def test_in_the_background(tmp_path: Path) -> None:
+    """Upstream forks under a running thread pool (docs/protocols.md 6.3, 19); ours answers."""
+    pid_file = tmp_path / "coco-kp" / "coco-kp.pid"
+    started = subprocess.run(
+        [COCO_KP, "serve", "--daemon", "--socket", "127.0.0.1:0"],
+        env=os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pid = int(pid_file.read_text())
+    try:
+        ready = READY.search(started.stderr)
+        assert ready, started.stderr
+        with ocicrypt.connection(ready.group(1)) as channel:
+            assert ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
+    finally:
+        process = os.pidfd_open(pid)
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        ended, _, _ = select.select([process], [], [], 10)
+        os.close(process)
+    assert ended
+    assert not pid_file.exists()
 
 
 def test_half_a_call_blocks_nobody(tmp_path: Path) -> None:
