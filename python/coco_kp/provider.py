@@ -14,7 +14,7 @@ from typing import Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError
-from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.kbc import KbcSettings, open_kbc, wrong_kek
 from coco_kp.kek_file import KekFile, read_kek
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
@@ -99,6 +99,12 @@ class Provider:
 
     def _kek(self, params: WrapParams) -> tuple[ResourceUri, KekFile]:
         if isinstance(params, SampleKek):
+            if params.algorithm is not Algorithm.A256GCM:
+                # Guests' sample KBC takes every packet for A256GCM (docs/protocols.md 3.2).
+                raise InputError(
+                    f"sample=true with {params.algorithm} makes an image that no guest can open",
+                    "leave algorithm out: guests open the sample key's packets with A256GCM only",
+                )
             return SAMPLE_KID, KekFile(Kek(SAMPLE_KEK), ())
         if isinstance(params, FileKek):
             return params.key_id, read_kek(Path(params.key_path), self.key_dir)
@@ -126,7 +132,4 @@ def check_opened(private_options: bytes, kid: str) -> PrivateOptions:
         return parse_private_options(private_options)
     except InputError:
         # A256CTR has no tag: this is how a wrong key shows.
-        raise KekError(
-            f"the key of {kid} does not open the packet",
-            "the image was encrypted with another key, or altered",
-        ) from None
+        raise wrong_kek(kid) from None

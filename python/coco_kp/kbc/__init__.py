@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, Protocol, cast
 
+from coco_kp.crypto import Kek
+from coco_kp.errors import KekError
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
 
@@ -53,3 +55,19 @@ def open_kbc(spec: KbcSpec, settings: KbcSettings) -> Kbc:
     """Make the KBC that ``spec`` names. Raises ``CocoKpError`` where it lacks what it needs."""
     module = import_module(f"coco_kp.kbc.{spec.name}")
     return cast("Kbc", module.open_kbc(spec, settings))
+
+
+def open_packet(kek: Kek, packet: AnnotationPacket) -> bytes:
+    """Unwrap a packet with its KEK. Raises ``KekError`` if that is another one."""
+    try:
+        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+    except KekError:
+        raise wrong_kek(str(packet.kid)) from None
+
+
+def wrong_kek(kid: str) -> KekError:
+    """Say that a KEK does not open a packet; how that shows depends on the algorithm."""
+    return KekError(
+        f"the key of {kid} does not open the packet",
+        "the image was encrypted with another key, or altered",
+    )

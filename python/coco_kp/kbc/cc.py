@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, KekError
+from coco_kp.kbc import open_packet
 from coco_kp.kbs.attester import Agent, load
 from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.rcar import Handshake
@@ -49,7 +50,7 @@ class CcKbc:
                 f"what the KBS {url} keeps as '{packet.kid}' is no key: {error.message}",
                 "register the raw 32 bytes: coco-kp keys register",
             ) from None
-        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+        return open_packet(kek, packet)
 
 
 @lru_cache(maxsize=16)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import KekError, shown
-from coco_kp.kbc import KbcSettings
+from coco_kp.kbc import KbcSettings, open_packet
 from coco_kp.keys_file import find_kek, read_keys
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
@@ -37,7 +37,7 @@ class OfflineFsKbc:
             keys |= read_keys(file)
         source = ", ".join(shown(str(file)) for file in self._files)
         kek = find_kek(keys, packet.kid, source)
-        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+        return open_packet(kek, packet)
 
 
 def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineFsKbc:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.errors import KekError, shown
 from coco_kp.files import read_file
+from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
 from coco_kp.keys_file import find_kek, parse_keys
 from coco_kp.model.sev_secret import KEYS_GUID
@@ -34,7 +35,7 @@ class OfflineSevKbc:
         path, tag = packet.kid.path, packet.kid.segments[-1]
         bare = {path: self._keys[tag]} if tag in self._keys else {}
         kek = find_kek(bare | self._keys, packet.kid, self._source)
-        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+        return open_packet(kek, packet)
 
 
 _lock = threading.Lock()

@@ -24,6 +24,7 @@ from coco_kp.errors import (
     shown,
 )
 from coco_kp.files import read_file
+from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
 from coco_kp.kbc.keybroker_pb2 import OnlineSecretRequest, OnlineSecretResponse, RequestDetails
 from coco_kp.model.algorithm import Algorithm
@@ -70,7 +71,7 @@ class OnlineSevKbc:
             kek = Kek(secrets[guid])
         except KekError as error:
             raise KekError(f"{self._name}: key '{packet.kid}': {error.message}") from None
-        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+        return open_packet(kek, packet)
 
     def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
         details = RequestDetails(Guid=guid, Format="binary", SecretType="key", Id=kid.path)

@@ -6,7 +6,7 @@ Guests' sample KBC takes every packet for A256GCM; here one of A256CTR opens too
 from __future__ import annotations
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.kbc import KbcSettings
+from coco_kp.kbc import KbcSettings, open_packet
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
 
@@ -16,7 +16,7 @@ class SampleKbc:
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Open the packet with the sample KEK. Raises ``KekError``."""
-        return Kek(SAMPLE_KEK).unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+        return open_packet(Kek(SAMPLE_KEK), packet)
 
 
 def open_kbc(_spec: KbcSpec, _settings: KbcSettings) -> SampleKbc:

@@ -30,8 +30,10 @@ SERVICE: Final = "keyprovider.KeyProviderService"
 METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyunwrap"}
 """The protocol's two methods (docs/protocols.md 2.2)."""
 
-_THREADS: Final = 16
-_MOST_CALLS: Final = 256  # running and waiting; more are refused with RESOURCE_EXHAUSTED
+_MOST_CALLS: Final = 256
+"""Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
+is needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
+
 _GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
 _LONGEST_TEXT: Final = 2000  # characters of a status text; it travels in a header
 
@@ -48,7 +50,7 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="call") as pool:
+    with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
         server = _server(provider, pool)
         bound = _bind(server, address)
         server.start()
