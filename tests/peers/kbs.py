@@ -50,8 +50,14 @@ class RunningKbs:
 
     def client(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run Trustee's own client; give what it did, whatever that was."""
-        certificate = ["--cert-file", self.ca] if self.ca.exists() else []
-        command = [folder_peer("kbs-client"), "--url", self.url, *certificate, *arguments]
+        certificate = ["--cert-file", str(self.ca)] if self.ca.exists() else []
+        command: list[str | Path] = [
+            folder_peer("kbs-client"),
+            "--url",
+            self.url,
+            *certificate,
+            *arguments,
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     def configure(self, *arguments: str | Path) -> str:
@@ -73,7 +79,7 @@ class RunningKbs:
 def kbs(folder: Path, mode: Mode = "http") -> Iterator[RunningKbs]:
     """Run a Trustee KBS of protocol 0.4.0 that accepts the sample attester's evidence."""
     folder.mkdir(exist_ok=True)
-    command = [folder_peer("start-kbs"), folder / "kbs", "0", mode]
+    command: list[str | Path] = [folder_peer("start-kbs"), folder / "kbs", "0", mode]
     with daemon(command, folder / "kbs.log") as running:
         _, _, port = running.address().partition(":")
         url = f"https://localhost:{port}" if mode == "tls" else f"http://127.0.0.1:{port}"
@@ -92,7 +98,7 @@ class RunningSimpleKbs:
 def simple_kbs(folder: Path, keys: Path) -> Iterator[RunningSimpleKbs]:
     """Run the KBS of ``online_sev`` with the keys of a keys file."""
     folder.mkdir(exist_ok=True)
-    command = [folder_peer("start-simple-kbs"), folder / "simple-kbs", "0", keys]
+    command: list[str | Path] = [folder_peer("start-simple-kbs"), folder / "simple-kbs", "0", keys]
     with daemon(command, folder / "simple-kbs.log") as running:
         yield RunningSimpleKbs(running.address(), folder / "simple-kbs" / "connection.json")
 
@@ -109,8 +115,8 @@ def verdictd(folder: Path, keys: Mapping[str, bytes]) -> Iterator[str]:
     listen = ["--listen", "127.0.0.1:0", "--client-api", "127.0.0.2:0"]
     null = ["--attester", "nullattester", "--verifier", "nullverifier"]
     openssl = ["--tls", "openssl", "--crypto", "openssl"]
-    inside = ["sh", "-c", 'cd "$0" && exec "$@"', folder]
-    command = [*inside, folder_peer("verdictd"), *listen, *null, *openssl]
+    inside = ["sh", "-c", 'cd "$0" && exec "$@"']
+    command: list[str | Path] = [*inside, folder, folder_peer("verdictd"), *listen, *null, *openssl]
     with daemon(command, folder / "verdictd.log") as running:
         yield running.address()
 

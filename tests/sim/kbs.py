@@ -41,9 +41,9 @@ class SimulatedKbs:
     denies: bool = False
     """Whether its resource policy denies everybody."""
     faults: dict[str, Callable[[Request], Reply | None]] = field(default_factory=dict)
-    """Called instead of answering ``METHOD path`` (``GET resource/a/b/c``); None: answer after all."""
-    breaks: dict[str, BreakOff] = field(default_factory=dict)
-    """Connections to break off, by ``METHOD path``."""
+    """Asked first, by ``METHOD path`` (``GET resource/a/b/c``); after None it answers as ever."""
+    breaks: dict[str, int] = field(default_factory=dict)
+    """How many connections to break off in the middle of a request, by ``METHOD path``."""
     requests: list[Request] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
     """Nonces by session id."""
@@ -126,7 +126,10 @@ def simulated_kbs(tls: ssl.SSLContext | None = None) -> Iterator[SimulatedKbs]:
     kbs = SimulatedKbs()
 
     def fault(method: str, path: str) -> BreakOff | None:
-        return kbs.breaks.get(_name(method, path))
+        if not kbs.breaks.get(_name(method, path)):
+            return None
+        kbs.breaks[_name(method, path)] -= 1
+        return BreakOff(take=16)
 
     with http_server(kbs.answer, tls=tls, fault=fault) as kbs.url:
         yield kbs

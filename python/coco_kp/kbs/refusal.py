@@ -6,6 +6,7 @@ the last word of the error's type: each gets a hint at what to check.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,8 @@ _HINTS: Final = {
 
 _MISLEADING: Final = "failed to initialize [admin] configuration: "  # what follows is the reason
 
+_VARIANT = re.compile(r"[A-Z][A-Za-z]{1,40}")
+
 _LIMIT: Final = 64 * 1024  # bytes of an error document
 
 
@@ -63,7 +66,7 @@ class Refusal:
         except InputError:
             return cls(kbs, status, "", quote(body[:_LIMIT].decode("utf-8", "replace")))
         variant = str(document.get("type", "")).rpartition("/")[2]
-        variant = variant if variant.isascii() and variant.isalnum() else ""
+        variant = variant if _VARIANT.fullmatch(variant) else ""
         said = str(document.get("detail", "")).removeprefix(_MISLEADING)
         return cls(kbs, status, variant, quote(said))
 

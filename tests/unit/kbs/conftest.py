@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from coco_kp.http import HttpClient
 from coco_kp.kbs import client
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.admin_token import ReadyToken
@@ -24,7 +26,10 @@ def sim() -> Iterator[SimulatedKbs]:
 
 
 @pytest.fixture
-def kbs(sim: SimulatedKbs) -> Iterator[Kbs]:
+def kbs(sim: SimulatedKbs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kbs]:
+    """A client that repeats at once."""
+    at_once = partial(HttpClient, sleep=lambda _: None)
+    monkeypatch.setattr(client, "HttpClient", at_once)
     with Kbs(KbsUrl.parse(sim.url)) as connected:
         yield connected
 

@@ -101,7 +101,7 @@ def test_a_file_and_a_key_exclude_each_other(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_token_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(KekError, match="^what the test holds is not an admin token") as refused:
+    with pytest.raises(KekError, match=r"^what the test holds is not an admin token") as refused:
         ReadyToken.parse(text, "the test")
     assert text == "" or text not in str(refused.value)
 
@@ -134,7 +134,7 @@ def test_a_token_file_that_others_may_read_gets_a_warning(
 
 
 def test_a_token_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(KekError, match="cannot read .*/none': no such file"):
+    with pytest.raises(KekError, match=r"cannot read .*/none': no such file"):
         find(token_file=tmp_path / "none", environ=NOBODY)
     with pytest.raises(KekError, match="is a directory"):
         find(token_file=tmp_path, environ=NOBODY)

@@ -77,14 +77,15 @@ def test_the_messages_have_the_members_that_the_parsers_require() -> None:
         "tee": "tdx",
         "extra-params": {"supported-hash-algorithms": ["sha256", "sha384", "sha512"]},
     }
-    evidence = Evidence({"quote": "é"}, '{"nvidia":{}}')
+    devices = '{"nvidia":{}}'
+    evidence = Evidence({"quote": "é"}, devices)
     message: dict[str, Any] = json.loads(
         attestation(Challenge(ZERO_NONCE, "sha384"), GENERATOR_OF_P256, evidence)
     )
     assert message == {
         "init-data": None,
         "runtime-data": {"nonce": ZERO_NONCE, "tee-pubkey": GENERATOR_OF_P256},
-        "tee-evidence": {"primary_evidence": {"quote": "é"}, "additional_evidence": '{"nvidia":{}}'},
+        "tee-evidence": {"primary_evidence": {"quote": "é"}, "additional_evidence": devices},
     }
 
 
@@ -94,5 +95,5 @@ def test_a_token_is_a_jwt() -> None:
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c\r\nX: y", "a.b.c d", None, 7, ["a.b.c"]])
 def test_what_could_break_out_of_a_header_is_no_token(token: object) -> None:
-    with pytest.raises(RemoteError, match="^it answered without an attestation token"):
+    with pytest.raises(RemoteError, match=r"^it answered without an attestation token"):
         parse_token({"token": token}, "it")

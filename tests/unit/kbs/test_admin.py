@@ -1,0 +1,193 @@
+"""Writing into a KBS, and what it means when it says no."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
+from coco_kp.kbs.admin import Admin
+from coco_kp.kbs.admin_token import ReadyToken
+from coco_kp.kbs.client import Kbs
+from coco_kp.model.kbs_url import KbsUrl
+from coco_kp.model.resource_uri import parse_key_id
+from tests.sim.http_server import Reply, Request
+from tests.sim.kbs import ADMIN_TOKEN, refusal, simulated_kbs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.sim.kbs import SimulatedKbs
+
+KID = parse_key_id("kbs:///default/key/1")
+PATH = "default/key/1"
+POST = f"POST resource/{PATH}"
+
+
+def test_put_and_delete(sim: SimulatedKbs, admin: Admin) -> None:
+    key = os.urandom(32)
+    admin.put(KID, key)
+    assert sim.resources == {PATH: key}
+    (request,) = sim.requests
+    assert request.headers["Content-Type"] == "application/octet-stream"
+    admin.delete(KID)
+    assert not sim.resources
+
+
+def test_deleting_what_is_not_there_is_an_error(admin: Admin) -> None:
+    with pytest.raises(RemoteError, match="refused to delete 'kbs:///default/key/1'"):
+        admin.delete(KID)
+
+
+def test_an_admins_question_that_changes_nothing(sim: SimulatedKbs, admin: Admin) -> None:
+    assert admin.list_policies().refusal is None
+    assert [request.method for request in sim.requests] == ["GET"]
+
+
+def test_a_prefix_is_kept(sim: SimulatedKbs) -> None:
+    """Upstream drops it (docs/protocols.md 6.3, 17)."""
+    with Kbs(KbsUrl.parse(f"{sim.url}/team/a")) as kbs, pytest.raises(RemoteError) as refused:
+        Admin(kbs, None).put(KID, b"key")
+    assert sim.requests[0].path == "/team/a/kbs/v0/resource/default/key/1"
+    assert "no KBS answers here: check host, port and path prefix" in refused.value.hint
+
+
+def test_a_401_is_a_failure(kbs: Kbs) -> None:
+    """Upstream reports success (docs/protocols.md 6.3, 3)."""
+    token = ReadyToken.parse(ADMIN_TOKEN[:-1] + "A", "the test")
+    with pytest.raises(RemoteError, match="refused to register 'kbs:///default/key/1'") as refused:
+        Admin(kbs, token).put(KID, b"key")
+    assert "check the admin token" in refused.value.hint
+
+
+def test_who_sent_no_token_is_told_so(kbs: Kbs) -> None:
+    with pytest.raises(RemoteError) as refused:
+        Admin(kbs, None).put(KID, b"key")
+    assert refused.value.hint.startswith("no admin token was sent")
+
+
+@pytest.mark.parametrize(
+    ("reply", "message", "hint"),
+    [
+        (Reply(500), r"\(HTTP 500\)", "the log of the KBS"),
+        (Reply(302, {"Location": "/x"}), r"\(HTTP 302\)", "redirects are not followed"),
+        (
+            Reply(413, body=b"payload reached size limit"),
+            r"\(HTTP 413\)",
+            "payload_request_size",
+        ),
+        (Reply(201), r"\(HTTP 201\)", "the log of the KBS"),
+        (Reply(401, body=b'{"type":7}'), r"\(HTTP 401\)", "the log of the KBS"),
+        (Reply(401, body=b'["type"]'), r"\(HTTP 401\)", "the log of the KBS"),
+        (Reply(401, body=b"\xff" * 100_000), r"\(HTTP 401\)", "the log of the KBS"),
+        (refusal("New\n Variant"), r"\(HTTP 401\)", "the log of the KBS"),
+        (refusal("NewVariant"), r"\(NewVariant 401\)", "the log of the KBS"),
+        (refusal("JweError", status=418), r"\(JweError 418\)", "the log of the KBS"),
+    ],
+)
+def test_all_but_200_is_a_failure(
+    sim: SimulatedKbs, admin: Admin, reply: Reply, message: str, hint: str
+) -> None:
+    sim.faults[POST] = lambda _: reply
+    with pytest.raises(RemoteError, match=message) as refused:
+        admin.put(KID, b"key")
+    assert hint in refused.value.hint
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("variant", ["", "PluginInternalError", "AdminAuthAccess"])
+def test_a_kbs_that_repeats_the_key_does_not_get_it_shown(
+    sim: SimulatedKbs, admin: Admin, variant: str
+) -> None:
+    key = os.urandom(32)
+
+    def echo(request: Request) -> Reply:
+        text = f"{request.body.hex()} {b64encode(request.body).decode()} {list(request.body)}"
+        detail = "Role reader not allowed" if variant == "AdminAuthAccess" else text
+        return refusal(variant, detail) if variant else Reply(500, body=text.encode())
+
+    sim.faults[POST] = echo
+    with pytest.raises(RemoteError) as refused:
+        admin.put(KID, key)
+    text = str(refused.value)
+    assert key.hex() not in text
+    assert b64encode(key).decode() not in text
+    assert str(list(key))[1:20] not in text
+    assert ("Role reader not allowed" in text) == (variant == "AdminAuthAccess")
+
+
+def test_a_registration_that_failed_on_the_way_is_repeated(sim: SimulatedKbs, admin: Admin) -> None:
+    """Storing the same key twice is harmless."""
+    replies = iter([Reply(503), None])
+    sim.faults[POST] = lambda _: next(replies)
+    admin.put(KID, b"key")
+    assert sim.calls(POST) == 2
+    assert sim.resources == {PATH: b"key"}
+
+
+def test_a_deletion_is_not_repeated(sim: SimulatedKbs, admin: Admin) -> None:
+    """The second would fail, and say that there was nothing to delete."""
+    sim.faults[f"DELETE resource/{PATH}"] = lambda _: Reply(503)
+    with pytest.raises(RemoteError, match="HTTP 503"):
+        admin.delete(KID)
+    assert sim.calls(f"DELETE resource/{PATH}") == 1
+
+
+@pytest.mark.parametrize(
+    ("kid", "reason"),
+    [
+        ("kbs+pkcs11:///a/b/c", "with its plugin 'resource' only"),
+        ("kbs:///a/b/c?x=y", "it has a query"),
+        ("kbs://other.example/a/b/c", "names another KBS"),
+        ("kbs://127.0.0.1/a/b/c", "names another KBS"),
+    ],
+)
+def test_a_key_id_that_this_kbs_cannot_hold_is_never_sent(
+    sim: SimulatedKbs, admin: Admin, kid: str, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        admin.put(parse_key_id(kid), b"key")
+    assert not sim.requests
+
+
+def test_a_key_id_with_the_address_of_this_kbs(sim: SimulatedKbs, admin: Admin) -> None:
+    address = sim.url.removeprefix("http://")
+    admin.put(parse_key_id(f"kbs://{address}/a/b/c"), b"key")
+    assert sim.resources == {"a/b/c": b"key"}
+
+
+def test_plain_http_beyond_loopback_is_refused_before_anything_is_sent() -> None:
+    with Kbs(KbsUrl.parse("http://192.0.2.1:8080")) as kbs, pytest.raises(RefusedError) as refused:
+        Admin(kbs, None).put(KID, b"key")
+    assert "plain http" in refused.value.message
+    assert "--kbs-insecure-http" in refused.value.hint
+
+
+@pytest.mark.usefixtures("impatient")
+def test_plain_http_beyond_loopback_is_tried_where_it_was_allowed() -> None:
+    """192.0.2.0/24 is nobody's (RFC 5737)."""
+    url = KbsUrl.parse("http://192.0.2.1:8080")
+    with Kbs(url, insecure_http=True) as kbs, pytest.raises(UnreachableError):
+        Admin(kbs, None).put(KID, b"key")
+
+
+def test_a_private_certificate_authority(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    ca_file = tmp_path / "ca.crt"
+    authority.cert_pem.write_to_path(str(ca_file))
+    token = ReadyToken.parse(ADMIN_TOKEN, "the test")
+    with simulated_kbs(context) as sim:
+        url = KbsUrl.parse(sim.url)
+        with Kbs(url) as kbs, pytest.raises(RemoteError, match="certificate is not trusted"):
+            Admin(kbs, token).put(KID, b"key")
+        assert not sim.resources
+        with Kbs(url, ca_file=ca_file) as kbs:
+            Admin(kbs, token).put(KID, b"key")
+        assert sim.resources == {PATH: b"key"}

@@ -1,0 +1,172 @@
+"""Who speaks for this machine. The agent's REST API is simulated after guest-components' own."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from coco_kp.errors import RefusedError, RemoteError, UsageError
+from coco_kp.kbs import attester
+from coco_kp.kbs.attester import Agent, Sample, load
+from coco_kp.kbs.rcar import Handshake
+from coco_kp.kbs.session import Reader
+from coco_kp.kbs.tee_key import TeeKey
+from coco_kp.model.resource_uri import parse_key_id
+from tests.sim.http_server import Reply, Request, http_server
+from tests.sim.kbs import decode, json_reply
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.client import Kbs
+    from tests.sim.kbs import SimulatedKbs
+
+KID = parse_key_id("kbs:///default/key/1")
+PRIVATE = ec.generate_private_key(ec.SECP256R1())
+PEM = PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+class SimulatedAgent:
+    """A guest's API server before an attestation agent that has the sample attester."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.info: dict[str, object] = {"version": "0.1.0", "tee": "sample", "feature": "all"}
+        self.token: object = {"token": "a.b.c", "tee_keypair": PEM}
+        self.replies: dict[str, Reply] = {}
+
+    def answer(self, request: Request) -> Reply:
+        if reply := self.replies.get(request.path):
+            return reply
+        match request.path:
+            case "/info":
+                return json_reply(self.info)
+            case "/aa/evidence":
+                return json_reply({"svn": "1", "report_data": self._bound(request)})
+            case "/aa/additional-evidence":
+                return json_reply({"nvidia": self._bound(request)})
+            case "/aa/token":
+                assert request.query == {"token_type": ["kbs"]}
+                return json_reply(self.token)
+        return Reply(404, body=b"URL NOT FOUND")
+
+    @staticmethod
+    def _bound(request: Request) -> str:
+        assert request.query["encoding"] == ["base64"]
+        (text,) = request.query["runtime_data"]
+        return b64encode(decode(text)).decode()
+
+
+@pytest.fixture
+def agent() -> Iterator[SimulatedAgent]:
+    simulated = SimulatedAgent()
+    with http_server(simulated.answer) as simulated.url:
+        yield simulated
+
+
+def test_the_agents_evidence_opens_a_session(
+    sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
+) -> None:
+    sim.resources["default/key/1"] = b"secret"
+    assert Reader(kbs, Handshake(kbs, Agent(agent.url))).fetch(KID) == b"secret"
+
+
+def test_devices_evidence_is_bound_into_the_primary(
+    sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
+) -> None:
+    agent.info["additional_tees"] = ["nvidia"]
+    sim.resources["default/key/1"] = b"secret"
+    assert Reader(kbs, Handshake(kbs, Agent(agent.url))).fetch(KID) == b"secret"
+    attest = next(request for request in sim.requests if request.path.endswith("/attest"))
+    assert b'"additional_evidence":"{\\"nvidia\\":' in attest.body
+
+
+def test_report_data_of_every_byte_survives_the_url(agent: SimulatedAgent) -> None:
+    digest = bytes(range(0xD0, 0x100))
+    evidence = Agent(agent.url).primary_evidence(digest)
+    assert evidence == {"svn": "1", "report_data": b64encode(digest).decode()}
+
+
+def test_a_ready_token_comes_with_its_key(
+    sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
+) -> None:
+    sim.tokens["a.b.c"] = TeeKey.from_pem(PEM).public
+    sim.resources["default/key/1"] = b"secret"
+    assert Reader(kbs, Agent(agent.url).session).fetch(KID) == b"secret"
+    assert sim.calls("POST auth") == 0
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        [],
+        {},
+        {"token": "a.b.c"},
+        {"token": "a b", "tee_keypair": PEM},
+        {"token": "a.b.c", "tee_keypair": "no PEM"},
+        {"token": "a.b.c", "tee_keypair": None},
+    ],
+)
+def test_a_token_that_cannot_be_used(agent: SimulatedAgent, token: object) -> None:
+    agent.token = token
+    with pytest.raises(RemoteError) as refused:
+        Agent(agent.url).session(0.0)
+    assert "PRIVATE KEY" not in str(refused.value)
+
+
+@pytest.mark.parametrize("info", [{}, {"tee": None}, {"tee": ""}, {"tee": 7}])
+def test_an_agent_that_does_not_say_its_tee(agent: SimulatedAgent, info: dict[str, object]) -> None:
+    agent.info = info
+    with pytest.raises(RemoteError, match="does not say what TEE this is"):
+        _ = Agent(agent.url).tee
+
+
+def test_an_agent_that_refuses(agent: SimulatedAgent) -> None:
+    agent.replies["/aa/evidence"] = Reply(500, body=b"quote generation failed")
+    with pytest.raises(RemoteError, match=r"refused: GET http://127.0.0.1.*/aa/evidence: 500"):
+        Agent(agent.url).primary_evidence(bytes(48))
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[]"])
+def test_evidence_that_is_no_json(agent: SimulatedAgent, body: bytes) -> None:
+    agent.replies["/aa/evidence"] = Reply(body=body)
+    with pytest.raises(RemoteError, match="attestation agent's answer to aa/evidence"):
+        Agent(agent.url).primary_evidence(bytes(48))
+
+
+def test_an_agent_is_on_this_machine() -> None:
+    with pytest.raises(RefusedError, match="plain http"):
+        Agent("http://192.0.2.1:8006").primary_evidence(bytes(48))
+
+
+def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(load("sample"), Sample)
+    assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
+    plugin = EntryPoint("mine", f"{__name__}:make_plugin", attester.PLUGINS)
+    monkeypatch.setattr(attester, "entry_points", lambda group: [plugin] * (group == plugin.group))
+    mine = load("mine", "http://agent")
+    assert isinstance(mine, Mine)
+    assert mine.agent == "http://agent"
+    with pytest.raises(UsageError, match="attester 'other' is unknown") as refused:
+        load("other")
+    assert refused.value.hint == "installed here: sample, aa, mine"
+
+
+class Mine(Sample):
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+
+
+def make_plugin(agent: str) -> Mine:
+    return Mine(agent)
+
+
+def test_a_plugins_attester_is_asked(sim: SimulatedKbs, kbs: Kbs) -> None:
+    sim.resources["default/key/1"] = os.urandom(32)
+    reader = Reader(kbs, Handshake(kbs, make_plugin("")))
+    assert reader.fetch(KID) == sim.resources["default/key/1"]

@@ -1,0 +1,144 @@
+"""The record of registered keys: one entry for each key id of each KBS, one holder at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.errors import InputError, UnreachableError
+from coco_kp.kbs.record import Record, default_folder
+from coco_kp.model.kbs_url import KbsUrl
+from coco_kp.model.resource_uri import parse_key_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KBS = KbsUrl.parse("https://kbs.example")
+KID = parse_key_id("kbs:///default/key/1")
+FINGERPRINT = "sha256:0123456789abcdef"
+
+
+def soon() -> float:
+    return time.monotonic() + 5
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return Record(tmp_path / "new" / "registered")
+
+
+def test_what_is_written_is_read_again(record: Record) -> None:
+    with record.entry(KBS, KID, soon()) as entry:
+        assert entry.fingerprint() == ""
+        entry.write("sha256:a longer one that is written over")
+        entry.write(FINGERPRINT)
+        assert entry.fingerprint() == FINGERPRINT
+    with record.entry(KBS, KID, soon()) as entry:
+        assert entry.fingerprint() == FINGERPRINT
+
+
+def test_each_kbs_and_each_key_id_has_its_own(record: Record) -> None:
+    with record.entry(KBS, KID, soon()) as entry:
+        entry.write(FINGERPRINT)
+    other = KbsUrl.parse("https://kbs.example/team")
+    with record.entry(other, KID, soon()) as entry:
+        assert entry.fingerprint() == ""
+    with record.entry(KBS, parse_key_id("kbs:///default/key/2"), soon()) as entry:
+        assert entry.fingerprint() == ""
+
+
+def test_the_address_in_a_key_id_does_not_make_it_another(record: Record) -> None:
+    with record.entry(KBS, KID, soon()) as entry:
+        entry.write(FINGERPRINT)
+    with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1"), soon()) as entry:
+        assert entry.fingerprint() == FINGERPRINT
+
+
+def test_only_its_owner_can_read_it(record: Record) -> None:
+    with record.entry(KBS, KID, soon()):
+        (file,) = record.folder.iterdir()
+    assert record.folder.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", b'{"fingerprint":""}', b"\xff" * 9000])
+def test_a_damaged_entry_equals_no_fingerprint(record: Record, damage: bytes) -> None:
+    with record.entry(KBS, KID, soon()):
+        (file,) = record.folder.iterdir()
+        file.write_bytes(damage)
+    with record.entry(KBS, KID, soon()) as entry:
+        assert entry.fingerprint().startswith("unknown: ")
+
+
+def test_threads_wait_for_each_other(record: Record) -> None:
+    inside: list[int] = []
+    overlaps: list[int] = []
+
+    def hold(number: int) -> None:
+        with record.entry(KBS, KID, soon()):
+            overlaps.extend(inside)
+            inside.append(number)
+            time.sleep(0.02)
+            inside.remove(number)
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not overlaps
+
+
+def hold_in_another_process(record: Record, held: threading.Event, done: threading.Event) -> None:
+    with record.entry(KBS, KID, soon()):
+        held.set()
+        done.wait(10)
+
+
+def test_processes_wait_for_each_other_but_not_for_ever(record: Record) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, done = context.Event(), context.Event()
+    process = context.Process(target=hold_in_another_process, args=(record, held, done))
+    process.start()
+    try:
+        assert held.wait(10)
+        refused = pytest.raises(UnreachableError, match="another registration of 'kbs:///default")
+        with refused, record.entry(KBS, KID, time.monotonic() + 0.1):
+            pass
+        with record.entry(KBS, parse_key_id("kbs:///default/key/2"), soon()):
+            pass  # another key id's entry is free
+    finally:
+        done.set()
+        process.join()
+    with record.entry(KBS, KID, soon()) as entry:
+        assert entry.fingerprint() == ""
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    refused = pytest.raises(InputError, match="cannot keep the record of registered keys in")
+    with refused, Record(tmp_path / "file" / "registered").entry(KBS, KID, soon()):
+        pass
+
+
+def test_an_entry_is_no_way_out_of_the_folder(record: Record, tmp_path: Path) -> None:
+    with record.entry(KBS, KID, soon()):
+        (file,) = record.folder.iterdir()
+    target = tmp_path / "precious"
+    target.write_bytes(b"precious")
+    file.unlink()
+    file.symlink_to(target)
+    with pytest.raises(InputError), record.entry(KBS, KID, soon()):
+        pass
+    assert target.read_bytes() == b"precious"
+
+
+def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_folder({}) == tmp_path / ".local" / "state" / "coco-kp" / "registered"
+    state = tmp_path / "state"
+    assert default_folder({"XDG_STATE_HOME": str(state)}) == state / "coco-kp" / "registered"

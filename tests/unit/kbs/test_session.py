@@ -1,0 +1,231 @@
+"""Reading as a guest does: the handshake, its renewal, and a KBS that does not keep its side."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
+from coco_kp.kbs.attester import Sample
+from coco_kp.kbs.rcar import Handshake
+from coco_kp.kbs.session import Reader
+from coco_kp.kbs.tee_key import KINDS, TeeKey
+from coco_kp.model.resource_uri import parse_key_id
+from tests.sim.http_server import Reply, Request
+from tests.sim.kbs import encrypt, json_reply, refusal
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.client import Kbs
+    from tests.sim.kbs import SimulatedKbs
+
+KID = parse_key_id("kbs:///default/key/1")
+PATH = "default/key/1"
+GET = f"GET resource/{PATH}"
+
+
+@pytest.fixture
+def secret(sim: SimulatedKbs) -> bytes:
+    sim.resources[PATH] = os.urandom(32)
+    return sim.resources[PATH]
+
+
+@pytest.fixture
+def reader(kbs: Kbs) -> Reader:
+    return Reader(kbs, Handshake(kbs, Sample()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_key(kbs: Kbs, secret: bytes, kind: str) -> None:
+    assert Reader(kbs, Handshake(kbs, Sample(), kind)).fetch(KID) == secret
+
+
+def test_one_handshake_for_many_resources(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+    assert [reader.fetch(KID) for _ in range(5)] == [secret] * 5
+    assert sim.calls("POST auth") == sim.calls("POST attest") == 1
+
+
+def test_one_handshake_for_many_threads(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+    found: list[bytes] = []
+    threads = [threading.Thread(target=lambda: found.append(reader.fetch(KID))) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [secret] * 16
+    assert sim.calls("POST attest") == 1
+
+
+def test_a_session_that_the_kbs_forgot_is_made_anew(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
+    assert reader.fetch(KID) == secret
+    sim.tokens.clear()
+    assert reader.fetch(KID) == secret
+    assert sim.calls("POST attest") == 2
+
+
+def test_three_tries_and_no_more(sim: SimulatedKbs, reader: Reader) -> None:
+    sim.faults[GET] = lambda _: refusal("TokenVerifierError", "Token Verifier error")
+    with pytest.raises(RemoteError, match="TokenVerifierError 401"):
+        reader.fetch(KID)
+    assert sim.calls(GET) == sim.calls("POST attest") == 3
+
+
+def test_a_missing_resource_is_not_asked_for_again(sim: SimulatedKbs, reader: Reader) -> None:
+    """The KBS answers it with 401, which upstream's guests take for a session that ended."""
+    with pytest.raises(RemoteError, match="refused to hand out 'kbs:///default/key/1'") as refused:
+        reader.fetch(KID)
+    assert "there is no such resource" in refused.value.hint
+    assert sim.calls(GET) == 1
+
+
+def test_an_old_session_is_renewed_once_for_any_refusal(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
+    """A policy judges the claims of the token, and those may have changed since it was made."""
+    assert reader.fetch(KID) == secret
+    sim.denies = True
+    with pytest.raises(RemoteError, match=r"\(PolicyDeny 401\)") as refused:
+        reader.fetch(KID)
+    assert "resource policy" in refused.value.hint
+    assert sim.calls("POST attest") == 2
+
+
+def test_newer_releases_deny_with_403(sim: SimulatedKbs, reader: Reader) -> None:
+    sim.faults[GET] = lambda _: refusal("PolicyDeny", "Access denied by policy", 403)
+    with pytest.raises(RemoteError, match=r"\(PolicyDeny 403\): Access denied by policy"):
+        reader.fetch(KID)
+
+
+def test_another_protocol_version_names_both(sim: SimulatedKbs, reader: Reader) -> None:
+    sim.version = "0.3.0"
+    with pytest.raises(RemoteError, match=r"expect =0.3.0 while the request is 0.4.0") as refused:
+        reader.fetch(KID)
+    assert "speaks protocol version 0.4.0" in refused.value.hint
+    assert sim.calls("POST attest") == 0
+
+
+def test_the_nonce_of_another_session(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+    assert secret
+    other = "T3RoZXIgc2Vzc2lvbidzIG5vbmNlLCBhbmQgbm90IG91cnMh"
+
+    def confuse(request: Request) -> Reply:
+        reply = sim._auth(json.loads(request.body))
+        document = json.loads(reply.body) | {"nonce": other}
+        return Reply(headers=reply.headers, body=json.dumps(document).encode())
+
+    sim.faults["POST auth"] = confuse
+    with pytest.raises(RemoteError, match="refused to attest this machine as 'sample'"):
+        reader.fetch(KID)
+
+
+def test_an_answer_that_was_meant_for_another_client(sim: SimulatedKbs, reader: Reader) -> None:
+    answer = encrypt(b"secret", TeeKey.generate().public)
+    sim.faults[GET] = lambda _: json_reply(answer)
+    with pytest.raises(IntegrityError, match="does not decrypt with the key of this session"):
+        reader.fetch(KID)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b"{", b'{"nonce":7}', b"\xff"])
+@pytest.mark.parametrize("call", ["POST auth", "POST attest", GET])
+def test_wrong_json_at_each_step(
+    sim: SimulatedKbs, reader: Reader, secret: bytes, call: str, body: bytes
+) -> None:
+    assert secret
+    session = {"Set-Cookie": "kbs-session-id=0123"}
+    sim.faults[call] = lambda _: Reply(headers=session, body=body)
+    with pytest.raises(RemoteError):
+        reader.fetch(KID)
+
+
+@pytest.mark.parametrize("cookie", ["", "other=1", "kbs-session-id=\xe9"])
+def test_no_session_without_its_cookie(sim: SimulatedKbs, reader: Reader, cookie: str) -> None:
+    body = b'{"nonce":"AAAA","extra-params":""}'
+    sim.faults["POST auth"] = lambda _: Reply(headers={"Set-Cookie": cookie}, body=body)
+    with pytest.raises(RemoteError, match="opened no session"):
+        reader.fetch(KID)
+
+
+def test_an_answer_without_end_is_cut_off(sim: SimulatedKbs, reader: Reader) -> None:
+    sim.faults["POST auth"] = lambda _: Reply(body=b"[" * (1024 * 1024 + 1))
+    with pytest.raises(RemoteError, match="longer than 1048576 bytes"):
+        reader.fetch(KID)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("call", ["POST auth", "POST attest", GET])
+def test_a_slow_kbs_is_not_waited_for(
+    sim: SimulatedKbs, reader: Reader, secret: bytes, call: str
+) -> None:
+    assert secret
+    sim.faults[call] = lambda _: Reply(body=b" " * 100, delay=0.1)
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError):
+        reader.fetch(KID)
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_waits_for_anothers_handshake_waits_no_longer(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
+    assert secret
+    sim.faults["POST auth"] = lambda _: Reply(body=b" " * 100, delay=0.1)
+    begin = time.monotonic()
+    failures: list[Exception] = []
+
+    def fetch() -> None:
+        try:
+            reader.fetch(KID)
+        except UnreachableError as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=fetch) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failures) == 8
+    assert time.monotonic() - begin < 3
+
+
+def test_a_broken_read_is_repeated(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+    sim.breaks[GET] = 2
+    assert reader.fetch(KID) == secret
+    assert sim.breaks[GET] == 0
+
+
+def test_an_attestation_is_never_repeated_blindly(sim: SimulatedKbs, reader: Reader) -> None:
+    sim.breaks["POST attest"] = 2
+    with pytest.raises(UnreachableError, match=r"POST http://127.0.0.1"):
+        reader.fetch(KID)
+    assert sim.breaks["POST attest"] == 1
+
+
+def test_neither_token_nor_cookie_is_in_an_error(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
+    assert reader.fetch(KID) == secret
+    (token,) = sim.tokens
+
+    def echo(request: Request) -> Reply:
+        return refusal("PolicyDeny", f"headers were {dict(request.headers)}")
+
+    sim.faults[GET] = echo
+    with pytest.raises(RemoteError, match="headers were") as refused:
+        reader.fetch(KID)
+    assert token not in str(refused.value)
+    assert not any(token in str(refused.value) for token in sim.tokens)
+    assert not any(session in str(refused.value) for session in sim.sessions)
+
+
+def test_a_session_is_not_shown(reader: Reader, sim: SimulatedKbs, secret: bytes) -> None:
+    reader.fetch(KID)
+    (token,) = sim.tokens
+    assert secret
+    assert token not in repr(reader._session)
