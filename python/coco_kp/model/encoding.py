@@ -20,6 +20,10 @@ MAX_MESSAGE: Final = 4 * 1024 * 1024
 MAX_DEPTH: Final = 64
 """Levels of nesting that a document may have; real ones have six."""
 
+MAX_CONTAINERS: Final = 100_000
+"""Objects and arrays that a document may have. Each takes Python up to 200 bytes, and two to write,
+so that without this bound one message could take a hundred times the memory of its limit."""
+
 T = TypeVar("T")
 
 
@@ -47,7 +51,7 @@ def decode_base64(text: str, what: str) -> bytes:
 
 
 def parse_json_object(data: bytes | str, what: str, limit: int = MAX_MESSAGE) -> dict[str, object]:
-    """Read one JSON object: UTF-8, at most ``limit`` bytes, at most 64 levels, no member twice.
+    """Read one JSON object: UTF-8, at most ``limit`` bytes and 64 levels, no member twice.
 
     ``what`` names the document in the error. Raises ``InputError``; its text holds nothing of the
     document, which may be secret.
@@ -56,6 +60,8 @@ def parse_json_object(data: bytes | str, what: str, limit: int = MAX_MESSAGE) ->
         raise InputError(f"{what} has {len(data)} bytes, more than the {limit} allowed")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
+        if text.count("{") + text.count("[") > MAX_CONTAINERS:  # those within strings count too
+            raise InputError(f"{what} has more than {MAX_CONTAINERS} objects and arrays")
         value = json.loads(text, object_pairs_hook=_members_once, parse_constant=_refuse_constant)
         _check_depth(value)
         text.encode("utf-8")
@@ -102,10 +108,11 @@ class _MemberTwiceError(Exception):
 
 
 def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _MemberTwiceError(next(name for name in names if names.count(name) > 1))
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _MemberTwiceError(name)
+        members[name] = value
     return members
 
 
@@ -115,13 +122,13 @@ def _refuse_constant(constant: str) -> object:
 
 def _check_depth(value: object) -> None:
     """Walk level by level, without recursion."""
-    level: list[object] = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [
             child
             for parent in level
-            if isinstance(parent, dict | list)
             for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
         ]
         if not level:
             return
