@@ -79,7 +79,7 @@ def parse_params(text: str) -> WrapParams:
 
 def _fields(text: str) -> dict[str, str]:
     starts = list(_FIELD_START.finditer(text))
-    if not starts or starts[0].start() != 0:
+    if not starts or starts[0].end() != 0:
         raise InputError(f"encryption parameters {shown(text)} are not k=v::k=v", PARAMETERS_HINT)
     ends = [start.start() for start in starts[1:]] + [len(text)]
     fields: dict[str, str] = {}

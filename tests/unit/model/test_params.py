@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.params import (
+    FileKek,
+    RegisteredKek,
+    SampleKek,
+    WrapParams,
+    parse_params,
+)
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+from tests.vectors import load_vectors
+
+VECTORS = load_vectors("params")
+
+KEY_1 = ResourceUri("resource", "", ("default", "key", "1"))
+FILE_KEK = "keypath=/k::keyid=kbs:///default/key/1"
+
+
+@pytest.mark.parametrize(("text", "expected"), VECTORS["accept"])
+def test_known_answers(text: str, expected: dict[str, Any]) -> None:
+    assert as_vector(parse_params(text)) == expected
+
+
+def as_vector(params: WrapParams) -> dict[str, Any]:
+    algorithm = params.algorithm.value
+    if isinstance(params, SampleKek):
+        return {"sample": True, "algorithm": algorithm}
+    assert isinstance(params, FileKek)
+    return {
+        "sample": False,
+        "keypath": params.key_path,
+        "keyid": str(params.key_id),
+        "algorithm": algorithm,
+    }
+
+
+@pytest.mark.parametrize("text", VECTORS["reject"])
+def test_known_refusals(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_params(text)
+    assert error.value.exit_code == 3
+    assert error.value.hint
+
+
+REFUSALS = {
+    "": "the encryption parameters are empty",
+    "Enabled": "the encryption parameters are empty",
+    "sample": "encryption parameters 'sample' are not k=v::k=v",
+    f"::{FILE_KEK}": "are not k=v::k=v",
+    f"/k::{FILE_KEK}": "are not k=v::k=v",
+    "sample=True": "sample is 'True', not true or false",
+    "sample=": "sample is '', not true or false",
+    "sample=true ": "sample is 'true ', not true or false",
+    "sample=true::keyid=kbs:///default/key/1": "sample=true and keyid exclude each other",
+    "keypath=/k::sample=true": "sample=true and keypath exclude each other",
+    f"{FILE_KEK}::sample=false::sample=true": "parameter 'sample' is given twice",
+    f"{FILE_KEK}::keypath=/k": "parameter 'keypath' is given twice",
+    f"{FILE_KEK}::algoritm=A256CTR": "parameter 'algoritm' is unknown",
+    f"{FILE_KEK}::Algorithm=A256CTR": "parameter 'Algorithm' is unknown",
+    f"{FILE_KEK}:: algorithm=A256CTR": "parameter ' algorithm' is unknown",
+    f"{FILE_KEK}::=x": "parameter '' is unknown",
+    f"{FILE_KEK}::algorithm=": "algorithm '' is unknown",
+    f"{FILE_KEK}::algorithm=a256gcm": "algorithm 'a256gcm' is unknown",
+    f"{FILE_KEK}::": "the part '1::' is not letters",
+    "keypath=::keyid=kbs:///default/key/1": "keypath is empty",
+    "keypath=/k\0x::keyid=kbs:///default/key/1": "keypath has a NUL character",
+    "keypath=/k": "keyid is missing",
+    "keypath=/k::keyid=": "key id '' cannot be used: it is empty",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSALS.items())
+def test_a_refusal_names_the_word_at_fault(text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_params(text)
+    assert message in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "key_id",
+    [
+        "kbs://[::1]:8080/a/b/c",
+        "[::1]:8080/a/b/c",
+        "kbs://[fe80::1:2]/a/b/c",
+        "kbs://[::]/a/b/c",
+    ],
+)
+@pytest.mark.parametrize("order", ["keypath=/k::keyid={}", "keyid={}::keypath=/k"])
+def test_the_colons_of_an_ipv6_host_separate_nothing(key_id: str, order: str) -> None:
+    params = parse_params(order.format(key_id))
+    assert params == FileKek(parse_key_id(key_id), "/k", Algorithm.A256GCM)
+
+
+@pytest.mark.parametrize(
+    "path", ["/a=b", "relative", "/with space", "/ä", "/a:b", "/a::/b", "/a::"]
+)
+def test_a_path_may_hold_whatever_looks_like_no_other_field(path: str) -> None:
+    params = parse_params(f"keypath={path}::keyid=kbs:///default/key/1")
+    assert params == FileKek(KEY_1, path, Algorithm.A256GCM)
+
+
+def test_without_keypath_the_key_is_one_to_register() -> None:
+    assert parse_params("keyid=/default/key/1") == RegisteredKek(KEY_1, Algorithm.A256GCM)
+    assert parse_params("algorithm=A256CTR") == RegisteredKek(None, Algorithm.A256CTR)
+    assert parse_params("sample=false") == RegisteredKek(None, Algorithm.A256GCM)
+
+
+def test_what_looks_like_a_key_is_never_quoted() -> None:
+    key = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+    for text in (key, f"keyid={key}::keypath=/k", f"{key}=x", f"sample={key}", f"algorithm={key}"):
+        with pytest.raises(InputError) as error:
+            parse_params(text)
+        assert key[:20] not in str(error.value)
