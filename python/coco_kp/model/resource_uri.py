@@ -23,7 +23,7 @@ KEY_ID_HINT: Final = (
 )
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", re.ASCII)  # Trustee's rule for each part
-_SCHEME = re.compile(r"kbs(?:\+([a-z0-9][a-z0-9.-]*))?", re.ASCII)
+_SCHEME = re.compile(r"kbs(?:\+([a-z0-9][a-z0-9.-]*))?", re.ASCII | re.IGNORECASE)
 _ADDRESS = re.compile(
     r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?",
@@ -73,10 +73,10 @@ def parse_resource_uri(text: str) -> ResourceUri:
     if len(text) > MAX_LENGTH:
         raise _refused(text, f"it has more than {MAX_LENGTH} characters")
     scheme, separator, rest = text.partition("://")
-    match = _SCHEME.fullmatch(scheme.lower())
+    match = _SCHEME.fullmatch(scheme)
     if not separator or not match:
         raise _refused(text, "its scheme is not kbs or kbs+<plugin>")
-    plugin = match[1] or "resource"
+    plugin = (match[1] or "resource").lower()
     if "#" in rest:
         raise _refused(text, "a fragment has no meaning in it")
     rest, question_mark, query = rest.partition("?")

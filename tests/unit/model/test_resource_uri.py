@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.resource_uri import (
+    MAX_LENGTH,
+    ResourceUri,
+    parse_key_id,
+    parse_resource_uri,
+)
+from tests.vectors import load_vectors
+
+VECTORS = load_vectors("keyids")
+
+
+@pytest.mark.parametrize(("text", "canonical"), VECTORS["accept"])
+def test_known_answers(text: str, canonical: str) -> None:
+    assert str(parse_key_id(text)) == canonical
+    assert str(parse_resource_uri(canonical)) == canonical  # what a packet carries is read again
+
+
+@pytest.mark.parametrize("text", VECTORS["reject"])
+def test_known_refusals(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_key_id(text)
+    assert error.value.exit_code == 3
+    assert "kbs:///<repository>/<type>/<tag>" in error.value.hint
+
+
+REFUSALS = {
+    "": "it is empty",
+    "key_id1": "it is none of the accepted forms",
+    "default/key/1": "it has neither a scheme nor a leading slash",
+    "https://h/a/b/c": "its scheme is not kbs or kbs+<plugin>",
+    "\N{KELVIN SIGN}bs:///a/b/c": "its scheme is not kbs or kbs+<plugin>",
+    "kbs+:///a/b/c": "its scheme is not kbs or kbs+<plugin>",
+    "kbs+a/b:///a/b/c": "its scheme is not kbs or kbs+<plugin>",
+    "kbs:///a/b/c#f": "a fragment has no meaning in it",
+    "kbs:///a/b/c?": "its query is empty or has a character that must be %-encoded",
+    "kbs:///a/b/c?x y": "its query is empty or has a character that must be %-encoded",
+    "kbs:///a/b": "its path has 2 parts, not three",
+    "kbs:///a/b/c/d": "its path has 4 parts, not three",
+    "kbs+vault://h": "it has no path",
+    "kbs:///a/%2e%2e/c": "the part '%2e%2e' is not letters",
+    "kbs:///a/.b/c": "the part '.b' is not letters",
+    "kbs:///a/b/c\n": "the part 'c?' is not letters",
+    "kbs:///a/b/١": "the part '١' is not letters",
+    "kbs://h:0/a/b/c": "'h:0' is not host, host:port or [IPv6]:port",
+    "kbs://h:/a/b/c": "'h:' is not host, host:port or [IPv6]:port",
+    "kbs://h:65536/a/b/c": "the port 65536 is greater than 65535",
+    "kbs://user@h/a/b/c": "'user@h' is not host, host:port or [IPv6]:port",
+    "kbs://::1/a/b/c": "'::1' is not host, host:port or [IPv6]:port",
+    "kbs://[1::2::3]/a/b/c": "'[1::2::3]' is not an IPv6 address",
+    "kbs://[fe80::1%25eth0]/a/b/c": "is not host, host:port or [IPv6]:port",
+    f"kbs:///a/b/{'c' * MAX_LENGTH}": f"it has more than {MAX_LENGTH} characters",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSALS.items())
+def test_a_refusal_says_why(text: str, reason: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_key_id(text)
+    assert reason in error.value.message
+
+
+def test_a_packet_must_have_the_scheme_that_guests_parse() -> None:
+    for text in ("/default/key/1", "kbs.example/default/key/1"):
+        assert parse_key_id(text)
+        with pytest.raises(InputError, match="its scheme is not kbs"):
+            parse_resource_uri(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kbs:///a/b/c", ResourceUri("resource", "", ("a", "b", "c"))),
+        ("KBS+Resource:///a/b/c", ResourceUri("resource", "", ("a", "b", "c"))),
+        ("KBS+Vault://h:1/a?x=%20/?", ResourceUri("vault", "h:1", ("a",), "x=%20/?")),
+        ("kbs://[0:0::1]/_/-/a.b-c", ResourceUri("resource", "[::1]", ("_", "-", "a.b-c"))),
+        ("KBS.Example/a/b/c", ResourceUri("resource", "KBS.Example", ("a", "b", "c"))),
+    ],
+)
+def test_parts(text: str, expected: ResourceUri) -> None:
+    assert parse_key_id(text) == expected
+
+
+def test_the_path_is_what_guests_look_a_key_up_by() -> None:
+    assert parse_key_id("kbs+x://h:1/a/b?q=1").path == "a/b"
+
+
+def test_the_longest_uri() -> None:
+    text = "kbs:///a/b/" + "c" * (MAX_LENGTH - len("kbs:///a/b/"))
+    assert str(parse_resource_uri(text)) == text
+    with pytest.raises(InputError, match="more than"):
+        parse_resource_uri(text + "c")
