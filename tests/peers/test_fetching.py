@@ -14,6 +14,8 @@ import pytest
 
 from tests.peers import cache, debian
 from tests.peers.cache import PeerUnavailableError, cached
+from tests.peers.debian import debian_bin
+from tests.peers.skopeo import find_skopeo
 
 
 @pytest.fixture
@@ -90,3 +92,24 @@ def test_a_missing_peer_is_no_pass(required: str, outcome: str) -> None:
     assert f"= {outcome} in " in done.stdout
     assert "/nowhere" in done.stdout
     assert done.returncode == int(required)
+
+
+@pytest.mark.peer
+def test_a_skopeo_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "skopeo").symlink_to(find_skopeo())
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_skopeo() == tmp_path / "skopeo"
+
+
+@pytest.mark.peer
+def test_a_skopeo_without_key_providers_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as Debian 12's 1.9.3 does (docs/protocols.md, before 1)."""
+    skopeo = tmp_path / "skopeo"
+    skopeo.write_text(
+        "#!/bin/sh\necho 'Invalid encryption keys: Provided protocol not recognized' >&2; exit 1\n"
+    )
+    skopeo.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert find_skopeo() == debian_bin() / "skopeo"
