@@ -37,6 +37,8 @@ _NO_PROVIDERS: Final = frozenset(
     }
 )
 
+_NAMES_SHOWN: Final = 3  # of those that a request names too many of; it may hold thousands
+
 
 @dataclass(frozen=True, slots=True)
 class WrapRequest:
@@ -60,8 +62,10 @@ def parse_request(data: bytes, operation: Operation | None = None) -> WrapReques
     Raises ``InputError``; its text holds nothing of the layer's key.
     """
     document = parse_json_object(data, "the request")
-    op = document.get("op") or operation
-    if op not in {"keywrap", "keyunwrap"}:
+    op = document.get("op")
+    if op is None:
+        op = operation
+    if op not in ("keywrap", "keyunwrap"):  # a tuple: what is no string may have no hash
         raise InputError("'op' of the request is not keywrap or keyunwrap")
     if operation not in {None, op}:
         raise InputError(f"'op' of the request is {op}, but the method called is {operation}")
@@ -107,8 +111,9 @@ def _parameters(config: dict[str, object], what: str) -> tuple[str, ...]:
     if DEFAULT_PROVIDER_NAME in names:
         names = [DEFAULT_PROVIDER_NAME]
     if len(names) > 1:
+        some = ", ".join(shown(name) for name in names[:_NAMES_SHOWN])
         raise InputError(
-            f"the request names several providers: {', '.join(shown(name) for name in names)}",
+            f"the request names {len(names)} providers, among them {some}",
             f"name this one {DEFAULT_PROVIDER_NAME} to tell it from the others",
         )
     elements = by_name[names[0]] if names else None

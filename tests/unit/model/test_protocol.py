@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.protocol import (
+    Operation,
+    UnwrapRequest,
+    WrapRequest,
+    parse_request,
+    write_unwrap_response,
+    write_wrap_response,
+)
+from tests.vectors import load_vectors
+
+VECTORS = load_vectors("protocol_requests")
+PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}
+PRIVATE_OPTIONS = PACKETS["gcm"]["optsdata"].encode()
+PACKET = PACKETS["gcm"]["packet"].encode()
+PARAMETERS = "keypath=/k/key1::keyid=kbs:///default/key/key_id1::algorithm=A256GCM"
+
+
+@pytest.mark.parametrize(
+    "name", ["go_wrap", "go_wrap_null_decryptconfig", "rust_wrap_raw_optsdata"]
+)
+@pytest.mark.parametrize("operation", ["keywrap", None])
+def test_known_wrap_requests(name: str, operation: Operation | None) -> None:
+    request = parse_request(encoded(VECTORS[name]), operation)
+    assert request == WrapRequest((PARAMETERS,), PRIVATE_OPTIONS)
+
+
+@pytest.mark.parametrize("operation", ["keyunwrap", None])
+def test_a_known_unwrap_request(operation: Operation | None) -> None:
+    request = parse_request(encoded(VECTORS["go_unwrap"]), operation)
+    assert request == UnwrapRequest(("offline_fs_kbc::null",), PACKET)
+
+
+def encoded(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def b64(data: bytes | str) -> str:
+    return b64encode(data.encode() if isinstance(data, str) else data).decode()
+
+
+def wrap_document(**parameters: Any) -> dict[str, Any]:
+    """A wrap request with these parameters by provider name."""
+    config = {"Parameters": parameters, "DecryptConfig": None}
+    return {"op": "keywrap", "keywrapparams": {"ec": config, "optsdata": b64(PRIVATE_OPTIONS)}}
+
+
+def parameters_of(document: dict[str, Any]) -> tuple[str, ...]:
+    return parse_request(encoded(document)).parameters
+
+
+@pytest.mark.parametrize("as_sent", [b64, list], ids=["base64", "bytes"])
+def test_byte_strings_come_as_base64_and_as_numbers(as_sent: Any) -> None:
+    wrap = wrap_document(mine=[as_sent(b"sample=true")])
+    wrap["keywrapparams"]["optsdata"] = as_sent(PRIVATE_OPTIONS)
+    assert parse_request(encoded(wrap)) == WrapRequest(("sample=true",), PRIVATE_OPTIONS)
+    unwrap = {"op": "keyunwrap", "keyunwrapparams": {"annotation": as_sent(PACKET)}}
+    assert parse_request(encoded(unwrap)) == UnwrapRequest((), PACKET)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"dc": None},
+        {"dc": {}},
+        {"dc": {"Parameters": None}},
+        {"dc": {"Parameters": {}}},
+        {"dc": {"Parameters": {"attestation-agent": None}}},
+        {"dc": {"Parameters": {"attestation-agent": []}}},
+        {"dc": {"Parameters": {"privkeys": ["AA=="], "privkeys-passwords": [""]}}},
+    ],
+)
+@pytest.mark.parametrize("op", [{}, {"op": None}, {"op": "keyunwrap"}])
+def test_null_and_missing_members_are_no_parameters(call: Any, op: dict[str, Any]) -> None:
+    document = {**op, "keyunwrapparams": call | {"annotation": b64(PACKET)}, "keywrapparams": None}
+    assert parse_request(encoded(document), "keyunwrap") == UnwrapRequest((), PACKET)
+
+
+@pytest.mark.parametrize("name", ["attestation-agent", "mine", "", "x.y"])
+def test_any_provider_name_will_do(name: str) -> None:
+    assert parameters_of(wrap_document(**{name: [b64("a"), b64("ä")]})) == ("a", "ä")
+
+
+def test_other_recipients_and_the_guides_own_name_do_not_mislead() -> None:
+    others = {"pubkeys": ["AA=="], "gpg-recipients": None, "x509s": "?", "pkcs11-yamls": 3}
+    assert parameters_of(wrap_document(mine=[b64("a")], **others)) == ("a",)
+    several = {"mine": [b64("a")], "attestation-agent": [b64("b")]}
+    assert parameters_of(wrap_document(**several)) == ("b",)
+
+
+def test_several_names_none_of_which_is_the_guides() -> None:
+    with pytest.raises(InputError, match="names 2 providers, among them 'a', 'b' ") as error:
+        parameters_of(wrap_document(a=[b64("x")], b=[b64("y")]))
+    assert "attestation-agent" in error.value.hint
+
+
+def test_of_thousands_of_names_a_few_are_shown() -> None:
+    names: dict[str, list[str]] = {f"name{number}": [] for number in range(5000)}
+    with pytest.raises(InputError) as error:
+        parameters_of(wrap_document(**names))
+    assert error.value.message == (
+        "the request names 5000 providers, among them 'name0', 'name1', 'name2'"
+    )
+
+
+@pytest.mark.parametrize(
+    "op", ["", "KeyWrap", "wrap", 0, 1, False, True, [], ["keywrap"], {}, {"": 0}]
+)
+@pytest.mark.parametrize("operation", ["keywrap", "keyunwrap", None])
+def test_op_is_one_of_two_words(op: object, operation: Operation | None) -> None:
+    document = wrap_document(mine=[b64("sample=true")]) | {"op": op}
+    with pytest.raises(InputError, match="'op' of the request is not keywrap or keyunwrap"):
+        parse_request(encoded(document), operation)
+
+
+def test_op_must_not_contradict_the_method() -> None:
+    document = wrap_document(mine=[b64("sample=true")])
+    with pytest.raises(InputError, match="is keywrap, but the method called is keyunwrap"):
+        parse_request(encoded(document), "keyunwrap")
+
+
+def test_without_a_method_op_must_be_there() -> None:
+    with pytest.raises(InputError, match="'op' of the request"):
+        parse_request(b"{}")
+
+
+def replaced(path: str, value: object) -> dict[str, Any]:
+    document = wrap_document(mine=[b64("sample=true")])
+    *parents, name = path.split("/")
+    target = document
+    for parent in parents:
+        target = target[parent]
+    target[name] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("keywrapparams", [], "'keywrapparams' of the request is not an object"),
+        ("keywrapparams", "", "'keywrapparams' of the request is not an object"),
+        ("keywrapparams", False, "'keywrapparams' of the request is not an object"),
+        ("keywrapparams/ec", [1], "'ec' of 'keywrapparams' is not an object"),
+        ("keywrapparams/ec/Parameters", "x", "'Parameters' of 'ec' is not an object"),
+        ("keywrapparams/ec/Parameters/mine", {}, "of provider 'mine' are not an array"),
+        ("keywrapparams/ec/Parameters/mine", "c2FtcGxl", "of provider 'mine' are not an array"),
+        ("keywrapparams/ec/Parameters/mine", [None], "a parameter is missing"),
+        ("keywrapparams/ec/Parameters/mine", [7], "a parameter is not base64"),
+        ("keywrapparams/ec/Parameters/mine", ["sample=true"], "a parameter is not base64"),
+        ("keywrapparams/ec/Parameters/mine", [b64(b"\xff")], "a parameter is not UTF-8 text"),
+        ("keywrapparams/ec/Parameters/mine", [[256]], "an array of something else than byte"),
+        ("keywrapparams/ec/Parameters/mine", [[-1]], "an array of something else than byte"),
+        ("keywrapparams/ec/Parameters/mine", [[True]], "an array of something else than byte"),
+        ("keywrapparams/ec/Parameters/mine", [[1.0]], "an array of something else than byte"),
+        ("keywrapparams/optsdata", None, "'optsdata' is missing"),
+        ("keywrapparams/optsdata", 1, "'optsdata' is not base64"),
+        ("keywrapparams/optsdata", "?", "'optsdata' is not base64"),
+    ],
+)
+def test_wrong_types_are_named(path: str, value: object, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_request(encoded(replaced(path, value)))
+    assert message in error.value.message
+
+
+def test_an_unwrap_request_without_an_annotation() -> None:
+    with pytest.raises(InputError, match="'annotation' is missing"):
+        parse_request(b'{"op":"keyunwrap","keyunwrapparams":{"dc":null,"annotation":null}}')
+
+
+@pytest.mark.parametrize(
+    ("write", "outer", "inner"),
+    [
+        (write_wrap_response, "keywrapresults", "annotation"),
+        (write_unwrap_response, "keyunwrapresults", "optsdata"),
+    ],
+)
+def test_answers_are_arrays_of_bytes(write: Any, outer: str, inner: str) -> None:
+    assert write(b"\0{\xff") == b'{"%s":{"%s":[0,123,255]}}' % (outer.encode(), inner.encode())
+
+
+def test_a_request_does_not_show_the_layers_key() -> None:
+    request = parse_request(encoded(VECTORS["go_wrap"]))
+    assert repr(request) == f"WrapRequest(parameters=({PARAMETERS!r},))"
