@@ -91,8 +91,8 @@ def parse_public_options(data: bytes) -> PublicOptions:
     cipher = member(document, "cipher", str, what)
     if cipher != CIPHER:
         raise InputError(f"cipher {shown(cipher)} is unknown", f"only {CIPHER} is defined")
-    options = document.get("cipheroptions") or {}
-    if options != {}:
+    options = document.get("cipheroptions")
+    if options is not None and options != {}:  # Go reads null as well
         raise InputError(
             "the layer's public options hold cipher options in clear",
             "a nonce there makes decryption yield garbage: somebody altered this image",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import tracemalloc
@@ -159,10 +160,8 @@ def test_memory_is_bounded(element: bytes) -> None:
     document = b'{"a":[' + element * ((MAX_MESSAGE - 10) // len(element)) + b"0]}"
     tracemalloc.start()
     try:
-        try:
+        with contextlib.suppress(InputError):
             parse_json_object(document, "it")
-        except InputError as error:
-            assert "objects and arrays" in str(error)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.packet import MAX_PACKET, AnnotationPacket, PacketVersion, parse_packet
+from coco_kp.model.resource_uri import ResourceUri
+from tests.vectors import load_vectors
+
+VECTORS = load_vectors("packets")
+V1 = {vector["name"]: vector["packet"].encode() for vector in VECTORS["good"]}["gcm"]
+V2 = {vector["name"]: vector["packet"].encode() for vector in VECTORS["good"]}["v2_kbs"]
+
+# These are for the key to find out: a packet by itself is well formed.
+WRONG_ONLY_TO_ITS_KEY = {"tag_flipped", "ciphertext_flipped", "wrong_kek"}
+
+
+@pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["name"])
+def test_known_answers(vector: dict[str, Any]) -> None:
+    document = json.loads(vector["packet"])
+    packet = parse_packet(vector["packet"].encode())
+    assert str(packet.kid) == document["kid"]
+    assert packet.wrap_type == document["wrap_type"]
+    assert b64encode(packet.iv).decode() == document["iv"]
+    assert b64encode(packet.wrapped_data).decode() == document["wrapped_data"]
+
+
+@pytest.mark.parametrize(("name", "version"), [("gcm", "v1"), ("ctr", "v1"), ("v2_kbs", "v2")])
+def test_it_is_written_to_the_byte_as_upstream_does(name: str, version: PacketVersion) -> None:
+    (text,) = [vector["packet"] for vector in VECTORS["good"] if vector["name"] == name]
+    assert parse_packet(text.encode()).to_json(version) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [vector for vector in VECTORS["bad"] if vector["name"] not in WRONG_ONLY_TO_ITS_KEY],
+    ids=lambda vector: vector["name"],
+)
+def test_known_refusals(vector: dict[str, Any]) -> None:
+    with pytest.raises(CocoKpError) as error:
+        parse_packet(vector["packet"].encode())
+    assert error.value.exit_code == vector["exit_code"]
+
+
+def test_v1_is_the_default_and_both_say_the_same() -> None:
+    kid = ResourceUri("resource", "kbs.example:8080", ("default", "key", "1"))
+    packet = AnnotationPacket(kid, bytes(209), bytes(12), Algorithm.A256GCM)
+    assert packet.to_json() == packet.to_json("v1")
+    assert b"\\/" not in packet.to_json()  # v1 readers borrow the kid: no escape may stand in it
+    assert list(json.loads(packet.to_json("v1"))) == ["kid", "wrapped_data", "iv", "wrap_type"]
+    assert parse_packet(packet.to_json("v1")) == parse_packet(packet.to_json("v2")) == packet
+
+
+def altered(packet: bytes, **members: Any) -> bytes:
+    """Replace members; ``...`` removes one."""
+    merged = json.loads(packet) | members
+    document = {name: value for name, value in merged.items() if value is not ...}
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"kid": None}, "'kid' of the annotation packet is not a string"),
+        ({"kid": "kbs:default/key/1"}, "its scheme is not kbs"),
+        ({"kid": "kbs:///default/key/1/"}, "cannot be used"),
+        ({"wrapped_data": ...}, "has no 'wrapped_data'"),
+        ({"wrapped_data": [1, 2]}, "'wrapped_data' of the annotation packet is not a string"),
+        ({"wrapped_data": ""}, "has 0 bytes, less than a tag"),
+        ({"iv": None}, "'iv' of the annotation packet is not a string"),
+        ({"iv": "AAAA\n"}, "'iv' of the annotation packet is not base64"),
+        ({"wrap_type": ...}, "has no 'wrap_type'"),
+        ({"wrap_type": 1}, "'wrap_type' of the annotation packet is not a string"),
+        ({"version": "0.2.0"}, "'version' of the annotation packet is '0.2.0'"),
+        ({"version": None}, "'version' of the annotation packet is not a string"),
+        ({"provider": None}, "'provider' of the annotation packet is not a string"),
+        ({"provider_settings": None}, "'provider_settings' of the annotation packet is not an"),
+        ({"annotations": []}, "'annotations' of the annotation packet is not an object"),
+    ],
+)
+def test_a_refusal_names_the_member(members: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_packet(altered(V2, **members))
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize("provider", ["aws", "aliyun", "KBS", ""])
+def test_a_key_that_no_kbs_holds_is_a_matter_of_the_key(provider: str) -> None:
+    cloud = altered(V2, provider=provider, kid="arn:aws:kms", iv=..., wrap_type=...)
+    with pytest.raises(KekError, match=f"held by '{provider}', which is no KBS"):
+        parse_packet(cloud)
+
+
+def test_a_packet_is_bounded() -> None:
+    padded = V1 + b" " * (MAX_PACKET - len(V1))
+    parse_packet(padded)
+    with pytest.raises(InputError, match="more than the 262144 allowed"):
+        parse_packet(padded + b" ")
+
+
+def test_ctr_has_no_tag() -> None:
+    packet = altered(V1, wrap_type="A256CTR", iv=b64encode(bytes(16)).decode(), wrapped_data="AA==")
+    assert parse_packet(packet).wrapped_data == b"\0"
