@@ -30,7 +30,7 @@ pub(crate) const INITIAL: State = [
 ///
 /// `tail` is the end of the message after its last whole block, `total` the whole message's length
 /// in bytes.
-pub(crate) fn finish(engine: &dyn Engine, mut state: State, tail: &[u8], total: u64) -> [u8; 32] {
+pub(crate) fn finish(engine: &Engine, mut state: State, tail: &[u8], total: u64) -> [u8; 32] {
     let mut padded = Zeroizing::new([0; 2 * BLOCK]);
     let end = if tail.len() < BLOCK - 8 { BLOCK } else { 2 * BLOCK };
     padded[..tail.len()].copy_from_slice(tail);
@@ -47,7 +47,7 @@ pub(crate) fn finish(engine: &dyn Engine, mut state: State, tail: &[u8], total: 
 }
 
 /// The inner and outer states of HMAC-SHA-256 after their first block. Both are as good as the key.
-pub(crate) fn hmac_states(engine: &dyn Engine, key: &Secret<32>) -> (State, State) {
+pub(crate) fn hmac_states(engine: &Engine, key: &Secret<32>) -> (State, State) {
     let first_block = |pad: u8| {
         let mut block = Zeroizing::new([pad; BLOCK]);
         for (byte, key_byte) in block.iter_mut().zip(key.expose()) {
@@ -62,7 +62,7 @@ pub(crate) fn hmac_states(engine: &dyn Engine, key: &Secret<32>) -> (State, Stat
 
 /// Ends an HMAC: `inner` was fed whole blocks of the message, `tail` is its end, `total` its length.
 pub(crate) fn hmac_finish(
-    engine: &dyn Engine,
+    engine: &Engine,
     inner: State,
     outer: State,
     tail: &[u8],

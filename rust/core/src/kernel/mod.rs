@@ -4,6 +4,10 @@
 //! and the tests run each that the processor has against the portable one.
 
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_shani;
+#[cfg(target_arch = "x86_64")]
+mod x86_vaes;
 
 use std::sync::OnceLock;
 
@@ -26,7 +30,7 @@ pub(crate) struct Hashes {
 }
 
 /// Which way a layer goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Direction {
     /// Plaintext comes in, ciphertext goes out.
     Seal,
@@ -44,12 +48,9 @@ impl Direction {
     }
 }
 
-/// A kernel with one layer's expanded key; it wipes the key when dropped.
-///
-/// Every length is a whole number of 64-byte blocks. Counters count 16-byte cipher blocks from the
-/// layer's nonce, big-endian, modulo 2^128 (docs/protocols.md 1.4).
-pub(crate) trait Engine: Send + Sync {
-    /// SHA-256: compresses `blocks` into `state`.
+/// SHA-256 compression as a kernel does it. Blocks come in whole numbers.
+trait Sha256: Send + Sync {
+    /// Compresses `blocks` into `state`.
     fn compress(&self, state: &mut State, blocks: &[u8]);
 
     /// The same blocks into two states.
@@ -67,46 +68,68 @@ pub(crate) trait Engine: Send + Sync {
             self.compress(state, plaintext);
         }
     }
+}
 
-    /// AES-256-CTR from `counter` on; advances it. Input and output are equally long.
+/// AES-256-CTR as a kernel does it, with an expanded key that it wipes when dropped.
+trait Cipher: Send + Sync {
+    /// Encrypts or decrypts whole cipher blocks from `counter` on, and advances it.
+    ///
+    /// Counters count 16-byte blocks from the layer's nonce, big-endian, modulo 2^128
+    /// (docs/protocols.md 1.4). Input and output are equally long.
     fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]);
+}
 
-    /// Encrypts or decrypts one step and hashes both sides. Input and output lie apart, equally
-    /// long and short enough for the first-level cache.
-    fn step(
-        &self,
-        direction: Direction,
-        counter: &mut u128,
-        hashes: &mut Hashes,
-        input: &[u8],
-        output: &mut [u8],
-    ) {
-        self.crypt(counter, input, output);
-        let (plaintext, ciphertext) = direction.sides(input, output);
-        self.compress_layer(hashes, plaintext, ciphertext);
-    }
+/// A kernel with one layer's key. All lengths are whole numbers of 64-byte blocks.
+pub(crate) struct Engine {
+    sha: &'static dyn Sha256,
+    cipher: Box<dyn Cipher>,
 }
 
 /// How much of a layer one step takes: input and output together half of a first-level cache.
 const STEP: usize = 8 * 1024;
 
-/// Takes blocks of any number, apart or in place, through an engine.
-pub(crate) fn pass(
-    engine: &dyn Engine,
-    direction: Direction,
-    counter: &mut u128,
-    hashes: &mut Hashes,
-    mut data: Data<'_>,
-) {
-    debug_assert_eq!(data.len() % BLOCK, 0);
-    // The output of data in place overwrites the input, which is still to be hashed.
-    let mut copy = [0; STEP];
-    while !data.is_empty() {
-        let len = STEP.min(data.len());
-        let (step, rest) = data.split_at(len);
-        let (input, output) = step.into_parts(&mut copy[..len]);
-        engine.step(direction, counter, hashes, input, output);
-        data = rest;
+impl Engine {
+    /// Compresses `blocks` into `state`.
+    pub(crate) fn compress(&self, state: &mut State, blocks: &[u8]) {
+        self.sha.compress(state, blocks);
+    }
+
+    /// Compresses the same blocks into two states.
+    pub(crate) fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
+        self.sha.compress_pair(first, second, blocks);
+    }
+
+    /// Compresses both sides of a piece of a layer into all its states.
+    pub(crate) fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+        self.sha.compress_layer(hashes, plaintext, ciphertext);
+    }
+
+    /// AES-256-CTR from `counter` on; advances it. Input and output are equally long.
+    pub(crate) fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]) {
+        self.cipher.crypt(counter, input, output);
+    }
+
+    /// Encrypts or decrypts `data` and hashes both sides, step by step, so that what is encrypted
+    /// is still in the first-level cache when it is hashed.
+    pub(crate) fn pass(
+        &self,
+        direction: Direction,
+        counter: &mut u128,
+        hashes: &mut Hashes,
+        mut data: Data<'_>,
+    ) {
+        debug_assert_eq!(data.len() % BLOCK, 0);
+        // The output of data in place overwrites the input, which is still to be hashed.
+        let mut copy = [0; STEP];
+        while !data.is_empty() {
+            let len = STEP.min(data.len());
+            let (step, rest) = data.split_at(len);
+            let (input, output) = step.into_parts(&mut copy[..len]);
+            self.crypt(counter, input, output);
+            let (plaintext, ciphertext) = direction.sides(input, output);
+            self.compress_layer(hashes, plaintext, ciphertext);
+            data = rest;
+        }
     }
 }
 
@@ -116,12 +139,25 @@ pub struct Kernel(Choice);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
+    #[cfg(target_arch = "x86_64")]
+    X86Vaes,
+    #[cfg(target_arch = "x86_64")]
+    X86ShaNi,
     Portable,
 }
 
 impl Kernel {
     /// RustCrypto, with its own use of AES and SHA instructions where the processor has them.
     pub const PORTABLE: Self = Self(Choice::Portable);
+
+    /// Every kernel of this architecture, the fastest first; this processor may lack some.
+    const ALL: &[Self] = &[
+        #[cfg(target_arch = "x86_64")]
+        Self(Choice::X86Vaes),
+        #[cfg(target_arch = "x86_64")]
+        Self(Choice::X86ShaNi),
+        Self::PORTABLE,
+    ];
 
     /// The kernel of this process: the one that `COCO_KP_KERNEL` names, or else the fastest.
     ///
@@ -142,7 +178,27 @@ impl Kernel {
     /// Every kernel that this processor can run, the fastest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        vec![Self::PORTABLE]
+        Self::ALL.iter().copied().filter(|kernel| kernel.is_available()).collect()
+    }
+
+    /// The names of the kernels of this architecture that this processor cannot run.
+    #[must_use]
+    pub fn unavailable() -> Vec<&'static str> {
+        Self::ALL
+            .iter()
+            .filter(|kernel| !kernel.is_available())
+            .map(|kernel| kernel.name())
+            .collect()
+    }
+
+    fn is_available(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86Vaes => x86_shani::Sha::detect().is_some() && x86_vaes::Vaes::detect(),
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86ShaNi => x86_shani::Sha::detect().is_some(),
+            Choice::Portable => true,
+        }
     }
 
     /// The kernel of that name, if this processor can run it.
@@ -160,14 +216,30 @@ impl Kernel {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86Vaes => "x86-vaes",
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86ShaNi => "x86-shani",
             Choice::Portable => "portable",
         }
     }
 
-    /// Expands a layer's key for this kernel.
-    pub(crate) fn engine(self, key: &Secret<32>) -> Box<dyn Engine> {
-        match self.0 {
-            Choice::Portable => Box::new(portable::Portable::new(key)),
-        }
+    /// Expands a layer's key for this kernel, of which a value exists only if it is available.
+    pub(crate) fn engine(self, key: &Secret<32>) -> Engine {
+        const AVAILABLE: &str = "a Kernel exists only if this processor can run it";
+        let (sha, cipher): (&'static dyn Sha256, Box<dyn Cipher>) = match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86Vaes => {
+                let sha = x86_shani::Sha::detect().expect(AVAILABLE);
+                (sha, Box::new(x86_vaes::Vaes::new(key).expect(AVAILABLE)))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Choice::X86ShaNi => {
+                let sha = x86_shani::Sha::detect().expect(AVAILABLE);
+                (sha, Box::new(portable::Aes::new(key)))
+            }
+            Choice::Portable => (&portable::Sha, Box::new(portable::Aes::new(key))),
+        };
+        Engine { sha, cipher }
     }
 }

@@ -4,32 +4,32 @@ use aes::Aes256Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher};
 use ctr::{Ctr128BE, CtrCore};
 
-use super::Engine;
+use super::{Cipher, Sha256};
 use crate::secret::Secret;
 use crate::sha256::State;
 
-pub(super) struct Portable {
-    cipher: Aes256Enc,
-}
+pub(super) struct Sha;
 
-impl Portable {
-    pub(super) fn new(key: &Secret<32>) -> Self {
-        Self { cipher: Aes256Enc::new(key.expose().into()) }
-    }
-}
-
-impl Engine for Portable {
+impl Sha256 for Sha {
     fn compress(&self, state: &mut State, blocks: &[u8]) {
-        let (blocks, rest) = blocks.as_chunks();
-        debug_assert!(rest.is_empty());
-        sha2::block_api::compress256(state, blocks);
+        sha2::block_api::compress256(state, blocks.as_chunks().0);
     }
+}
 
+pub(super) struct Aes(Aes256Enc);
+
+impl Aes {
+    pub(super) fn new(key: &Secret<32>) -> Self {
+        Self(Aes256Enc::new(key.expose().into()))
+    }
+}
+
+impl Cipher for Aes {
     fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]) {
         // A fresh stream for each call: its own counter starts at zero and never meets its limit,
         // and the sum with `first` wraps modulo 2^128 as the format wants.
         let first = counter.to_be_bytes().into();
-        Ctr128BE::from_core(CtrCore::inner_iv_init(&self.cipher, &first))
+        Ctr128BE::from_core(CtrCore::inner_iv_init(&self.0, &first))
             .apply_keystream_b2b(input, output);
         *counter = counter.wrapping_add((input.len() / 16) as u128);
     }
