@@ -2,6 +2,7 @@
 //!
 //! * [`LayerSealer`] and [`LayerOpener`] carry an image layer through the ocicrypt cipher
 //!   `AES_256_CTR_HMAC_SHA256` (docs/protocols.md 1.4) in one pass, digests of both sides included.
+//! * Their `pump` does the same from one file descriptor to another, on one or two threads.
 //! * [`Kek`] wraps and unwraps a layer's key (docs/protocols.md 3.2).
 //! * [`Kernel`] says which implementation does the work on this processor.
 #![deny(clippy::unwrap_used)]
@@ -11,6 +12,8 @@ mod error;
 mod kernel;
 mod keywrap;
 mod layer;
+mod pass;
+mod pump;
 mod secret;
 mod sha256;
 
@@ -19,4 +22,5 @@ pub use error::Error;
 pub use kernel::Kernel;
 pub use keywrap::{Algorithm, Kek, MAX_SECRET};
 pub use layer::{LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+pub use pump::{Control, Progress, PumpError, Stop};
 pub use secret::Secret;
