@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError
@@ -23,6 +23,9 @@ from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
 from coco_kp.model.params import PARAMETERS_HINT, FileKek, SampleKek, WrapParams, parse_params
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.registrar import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
@@ -38,17 +41,27 @@ class Wrapped:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """Private options as JSON (secret), the kid of their packet, and the KBC that opened it."""
+
+    private_options: bytes = field(repr=False)
+    kid: ResourceUri
+    kbc: KbcSpec
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A key provider's settings. Calls do not change it: any number may run at once.
 
     ``key_dir`` bounds the files that callers may name; ``kbc`` opens packets of callers that name
-    no KBC themselves.
+    no KBC themselves; ``registrar`` makes and registers KEKs, and registers those of files.
     """
 
     key_dir: Path | None = None
     packet_version: PacketVersion = "v1"
     kbc: KbcSpec | None = None
     kbc_settings: KbcSettings = field(default_factory=KbcSettings)
+    registrar: Registrar | None = None
 
     def wrap(self, request: WrapRequest) -> Wrapped:
         """Wrap a layer's key as the request's parameters say.
@@ -70,8 +83,8 @@ class Provider:
         packet = wrap_options(file.kek, kid, params.algorithm, request.private_options)
         return Wrapped(packet.to_json(self.packet_version), kid, file.warnings)
 
-    def unwrap(self, request: UnwrapRequest) -> bytes:
-        """Give the private options that the request's packet holds, as JSON.
+    def unwrap(self, request: UnwrapRequest) -> Unwrapped:
+        """Give the private options that the request's packet holds.
 
         The KBCs that the request names are tried in order, or else this provider's own. Raises
         ``InputError`` for the packet, ``KekError`` where no key opens it.
@@ -107,15 +120,24 @@ class Provider:
                 )
             return SAMPLE_KID, KekFile(Kek(SAMPLE_KEK), ())
         if isinstance(params, FileKek):
-            return params.key_id, read_kek(Path(params.key_path), self.key_dir)
-        raise InputError(
-            "keypath is missing: without it the key would be lost after this call", PARAMETERS_HINT
-        )
+            file = read_kek(Path(params.key_path), self.key_dir)
+            if self.registrar:
+                self.registrar.register(params.key_id, file.kek)
+            return params.key_id, file
+        if self.registrar is None:
+            raise InputError(
+                "keypath is missing: without it the key would be lost after this call",
+                f"{PARAMETERS_HINT}; or let the provider make and register keys: serve --kbs URL",
+            )
+        if params.key_id is None:
+            kid, kek = self.registrar.new_kek()
+            return kid, KekFile(kek, ())
+        return params.key_id, KekFile(self.registrar.kek_for(params.key_id), ())
 
-    def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> bytes:
+    def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
         check_opened(private_options, str(packet.kid))
-        return private_options
+        return Unwrapped(private_options, packet.kid, spec)
 
 
 def wrap_options(

@@ -7,14 +7,14 @@ import sys
 
 import click
 
-from coco_kp.cli.options import provider_options
-from coco_kp.cli.output import log_level
-from coco_kp.provider import Provider
+from coco_kp.cli.options import KbcOptions, ProviderOptions, RegistrationOptions, with_options
+from coco_kp.cli.output import log_level, verbosity
 
 
 @click.command("keyprovider")
-@provider_options
-def command(provider: Provider) -> None:
+@with_options(callers=ProviderOptions, registration=RegistrationOptions, kbc=KbcOptions)
+@verbosity
+def command(callers: ProviderOptions, registration: RegistrationOptions, kbc: KbcOptions) -> None:
     """Answer one key-provider request on stdin, on stdout: no server needed.
 
     ocicrypt runs it where its configuration says "cmd"; `coco-kp config --cmd` writes that.
@@ -24,4 +24,5 @@ def command(provider: Provider) -> None:
 
     # The client puts stderr into its own error: only warnings go there unasked.
     configure("text", log_level(logging.WARNING))
+    provider = callers.provider(registration, kbc)
     answer_stdio(provider, sys.stdin.buffer, sys.stdout.buffer)

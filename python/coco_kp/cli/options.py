@@ -1,73 +1,247 @@
-"""Options that several commands share."""
+"""Options that several commands share, in groups.
+
+A group is a dataclass whose fields are the options' values; ``with_options(kbc=KbcOptions)`` gives
+a command all options of the group, and hands it their values as one argument.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import click
 
-from coco_kp.cli.output import verbosity
-from coco_kp.provider import Provider
+from coco_kp.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from coco_kp.kbc import KbcSettings
+    from coco_kp.kbs.registrar import Registrar
+    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.provider import Provider
 
 FILE = click.Path(path_type=Path)
 """A file's path; whether it is there and what is in it, the use case says."""
 
+Command = Callable[..., None]
+Option = Callable[[Command], Command]
 
-def provider_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a key provider, and the provider that they describe."""
 
-    @verbosity
-    @click.option(
-        "--kbc",
-        metavar="NAME[::URI]",
-        help="Open packets with this KBC where the caller names none: sample or offline_fs.",
-    )
-    @click.option(
-        "--keys",
+def with_options(**groups: type[_Group]) -> Option:
+    """Give a command the options of these groups; two groups may share one."""
+    options = dict.fromkeys(option for group in groups.values() for option in group.options)
+    names = {field.name for group in groups.values() for field in fields(group)}
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**given: Any) -> None:  # noqa: ANN401 (as click hands them)
+            values = {
+                name: group(**{field.name: given[field.name] for field in fields(group)})
+                for name, group in groups.items()
+            }
+            command(**values, **{name: given[name] for name in given.keys() - names})
+
+        wrapped: Command = run
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What groups have in common."""
+
+    options: ClassVar[tuple[Option, ...]] = ()
+
+
+_KBS_ACCESS = (
+    click.option(
+        "--kbs-ca",
         type=FILE,
-        metavar="FILE",
-        help="Keys file of offline_fs, instead of /etc/aa-offline_fs_kbc-keys.json.",
+        metavar="PEM",
+        help="Trust this CA for a KBS, beside the system's.",
+    ),
+    click.option(
+        "--kbs-insecure-http",
+        is_flag=True,
+        help="Allow plain http:// to a KBS beyond loopback: whoever listens learns the keys.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KbcOptions(_Group):
+    """Who opens packets, and with what."""
+
+    kbc: str | None
+    keys: Path | None
+    keep_secret: bool
+    attester: str
+    aa: str
+    eaa_allow_unverified: bool
+    kbs_ca: Path | None
+    kbs_insecure_http: bool
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--kbc",
+            metavar="NAME[::URI]",
+            help="Who opens packets: sample, offline_fs, offline_sev, online_sev::HOST:PORT, "
+            "cc::URL or eaa::IP:PORT.",
+        ),
+        click.option(
+            "--keys",
+            type=FILE,
+            metavar="FILE",
+            help="Keys file of offline_fs or offline_sev, or connection file of online_sev, "
+            "instead of the guest's own.",
+        ),
+        click.option(
+            "--keep-secret",
+            is_flag=True,
+            help="Do not delete a SEV guest's injected secret once it was read.",
+        ),
+        click.option(
+            "--attester",
+            metavar="NAME",
+            default="sample",
+            show_default=True,
+            help="How cc proves what this machine is: sample, aa (the guest's Attestation Agent), "
+            "aa-token (a token of the agent's) or a plug-in.",
+        ),
+        click.option("--aa", metavar="URL", default="", help="REST API of the Attestation Agent."),
+        click.option(
+            "--eaa-allow-unverified",
+            is_flag=True,
+            help="Let eaa talk to a Verdictd beyond loopback. Its quote is not verified: a man in "
+            "the middle could answer in its place and learn the keys of your layers.",
+        ),
+        *_KBS_ACCESS,
     )
-    @click.option(
-        "--key-dir",
-        type=FILE,
-        metavar="DIR",
-        help="Let 'keypath' name only files under DIR; a relative one starts there.",
-    )
-    @click.option(
-        "--packet",
-        type=click.Choice(["v1", "v2"]),
-        default="v1",
-        show_default=True,
-        help="Annotation packet to write; every guest reads v1.",
-    )
-    @wraps(command)
-    def with_provider(
-        kbc: str | None,
-        keys: Path | None,
-        key_dir: Path | None,
-        packet: Literal["v1", "v2"],
-        **options: object,
-    ) -> None:
-        from coco_kp.errors import UsageError, shown
-        from coco_kp.kbc import KbcSettings, open_kbc
+
+    def spec(self) -> KbcSpec | None:
+        """Read ``--kbc``. Raises ``InputError``."""
         from coco_kp.model.kbc_spec import parse_kbc_spec
 
-        if key_dir is not None and not key_dir.is_dir():
-            raise UsageError(f"--key-dir {shown(str(key_dir))} is no folder")
-        settings = KbcSettings(keys_file=keys.absolute() if keys else None)
-        spec = parse_kbc_spec(kbc) if kbc else None
-        if spec:
-            open_kbc(spec, settings)
-        provider = Provider(
-            key_dir=key_dir.absolute() if key_dir else None,
-            packet_version=packet,
-            kbc=spec,
-            kbc_settings=settings,
-        )
-        command(provider, **options)
+        return parse_kbc_spec(self.kbc) if self.kbc else None
 
-    return with_provider
+    def settings(self) -> KbcSettings:
+        """Give the rest; paths absolute, since a daemon changes its folder."""
+        from coco_kp.kbc import KbcSettings
+
+        return KbcSettings(
+            keys_file=self.keys and self.keys.absolute(),
+            keep_secret=self.keep_secret,
+            kbs_ca=self.kbs_ca and self.kbs_ca.absolute(),
+            kbs_insecure_http=self.kbs_insecure_http,
+            attester=self.attester,
+            agent=self.aa,
+            eaa_allow_unverified=self.eaa_allow_unverified,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationOptions(_Group):
+    """The KBS in which keys are registered, and the right to do so."""
+
+    kbs: str | None
+    auth_private_key: Path | None
+    admin_token_file: Path | None
+    admin_role: str
+    admin_issuer: str
+    admin_audience: str
+    kbs_ca: Path | None
+    kbs_insecure_http: bool
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option("--kbs", metavar="URL", help="Register keys with this KBS."),
+        click.option(
+            "-a",
+            "--auth-private-key",
+            type=FILE,
+            metavar="PEM",
+            help="Make the KBS's admin tokens with this Ed25519, EC or RSA key.",
+        ),
+        click.option(
+            "--admin-token-file",
+            type=FILE,
+            metavar="FILE",
+            help="A ready admin token; else COCO_KP_ADMIN_TOKEN, else ~/.trustee/admin-token.",
+        ),
+        click.option(
+            "--admin-role", default="admin", show_default=True, help="Role in tokens made here."
+        ),
+        click.option("--admin-issuer", default="", help="Issuer (iss) in tokens made here."),
+        click.option("--admin-audience", default="", help="Audience (aud) in tokens made here."),
+        *_KBS_ACCESS,
+    )
+
+    def registrar(self, key_dir: Path | None = None, *, replace: bool = False) -> Registrar | None:
+        """Give what registers keys, or None without ``--kbs``. Raises ``CocoKpError``."""
+        if self.kbs is None:
+            if self.auth_private_key or self.admin_token_file:
+                raise UsageError("admin tokens need a KBS to go to", "name it with --kbs URL")
+            return None
+        from coco_kp.kbs import admin_token
+        from coco_kp.kbs.admin import Admin
+        from coco_kp.kbs.client import Kbs
+        from coco_kp.kbs.record import Record, default_folder
+        from coco_kp.kbs.registrar import Registrar
+        from coco_kp.model.kbs_url import KbsUrl
+
+        token = admin_token.find(
+            token_file=self.admin_token_file,
+            private_key=self.auth_private_key,
+            role=self.admin_role,
+            issuer=self.admin_issuer,
+            audience=self.admin_audience,
+        )
+        url = KbsUrl.parse(self.kbs)
+        kbs = Kbs(url, ca_file=self.kbs_ca, insecure_http=self.kbs_insecure_http)
+        return Registrar(
+            Admin(kbs, token), Record(default_folder()), key_dir=key_dir, replace=replace
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions(_Group):
+    """What the provider's callers may name, and what it writes for them."""
+
+    key_dir: Path | None
+    packet: Literal["v1", "v2"]
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--key-dir",
+            type=FILE,
+            metavar="DIR",
+            help="Let 'keypath' name only files under DIR; a relative one starts there. With "
+            "--kbs, keys that are made are kept there.",
+        ),
+        click.option(
+            "--packet",
+            type=click.Choice(["v1", "v2"]),
+            default="v1",
+            show_default=True,
+            help="Annotation packet to write; every guest reads v1.",
+        ),
+    )
+
+    def provider(self, registration: RegistrationOptions, kbc: KbcOptions) -> Provider:
+        """Make the key provider that the three groups describe. Raises ``CocoKpError``."""
+        from coco_kp.provider import Provider
+
+        if self.key_dir is not None and not self.key_dir.is_dir():
+            raise UsageError(f"--key-dir {shown(str(self.key_dir))} is no folder")
+        key_dir = self.key_dir and self.key_dir.absolute()
+        return Provider(
+            key_dir=key_dir,
+            packet_version=self.packet,
+            kbc=kbc.spec(),
+            kbc_settings=kbc.settings(),
+            registrar=registration.registrar(key_dir),
+        )

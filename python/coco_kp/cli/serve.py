@@ -6,9 +6,8 @@ from typing import Literal
 
 import click
 
-from coco_kp.cli.options import provider_options
-from coco_kp.cli.output import log_level, notice, warn
-from coco_kp.provider import Provider
+from coco_kp.cli.options import KbcOptions, ProviderOptions, RegistrationOptions, with_options
+from coco_kp.cli.output import log_level, notice, verbosity, warn
 
 
 @click.command("serve")
@@ -29,16 +28,23 @@ from coco_kp.provider import Provider
     show_default=True,
     help="Form of the lines on stderr.",
 )
-@provider_options
+@with_options(callers=ProviderOptions, registration=RegistrationOptions, kbc=KbcOptions)
+@verbosity
 def command(
-    provider: Provider, socket_address: str, daemon: bool, log_format: Literal["text", "json"]
+    socket_address: str,
+    daemon: bool,
+    log_format: Literal["text", "json"],
+    callers: ProviderOptions,
+    registration: RegistrationOptions,
+    kbc: KbcOptions,
 ) -> None:
     """Serve as the key provider that skopeo, buildah, podman, nerdctl and CRI-O call.
 
     The client names the key in --encryption-key provider:attestation-agent:PARAMETERS, where
-    PARAMETERS is keypath=FILE::keyid=kbs:///REPOSITORY/TYPE/TAG, or sample=true for a trial.
-    Append ::algorithm=A256CTR for guests that need it; unlike the default A256GCM it does not
-    detect tampering.
+    PARAMETERS is keypath=FILE::keyid=kbs:///REPOSITORY/TYPE/TAG, or sample=true for a trial. With
+    --kbs, keypath may be left out: the key is then made once for each keyid and registered before
+    it is used. Append ::algorithm=A256CTR for guests that need it; unlike the default, A256GCM, it
+    does not detect tampering.
     """
     import logging
 
@@ -48,6 +54,7 @@ def command(
 
     address = parse_address(socket_address)
     configure(log_format, log_level(logging.INFO))
+    provider = callers.provider(registration, kbc)
     if address.beyond_loopback and provider.key_dir is None:
         warn(
             f"{address} is open to other machines: whoever may call can name any key file of this "

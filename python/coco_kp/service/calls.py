@@ -45,7 +45,9 @@ def answer(provider: Provider, data: bytes, operation: Operation | None = None) 
             response = write_wrap_response(wrapped.packet)
         else:
             method = "keyunwrap"
-            response = write_unwrap_response(provider.unwrap(request))
+            unwrapped = provider.unwrap(request)
+            kid = str(unwrapped.kid)
+            response = write_unwrap_response(unwrapped.private_options)
     except CocoKpError as error:
         seconds = time.monotonic() - began
         event(logging.INFO, "refused", method=method, message=str(error), seconds=seconds)
