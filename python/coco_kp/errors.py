@@ -79,16 +79,20 @@ class StreamClosedError(CocoKpError):
 def shown(value: str) -> str:
     """Quote a value that somebody else wrote, for a message: printable, short, and never a key.
 
-    A text that could itself be a key (32 bytes as base64 or hex), put where a path or a name
+    A text that holds what could be a key (32 bytes as base64 or hex), put where a path or a name
     belongs, is described instead of quoted.
     """
-    if _LOOKS_LIKE_A_KEY.search(value):
+    if _LOOKS_LIKE_A_KEY.search(value[: _SHOWN_CHARACTERS + _LONGEST_KEY]):
         return f"({len(value)} characters that look like a key)"
     printable = "".join(c if c.isprintable() else "?" for c in value[:_SHOWN_CHARACTERS])
     return f"'{printable}'" if len(value) <= _SHOWN_CHARACTERS else f"'{printable}…'"
 
 
 _SHOWN_CHARACTERS = 120
+_LONGEST_KEY = 64
 _LOOKS_LIKE_A_KEY = re.compile(
-    r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{43}(?:=|(?![A-Za-z0-9+/_-]))|(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
+    r"[A-Za-z0-9+/_-]{43}="
+    # Without padding: exactly so many, with a capital, which most paths of that length lack.
+    r"|(?<![A-Za-z0-9+/_-])(?=[a-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+/_-])"
+    r"|(?<![0-9A-Fa-f])(?<!sha256[:/])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"  # digests are no secret
 )

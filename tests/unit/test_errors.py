@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import inspect
+import time
+from base64 import b64encode, urlsafe_b64encode
+
+import pytest
+
+from coco_kp import errors
+from coco_kp.errors import CocoKpError, shown
+
+# docs/cli.md, "Exit codes"
+EXIT_CODES = {
+    "CocoKpError": 1,
+    "StreamClosedError": 1,
+    "UsageError": 2,
+    "InputError": 3,
+    "KekError": 4,
+    "IntegrityError": 5,
+    "RemoteError": 6,
+    "UnreachableError": 6,
+    "RefusedError": 7,
+    "KeyPathForbiddenError": 7,
+}
+
+KEY = bytes(range(200, 232))
+PADDED = b64encode(KEY).decode()
+
+
+def test_exit_codes_are_the_contracts() -> None:
+    classes = inspect.getmembers(errors, inspect.isclass)
+    assert all(issubclass(error, CocoKpError) for _, error in classes)
+    assert {name: error.exit_code for name, error in classes} == EXIT_CODES
+
+
+def test_message_and_hint_share_a_line() -> None:
+    assert str(CocoKpError("no such file", "make it")) == "no such file (hint: make it)"
+    assert str(CocoKpError("no such file")) == "no such file"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "key_id1",
+        "/home/ä/keys and more/key",
+        "/srv/confidential-images/keys/of/the/base/1",  # 43 characters, as a key has
+        "kbs:///default/key/key_id1",
+        "docker://registry.example/image@sha256:" + KEY.hex(),
+        "oci:/images/base/blobs/sha256/" + KEY.hex(),
+        KEY.hex() + "0",
+        PADDED[:42],
+        "x" * 120,
+    ],
+)
+def test_a_value_is_quoted(value: str) -> None:
+    assert shown(value) == f"'{value}'"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        PADDED,
+        PADDED.rstrip("="),
+        urlsafe_b64encode(KEY).decode(),
+        urlsafe_b64encode(KEY).decode().rstrip("="),
+        KEY.hex(),
+        KEY.hex().upper(),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}", "key={}", "'{}'", "{}\n", "a word, {} and others", "é{}"])
+def test_a_value_that_could_hold_a_key_is_not_quoted(key: str, form: str) -> None:
+    value = form.format(key)
+    assert shown(value) == f"({len(value)} characters that look like a key)"
+
+
+@pytest.mark.parametrize("form", ["/run/keys/{}", "kbs:///default/key/{}", "x" * 110 + "{}"])
+def test_a_padded_key_is_found_wherever_it_stands(form: str) -> None:
+    assert PADDED[:10] not in shown(form.format(PADDED))
+
+
+def test_a_key_that_begins_within_what_would_be_shown_is_found() -> None:
+    value = "-" * 100 + " " + KEY.hex()
+    assert KEY.hex()[:10] not in shown(value)
+
+
+def test_a_long_value_is_cut() -> None:
+    assert shown("y" * 121) == f"'{'y' * 120}…'"
+    began = time.monotonic()
+    assert len(shown("y" * 4_000_000)) == 123
+    assert time.monotonic() - began < 1  # what is not shown is not searched
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}", "\ud800"],
+)
+def test_what_could_steer_a_terminal_or_a_log_is_replaced(character: str) -> None:
+    assert shown(f"a{character}b") == "'a?b'"
