@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.interop.image import Image, tar, write_image
-from tests.interop.provider import Provider, grpc_config, our_config, served_address, serving
+from tests.interop.provider import Provider, grpc_config, our_config, our_provider
 from tests.peers.upstream import attestation_agent, upstream_provider
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ def any_door(
     request: pytest.FixtureRequest, skopeo: Skopeo, tmp_path: Path, key: Key
 ) -> Iterator[Provider]:
     """Our provider with the key at hand; once for each of the ways in which skopeo can call it."""
-    config, keys = tmp_path / "ocicrypt.json", ("--keys", str(key.keys_file))
+    keys = ("--keys", str(key.keys_file))
     if request.param == "cmd":
-        yield Provider(skopeo, our_config(config, "--cmd", "--", *keys), tmp_path)
+        config = our_config(tmp_path / "ocicrypt.json", "--cmd", "--", *keys)
+        yield Provider(skopeo, config, tmp_path)
         return
     socket = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/socket"
-    with serving(tmp_path, *keys, socket=socket) as running:
-        yield Provider(skopeo, our_config(config, "--grpc", served_address(running)), tmp_path)
+    with our_provider(skopeo, tmp_path, *keys, socket=socket) as provider:
+        yield provider
 
 
 @pytest.fixture
 def provider(skopeo: Skopeo, tmp_path: Path, key: Key) -> Iterator[Provider]:
     """Our provider with the key at hand, over TCP: for what the way of calling cannot change."""
-    with serving(tmp_path, "--keys", str(key.keys_file)) as running:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(running))
-        yield Provider(skopeo, config, tmp_path)
+    with our_provider(skopeo, tmp_path, "--keys", str(key.keys_file)) as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 COCO_KP: Final = Path(sys.executable).with_name("coco-kp")
 
+LOG: Final = "coco-kp.log"
+
 READY: Final = re.compile(r'(?: ready on (?:grpc://)?|"ready", "address": ")([^\s"]+)')
 """In the line that tells where our server listens, in either log format."""
 
@@ -55,10 +57,20 @@ def grpc_config(path: Path, address: str) -> Path:
 
 
 @contextmanager
+def our_provider(
+    skopeo: Skopeo, folder: Path, *flags: str, socket: str = "127.0.0.1:0"
+) -> Iterator[Provider]:
+    """Run ``coco-kp serve`` with these flags and give it as skopeo finds it; its log in `LOG`."""
+    with serving(folder, *flags, socket=socket) as running:
+        config = our_config(folder / "ocicrypt.json", "--grpc", served_address(running))
+        yield Provider(skopeo, config, folder)
+
+
+@contextmanager
 def serving(folder: Path, *flags: str, socket: str = "127.0.0.1:0") -> Iterator[Daemon]:
     """Run ``coco-kp serve``, ready, while the block runs."""
     command = [str(COCO_KP), "serve", "--socket", socket, *flags]
-    with daemon(command, folder / "coco-kp.log") as running:
+    with daemon(command, folder / LOG) as running:
         served_address(running)
         yield running
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.interop.provider import Provider, our_provider
 from tests.peers.skopeo import SkopeoError
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ def test_a_key_file_outside_the_folder_for_keys(
 ) -> None:
     allowed = tmp_path / "keys"
     allowed.mkdir()
-    with serving(tmp_path, "--key-dir", str(allowed)) as server:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
-        provider = Provider(skopeo, config, tmp_path)
+    with our_provider(skopeo, tmp_path, "--key-dir", str(allowed)) as provider:
         with pytest.raises(SkopeoError) as error:
             provider.encrypt(image, key.parameters())
         assert_helpful(error.value, "PermissionDenied", str(key.path), "--key-dir")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.interop.image import PACKETS
-from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.interop.provider import Provider, our_provider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +39,8 @@ def test_the_agent_opens_our_sample(provider: Provider, agent: Provider, image: 
 def test_the_agent_opens_our_second_version(
     skopeo: Skopeo, agent: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
-    with serving(tmp_path, "--packet", "v2") as server:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
-        encrypted = Provider(skopeo, config, tmp_path).encrypt(image, key.parameters())
+    with our_provider(skopeo, tmp_path, "--packet", "v2") as provider:
+        encrypted = provider.encrypt(image, key.parameters())
     assert [layer.packet["version"] for layer in encrypted.layers] == ["0.1.0"] * 3
     assert agent.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 

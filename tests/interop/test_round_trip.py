@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.interop.image import ENCRYPTED, TAR_GZIP, Image, tar, write_image
-from tests.interop.provider import Provider, our_config, served_address, serving
+from tests.interop.provider import Provider, our_config, our_provider, served_address, serving
 from tests.peers.skopeo import PROVIDER
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.interop.conftest import Key
     from tests.peers.skopeo import Skopeo
 
 pytestmark = pytest.mark.peer
+
+
+def has_ipv6_loopback() -> bool:
+    addresses = Path("/proc/net/if_inet6")
+    return addresses.exists() and f"{1:032x}" in addresses.read_text()
 
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
@@ -62,18 +66,17 @@ def test_the_server_knows_how_to_open_packets(
 ) -> None:
     """With a KBC of the server's own, users need not name one: skopeo then says ``Enabled``."""
     decrypted = Image(tmp_path / "decrypted")
-    with serving(tmp_path, "--kbc", "offline_fs", "--keys", str(key.keys_file)) as server:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
-        encrypted = Provider(skopeo, config, tmp_path).encrypt(image, key.parameters())
+    flags = ("--kbc", "offline_fs", "--keys", str(key.keys_file))
+    with our_provider(skopeo, tmp_path, *flags) as provider:
+        encrypted = provider.encrypt(image, key.parameters())
         use = ("--decryption-key", PROVIDER)
-        skopeo.copy(encrypted.reference, decrypted.reference, *use, config=config)
+        skopeo.copy(encrypted.reference, decrypted.reference, *use, config=provider.config)
     assert decrypted.layers == image.layers
 
 
+@pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has no IPv6 loopback")
 def test_over_ipv6(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
-    with serving(tmp_path, socket="[::1]:0") as server:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(server))
-        provider = Provider(skopeo, config, tmp_path)
+    with our_provider(skopeo, tmp_path, socket="[::1]:0") as provider:
         encrypted = provider.encrypt(image, "sample=true")
         assert provider.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.interop import ocicrypt
-from tests.interop.provider import Provider, grpc_config, our_config, served_address, serving
+from tests.interop.provider import LOG, Provider, grpc_config, our_provider, served_address, serving
 from tests.peers.skopeo import PROVIDER, SkopeoError
 from tests.peers.upstream import upstream_provider
 
@@ -107,12 +107,10 @@ def test_9_is_absent_here(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, log_format: str
 ) -> None:
     flags = ("-vv", "--log-format", log_format, "--keys", str(key.keys_file))
-    with serving(tmp_path, *flags) as running:
-        config = our_config(tmp_path / "ocicrypt.json", "--grpc", served_address(running))
-        provider = Provider(skopeo, config, tmp_path)
+    with our_provider(skopeo, tmp_path, *flags) as provider:
         encrypted = provider.encrypt(image, key.parameters())
         provider.decrypt(encrypted, OFFLINE_FS)
-        log = running.log.read_bytes()
+    log = (tmp_path / LOG).read_bytes()
     secrets = [private_options(layer, key) for layer in encrypted.layers]
     layer_keys = [b64decode(json.loads(secret)["symkey"]) for secret in secrets]
     for secret in [*secrets, *layer_keys, key.raw]:

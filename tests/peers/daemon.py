@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -85,11 +84,6 @@ class Daemon:
                 raise DaemonError(f"did not {what} in {START_TIMEOUT} s:\n{self.output()}")
             time.sleep(0.01)
         return found
-
-    def stop(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
-        self.process.send_signal(by)
-        return self.process.wait(STOP_TIMEOUT)
 
 
 def _listening_port(pid: int, host: str) -> int | None:
