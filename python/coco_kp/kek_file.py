@@ -72,7 +72,7 @@ def _not_a_kek(path: Path, data: bytes) -> KekError:
         return KekError(found, "the file looks like base64; decode it: base64 -d key.b64 > key")
     if re.fullmatch(rb"[0-9A-Fa-f]{64}", stripped):
         return KekError(found, "the file looks like hex; decode it: xxd -r -p key.hex > key")
-    if data[:-1] == stripped and len(stripped) == KEK_SIZE:
+    if data[KEK_SIZE:] in {b"\n", b"\r\n"}:
         return KekError(found, "a line break follows the key; cut it off: head -c 32 old > key")
     return KekError(found, make_one)
 
