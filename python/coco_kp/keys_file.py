@@ -7,11 +7,12 @@ The format is that of ``aa-offline_fs_kbc-keys.json`` (docs/protocols.md 4):
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
-from coco_kp.files import locked, read_file, write_file
+from coco_kp.files import is_there, locked, read_file, write_file
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 
@@ -55,7 +56,8 @@ def list_keys(keys: dict[str, str]) -> list[tuple[str, str]]:
         try:
             kid = str(parse_keys_file_name(name))
         except InputError:
-            kid = name  # an offline_sev guest may use bare names
+            # An offline_sev guest may use bare names; in a wrong file a key may stand here.
+            kid = name if shown(name) == f"'{name}'" else shown(name)
         try:
             fingerprint = Kek(decode_base64(value, "the key")).fingerprint
         except CocoKpError:
@@ -92,8 +94,9 @@ def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
     Raises ``RefusedError`` if the name is taken and ``replace`` is False; the file is then as it
     was, as after any other error.
     """
+    path = Path(os.path.realpath(path))  # a symbolic link stays one
     with locked(path.parent):
-        keys = read_keys(path) if path.exists() else {}
+        keys = read_keys(path) if is_there(path) else {}
         if uri.path in keys and not replace:
             raise RefusedError(
                 f"the keys file {shown(str(path))} has a key {shown(uri.path)}",

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from base64 import b64decode, b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, KekError, RefusedError
+from coco_kp.keys_file import (
+    MAX_KEYS_FILE,
+    add_kek,
+    find_kek,
+    format_keys,
+    generate_keys,
+    list_keys,
+    parse_keys,
+    parse_keys_file_name,
+    read_keys,
+)
+from coco_kp.model.resource_uri import parse_key_id
+
+RAW = bytes(range(0x20, 0x40))
+TEXT = b64encode(RAW).decode()
+KID = parse_key_id("kbs:///default/key/key_id1")
+
+
+def test_generated_keys_have_upstreams_names_and_are_all_different() -> None:
+    keys = generate_keys("default", 10)
+    assert list(keys) == [f"default/key/key_id{number}" for number in range(1, 11)]
+    assert len({b64decode(key, validate=True) for key in keys.values()}) == 10
+    assert {len(b64decode(key)) for key in keys.values()} == {32}
+
+
+@pytest.mark.parametrize("repository", ["", "a/b", "../x", "a b", "ä", "a\n"])
+def test_a_repository_that_no_key_id_can_have_is_refused(repository: str) -> None:
+    with pytest.raises(InputError, match="cannot be used"):
+        generate_keys(repository, 1)
+
+
+def test_the_file_is_laid_out_as_upstreams() -> None:
+    text = format_keys({"a/b/1": "AA==", "a/b/2": "AQ=="})
+    assert text == b'{\n  "a/b/1": "AA==",\n  "a/b/2": "AQ=="\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "kid"),
+    [
+        ("default/key/key_id1", "kbs:///default/key/key_id1"),
+        ("/default/key/key_id1", "kbs:///default/key/key_id1"),
+        ("kbs:///default/key/key_id1", "kbs:///default/key/key_id1"),
+        ("kbs://kbs.example/default/key/key_id1", "kbs://kbs.example/default/key/key_id1"),
+    ],
+)
+def test_names_as_files_and_as_packets_have_them(text: str, kid: str) -> None:
+    uri = parse_keys_file_name(text)
+    assert str(uri) == kid
+    assert find_kek({"default/key/key_id1": TEXT}, uri, "the file").raw() == RAW
+
+
+@pytest.mark.parametrize("text", ["", "key_id1", "default/key", "a/b/c/d", "default/key/key id1"])
+def test_names_that_are_none(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_keys_file_name(text)
+
+
+@pytest.mark.parametrize("kid", ["kbs://h:1/a/b/c", "kbs+x:///a/b/c", "kbs:///a/b/c?q=1"])
+def test_host_plugin_and_query_do_not_count(kid: str) -> None:
+    assert find_kek({"a/b/c": TEXT}, parse_key_id(kid), "it").raw() == RAW
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "there is no key 'default/key/key_id1' in the file"),
+        ({"/default/key/key_id1": TEXT}, "there is no key 'default/key/key_id1' in the file"),
+        ({KID.path: "?"}, "the key 'default/key/key_id1' in the file is not base64"),
+        ({KID.path: TEXT + "\n"}, "the key 'default/key/key_id1' in the file is not base64"),
+        (
+            {KID.path: b64encode(RAW[:16]).decode()},
+            "expected a 32-byte key under 'default/key/key_id1' in the file, found 16 bytes",
+        ),
+    ],
+)
+def test_a_key_that_is_none(keys: dict[str, str], message: str) -> None:
+    with pytest.raises(KekError) as error:
+        find_kek(keys, KID, "the file")
+    assert error.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the keys file is not valid JSON"),
+        (b"[]", "the keys file is not a JSON object"),
+        (b'{"a/b/c":1}', "the member 'a/b/c' of the keys file is not a string"),
+        (b'{"a/b/c":{"k":"v"}}', "the member 'a/b/c' of the keys file is not a string"),
+        (b'{"a/b/c":"AA==","a/b/c":"AQ=="}', "the keys file has the member 'a/b/c' twice"),
+        (b" " * (MAX_KEYS_FILE + 1), "more than the 4194304 allowed"),
+    ],
+)
+def test_a_file_that_is_none(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_keys(data, "the keys file")
+
+
+def test_a_missing_file_is_a_matter_of_the_key(tmp_path: Path) -> None:
+    with pytest.raises(KekError, match="no such file"):
+        read_keys(tmp_path / "absent")
+
+
+def test_a_list_shows_names_and_fingerprints_and_what_is_wrong() -> None:
+    rows = list_keys({"default/key/1": TEXT, "bare": TEXT, "a/b/2": "AA==", "a/b/3": "?"})
+    fingerprint = "sha256:" + hashlib.sha256(RAW).hexdigest()[:16]
+    assert rows == [
+        ("kbs:///default/key/1", fingerprint),
+        ("bare", fingerprint),
+        ("kbs:///a/b/2", "not a 32-byte key in base64"),
+        ("kbs:///a/b/3", "not a 32-byte key in base64"),
+    ]
+
+
+def test_a_list_shows_no_key_that_stands_where_its_name_belongs() -> None:
+    assert list_keys({TEXT: "default/key/1"}) == [
+        ("(44 characters that look like a key)", "not a 32-byte key in base64")
+    ]
+
+
+def test_a_list_does_not_steer_the_terminal() -> None:
+    assert list_keys({"\x1b[2J": TEXT})[0][0] == "'?[2J'"
+
+
+def test_a_key_is_added_and_every_other_member_kept(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    add_kek(file, KID, Kek(RAW), replace=False)
+    assert json.loads(file.read_bytes()) == {KID.path: TEXT}
+    assert file.stat().st_mode & 0o777 == 0o600
+    others = {"z": "not a key", "default/key/0": TEXT, "ä": ""}
+    file.write_text(json.dumps(others))
+    add_kek(file, KID, Kek(RAW), replace=False)
+    assert list(json.loads(file.read_bytes()).items()) == [*others.items(), (KID.path, TEXT)]
+
+
+def test_a_key_is_replaced_only_with_consent(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    old = {KID.path: b64encode(bytes(32)).decode(), "x": "y"}
+    file.write_text(json.dumps(old))
+    with pytest.raises(RefusedError, match="has a key 'default/key/key_id1'") as error:
+        add_kek(file, KID, Kek(RAW), replace=False)
+    assert "--force" in error.value.hint
+    assert json.loads(file.read_bytes()) == old
+    add_kek(file, KID, Kek(RAW), replace=True)
+    assert json.loads(file.read_bytes()) == old | {KID.path: TEXT}
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a":1}', b'{"a":"b","a":"c"}'])
+def test_a_file_that_cannot_be_understood_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "keys.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError):
+        add_kek(file, KID, Kek(RAW), replace=True)
+    assert file.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_absent(tmp_path: Path) -> None:
+    with pytest.raises(KekError, match="file name too long"):
+        add_kek(tmp_path / ("x" * 300), KID, Kek(RAW), replace=False)
+
+
+def test_a_link_to_a_keys_file_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "keys.json").symlink_to("real/keys.json")
+    for name in ("a/b/1", "a/b/2"):
+        add_kek(tmp_path / "keys.json", parse_keys_file_name(name), Kek(RAW), replace=False)
+    assert (tmp_path / "keys.json").is_symlink()
+    assert list(read_keys(tmp_path / "real" / "keys.json")) == ["a/b/1", "a/b/2"]
+
+
+def add_many(file: Path, first: int, ready: Any) -> None:
+    ready.wait()
+    for number in range(first, first + 20):
+        add_kek(file, parse_key_id(f"/a/b/{number}"), Kek(RAW), replace=False)
+
+
+def test_of_keys_that_are_added_at_once_none_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    context = multiprocessing.get_context("spawn")
+    ready = context.Barrier(3, timeout=60)
+    firsts = (100, 200, 300)
+    processes = [context.Process(target=add_many, args=(file, first, ready)) for first in firsts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    expected = {f"a/b/{first + number}" for first in firsts for number in range(20)}
+    assert read_keys(file).keys() == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
