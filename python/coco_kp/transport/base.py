@@ -13,6 +13,7 @@ Rules without exception:
 from __future__ import annotations
 
 import io
+import os
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -111,6 +112,9 @@ class BlobReader(io.RawIOBase):
 
     def __init__(self, raw: RawBlob, blob: Descriptor, *, verify: bool) -> None:
         self.fd = None if verify else raw.fd
+        if self.fd is not None and os.fstat(self.fd).st_size != blob.size:
+            raw.close()
+            raise IntegrityError(f"the blob {blob.digest} does not have the size of its descriptor")
         self._raw = raw
         self._blob = blob
         self._left = blob.size

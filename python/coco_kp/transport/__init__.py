@@ -1,0 +1,95 @@
+"""Where images live: layouts, archives, folders and registries behind one interface.
+
+``open_source`` and ``open_sink`` turn an image's name into the thing itself; :mod:`.base` says what
+that can do.
+"""
+
+from __future__ import annotations
+
+from coco_kp.errors import RefusedError
+from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
+from coco_kp.transport.access import Access, Credentials, parse_credentials
+from coco_kp.transport.base import (
+    CHUNK,
+    BlobReader,
+    BlobWriter,
+    Sink,
+    Source,
+    copy_blob,
+    put_blob,
+    read_blob,
+)
+from coco_kp.transport.directory import DirectorySink, DirectorySource
+from coco_kp.transport.docker_archive import DockerArchiveSource
+from coco_kp.transport.layout import LayoutSink, LayoutSource
+from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
+from coco_kp.transport.skopeo import SkopeoSource
+
+__all__ = [
+    "CHUNK",
+    "Access",
+    "BlobReader",
+    "BlobWriter",
+    "Credentials",
+    "Sink",
+    "Source",
+    "copy_blob",
+    "open_sink",
+    "open_source",
+    "parse_credentials",
+    "put_blob",
+    "read_blob",
+]
+
+# The registry client is imported when it is used: urllib3 is half of the time that a command on a
+# local layout would take to start.
+
+
+def open_source(reference: ImageReference, access: Access | None = None) -> Source:
+    """Open an image for reading; ``access`` matters to registries only.
+
+    Raises ``InputError`` where nothing of that name can be an image, ``RemoteError`` where a
+    registry (or skopeo) does not give it.
+    """
+    if isinstance(reference, RegistryReference):
+        from coco_kp.transport.registry import RegistrySource  # noqa: PLC0415
+
+        return RegistrySource(reference, access or Access())
+    if not isinstance(reference, FileReference):
+        return SkopeoSource(reference)
+    match reference.transport:
+        case "oci":
+            return LayoutSource(reference)
+        case "oci-archive":
+            return OciArchiveSource(reference)
+        case "dir":
+            return DirectorySource(reference)
+        case "docker-archive":
+            return DockerArchiveSource(reference)
+    raise ValueError(reference.transport)
+
+
+def open_sink(reference: ImageReference, access: Access | None = None) -> Sink:
+    """Open a place for one image; nothing there changes before ``set_reference``.
+
+    Raises ``RefusedError`` for a destination that cannot hold an encrypted image, or holds
+    something that would be lost.
+    """
+    if isinstance(reference, RegistryReference):
+        from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
+
+        return RegistrySink(reference, access or Access())
+    if isinstance(reference, FileReference):
+        match reference.transport:
+            case "oci":
+                return LayoutSink(reference)
+            case "oci-archive":
+                return OciArchiveSink(reference)
+            case "dir":
+                return DirectorySink(reference)
+    # Docker's formats have no place for the annotations that hold the wrapped keys
+    # (docs/protocols.md 1.6: an old skopeo wrote such images, which nobody can open).
+    raise RefusedError(
+        f"{reference.transport}: cannot hold an encrypted image",
+        "write to docker://, oci:, oci-archive: or dir:",
+    )

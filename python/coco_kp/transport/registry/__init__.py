@@ -1,0 +1,170 @@
+"""``docker://host/repository[:tag][@digest]``: an image in a registry (OCI distribution-spec)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from coco_kp.errors import InputError, IntegrityError, RemoteError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
+from coco_kp.model.media_type import DOCKER_SCHEMA1, INDEXES, MANIFESTS
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport.access import Access
+from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
+from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.download import RegistryBlob
+from coco_kp.transport.registry.refusal import refused
+from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
+
+_KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
+_ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+
+
+class RegistrySource(Source):
+    """An image in a repository."""
+
+    def __init__(
+        self,
+        reference: RegistryReference,
+        access: Access,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.reference = str(reference)
+        self.client = RegistryClient(reference, access, "pull", sleep)
+        self._image = reference
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+    def _top_manifest(self) -> Manifest:
+        digest = self._image.digest
+        response = self.client.get(f"manifests/{digest or self._image.tag}", _ACCEPT)
+        if response.status != 200:
+            raise refused(response, self.reference)
+        raw = response.document(MAX_MANIFEST)
+        if digest is None:
+            check_digest(response, Digest.of(raw))
+        elif not digest.matches(raw):
+            raise IntegrityError(f"the manifest of {self.reference} does not have that digest")
+        stated = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return parse_manifest(raw, stated if stated in _KNOWN else None)
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return _manifest_bytes(self.client, descriptor)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return RegistryBlob(self.client, blob)
+
+
+class RegistrySink(Sink):
+    """A tag in a repository; what was sent for nothing stays there until it collects garbage."""
+
+    def __init__(
+        self,
+        reference: RegistryReference,
+        access: Access,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if reference.tag is None:
+            raise InputError(
+                f"{reference} cannot be written: its digest decides its content", "name a tag"
+            )
+        self.reference = str(reference)
+        self.client = RegistryClient(reference, access, "pull,push", sleep)
+        self._tag = reference.tag
+        self._sent: set[Digest] = set()
+        self._lock = threading.Lock()
+
+    def has_blob(self, blob: Descriptor) -> bool:
+        """Ask the repository."""
+        return self.client.has_blob(blob.digest, blob.size)
+
+    def mount_blob(self, blob: Descriptor, source: Source) -> bool:
+        """Let the registry take the blob from another of its repositories."""
+        if not isinstance(source, RegistrySource) or source.client.host != self.client.host:
+            return False
+        try:
+            return self._mount(blob.digest, source.client.repository)
+        except RemoteError:
+            return False  # it is copied then, and that will say what is wrong
+
+    def begin_blob(self, size: int | None = None) -> BlobWriter:
+        """Send while it is written."""
+        return RegistryBlobWriter(self.client, size, self._keep)
+
+    def put_manifest(self, manifest: Manifest) -> None:
+        """Send the manifest under its digest."""
+        self._put(manifest, str(manifest.digest))
+
+    def set_reference(self, manifest: Manifest) -> None:
+        """Send the manifest under the tag."""
+        self._put(manifest, self._tag)
+        self._sent.clear()
+
+    def read_back(self) -> Source:
+        """Read the repository."""
+        return _ReadBack(self.reference, self.client)
+
+    def left_behind(self) -> tuple[Digest, ...]:
+        """Name what was sent, as long as no tag points to it."""
+        return tuple(sorted(self._sent, key=str))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+    def _put(self, manifest: Manifest, name: str) -> None:
+        response = self.client.request(
+            "PUT",
+            self.client.url(f"manifests/{name}"),
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.raw,
+        )
+        if response.status != 201:
+            raise refused(response, f"{self.reference} does not take the manifest")
+        with response:
+            check_digest(response, manifest.digest)
+
+    def _mount(self, digest: Digest, origin: str) -> bool:
+        response = self.client.request(
+            "POST",
+            self.client.url(f"blobs/uploads/?mount={digest}&from={origin}"),
+            body=b"",
+            extra_scopes=(f"repository:{origin}:pull",),
+        )
+        with response:
+            if response.status == 202:  # no mount, but an upload that nobody needs
+                self.client.request("DELETE", response.location, attempts=1).close()
+            return response.status == 201
+
+    def _keep(self, digest: Digest) -> None:
+        with self._lock:
+            self._sent.add(digest)
+
+
+class _ReadBack(Source):
+    def __init__(self, reference: str, client: RegistryClient) -> None:
+        self.reference = reference
+        self._client = client
+
+    def _top_manifest(self) -> Manifest:
+        raise InputError(f"{self.reference} is not written yet")
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return _manifest_bytes(self._client, descriptor)
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return RegistryBlob(self._client, blob)
+
+
+def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes:
+    response = client.get(f"manifests/{descriptor.digest}", _ACCEPT)
+    if response.status != 200:
+        raise refused(response)
+    return response.document(MAX_MANIFEST)

@@ -1,0 +1,136 @@
+"""The Authorization header of a registry: Basic, or Bearer tokens that are renewed in time.
+
+Distribution's token protocol (``docs/spec/auth/token.md``, ``oauth.md``): the registry's challenge
+names a token server (``realm``), which exchanges the user's credentials for a token that opens
+certain repositories (``scope``) for some minutes.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode
+
+from coco_kp.errors import RemoteError
+from coco_kp.http import HttpClient, Response, display_url
+from coco_kp.model.encoding import parse_json_object
+from coco_kp.transport.access import Credentials
+from coco_kp.transport.registry.challenge import Challenge, parse_challenges
+from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+
+_MAX_TOKEN: Final = 64 * 1024
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
+_DEFAULT_LIFE: Final = 60
+"""Seconds that a token lives where its server does not say (token.md)."""
+
+_USED_LIFE: Final = 0.8
+"""Part of a token's life after which a new one is fetched: requests take time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    fresh_until: float
+
+
+class Authorizer:
+    """Knows what one registry asks for, and keeps its tokens; threads may share it."""
+
+    def __init__(self, http: HttpClient, registry: str, credentials: Credentials | None) -> None:
+        self._http = http
+        self._registry = registry
+        self._credentials = credentials
+        self._lock = threading.Lock()
+        self._challenge: Challenge | None = None
+        self._tokens: dict[tuple[str, ...], _Token] = {}
+
+    def headers(self, scopes: tuple[str, ...]) -> dict[str, str]:
+        """Give the header for a request that needs ``scopes``; empty before any challenge."""
+        with self._lock:
+            if self._challenge is None:
+                return {}
+            if self._challenge.scheme == "basic":
+                return {"Authorization": self._basic()}
+            token = self._tokens.get(scopes)
+            if token is None or time.monotonic() >= token.fresh_until:
+                token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
+            return {"Authorization": f"Bearer {token.value}"}
+
+    def learn(self, response: Response, used: Mapping[str, str]) -> bool:
+        """Take in the challenge of a 401; tell whether another try makes sense.
+
+        ``used`` are the headers that were not good enough.
+        """
+        challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+        known = {challenge.scheme: challenge for challenge in reversed(challenges)}
+        challenge = known.get("bearer") or known.get("basic")
+        if challenge is None:
+            return False
+        spent = used.get("Authorization", "").partition(" ")[2]
+        with self._lock:
+            first, self._challenge = self._challenge is None, challenge
+            if challenge.scheme == "basic":
+                return not used and self._credentials is not None
+            # A token that another thread fetched since is kept, and tried.
+            self._tokens = {s: t for s, t in self._tokens.items() if t.value != spent}
+            return first or bool(used)
+
+    def _basic(self) -> str:
+        if self._credentials is None or self._credentials.identity_token:
+            raise RemoteError(
+                f"{self._registry} wants a user name and a password",
+                "log in with docker, podman or skopeo, or pass --creds or --authfile",
+            )
+        pair = f"{self._credentials.username}:{self._credentials.password}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
+        realm = challenge.parameters.get("realm", "")
+        service, asked = (challenge.parameters.get(name) for name in ("service", "scope"))
+        query = [("scope", scope) for scope in dict.fromkeys((*scopes, asked)) if scope]
+        query += [("service", service)] if service else []
+        if self._credentials is not None and self._credentials.identity_token:
+            response = self._exchange(realm, query)
+        else:
+            headers = {} if self._credentials is None else {"Authorization": self._basic()}
+            separator = "&" if "?" in realm else "?"
+            url = f"{realm}{separator}{urlencode(query)}"
+            response = self._http.request("GET", url, headers=headers, attempts=ATTEMPTS)
+        if response.status != 200:
+            raise refused(response, f"the token server of {self._registry} gives no token")
+        return self._read(response)
+
+    def _exchange(self, realm: str, query: list[tuple[str, str]]) -> Response:
+        """Ask with an identity token, which is an OAuth2 refresh token (oauth.md)."""
+        assert self._credentials is not None  # noqa: S101 - for the type checker
+        scope = " ".join(value for name, value in query if name == "scope")
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": self._credentials.identity_token,
+            "client_id": "coco-kp",
+            **dict(query),
+            "scope": scope,
+        }
+        return self._http.request(
+            "POST",
+            realm,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            body=urlencode(form).encode(),
+            attempts=ATTEMPTS,
+        )
+
+    def _read(self, response: Response) -> _Token:
+        start = time.monotonic()
+        what = f"the answer of the token server {display_url(response.url)}"
+        document = parse_json_object(response.document(_MAX_TOKEN), what)
+        value = document.get("token") or document.get("access_token")
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+            raise RemoteError(f"{what} has no usable token")
+        life = document.get("expires_in")
+        seconds = life if isinstance(life, int) and life > 0 else _DEFAULT_LIFE
+        return _Token(value, start + seconds * _USED_LIFE)

@@ -1,0 +1,40 @@
+"""TLS settings of a registry: ``--cert-dir``, else the first ``certs.d`` folder with its name.
+
+Both hold certificates as docker and skopeo expect them (containers-certs.d(5)): ``*.crt`` are
+authorities to trust, ``*.cert`` with ``*.key`` is the client's own certificate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coco_kp.errors import InputError
+from coco_kp.http import Tls
+from coco_kp.transport.access import Access
+from coco_kp.transport.files import naming
+
+
+def tls_settings(host: str, access: Access) -> Tls:
+    """Give the settings for ``host`` (with its port, as in image names). Raises ``InputError``."""
+    if access.cert_dir is not None:
+        return _read(access.cert_dir, verify=access.tls_verify)
+    for folder in _folders(host):
+        if folder.is_dir():
+            return _read(folder, verify=access.tls_verify)
+    return Tls(verify=access.tls_verify)
+
+
+def _folders(host: str) -> list[Path]:
+    parents = ("~/.config/containers", "/etc/containers", "/etc/docker")
+    return [Path(parent).expanduser() / "certs.d" / host for parent in parents]
+
+
+def _read(folder: Path, *, verify: bool) -> Tls:
+    with naming("read", folder):
+        files = sorted(folder.iterdir())
+    own = next((file for file in files if file.suffix == ".cert"), None)
+    key = own.with_suffix(".key") if own else None
+    if key and not key.is_file():
+        raise InputError(f"'{own}' has no key beside it", f"put the key into '{key}'")
+    authorities = tuple(file for file in files if file.suffix == ".crt")
+    return Tls(authorities, own, key, verify=verify)

@@ -1,0 +1,225 @@
+"""Uploads: one blob as POST, one streamed PATCH, PUT (distribution-spec, pushing a blob in chunks).
+
+What is written goes to a temporary file first, from which a thread of its own sends it, close
+behind the writer. So an upload that breaks goes on from the offset that the registry reports, and
+nothing is ever encrypted twice to send it again: a second pass under the same key and nonce over a
+source that changed in between would give both away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
+
+from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
+from coco_kp.http import Response
+from coco_kp.http.client import RETRIED
+from coco_kp.model.digest import Digest
+from coco_kp.transport.base import CHUNK, BlobWriter
+from coco_kp.transport.files import naming, temporary_folder, unnamed_file, write_all
+from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_POLL: Final = 0.005
+"""Seconds between two looks for more to send."""
+
+_ABORT_SECONDS: Final = 5.0
+"""Seconds that dropping a blob waits for a send that is under way."""
+
+_BROKEN: Final = RETRIED | {401, 404, 416}
+"""Answers to a PATCH after which there may be something to go on with: the registry is busy, our
+token expired on the way, the upload is lost, or it has another offset than we thought."""
+
+
+class _AbandonedError(CocoKpError):
+    """The writer dropped the blob while it was being sent."""
+
+
+class RegistryBlobWriter(BlobWriter):
+    """A blob on its way to a registry; ``keep`` is called with its digest once it is there.
+
+    ``size`` (bytes) is what the blob will have, or None: then it is sent in HTTP chunks.
+    """
+
+    def __init__(
+        self, client: RegistryClient, size: int | None, keep: Callable[[Digest], None]
+    ) -> None:
+        self._client = client
+        self._size = size
+        self._keep = keep
+        self._spool = self.fd = unnamed_file()
+        self._complete = threading.Event()
+        self._abandoned = False
+        self._failure: BaseException | None = None
+        self._location = ""
+        self._resumed = False
+        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender.start()
+
+    def write(self, data: ReadableBuffer) -> None:
+        """Append ``data`` to what is to be sent; raises what the sending failed with."""
+        if self.fd is None:
+            raise ValueError("the blob is finished")
+        if self._failure is not None:
+            raise self._failure
+        with naming("write a temporary file in", temporary_folder()):
+            write_all(self.fd, memoryview(data).cast("B"))
+
+    def commit(self, digest: Digest, size: int) -> None:
+        """Wait until all is sent, and let the registry check and name it."""
+        with self:
+            found = os.fstat(self._spool).st_size
+            if found != size or self._size not in (None, size):
+                raise IntegrityError(f"the blob {digest} has {found} bytes, expected {size}")
+            self._complete.set()
+            self._sender.join()
+            if self._failure is not None:
+                raise self._failure
+            self._finish(digest)
+            self._location = ""
+        self._keep(digest)
+
+    def abort(self) -> None:
+        """Stop sending, and let the registry forget what it got."""
+        if self.fd is None:
+            return
+        self.fd = None
+        self._abandoned = True
+        self._complete.set()
+        self._sender.join(_ABORT_SECONDS)
+        if self._sender.is_alive():
+            return  # it hangs in a dead connection, and still reads the file
+        os.close(self._spool)
+        if self._location:
+            with contextlib.suppress(CocoKpError):
+                self._client.request("DELETE", self._location, attempts=1).close()
+
+    def _send_all(self) -> None:
+        try:
+            self._transfer()
+        except BaseException as exc:  # noqa: BLE001 - the writer's thread raises it
+            self._failure = exc
+
+    def _transfer(self) -> None:
+        """Send until all is there; several breaks in a row without progress end it."""
+        offset, reached, failures = self._start(), 0, 0
+        while (broken := self._patch(offset)) is not None:
+            self._resumed = True
+            offset = self._reported_offset()
+            failures = failures + 1 if offset <= reached else 1
+            reached = max(reached, offset)
+            if failures == ATTEMPTS:
+                raise broken
+            self._client.pause(failures)
+
+    def _start(self) -> int:
+        response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
+        if response.status != 202:
+            raise refused(response)
+        with response:
+            self._location = response.location
+        return 0
+
+    def _patch(self, offset: int) -> RemoteError | None:
+        """Send all from ``offset`` on; give what broke it, if going on may help."""
+        headers = {"Content-Type": "application/octet-stream"}
+        if self._size is not None:
+            headers["Content-Length"] = str(self._size - offset)
+            if offset:
+                headers["Content-Range"] = f"{offset}-{self._size - 1}"
+        try:
+            body = self._pieces(offset)
+            response = self._client.request("PATCH", self._location, headers=headers, body=body)
+        except UnreachableError as exc:
+            return exc
+        if response.status in _BROKEN:
+            return refused(response)
+        if response.status != 202:
+            raise refused(response)
+        with response:
+            self._follow(response)
+            reached, sent = _end_of_range(response), os.fstat(self._spool).st_size
+            if reached is not None and reached != sent and sent > 1:
+                return RemoteError(
+                    f"{response.request}: the registry has {reached} of {sent} bytes"
+                )
+        return None
+
+    def _pieces(self, offset: int) -> Iterator[bytes]:
+        end = sys.maxsize if self._size is None else self._size
+        while offset < end:
+            complete = self._complete.is_set()  # asked first: after it, nothing is written
+            data = os.pread(self._spool, min(CHUNK, end - offset), offset)
+            if self._abandoned or (complete and not data and self._size is not None):
+                raise _AbandonedError("the blob was dropped")
+            if data:
+                yield data
+                offset += len(data)
+            elif complete:
+                return
+            else:
+                self._complete.wait(_POLL)
+
+    def _reported_offset(self) -> int:
+        """Ask the registry how much it has; where it does not know, start anew."""
+        with self._client.request("GET", self._location) as response:
+            offset = _end_of_range(response)
+            if response.status == 204 and offset is not None and offset > 1:
+                self._follow(response)
+                if offset <= os.fstat(self._spool).st_size:
+                    return offset
+        return self._start()
+
+    def _finish(self, digest: Digest) -> None:
+        failure = RemoteError("")
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                self._client.pause(attempt)
+            separator = "&" if "?" in self._location else "?"
+            url = f"{self._location}{separator}{urlencode({'digest': str(digest)})}"
+            try:
+                response = self._client.request("PUT", url, body=b"", attempts=1)
+            except UnreachableError as exc:
+                failure = exc
+                if self._client.has_blob(digest):
+                    return  # only the answer was lost
+                continue
+            if response.status == 201:
+                with response:
+                    check_digest(response, digest)
+                return
+            failure = refused(response)
+            if response.status in (404, 416) or (response.status == 400 and self._resumed):
+                self._resumed = False
+                self._transfer()  # the registry lost what it got, or mixed it up
+            elif response.status not in RETRIED:
+                break
+        raise failure
+
+    def _follow(self, response: Response) -> None:
+        if "Location" in response.headers:
+            self._location = response.location
+
+
+def check_digest(response: Response, digest: Digest) -> None:
+    """Compare the digest that a registry gives for what it sent or got with ours."""
+    stated = response.headers.get("Docker-Content-Digest", "")
+    if stated.startswith(f"{digest.algorithm}:") and stated != str(digest):
+        raise IntegrityError(
+            f"{response.request}: its digest is {digest}, the registry says {response.quote(stated)}"
+        )
+
+
+def _end_of_range(response: Response) -> int | None:
+    """Count the bytes that ``Range: 0-<last>`` reports; ``0-0`` may stand for none or one."""
+    found = re.fullmatch(r"(?:bytes=)?0-([0-9]{1,18})", response.headers.get("Range", ""))
+    return int(found[1]) + 1 if found else None
