@@ -43,12 +43,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class BreakOff:
-    """Close the connection without an answer, after ``take`` bytes of the request's body."""
+    """Close the connection without an answer.
+
+    A fault takes that many bytes of the request's body first; ``kept`` lets the answering function
+    have them, as a registry keeps the part of an upload that came.
+    """
 
     take: int = 0
+    kept: bool = False
 
 
-Answer = Callable[[Request], Reply]
+Answer = Callable[[Request], Reply | BreakOff]
 Fault = Callable[[str, str], BreakOff | None]
 """Called with method and path before the body is read."""
 
@@ -115,14 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         url = urlsplit(self.path)
         broken = self.fault(self.command, url.path)
-        if broken is not None:
-            self._body(broken.take)
-            self._hang_up()
-            return
-        body, complete = self._body(None)
+        body, complete = self._body(broken.take if broken else None)
         query = parse_qs(url.query, keep_blank_values=True)
         request = Request(self.command, url.path, query, self._headers(), body, complete)
-        self._send(self.answer(request))
+        reply = self.answer(request) if broken is None or broken.kept else broken
+        if broken is None and isinstance(reply, Reply):
+            self._send(reply)
+        else:
+            self._hang_up()
 
     do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815
 

@@ -91,18 +91,18 @@ class Response:
             raise RemoteError(f"{self.request}: the answer is longer than {limit} bytes")
         return data
 
-    def said(self) -> str:
-        """Give the start of the body for an error message, printable and short, and close."""
+    def said(self, limit: int = QUOTE_LIMIT) -> str:
+        """Give the body's start for an error message: printable, ``limit`` characters; close."""
         with contextlib.suppress(RemoteError):
-            return self.quote(self._up_to(SAID_LIMIT).decode(errors="replace"))
+            return self.quote(self._up_to(SAID_LIMIT).decode(errors="replace"), limit)
         return ""
 
-    def quote(self, text: str) -> str:
+    def quote(self, text: str, limit: int = QUOTE_LIMIT) -> str:
         """Make a text of the other side fit for a message, without credentials of this request."""
         for credential in self._credentials:
             text = text.replace(credential, "***")
         text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return text if len(text) <= QUOTE_LIMIT else f"{text[:QUOTE_LIMIT]}…"
+        return text if len(text) <= limit else f"{text[:limit]}…"
 
     def close(self) -> None:
         """Give the connection back if nothing of the body is left, else close it."""

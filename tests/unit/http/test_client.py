@@ -33,7 +33,7 @@ def http(pauses: list[float]) -> Iterator[HttpClient]:
         yield client
 
 
-def in_turn(*replies: Reply) -> Callable[[Request], Reply]:
+def in_turn(*replies: Reply | BreakOff) -> Callable[[Request], Reply | BreakOff]:
     rest = list(replies)
     return lambda _request: rest.pop(0) if len(rest) > 1 else rest[0]
 
@@ -269,12 +269,7 @@ class TestRepeating:
         assert not pauses
 
     def test_repeats_after_a_broken_connection(self, http: HttpClient, pauses: list[float]) -> None:
-        broken = [BreakOff(), BreakOff()]
-
-        def fault(_method: str, _path: str) -> BreakOff | None:
-            return broken.pop() if broken else None
-
-        with http_server(lambda _: Reply(), fault=fault) as base:
+        with http_server(in_turn(BreakOff(), BreakOff(), Reply())) as base:
             assert http.request("GET", base, attempts=3).status == 200
         assert len(pauses) == 2
 
