@@ -14,9 +14,9 @@ objects that Python holds: those live in ordinary memory until the interpreter r
 
 from typing import final
 
-from _typeshed import ReadableBuffer, WriteableBuffer
+from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
-__all__ = ["Kek", "LayerOpener", "LayerSealer", "OpenedLayer", "SealedLayer", "kernel"]
+__all__ = ["Kek", "LayerOpener", "LayerSealer", "OpenedLayer", "Progress", "SealedLayer", "kernel"]
 
 @final
 class SealedLayer:
@@ -56,6 +56,20 @@ class OpenedLayer:
         """Bytes, the same on both sides."""
 
 @final
+class Progress:
+    """How far a pump is, and the way to end it. Several pumps may share one."""
+
+    def __new__(cls) -> Progress: ...
+    @property
+    def done(self) -> int:
+        """Bytes written so far."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called. It stays so: a cancelled progress is not used again."""
+    def cancel(self) -> None:
+        """End every pump that has this progress with ``CancelledError``, within 50 ms."""
+
+@final
 class LayerSealer:
     """Encrypts one layer that comes in pieces of any length.
 
@@ -85,6 +99,26 @@ class LayerSealer:
         ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
         not contiguous or ``dst`` is read-only.
         """
+    def pump(
+        self,
+        src: FileDescriptorLike,
+        dst: FileDescriptorLike,
+        *,
+        limit: int | None = None,
+        threads: int = 1,
+        progress: Progress | None = None,
+    ) -> int:
+        """Encrypt all that ``src`` holds from where it stands into ``dst``; return the byte count.
+
+        Files, pipes and sockets will do for both; neither is closed. ``limit`` is the most that the
+        source may hold, in bytes. ``threads`` is 1 or 2; memory stays below 5 MiB. The interpreter
+        lock is released, signal handlers run, and an exception of theirs (``KeyboardInterrupt``)
+        ends the pump at once, as ``progress.cancel()`` does.
+
+        Raises ``OSError`` with its ``errno`` if reading or writing fails, ``IntegrityError`` if the
+        source holds more than ``limit`` (nothing beyond it is written), ``CancelledError``. What is
+        in ``dst`` then is of no use, and the sealer is closed.
+        """
     def finalize(self) -> SealedLayer:
         """End the layer."""
 
@@ -108,6 +142,16 @@ class LayerOpener:
         """Decrypt the next piece into a new bytes object of the same length."""
     def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
         """Decrypt the next piece into the beginning of ``dst``, as ``LayerSealer.update_into``."""
+    def pump(
+        self,
+        src: FileDescriptorLike,
+        dst: FileDescriptorLike,
+        *,
+        limit: int | None = None,
+        threads: int = 1,
+        progress: Progress | None = None,
+    ) -> int:
+        """Decrypt all that ``src`` holds into ``dst``, as ``LayerSealer.pump``."""
     def finalize(self) -> OpenedLayer:
         """End the layer and compare its HMAC in constant time.
 

@@ -96,3 +96,9 @@ _LOOKS_LIKE_A_KEY = re.compile(
     r"|(?<![A-Za-z0-9+/_-])(?=[a-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+/_-])"
     r"|(?<![0-9A-Fa-f])(?<!sha256[:/])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"  # digests are no secret
 )
+
+
+class CancelledError(CocoKpError):
+    """A copy was ended from another thread before it was complete."""
+
+    exit_code = 130

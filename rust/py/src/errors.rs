@@ -6,6 +6,7 @@ use pyo3::PyErr;
 mod python {
     use pyo3::import_exception;
 
+    import_exception!(coco_kp.errors, CancelledError);
     import_exception!(coco_kp.errors, CocoKpError);
     import_exception!(coco_kp.errors, InputError);
     import_exception!(coco_kp.errors, IntegrityError);
@@ -56,4 +57,14 @@ pub(crate) fn stream_closed() -> PyErr {
 pub(crate) fn stream_busy() -> PyErr {
     let hint = "give each thread a stream of its own";
     python::StreamClosedError::new_err(("another thread is using this layer stream", hint))
+}
+
+/// A source that holds more than it may.
+pub(crate) fn source_too_long(limit: u64) -> PyErr {
+    python::IntegrityError::new_err(format!("the source holds more than its {limit} bytes"))
+}
+
+/// A pump that was told to end.
+pub(crate) fn cancelled() -> PyErr {
+    python::CancelledError::new_err("cancelled")
 }

@@ -5,7 +5,7 @@ use core::Algorithm;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::Buffer;
+use crate::borrow::Buffer;
 use crate::errors::{bad_kek, raised};
 
 /// A key-encryption key of 32 bytes.

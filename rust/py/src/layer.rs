@@ -6,8 +6,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::Buffer;
+use crate::borrow::Buffer;
 use crate::errors::raised;
+use crate::pump::{Progress, Request};
 use crate::stream::Stream;
 
 /// Encrypts one layer, piece by piece.
@@ -40,6 +41,19 @@ impl LayerSealer {
     /// Encrypts the next piece into dst and returns its length.
     fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.0.update_into(src, dst)
+    }
+
+    /// Encrypts all that src holds into dst and returns the number of bytes.
+    #[pyo3(signature = (src, dst, *, limit=None, threads=1, progress=None))]
+    fn pump(
+        &self,
+        src: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        limit: Option<u64>,
+        threads: u32,
+        progress: Option<&Bound<'_, Progress>>,
+    ) -> PyResult<u64> {
+        self.0.pump(src.py(), Request::new(src, dst, limit, threads, progress))
     }
 
     /// Ends the layer and returns its keys, HMAC and digests.
@@ -81,6 +95,19 @@ impl LayerOpener {
     /// Decrypts the next piece into dst and returns its length.
     fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.0.update_into(src, dst)
+    }
+
+    /// Decrypts all that src holds into dst and returns the number of bytes.
+    #[pyo3(signature = (src, dst, *, limit=None, threads=1, progress=None))]
+    fn pump(
+        &self,
+        src: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        limit: Option<u64>,
+        threads: u32,
+        progress: Option<&Bound<'_, Progress>>,
+    ) -> PyResult<u64> {
+        self.0.pump(src.py(), Request::new(src, dst, limit, threads, progress))
     }
 
     /// Ends the layer: returns its digests if the HMAC verifies, raises `IntegrityError` if not.

@@ -1,13 +1,14 @@
 //! `coco_kp._native`: the core as Python sees it. Its stub is `python/coco_kp/_native.pyi`.
 //!
-//! Nothing is decided here. This crate turns buffers into slices ([`buffer`]), lets go of the
-//! interpreter lock ([`stream`]) and gives errors their Python classes ([`errors`]).
+//! Nothing is decided here. This crate turns buffers into slices ([`borrow`]), lets go of the
+//! interpreter lock ([`stream`], [`pump`]) and gives errors their Python classes ([`errors`]).
 #![deny(clippy::unwrap_used)]
 
-mod buffer;
+mod borrow;
 mod errors;
 mod kek;
 mod layer;
+mod pump;
 mod stream;
 
 use pyo3::prelude::*;
@@ -21,6 +22,8 @@ mod _native {
     use super::kernel;
     #[pymodule_export]
     use super::layer::{LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+    #[pymodule_export]
+    use super::pump::Progress;
 }
 
 /// The name of the kernel that encrypts layers in this process.

@@ -1,14 +1,16 @@
 //! A stream of the core behind Python's rules: one user at a time, dead after the first error, and
 //! the interpreter lock released while there is real work.
 
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use coco_kp_core::{self as core, Data};
+use coco_kp_core::{self as core, Control, Data, PumpError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::buffer::{self, Buffer};
+use crate::borrow::{self, Buffer};
 use crate::errors;
+use crate::pump::Request;
 
 /// From this many bytes on, work is done without the interpreter lock. Below it, giving the lock
 /// away and getting it back costs other threads more than it gives them.
@@ -24,26 +26,41 @@ pub(crate) fn released<T: Send>(
 }
 
 /// What [`Stream`] needs of a sealer or opener.
-pub(crate) trait Update: Send {
+pub(crate) trait Layer: Send {
     fn update(&mut self, data: Data<'_>);
+    fn pump(
+        &mut self,
+        src: BorrowedFd<'_>,
+        dst: BorrowedFd<'_>,
+        control: Control<'_>,
+    ) -> Result<u64, PumpError>;
 }
 
-impl Update for core::LayerSealer {
-    fn update(&mut self, data: Data<'_>) {
-        self.update(data);
-    }
-}
+macro_rules! layer {
+    ($type:ty) => {
+        impl Layer for $type {
+            fn update(&mut self, data: Data<'_>) {
+                self.update(data);
+            }
 
-impl Update for core::LayerOpener {
-    fn update(&mut self, data: Data<'_>) {
-        self.update(data);
-    }
+            fn pump(
+                &mut self,
+                src: BorrowedFd<'_>,
+                dst: BorrowedFd<'_>,
+                control: Control<'_>,
+            ) -> Result<u64, PumpError> {
+                self.pump(src, dst, control)
+            }
+        }
+    };
 }
+layer!(core::LayerSealer);
+layer!(core::LayerOpener);
 
 /// A sealer or opener; empty once it has ended.
 pub(crate) struct Stream<T>(Mutex<Option<T>>);
 
-impl<T: Update> Stream<T> {
+impl<T: Layer> Stream<T> {
     pub(crate) fn new(inner: T) -> Self {
         Self(Mutex::new(Some(inner)))
     }
@@ -70,11 +87,16 @@ impl<T: Update> Stream<T> {
         let py = src.py();
         self.borrow(|inner| {
             let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
-            let data = buffer::pair(&src, &mut dst)?;
+            let data = borrow::pair(&src, &mut dst)?;
             let len = data.len();
             released(py, len, || inner.update(data));
             Ok(len)
         })
+    }
+
+    /// Passes on all that one descriptor holds into another; gives the number of bytes.
+    pub(crate) fn pump(&self, py: Python<'_>, request: PyResult<Request>) -> PyResult<u64> {
+        self.borrow(|inner| request?.run(py, |src, dst, how| inner.pump(src, dst, how)))
     }
 
     /// Takes the stream out; it is closed from then on.

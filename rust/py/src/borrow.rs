@@ -1,6 +1,6 @@
-//! Python buffers as slices: the only unsafe code of this crate.
+//! What Python lends: buffers and file descriptors. The only unsafe code of this crate.
 //!
-//! What is sound here and why. A [`Buffer`] holds its `Py_buffer` until it is dropped; for that
+//! Buffers: what is sound and why. A [`Buffer`] holds its `Py_buffer` until it is dropped; for that
 //! long the exporter may neither free nor move the memory (a `bytearray` refuses to be resized),
 //! even while the interpreter lock is released. So the slices stay valid.
 //!
@@ -11,14 +11,18 @@
 //! buffer, for no length, pointer or branch is ever taken from the buffer's contents, and what
 //! comes out is a layer whose bytes are as undefined as what was put in. Immutable `bytes` cannot
 //! run into it.
+//!
+//! Descriptors: a [`Descriptor`] is a duplicate of the caller's, so that nobody can close it, or let
+//! its number become another file's, while the interpreter lock is released.
 #![allow(unsafe_code)]
 
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::slice;
 
 use coco_kp_core::Data;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyValueError};
-use pyo3::prelude::*;
+use pyo3::{ffi, prelude::*};
 
 /// The memory of a C-contiguous Python buffer, held for as long as this value lives.
 pub(crate) struct Buffer(PyUntypedBuffer);
@@ -77,4 +81,27 @@ pub(crate) fn pair<'a>(src: &'a Buffer, dst: &'a mut Buffer) -> PyResult<Data<'a
     // they are the source, of which no other slice is made then.
     let output = unsafe { slice::from_raw_parts_mut(to, len) };
     Ok(if apart { Data::apart(src.bytes(), output) } else { Data::in_place(output) })
+}
+
+/// A duplicate of a file descriptor, at the same place in the same file.
+pub(crate) struct Descriptor(OwnedFd);
+
+impl Descriptor {
+    /// Takes a number or anything that has a `fileno` method.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        // SAFETY: `object` is a live reference, and the interpreter lock is held.
+        let number = unsafe { ffi::PyObject_AsFileDescriptor(object.as_ptr()) };
+        if number < 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        let duplicate = object.py().import("os")?.call_method1("dup", (number,))?.extract()?;
+        // SAFETY: `os.dup` has just made it for us: it is open, and nobody else's to close.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(duplicate) }))
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }

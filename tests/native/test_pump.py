@@ -1,0 +1,294 @@
+"""The border of the pump: descriptors, limits, errors, progress, cancelling, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import hmac
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from coco_kp._native import LayerOpener, LayerSealer, Progress
+from coco_kp.errors import CancelledError, IntegrityError, StreamClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY, NONCE = bytes(range(32)), bytes(range(0xA0, 0xB0))
+PLAINTEXT = bytes(i % 251 for i in range(3_000_001))
+BOTH_WAYS = pytest.mark.parametrize("threads", [1, 2])
+
+
+def sealer(**options: Any) -> LayerSealer:
+    return LayerSealer(key=KEY, nonce=NONCE, **options)
+
+
+@pytest.fixture
+def ciphertext() -> bytes:
+    return sealer().update(PLAINTEXT)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(PLAINTEXT)
+    return path
+
+
+@contextlib.contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("digest", [True, False])
+def test_there_and_back(
+    threads: int, digest: bool, source: Path, tmp_path: Path, ciphertext: bytes
+) -> None:
+    sealed_path, opened_path = tmp_path / "sealed", tmp_path / "opened"
+    seal, progress = sealer(plaintext_digest=digest), Progress()
+    with source.open("rb") as src, sealed_path.open("wb") as dst:
+        assert seal.pump(src, dst, threads=threads, progress=progress) == len(PLAINTEXT)
+    assert progress.done == len(PLAINTEXT)
+    sealed = seal.finalize()
+    assert sealed_path.read_bytes() == ciphertext
+    assert sealed.hmac == hmac.digest(KEY, ciphertext, "sha256")
+    assert sealed.ciphertext_sha256 == hashlib.sha256(ciphertext).digest()
+    assert sealed.plaintext_sha256 == (hashlib.sha256(PLAINTEXT).digest() if digest else None)
+
+    opener = LayerOpener(key=KEY, nonce=NONCE, hmac=sealed.hmac, plaintext_digest=digest)
+    with sealed_path.open("rb") as src, opened_path.open("wb") as dst:
+        assert opener.pump(src.fileno(), dst.fileno(), threads=threads) == len(PLAINTEXT)
+    assert opener.finalize().plaintext_sha256 == sealed.plaintext_sha256
+    assert opened_path.read_bytes() == PLAINTEXT
+
+
+@BOTH_WAYS
+def test_altered_ciphertext_is_found_at_the_end(
+    threads: int, tmp_path: Path, ciphertext: bytes
+) -> None:
+    altered = bytearray(ciphertext)
+    altered[-1] ^= 1
+    (tmp_path / "sealed").write_bytes(altered)
+    tag = hmac.digest(KEY, ciphertext, "sha256")
+    opener = LayerOpener(key=KEY, nonce=NONCE, hmac=tag)
+    with (tmp_path / "sealed").open("rb") as src, (tmp_path / "opened").open("wb") as dst:
+        opener.pump(src, dst, threads=threads)
+    with pytest.raises(IntegrityError):
+        opener.finalize()
+
+
+def test_pump_goes_on_from_where_the_descriptors_stand(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with source.open("rb", buffering=0) as src, target.open("wb", buffering=0) as dst:
+        src.seek(1000)
+        dst.write(b"before")
+        assert sealer().pump(src, dst) == len(PLAINTEXT) - 1000
+        dst.write(b"after")
+    assert target.read_bytes() == b"before" + sealer().update(PLAINTEXT[1000:]) + b"after"
+
+
+@BOTH_WAYS
+def test_a_socket_is_a_source(threads: int, tmp_path: Path, ciphertext: bytes) -> None:
+    near, far = socket.socketpair()
+    with near, far, (tmp_path / "target").open("wb") as dst:
+
+        def feed() -> None:
+            far.sendall(PLAINTEXT)
+            far.shutdown(socket.SHUT_WR)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        assert sealer().pump(near, dst, threads=threads) == len(PLAINTEXT)
+        feeder.join()
+    assert (tmp_path / "target").read_bytes() == ciphertext
+
+
+@BOTH_WAYS
+def test_a_longer_source_than_the_limit_is_an_integrity_error(
+    threads: int, source: Path, tmp_path: Path
+) -> None:
+    limit = len(PLAINTEXT) - 1
+    seal = sealer()
+    with source.open("rb") as src, (tmp_path / "target").open("wb") as dst:
+        with pytest.raises(IntegrityError, match=f"more than its {limit} bytes"):
+            seal.pump(src, dst, limit=limit, threads=threads)
+        with pytest.raises(StreamClosedError):
+            seal.finalize()
+        src.seek(0)
+        assert sealer().pump(src, dst, limit=limit + 1, threads=threads) == limit + 1
+
+
+@BOTH_WAYS
+def test_a_full_disk_is_an_os_error_with_its_number(threads: int, source: Path) -> None:
+    seal = sealer()
+    with source.open("rb") as src, Path("/dev/full").open("wb") as dst:
+        with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$") as caught:
+            seal.pump(src, dst, threads=threads)
+        assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(StreamClosedError):
+        seal.update(b"")
+
+
+@BOTH_WAYS
+def test_a_closed_pipe_and_a_folder_are_os_errors_of_python_s_own_class(
+    threads: int, source: Path, tmp_path: Path
+) -> None:
+    with pipe() as (reader, writer), source.open("rb") as src:
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            sealer().pump(src, writer, threads=threads)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with (tmp_path / "target").open("wb") as dst, pytest.raises(IsADirectoryError):
+            sealer().pump(folder, dst, threads=threads)
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.parametrize("wrong", [None, "name", 1.5, object()])
+def test_what_is_no_descriptor_is_a_type_error(wrong: Any) -> None:
+    seal = sealer()
+    with pytest.raises(TypeError):
+        seal.pump(wrong, 1)
+    with pytest.raises(StreamClosedError):
+        seal.finalize()
+
+
+def test_a_descriptor_that_is_not_open_is_an_os_error(source: Path) -> None:
+    with source.open("rb") as src, pytest.raises(OSError, match="Bad file descriptor"):
+        sealer().pump(src, 1_000_000)
+    with pytest.raises(ValueError, match="negative"):
+        sealer().pump(-1, 1)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_threads_are_one_or_two(threads: int, source: Path) -> None:
+    with source.open("rb") as src, pytest.raises(ValueError, match="1 or 2"):
+        sealer().pump(src, src, threads=threads)
+
+
+@BOTH_WAYS
+def test_cancelling_ends_a_pump_that_waits_for_its_source(threads: int, tmp_path: Path) -> None:
+    progress = Progress()
+    with pipe() as (reader, _), (tmp_path / "target").open("wb") as dst:
+        timer = threading.Timer(0.1, progress.cancel)
+        timer.start()
+        start = time.monotonic()
+        with pytest.raises(CancelledError):
+            sealer().pump(reader, dst, threads=threads, progress=progress)
+        assert time.monotonic() - start < 5
+        assert progress.cancelled
+        timer.join()
+
+
+@BOTH_WAYS
+def test_progress_can_be_watched_from_another_thread(threads: int, tmp_path: Path) -> None:
+    progress, seen = Progress(), set()
+    with pipe() as (reader, writer), (tmp_path / "target").open("wb") as dst:
+        pump = threading.Thread(
+            target=sealer().pump,
+            args=(reader, dst),
+            kwargs={"threads": threads, "progress": progress},
+        )
+        pump.start()
+        for piece in range(4):
+            os.write(writer, bytes(300_000))
+            deadline = time.monotonic() + 10
+            while progress.done < piece * 300_000 and time.monotonic() < deadline:
+                time.sleep(0.001)
+            seen.add(progress.done)
+        os.close(writer)
+        pump.join()
+    assert progress.done == 1_200_000
+    assert len(seen) > 1
+
+
+@BOTH_WAYS
+def test_a_signal_handler_runs_meanwhile_and_its_exception_ends_the_pump(
+    threads: int, tmp_path: Path
+) -> None:
+    class StopNowError(Exception):
+        pass
+
+    def handler(_number: int, _frame: object) -> None:
+        raise StopNowError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pipe() as (reader, _), (tmp_path / "target").open("wb") as dst:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(StopNowError):
+                sealer().pump(reader, dst, threads=threads)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@BOTH_WAYS
+def test_ctrl_c_ends_a_process_that_pumps(threads: int) -> None:
+    code = (
+        "from coco_kp._native import LayerSealer; import sys; print('ready', flush=True);"
+        f"LayerSealer().pump(0, 2, threads={threads})"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+
+
+def test_the_lock_is_released_and_the_descriptors_may_be_closed_meanwhile(tmp_path: Path) -> None:
+    with pipe() as (reader, writer):
+        dst = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
+        pump = threading.Thread(target=sealer().pump, args=(reader, dst))
+        pump.start()
+        time.sleep(0.05)
+        os.close(reader)
+        os.close(dst)
+        os.write(writer, PLAINTEXT[:5000])
+        os.close(writer)
+        pump.join(10)
+        assert not pump.is_alive()
+    assert (tmp_path / "target").read_bytes() == sealer().update(PLAINTEXT[:5000])
+
+
+@BOTH_WAYS
+def test_memory_does_not_grow_with_the_layer(threads: int, tmp_path: Path) -> None:
+    size = 200 << 20
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(size)
+    code = (
+        "import os, re, sys; from pathlib import Path; from coco_kp._native import LayerSealer;"
+        "src = os.open(sys.argv[1], os.O_RDONLY); dst = os.open('/dev/null', os.O_WRONLY);"
+        f"assert LayerSealer().pump(src, dst, threads={threads}) == {size};"
+        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "sparse"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(run.stdout) * 1024 < 64 << 20
