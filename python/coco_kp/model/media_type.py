@@ -46,6 +46,12 @@ def is_encrypted(media_type: str) -> bool:
     return media_type.endswith(ENCRYPTED)
 
 
+def is_files(media_type: str) -> bool:
+    """Tell whether a layer of this type, encrypted or not, holds files of an image."""
+    kinds = (OCI_LAYER, OCI_FOREIGN_LAYER, DOCKER_LAYER, DOCKER_FOREIGN_LAYER)
+    return media_type.startswith(kinds)
+
+
 def is_encryptable(media_type: str) -> bool:
     """Tell whether ocicrypt defines an encrypted form of a layer of this type."""
     kind, _, suffix = media_type.partition("+")

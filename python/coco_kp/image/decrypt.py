@@ -1,0 +1,130 @@
+"""Decrypt an image: the result is the image as it was before it was encrypted.
+
+A layer takes its name only after HMAC, digests and diff_id agree, the image only after all layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from coco_kp.errors import InputError, UsageError
+from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.layer import copy_layer, open_layer
+from coco_kp.image.opener import Opener, open_one
+from coco_kp.image.progress import Progress, Work
+from coco_kp.image.tree import ImageNode, Node, images, read_tree, write_tree
+from coco_kp.model.digest import Digest
+from coco_kp.model.layer_encryption import parse_layer_encryption, without_encryption
+from coco_kp.model.manifest import Descriptor, ImageManifest
+from coco_kp.model.media_type import is_encrypted, plain_form
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import Access, Sink, Source, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class DecryptionResult:
+    """The image that was made, and how many of its layers were decrypted and copied."""
+
+    destination: str
+    digest: Digest
+    decrypted: int
+    copied: int
+
+
+def decrypt_image(
+    source: str,
+    destination: str,
+    openers: Sequence[Opener],
+    *,
+    jobs: int | None = None,
+    source_access: Access | None = None,
+    destination_access: Access | None = None,
+    progress: Progress | None = None,
+) -> DecryptionResult:
+    """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
+
+    Of each layer the packets are tried in order, each with all ``openers``. Raises ``KekError``
+    where none opens, ``IntegrityError`` where a layer is not what was encrypted, ``InputError`` for
+    an image that has nothing encrypted; the destination is then as it was.
+    """
+    if not openers:
+        raise UsageError("name what opens the image: a KBC, a keys file or a key")
+    work = Work(progress or Progress(), jobs or os.cpu_count() or 1)
+    target = parse_image_reference(destination)
+    with open_source(parse_image_reference(source), source_access) as opened:
+        tree = read_tree(opened)
+        if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
+            raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
+        with writing(target, destination_access) as sink:
+            plain = _move_blobs(opened, sink, tree, openers, work)
+            new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
+            top = write_tree(tree, new, sink)
+            check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
+            sink.set_reference(top)
+    others = {layer.digest for layer in _layers(tree) if not is_encrypted(layer.media_type)}
+    return DecryptionResult(str(target), top.digest, len(plain), len(others))
+
+
+_Key = tuple[Digest, tuple[tuple[str, str], ...], Digest | None]
+"""What tells encrypted layers apart: their bytes, their packets, and what they must decrypt to."""
+
+
+def _move_blobs(
+    source: Source, sink: Sink, tree: Node, openers: Sequence[Opener], work: Work
+) -> dict[_Key, Digest]:
+    """Bring all blobs to the destination; give the digests of those that were decrypted."""
+    plain: dict[_Key, Digest] = {}
+
+    def decrypt(key: _Key, layer: Descriptor) -> None:
+        encryption = parse_layer_encryption(layer.annotations)
+        options = open_one(encryption.packets, openers).options
+        public, diff_id = encryption.public_options, key[-1]
+        plain[key] = open_layer(source, layer, options, public, diff_id, sink, work)
+
+    encrypted: dict[_Key, Descriptor] = {}
+    others: dict[Digest, Descriptor] = {}
+    for image in images(tree):
+        others[image.manifest.config.digest] = image.manifest.config
+        for number, layer in enumerate(image.manifest.layers):
+            if is_encrypted(layer.media_type):
+                encrypted[_key(image, number)] = layer
+            elif not layer.urls:  # whose content lies elsewhere
+                others[layer.digest] = layer
+    work.progress.expect(sum(blob.size for blob in (*encrypted.values(), *others.values())))
+    # The largest first, so that no job is left alone with it at the end.
+    largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)
+    work.run(
+        [
+            *(partial(decrypt, key, layer) for key, layer in largest_first),
+            *(partial(copy_layer, source, sink, blob, work) for blob in others.values()),
+        ]
+    )
+    return plain
+
+
+def _decrypted(image: ImageNode, plain: Mapping[_Key, Digest]) -> ImageManifest:
+    layers = []
+    for number, layer in enumerate(image.manifest.layers):
+        digest = plain.get(_key(image, number))
+        layers.append(
+            layer.replaced(
+                media_type=plain_form(layer.media_type),
+                digest=digest,
+                annotations=without_encryption(layer.annotations),
+            )
+            if digest
+            else layer
+        )
+    return image.manifest.replaced(layers=layers)
+
+
+def _key(image: ImageNode, number: int) -> _Key:
+    layer = image.manifest.layers[number]
+    return layer.digest, tuple(sorted(layer.annotations.items())), image.diff_id(number)
+
+
+def _layers(tree: Node) -> list[Descriptor]:
+    return [layer for image in images(tree) for layer in image.manifest.layers]

@@ -1,0 +1,33 @@
+"""Where an image is written to: as it was before, unless all goes well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coco_kp.errors import CocoKpError, IntegrityError
+from coco_kp.image.tree import Node, images
+from coco_kp.model.reference import ImageReference
+from coco_kp.transport import Access, Sink, open_sink
+
+
+@contextmanager
+def writing(reference: ImageReference, access: Access | None) -> Iterator[Sink]:
+    """Open a place for an image; whatever a failure leaves there is named in its hint."""
+    with open_sink(reference, access) as sink:
+        try:
+            yield sink
+        except CocoKpError as error:
+            left = ", ".join(map(str, sink.left_behind()))
+            if left:
+                remark = f"{reference} is as it was, but keeps blobs that nothing uses: {left}"
+                error.hint = f"{error.hint}; {remark}" if error.hint else remark
+            raise
+
+
+def check_blobs(sink: Sink, tree: Node) -> None:
+    """Raise ``IntegrityError`` unless the destination holds what the images in ``tree`` need."""
+    for image in images(tree):
+        for blob in (image.manifest.config, *image.manifest.layers):
+            if not blob.urls and not sink.has_blob(blob):
+                raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")

@@ -1,0 +1,105 @@
+"""The digest of a layer uncompressed, computed while the layer passes by.
+
+A layer that decompresses to more than memory holds costs no more memory than any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from coco_kp.errors import IntegrityError, RefusedError, shown
+from coco_kp.image.zstd import Zstd
+from coco_kp.model.digest import Digest
+from coco_kp.model.media_type import plain_form
+
+PIECE: Final = 256 * 1024
+"""Bytes that are decompressed at a time."""
+
+_FEED: Final = 16 * 1024  # bytes; zlib copies what it does not use of them, again and again
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+class Decompressor(Protocol):
+    """Decompresses a stream that comes in pieces."""
+
+    def pieces(self, data: memoryview) -> Iterator[bytes] | Iterator[memoryview]:
+        """Give what ``data`` yields, in pieces of bounded size. Raises ``IntegrityError``."""
+
+    def finish(self) -> None:
+        """End the stream. Raises ``IntegrityError`` if it is not complete."""
+
+
+def decompressor(media_type: str) -> Decompressor:
+    """Give one for layers of this type. Raises ``RefusedError`` for an unknown compression."""
+    _, _, compression = plain_form(media_type).partition("+")
+    match compression:
+        case "":
+            return _Plain()
+        case "gzip":
+            return _Gzip()
+        case "zstd":
+            return Zstd()
+    raise RefusedError(f"layers of type {shown(media_type)} cannot be decompressed here")
+
+
+class DiffIdCheck:
+    """Compares a layer's content with the diff_id that the image's config has for it."""
+
+    def __init__(self, media_type: str, diff_id: Digest) -> None:
+        self._decompressor = decompressor(media_type)
+        self._diff_id = diff_id
+        self._hasher = hashlib.new(diff_id.algorithm)
+
+    def update(self, data: memoryview) -> None:
+        """Take the next piece of the layer."""
+        for piece in self._decompressor.pieces(data):
+            self._hasher.update(piece)
+
+    def finish(self) -> None:
+        """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
+        self._decompressor.finish()
+        if self._hasher.hexdigest() != self._diff_id.hex:
+            raise IntegrityError(
+                f"the layer's content is not the one that the config names {self._diff_id}",
+                "the image is damaged: a guest would refuse it",
+            )
+
+
+class _Plain:
+    def pieces(self, data: memoryview) -> Iterator[memoryview]:
+        yield data
+
+    def finish(self) -> None:
+        """Any end will do."""
+
+
+class _Gzip:
+    """One gzip member after another, as tools that make seekable layers write them."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(_GZIP)
+
+    def pieces(self, data: memoryview) -> Iterator[bytes]:
+        for start in range(0, len(data), _FEED):
+            yield from self._feed(data[start : start + _FEED])
+
+    def finish(self) -> None:
+        if not self._member.eof:
+            raise IntegrityError("the layer's gzip stream ends early")
+
+    def _feed(self, data: memoryview) -> Iterator[bytes]:
+        rest: bytes | memoryview = data
+        held_back = False  # output that did not fit into the last piece
+        while rest or held_back:
+            if self._member.eof:
+                self._member = zlib.decompressobj(_GZIP)
+            try:
+                piece = self._member.decompress(rest, PIECE)
+            except zlib.error:
+                raise IntegrityError("the layer is not the gzip stream that it should be") from None
+            rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            held_back = len(piece) == PIECE and not self._member.eof
+            yield piece

@@ -1,0 +1,288 @@
+"""Encrypt an image: every layer, or it fails and the destination is as it was.
+
+In this order: all decisions (:mod:`.plan`), the keys, the layers, the manifests, the check of what
+was written, and only then the image's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from coco_kp.errors import IntegrityError, UsageError
+from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.layer import SealedBlob, check_layer, copy_layer, open_layer, seal_layer
+from coco_kp.image.opener import Opener
+from coco_kp.image.plan import (
+    BaseLayers,
+    EncryptionPlan,
+    Fate,
+    ImagePlan,
+    LayerPlan,
+    Rules,
+    base_layers,
+    plan_encryption,
+)
+from coco_kp.image.progress import Progress, Work
+from coco_kp.image.recipient import NewRecipient, Recipient
+from coco_kp.image.reuse import EarlierLayer, read_earlier
+from coco_kp.image.tree import images, read_tree, write_tree
+from coco_kp.model.digest import Digest
+from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_encryption
+from coco_kp.model.layer_options import PrivateOptions, PublicOptions
+from coco_kp.model.manifest import Descriptor, Manifest
+from coco_kp.model.media_type import encrypted_form, is_encrypted
+from coco_kp.model.reference import ImageReference, parse_image_reference
+from coco_kp.transport import Access, Sink, Source, open_source
+
+Verification = Literal["packets", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionResult:
+    """What was made, or with ``digest`` None what would be made.
+
+    ``key_ids`` are those of the recipients; the plan says what became of each layer.
+    """
+
+    destination: str
+    digest: Digest | None
+    key_ids: tuple[str, ...]
+    plan: EncryptionPlan
+
+
+def encrypt_image(
+    source: str,
+    destination: str,
+    recipients: Sequence[Recipient | NewRecipient],
+    *,
+    rules: Rules | None = None,
+    base: str | None = None,
+    reuse: str | None = None,
+    reuse_openers: Sequence[Opener] = (),
+    verify: Verification = "packets",
+    dry_run: bool = False,
+    jobs: int | None = None,
+    source_access: Access | None = None,
+    destination_access: Access | None = None,
+    progress: Progress | None = None,
+) -> EncryptionResult:
+    """Encrypt the image ``source`` into ``destination``, both named as skopeo names them.
+
+    Each recipient can open every layer. ``base`` names an image whose layers stay readable,
+    ``reuse`` an earlier encrypted image from which unchanged layers are taken over if
+    ``reuse_openers`` or the recipients open them. ``verify="full"`` reads everything back and
+    decrypts it before the image gets its name. ``jobs`` layers are worked on at once, by default
+    one a processor.
+
+    Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
+    ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
+    ``RemoteError`` for a registry; the destination is then as it was.
+    """
+    if not recipients:
+        raise UsageError("an image is encrypted for somebody: name a key")
+    progress = progress or Progress()
+    source_reference = parse_image_reference(source)
+    target = parse_image_reference(destination)
+    with ExitStack() as stack:
+
+        def opened(reference: ImageReference) -> Source:
+            return stack.enter_context(open_source(reference, source_access))
+
+        image = opened(source_reference)
+        tree = read_tree(image)
+        layers_of_base = _read_base(opened(parse_image_reference(base))) if base else None
+        earlier: dict[Digest, EarlierLayer] = {}
+        if reuse:
+            known = [r for r in recipients if not isinstance(r, NewRecipient)]
+            openers = (*reuse_openers, *known)
+            earlier = read_earlier(opened(parse_image_reference(reuse)), openers)
+        plan = plan_encryption(tree, rules or Rules(), layers_of_base, earlier)
+        for notice in plan.notices:
+            progress.notice(notice)
+        if dry_run:
+            return EncryptionResult(str(target), None, (), plan)
+        keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
+        sink = stack.enter_context(writing(target, destination_access))
+        work = Work(progress, jobs or os.cpu_count() or 1)
+        sealed = _move_blobs(image, sink, plan, earlier, work)
+        written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
+            (digest, False): _Written.reused(earlier[digest], keys)
+            for digest in (layer.layer.digest for layer in plan.layers(Fate.REUSE))
+        }
+        top = _write_manifests(sink, plan, written)
+        _check(sink, top, plan, written, keys)
+        if verify == "full":
+            _open_all(sink.read_back(), plan, written, work)
+        sink.set_reference(top)
+        return EncryptionResult(str(target), top.digest, tuple(r.name for r in keys), plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An encrypted layer at the destination, and what its descriptor has to say."""
+
+    digest: Digest
+    size: int
+    options: PrivateOptions
+    public_options: PublicOptions
+    packets: tuple[LayerPacket, ...]
+
+    @classmethod
+    def of(cls, blob: SealedBlob, keys: Sequence[Recipient]) -> _Written:
+        packets = tuple(key.wrap(blob.private_options) for key in keys)
+        return cls(blob.digest, blob.size, blob.private_options, blob.public_options, packets)
+
+    @classmethod
+    def reused(cls, earlier: EarlierLayer, keys: Sequence[Recipient]) -> _Written:
+        public, packets = earlier.encryption.public_options, earlier.packets_for(keys)
+        return cls(
+            earlier.layer.digest, earlier.layer.size, earlier.options, public, tuple(packets)
+        )
+
+
+def _key(layer: LayerPlan) -> tuple[Digest, bool]:
+    """Tell layers apart that are to be written but once."""
+    return layer.layer.digest, layer.transcode
+
+
+def _read_base(source: Source) -> BaseLayers:
+    return base_layers(read_tree(source))
+
+
+def _move_blobs(
+    source: Source,
+    sink: Sink,
+    plan: EncryptionPlan,
+    earlier: Mapping[Digest, EarlierLayer],
+    work: Work,
+) -> dict[tuple[Digest, bool], SealedBlob]:
+    """Bring all blobs to the destination, and give those that were encrypted."""
+    sealed: dict[tuple[Digest, bool], SealedBlob] = {}
+
+    def seal(layer: LayerPlan) -> None:
+        sealed[_key(layer)] = seal_layer(source, sink, layer, work)
+
+    def copy(layer: LayerPlan) -> None:
+        if layer.check_diff_id:
+            check_layer(source, layer.layer, layer.diff_id, work)
+        copy_layer(source, sink, layer.layer, work)
+
+    def reuse(layer: LayerPlan) -> None:
+        found = earlier[layer.layer.digest]
+        copy_layer(found.source, sink, found.layer, work)
+
+    secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
+    kept = [
+        layer
+        for layer in plan.layers(*(fate for fate in Fate if fate.readable), Fate.KEEP)
+        if not layer.layer.urls  # whose content lies elsewhere
+    ]
+    others = {
+        blob.digest: blob
+        for image in images(plan.tree)
+        for blob in (
+            image.manifest.config,
+            *(image.manifest.layers if image.describes_another else ()),
+        )
+    }
+    work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
+    # The largest first, so that no job is left alone with it at the end.
+    largest_first = sorted(secret, key=lambda layer: -layer.layer.size)
+    pieces: list[Callable[[], None]] = [
+        *(partial(seal, layer) for layer in largest_first),
+        *(partial(reuse, layer) for layer in reused),
+        *(partial(copy, layer) for layer in kept),
+        *(partial(copy_layer, source, sink, blob, work) for blob in others.values()),
+    ]
+    work.run(pieces)
+    return sealed
+
+
+def _write_manifests(
+    sink: Sink, plan: EncryptionPlan, written: Mapping[tuple[Digest, bool], _Written]
+) -> Manifest:
+    new = {image.manifest.digest: image.manifest for image in plan.attestations}
+    for image in plan.images:
+        manifest = image.image.manifest.to_oci()
+        layers = [_descriptor(layer, written.get(_key(layer))) for layer in image.layers]
+        new[image.image.manifest.digest] = manifest.replaced(layers=layers)
+    return write_tree(plan.tree, new, sink)
+
+
+def _descriptor(plan: LayerPlan, written: _Written | None) -> Descriptor:
+    if plan.fate is Fate.KEEP:
+        return plan.layer
+    if plan.fate.readable or written is None:
+        return plan.layer.replaced(media_type=plan.media_type)
+    # Annotations of a layer that was compressed anew may tell where things were in the old one.
+    annotations = {} if plan.transcode else plan.layer.annotations
+    return plan.layer.replaced(
+        media_type=encrypted_form(plan.media_type),
+        digest=written.digest,
+        size=written.size,
+        annotations=with_encryption(annotations, written.packets, written.public_options),
+    )
+
+
+def _check(
+    sink: Sink,
+    top: Manifest,
+    plan: EncryptionPlan,
+    written: Mapping[tuple[Digest, bool], _Written],
+    keys: Sequence[Recipient],
+) -> None:
+    """Read the manifests back: each layer must be what was written, each packet must open."""
+    tree = read_tree(sink.read_back(), top.descriptor())
+    check_blobs(sink, tree)
+    found = [image for image in images(tree) if not image.describes_another]
+    for image, expected in zip(found, _planned(plan), strict=True):
+        for layer, plan_ in zip(image.manifest.layers, expected.layers, strict=True):
+            if not plan_.fate.readable and plan_.fate is not Fate.KEEP:
+                _check_layer(layer, written[_key(plan_)], keys)
+
+
+def _planned(plan: EncryptionPlan) -> list[ImagePlan]:
+    """Give the plans in the order of the lists, where an image may stand more than once."""
+    by_digest = {image.image.manifest.digest: image for image in plan.images}
+    subjects = (image for image in images(plan.tree) if not image.describes_another)
+    return [by_digest[image.manifest.digest] for image in subjects]
+
+
+def _check_layer(layer: Descriptor, written: _Written, keys: Sequence[Recipient]) -> None:
+    encryption = parse_layer_encryption(layer.annotations)
+    if (
+        not is_encrypted(layer.media_type)
+        or (layer.digest, layer.size) != (written.digest, written.size)
+        or encryption.public_options != written.public_options
+        or sorted(encryption.packets, key=repr) != sorted(written.packets, key=repr)
+        or any(
+            key.open(packet) != written.options
+            for key, packet in zip(keys, written.packets, strict=True)
+        )
+    ):
+        raise IntegrityError(f"the destination does not hold what was written as {written.digest}")
+
+
+def _open_all(
+    source: Source,
+    plan: EncryptionPlan,
+    written: Mapping[tuple[Digest, bool], _Written],
+    work: Work,
+) -> None:
+    """Read all that is encrypted at the destination, and decrypt it."""
+
+    def check(layer: LayerPlan) -> None:
+        blob = written[_key(layer)]
+        there = layer.layer.replaced(
+            media_type=layer.media_type, digest=blob.digest, size=blob.size
+        )
+        open_layer(source, there, blob.options, blob.public_options, layer.diff_id, None, work)
+
+    layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    work.progress.expect(sum(layer.layer.size for layer in layers))
+    work.run(partial(check, layer) for layer in layers)

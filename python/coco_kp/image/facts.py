@@ -1,0 +1,131 @@
+"""What a layer's descriptor alone tells: is it encrypted, for whom, and what is odd about it.
+
+No I/O and no key. Nothing that somebody wrote into an image raises an error here: it becomes a
+finding, an error that is not raised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.model.layer_encryption import (
+    PROVIDER_SCHEME,
+    LayerPacket,
+    parse_layer_encryption,
+    parse_packets,
+)
+from coco_kp.model.layer_options import CIPHER
+from coco_kp.model.manifest import Descriptor
+from coco_kp.model.media_type import (
+    OCI_FOREIGN_LAYER,
+    OCI_LAYER,
+    encrypted_form,
+    is_encrypted,
+)
+from coco_kp.model.packet import read_packet
+from coco_kp.model.resource_uri import parse_resource_uri
+
+GUESTS_READ: Final = tuple(
+    encrypted_form(f"{kind}{compression}")
+    for kind in (OCI_LAYER, OCI_FOREIGN_LAYER)
+    for compression in ("", "+gzip")
+)
+"""The media types of encrypted layers that a guest knows (docs/protocols.md 1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketFacts:
+    """A packet's form. All but ``scheme`` are empty where another tool's wrapper wrote it.
+
+    ``provider`` is ``kbs`` or the name of a cloud's key management service.
+    """
+
+    scheme: str
+    version: str = ""
+    kid: str = ""
+    provider: str = ""
+    wrap_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """A layer as its descriptor shows it; ``cipher`` is empty where none is known."""
+
+    number: int
+    layer: Descriptor
+    encrypted: bool
+    cipher: str
+    packets: tuple[PacketFacts, ...]
+    findings: tuple[CocoKpError, ...]
+
+
+def layer_facts(number: int, layer: Descriptor) -> LayerFacts:
+    """Examine a descriptor. Never raises."""
+    findings: list[CocoKpError] = []
+    encrypted, cipher = is_encrypted(layer.media_type), ""
+    packets: tuple[LayerPacket, ...] = ()
+    try:
+        packets = parse_packets(layer.annotations)
+        if encrypted:
+            parse_layer_encryption(layer.annotations)
+            cipher = CIPHER
+        elif packets:
+            raise InputError(
+                "the layer has wrapped keys, but its media type says that it is not encrypted",
+                "the image was damaged when it was copied",
+            )
+    except CocoKpError as finding:
+        findings.append(finding)
+    facts = []
+    for packet in packets:
+        found, problem = _packet_facts(packet)
+        facts.append(found)
+        findings += [problem] if problem else []
+    return LayerFacts(number, layer, encrypted, cipher, tuple(facts), tuple(findings))
+
+
+def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
+    """Say why a Confidential Containers guest would refuse the layer, beside its other findings."""
+    findings: list[CocoKpError] = []
+    if facts.encrypted and facts.layer.media_type not in GUESTS_READ:
+        findings.append(
+            InputError(
+                f"guests cannot read encrypted layers of type {shown(facts.layer.media_type)}",
+                "encrypt the original with coco-kp, which writes what guests read",
+            )
+        )
+    if facts.encrypted and not any(packet.provider for packet in facts.packets):
+        findings.append(InputError("the layer has no packet that a guest can read"))
+    if facts.layer.urls:
+        findings.append(InputError("guests do not fetch foreign layers"))
+    return findings
+
+
+def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]:
+    if not packet.scheme.startswith(PROVIDER_SCHEME):
+        return PacketFacts(packet.scheme), None
+    try:
+        read = read_packet(packet.data)
+    except CocoKpError as problem:
+        return PacketFacts(packet.scheme), problem
+    wrap_type = str(read.wrapped_key.wrap_type) if read.wrapped_key else ""
+    facts = PacketFacts(packet.scheme, read.version, read.kid, read.provider, wrap_type)
+    return facts, _kid_problem(facts, packet.data)
+
+
+def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:
+    if facts.provider != "kbs":
+        return None
+    try:
+        parse_resource_uri(facts.kid)
+    except InputError:
+        return InputError(
+            f"no guest can read the key id {shown(facts.kid)}",
+            "coco-kp rewrap mends it: --keypath FILE --to-keyid kbs:///… --to-keypath FILE",
+        )
+    if facts.version == "v1" and b"\\" in data:
+        # Older readers borrow the text from the JSON, where an escape is no part of it (3.1).
+        return InputError("older guests cannot read the packet: it has an escape sequence")
+    return None

@@ -1,0 +1,55 @@
+"""Show what an image's manifests tell of its encryption. No key is needed, no layer is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coco_kp.image.facts import LayerFacts, layer_facts
+from coco_kp.image.tree import images, read_tree
+from coco_kp.model.digest import Digest
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import Access, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """An image for one platform (None where the manifests do not tell), or an artifact.
+
+    ``describes_another``: it is an attestation or a signature.
+    """
+
+    platform: str | None
+    digest: Digest
+    media_type: str
+    describes_another: bool
+    layers: tuple[LayerFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """All images that a reference leads to. ``digest`` and ``media_type`` are its own."""
+
+    reference: str
+    digest: Digest
+    media_type: str
+    images: tuple[ImageFacts, ...]
+
+
+def inspect_image(image: str, *, access: Access | None = None) -> Inspection:
+    """Inspect the image that ``image`` names as skopeo does.
+
+    Raises ``InputError`` where there is none. What is odd about it becomes a finding.
+    """
+    with open_source(parse_image_reference(image), access) as source:
+        tree = read_tree(source, configs=False)
+        found = tuple(
+            ImageFacts(
+                str(node.platform) if node.platform else None,
+                node.manifest.digest,
+                node.manifest.media_type,
+                node.describes_another,
+                tuple(layer_facts(n, layer) for n, layer in enumerate(node.manifest.layers)),
+            )
+            for node in images(tree)
+        )
+        return Inspection(source.reference, tree.manifest.digest, tree.manifest.media_type, found)

@@ -1,0 +1,319 @@
+"""What encrypting an image will do, decided from its manifests before a byte is written.
+
+No I/O. The rule behind all others: a layer that stays readable does so because the user said so,
+and the plan names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Literal
+
+from coco_kp.errors import InputError, IntegrityError, RefusedError, UsageError, shown
+from coco_kp.image.tree import ImageNode, IndexNode, Node, images, pruned
+from coco_kp.model.digest import Digest
+from coco_kp.model.layer_encryption import parse_packets
+from coco_kp.model.manifest import Descriptor, Platform
+from coco_kp.model.media_type import is_encryptable, is_encrypted, oci_equivalent, plain_form
+
+ZSTD: Final = "+zstd"
+GZIP: Final = "+gzip"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the user wants; the defaults leave nothing readable.
+
+    ``platforms`` picks images of a list; without any, all are encrypted. ``layers`` picks layers by
+    number, negative ones from the end; None means all. ``zstd`` says what becomes of layers that
+    are compressed in a way that guests cannot read once they are encrypted.
+    """
+
+    platforms: tuple[Platform, ...] = ()
+    layers: tuple[int, ...] | None = None
+    keep_encrypted: bool = False
+    allow_foreign: bool = False
+    drop_attestations: bool = False
+    zstd: Literal["gzip", "keep", "refuse"] = "gzip"
+
+
+class Fate(StrEnum):
+    """What becomes of a layer."""
+
+    ENCRYPT = "encrypt"
+    REUSE = "reuse"
+    """An earlier image has it encrypted with our key: taken over."""
+    KEEP = "keep encrypted"
+    """It is encrypted in the source, and stays so."""
+    UNSELECTED = "leave readable"
+    """``--layer`` does not name it."""
+    BASE = "leave readable: base image"
+    FOREIGN = "leave readable: foreign"
+
+    @property
+    def readable(self) -> bool:
+        """Whether everybody can read the layer afterwards."""
+        return self in {Fate.UNSELECTED, Fate.BASE, Fate.FOREIGN}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """A layer and its fate. ``media_type`` is what it is afterwards, before ``+encrypted``.
+
+    ``check_diff_id``: it is left readable because of what the config says of its content, which is
+    to be checked against the content itself.
+    """
+
+    number: int
+    layer: Descriptor
+    fate: Fate
+    media_type: str
+    diff_id: Digest | None
+    check_diff_id: bool = False
+
+    @property
+    def transcode(self) -> bool:
+        """Whether it is compressed anew, with gzip."""
+        return self.layer.media_type.endswith(ZSTD) and self.media_type.endswith(GZIP)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """An image whose layers are dealt with one by one."""
+
+    image: ImageNode
+    layers: tuple[LayerPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionPlan:
+    """The images to write, what happens to each layer, and what the user should know.
+
+    ``attestations`` are kept as they are: they describe the plaintext.
+    """
+
+    tree: Node
+    images: tuple[ImagePlan, ...]
+    attestations: tuple[ImageNode, ...]
+    notices: tuple[str, ...]
+
+    def layers(self, *fates: Fate) -> list[LayerPlan]:
+        """Give the layers of these fates, each content once."""
+        found = {
+            (layer.layer.digest, layer.transcode): layer
+            for image in self.images
+            for layer in image.layers
+            if layer.fate in fates
+        }
+        return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class BaseLayers:
+    """The layers of a base image, by their digests and by those of their content."""
+
+    digests: frozenset[Digest] = field(default_factory=frozenset)
+    diff_ids: frozenset[Digest] = field(default_factory=frozenset)
+
+
+def base_layers(base: Node) -> BaseLayers:
+    """Give the layers of a base image, on all its platforms."""
+    found = list(images(base))
+    return BaseLayers(
+        frozenset(layer.digest for image in found for layer in image.manifest.layers),
+        frozenset(diff_id for image in found if image.config for diff_id in image.config.diff_ids),
+    )
+
+
+def plan_encryption(
+    tree: Node,
+    rules: Rules,
+    base: BaseLayers | None = None,
+    reusable: Collection[Digest] = (),
+) -> EncryptionPlan:
+    """Decide what becomes of each image and layer of ``tree``.
+
+    ``reusable`` are the digests of plain layers that an earlier image holds encrypted. Raises
+    ``RefusedError`` where something would stay readable that the user did not name, ``InputError``
+    for an image that cannot be encrypted, ``UsageError`` for rules that contradict each other.
+    """
+    if base and rules.layers is not None:
+        raise UsageError("--layer and --skip-base exclude each other")
+    chosen, notices = _chosen(tree, rules)
+    subjects = [image for image in images(chosen) if not image.describes_another]
+    attestations = tuple(image for image in images(chosen) if image.describes_another)
+    notices += [
+        f"{image.manifest.digest} stays as it is: it describes the plaintext "
+        "(--drop-attestations leaves it out)"
+        for image in attestations
+    ]
+    planned = {image.manifest.digest: _image(image, rules, base, reusable) for image in subjects}
+    plan = EncryptionPlan(chosen, tuple(planned.values()), attestations, tuple(notices))
+    _check_base(plan, base)
+    _check_nothing_leaks(plan)
+    return plan
+
+
+def _chosen(tree: Node, rules: Rules) -> tuple[Node, list[str]]:
+    """Give the tree that is to be written, and a line for each attestation that it lacks."""
+
+    def wanted(image: ImageNode) -> bool:
+        if image.describes_another:
+            return not rules.drop_attestations
+        return not rules.platforms or any(_runs_on(image, wanted) for wanted in rules.platforms)
+
+    for platform in rules.platforms:
+        if not any(_runs_on(i, platform) for i in images(tree) if not i.describes_another):
+            there = ", ".join(
+                sorted({str(i.platform) for i in images(tree) if i.platform and i.runnable})
+            )
+            raise InputError(f"the image has no platform {platform}", f"it has {there or 'none'}")
+    chosen = pruned(tree, wanted)
+    if chosen is None:
+        raise RefusedError("the image has nothing to encrypt")
+    subjects = [image for image in images(chosen) if not image.describes_another]
+    if rules.platforms and len(subjects) == 1 and isinstance(chosen, IndexNode):
+        chosen = subjects[0]  # one platform of a list is no list, as with skopeo and crane
+    left = {image.manifest.digest for image in images(chosen)}
+    dropped = [
+        f"{image.manifest.digest} is left out: it describes the plaintext"
+        for image in images(tree)
+        if image.describes_another and image.manifest.digest not in left
+    ]
+    return chosen, dropped
+
+
+def _runs_on(image: ImageNode, wanted: Platform) -> bool:
+    have = image.platform
+    return (
+        have is not None
+        and (have.os, have.architecture) == (wanted.os, wanted.architecture)
+        and wanted.variant in {None, have.variant}
+    )
+
+
+def _image(
+    image: ImageNode, rules: Rules, base: BaseLayers | None, reusable: Collection[Digest]
+) -> ImagePlan:
+    selected = _selected(image, rules.layers)
+    layers = []
+    for number, layer in enumerate(image.manifest.layers):
+        where = f"layer {number} of {image}"
+        diff_id = image.diff_id(number)
+        media_type = _plain_type(layer, where)
+        fate, check = Fate.UNSELECTED, False
+        if is_encrypted(layer.media_type):
+            fate = _fate_of_encrypted(where, rules)
+        elif base and layer.digest in base.digests:
+            fate = Fate.BASE
+        elif base and diff_id in base.diff_ids:
+            fate, check = Fate.BASE, True
+        elif number in selected:
+            fate = _fate_of_plain(layer, media_type, where, rules)
+        if fate is Fate.ENCRYPT:
+            _check_uncompressed(layer, media_type, diff_id, where)
+            guests_type = _readable_by_guests(media_type, where, rules)
+            if layer.digest in reusable and guests_type == media_type:
+                fate = Fate.REUSE
+            media_type = guests_type
+        layers.append(LayerPlan(number, layer, fate, media_type, diff_id, check))
+    return ImagePlan(image, tuple(layers))
+
+
+def _selected(image: ImageNode, numbers: tuple[int, ...] | None) -> set[int]:
+    count = len(image.manifest.layers)
+    if numbers is None:
+        return set(range(count))
+    for number in numbers:
+        if not -count <= number < count:
+            raise InputError(
+                f"there is no layer {number} in {image}",
+                f"it has {count} layers: 0 to {count - 1}, or -{count} to -1 from the end",
+            )
+    return {number % count for number in numbers}
+
+
+def _plain_type(layer: Descriptor, where: str) -> str:
+    if is_encrypted(layer.media_type):
+        return plain_form(layer.media_type)
+    if parse_packets(layer.annotations):
+        raise InputError(
+            f"{where} has wrapped keys, but its media type says that it is not encrypted",
+            "the image was damaged when it was copied: encrypt the original",
+        )
+    return oci_equivalent(layer.media_type)
+
+
+def _fate_of_encrypted(where: str, rules: Rules) -> Fate:
+    if rules.keep_encrypted:
+        return Fate.KEEP
+    raise RefusedError(
+        f"{where} is encrypted already",
+        "coco-kp rewrap gives an encrypted image another key; --keep-encrypted leaves it as it is",
+    )
+
+
+def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules) -> Fate:
+    if layer.foreign:
+        if rules.allow_foreign:
+            return Fate.FOREIGN
+        raise RefusedError(
+            f"{where} is foreign: it can be read elsewhere, whatever happens here",
+            "--allow-foreign leaves it readable, and encrypts the rest",
+        )
+    if not is_encryptable(media_type):
+        raise RefusedError(
+            f"{where} is {shown(layer.media_type)}, which cannot be encrypted",
+            "name the layers to encrypt with --layer, or the images with --platform",
+        )
+    return Fate.ENCRYPT
+
+
+def _check_uncompressed(
+    layer: Descriptor, media_type: str, diff_id: Digest | None, where: str
+) -> None:
+    """Compare the two names of the same bytes; those of a compressed layer differ."""
+    same_kind = diff_id is not None and diff_id.algorithm == layer.digest.algorithm
+    if "+" not in media_type and same_kind and diff_id != layer.digest:
+        raise IntegrityError(
+            f"{where} is {layer.digest}, but the config names it {diff_id}",
+            "the image is damaged: a guest would refuse it",
+        )
+
+
+def _readable_by_guests(media_type: str, where: str, rules: Rules) -> str:
+    if not media_type.endswith(ZSTD) or rules.zstd == "keep":
+        return media_type
+    if rules.zstd == "gzip":
+        return media_type.removesuffix(ZSTD) + GZIP
+    raise RefusedError(
+        f"{where} is compressed with zstd, which guests cannot read once it is encrypted",
+        "--zstd gzip compresses it anew, --zstd keep takes it as it is",
+    )
+
+
+def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
+    if base and not plan.layers(Fate.BASE):
+        raise InputError(
+            "the base image shares no layer with the image",
+            "--skip-base names the image that this one was built from",
+        )
+
+
+def _check_nothing_leaks(plan: EncryptionPlan) -> None:
+    secret = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    if not secret and not plan.layers(Fate.KEEP):
+        raise RefusedError("the image has no layer to encrypt")
+    readable: Mapping[Digest, LayerPlan] = {
+        layer.layer.digest: layer for layer in plan.layers(*(f for f in Fate if f.readable))
+    }
+    for layer in secret:
+        other = readable.get(layer.layer.digest)
+        if other:
+            raise RefusedError(
+                f"layer {layer.number} would be encrypted, but layer {other.number} is the same "
+                "and would stay readable",
+                "select both, or none",
+            )
