@@ -117,7 +117,8 @@ class SimulatedKbs:
     def _admin(self, request: Request) -> Reply | None:
         if request.headers.get("Authorization") == f"Bearer {ADMIN_TOKEN}":
             return None
-        return refusal("AdminAuthInitialization", "Admin access denied: no")
+        detail = "failed to initialize [admin] configuration: Admin access denied: bad token"
+        return refusal("AdminAuthInitialization", detail)
 
 
 @contextmanager
@@ -145,10 +146,13 @@ def json_reply(document: object, status: int = 200) -> Reply:
     return Reply(status, body=json.dumps(document, separators=(",", ":")).encode())
 
 
-def encrypt(plain: bytes, public: dict[str, str]) -> dict[str, str]:
-    """Encrypt a resource to a public key: a flattened JWE (docs/protocols.md 5.5)."""
+def encrypt(plain: bytes, public: dict[str, str], **more: object) -> dict[str, str]:
+    """Encrypt a resource to a public key: a flattened JWE (docs/protocols.md 5.5).
+
+    A real one has no header members but its own; ``more`` adds some.
+    """
     cek, iv = os.urandom(32), os.urandom(12)
-    header: dict[str, Any] = {"alg": public["alg"], "enc": "A256GCM"}
+    header: dict[str, Any] = {"alg": public["alg"], "enc": "A256GCM"} | more
     if public["kty"] == "RSA":
         n, e = (int.from_bytes(decode(public[name])) for name in "ne")
         oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)

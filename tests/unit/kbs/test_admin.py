@@ -60,7 +60,9 @@ def test_a_prefix_is_kept(sim: SimulatedKbs) -> None:
 def test_a_401_is_a_failure(kbs: Kbs) -> None:
     """Upstream reports success (docs/protocols.md 6.3, 3)."""
     token = ReadyToken.parse(ADMIN_TOKEN[:-1] + "A", "the test")
-    with pytest.raises(RemoteError, match="refused to register 'kbs:///default/key/1'") as refused:
+    with pytest.raises(
+        RemoteError, match=r"\(AdminAuthInitialization 401\): Admin access"
+    ) as refused:
         Admin(kbs, token).put(KID, b"key")
     assert "check the admin token" in refused.value.hint
 

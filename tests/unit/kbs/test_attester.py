@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -59,6 +60,7 @@ class SimulatedAgent:
     def _bound(request: Request) -> str:
         assert request.query["encoding"] == ["base64"]
         (text,) = request.query["runtime_data"]
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", text)
         return b64encode(decode(text)).decode()
 
 

@@ -20,6 +20,7 @@ from coco_kp.errors import (
     RemoteError,
     UnreachableError,
 )
+from coco_kp.kbs import client
 from coco_kp.kbs.record import Record
 from coco_kp.kbs.registrar import Registrar
 from coco_kp.model.resource_uri import parse_key_id
@@ -106,6 +107,20 @@ def test_a_kbs_that_never_answers(sim: SimulatedKbs, registrar: Registrar) -> No
         failures = [future.exception() for future in futures]
     assert all(isinstance(failure, UnreachableError) for failure in failures)
     assert time.monotonic() - begin < 3
+
+
+def test_waiting_for_others_is_part_of_the_thirty_seconds(
+    sim: SimulatedKbs, admin: Admin, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEADLINE", 1.0)
+    sim.faults[POST] = lambda _: Reply(body=b" " * 100, delay=0.1)
+    held = record.entry(admin.kbs.url, KID, client.deadline())
+    held.__enter__()
+    threading.Timer(0.8, held.__exit__, (None, None, None)).start()
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError, match="/kbs/v0/resource/default/key/1"):
+        Registrar(admin, record).kek_for(KID)
+    assert time.monotonic() - begin < 1.5
 
 
 def test_the_key_is_in_no_error_and_no_log(

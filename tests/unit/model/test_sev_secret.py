@@ -57,8 +57,7 @@ def test_a_connection() -> None:
     connection = SevConnection.parse(json.dumps(CONNECTION).encode(), "it")
     assert connection.client_id == CONNECTION["client_id"]
     assert connection.key.hex().startswith("55ceeb32")
-    assert "55ceeb32" not in repr(connection)
-    assert "Vc7r" not in repr(connection)
+    assert repr(connection) == f"SevConnection(client_id='{connection.client_id}')"
 
 
 @pytest.mark.parametrize(
