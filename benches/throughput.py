@@ -1,0 +1,218 @@
+"""How fast layers are sealed and opened here, beside this machine's own SHA-256.
+
+SHA-256 is sequential, so no tool can name a blob faster than ``openssl dgst -sha256`` reads it.
+Each figure is a ratio to that command on the same file in the same round. Rounds are interleaved,
+so that what else the machine does falls on all alike. Files lie on tmpfs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coco_kp import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MIB = 1 << 20
+PIECE = MIB
+MEMORY_LAYER = 10 << 30
+MEMORY_LIMIT = 96 * MIB
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: what is done, how many layers at once, and the ratio that it must reach."""
+
+    name: str
+    target: float
+    layers: int
+    run: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case as it was measured: ratios to SHA-256, of all layers together."""
+
+    name: str
+    median: float
+    best: float
+    target: float
+
+    @property
+    def met(self) -> bool:
+        return self.median >= self.target
+
+
+class Bench:
+    """The files of a run, and the cases over them."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.size = folder, size
+        self.key, self.nonce = os.urandom(32), os.urandom(16)
+        block = os.urandom(PIECE)
+        for number in (0, 1):
+            with self._plain(number).open("wb") as file:
+                for _ in range(size // PIECE):
+                    file.write(block)
+            with self._plain(number).open("rb") as src, self._sealed(number).open("wb") as dst:
+                sealer = _native.LayerSealer(key=self.key, nonce=self.nonce)
+                sealer.pump(src, dst)
+                self.hmac = sealer.finalize().hmac
+        self.plaintext = self._plain(0).read_bytes()
+        self.ciphertext = self._sealed(0).read_bytes()
+        self.target = bytearray(size)
+
+    def cases(self) -> Iterator[Case]:
+        memory, one, two, both = (
+            "1 core, memory to memory",
+            "1 core",
+            "2 cores, 1 layer",
+            "2 layers",
+        )
+        yield Case(f"seal: {memory}", 0.48, 1, lambda: self._memory(self.plaintext, self._sealer()))
+        yield Case(
+            f"open: {memory}", 0.48, 1, lambda: self._memory(self.ciphertext, self._opener())
+        )
+        yield Case(f"seal: {one}, file to file", 0.40, 1, lambda: self._seal(threads=1))
+        yield Case(f"open: {one}, file to file", 0.40, 1, lambda: self._open(threads=1))
+        yield Case(f"seal: {two}, file to file", 0.62, 1, lambda: self._seal(threads=2))
+        yield Case(f"open: {two}, file to file", 0.62, 1, lambda: self._open(threads=2))
+        yield Case(f"seal: 2 cores, {both}, file to file", 0.76, 2, lambda: self._pair(self._seal))
+        yield Case(f"open: 2 cores, {both}, file to file", 0.76, 2, lambda: self._pair(self._open))
+
+    def openssl(self) -> None:
+        command = ["openssl", "dgst", "-sha256", str(self._plain(0))]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def _plain(self, number: int) -> Path:
+        return self.folder / f"plain{number}"
+
+    def _sealed(self, number: int) -> Path:
+        return self.folder / f"sealed{number}"
+
+    def _sealer(self) -> _native.LayerSealer:
+        return _native.LayerSealer(key=self.key, nonce=self.nonce)
+
+    def _opener(self) -> _native.LayerOpener:
+        return _native.LayerOpener(key=self.key, nonce=self.nonce, hmac=self.hmac)
+
+    def _memory(self, data: bytes, stream: _native.LayerSealer | _native.LayerOpener) -> None:
+        src, dst = memoryview(data), memoryview(self.target)
+        for start in range(0, len(data), PIECE):
+            stream.update_into(src[start : start + PIECE], dst[start : start + PIECE])
+        stream.finalize()
+
+    def _seal(self, number: int = 0, threads: int = 1) -> None:
+        self._pump(self._plain(number), self._sealer(), number, threads)
+
+    def _open(self, number: int = 0, threads: int = 1) -> None:
+        self._pump(self._sealed(number), self._opener(), number, threads)
+
+    def _pump(
+        self,
+        source: Path,
+        stream: _native.LayerSealer | _native.LayerOpener,
+        number: int,
+        threads: int,
+    ) -> None:
+        target = self.folder / f"target{number}"
+        with source.open("rb") as src, target.open("wb") as dst:
+            stream.pump(src, dst, threads=threads)
+        stream.finalize()
+        target.unlink()
+
+    def _pair(self, work: Callable[[int], None]) -> None:
+        workers = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
+def measure(size: int, rounds: int, folder: Path) -> list[Row]:
+    """Run every case and the yardstick in turn, ``rounds`` times after one to warm up."""
+    bench = Bench(folder, size)
+    cases = list(bench.cases())
+    ratios: dict[str, list[float]] = {case.name: [] for case in cases}
+    for round_number in range(rounds + 1):
+        yardstick = _seconds(bench.openssl)
+        for case in cases:
+            ratio = case.layers * yardstick / _seconds(case.run)
+            if round_number:
+                ratios[case.name].append(ratio)
+    return [
+        Row(case.name, statistics.median(seen), max(seen), case.target)
+        for case in cases
+        for seen in [ratios[case.name]]
+    ]
+
+
+def peak_memory(folder: Path) -> int:
+    """Seal a sparse layer of 10 GiB in a process of its own; give its peak in bytes."""
+    sparse = folder / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(MEMORY_LAYER)
+    code = (
+        "import os, sys; from pathlib import Path; from coco_kp._native import LayerSealer;"
+        "src = os.open(sys.argv[1], os.O_RDONLY); dst = os.open('/dev/null', os.O_WRONLY);"
+        "sealer = LayerSealer(); sealer.pump(src, dst, threads=2); sealer.finalize();"
+        "print(Path('/proc/self/status').read_text())"
+    )
+    command = [sys.executable, "-c", code, str(sparse)]
+    status = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    sparse.unlink()
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert peak is not None
+    return int(peak[1]) * 1024
+
+
+def main(size: int = 1024 * MIB, rounds: int = 5) -> None:
+    """Print the table."""
+    print(f"{_machine()}; kernel {_native.kernel()}; {size // MIB} MiB, {rounds} rounds\n")
+    print("| case | median | best | target | |\n|---|---|---|---|---|")
+    with _tmpfs() as folder:
+        for row in measure(size, rounds, folder):
+            verdict = "met" if row.met else "MISSED"
+            print(f"| {row.name} | {row.median:.2f} | {row.best:.2f} | {row.target} | {verdict} |")
+        peak = peak_memory(folder)
+    verdict = "met" if peak <= MEMORY_LIMIT else "MISSED"
+    print(
+        f"| peak memory, 10 GiB layer, MiB | {peak // MIB} | | {MEMORY_LIMIT // MIB} | {verdict} |"
+    )
+
+
+@contextlib.contextmanager
+def _tmpfs() -> Iterator[Path]:
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _machine() -> str:
+    with contextlib.suppress(OSError):
+        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if model is not None:
+            return f"{model[1]}, {os.cpu_count()} cores"
+    return f"{os.uname().machine}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    main()
