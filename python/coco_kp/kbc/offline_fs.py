@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import KekError, shown
+from coco_kp.files import is_there
 from coco_kp.kbc import KbcSettings, open_packet
 from coco_kp.keys_file import find_kek, read_keys
 from coco_kp.model.kbc_spec import KbcSpec
@@ -46,7 +47,7 @@ def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineFsKbc:
         return OfflineFsKbc((settings.keys_file,))
     extra = os.environ.get(EXTRA_FILES_VARIABLE, "")
     candidates = (*DEFAULT_FILES, *(Path(name) for name in extra.split(",") if name))
-    files = tuple(file for file in candidates if file.exists())
+    files = tuple(file for file in candidates if is_there(file))
     if not files:
         raise KekError(
             f"there is no keys file: none of {', '.join(map(str, candidates))} exists",

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from coco_kp import kbc
+from coco_kp.errors import KekError
+from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec
+from coco_kp.model.packet import parse_packet
+from tests.vectors import load_vectors
+
+PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}
+
+
+@pytest.mark.parametrize("name", KBC_NAMES)
+def test_every_named_kbc_is_a_module_that_makes_it(name: str) -> None:
+    tree = ast.parse((Path(kbc.__file__).parent / f"{name}.py").read_bytes())
+    assert "open_kbc" in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def test_a_kbc_is_loaded_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "coco_kp.kbc.sample", raising=False)
+    open_kbc(KbcSpec("sample", ""), KbcSettings())
+    assert "coco_kp.kbc.sample" in sys.modules
+
+
+def test_sample_opens_what_upstream_wrapped_with_the_sample_key() -> None:
+    vector = PACKETS["sample_zero_iv"]
+    packet = parse_packet(vector["packet"].encode())
+    opened = open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(packet)
+    assert opened == vector["optsdata"].encode()
+
+
+def test_sample_does_not_look_at_the_kid() -> None:
+    vector = PACKETS["sample_zero_iv"]
+    text = vector["packet"].replace("default/test-key/1", "any/other/name")
+    opened = open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(parse_packet(text.encode()))
+    assert opened == vector["optsdata"].encode()
+
+
+def test_sample_opens_nothing_else() -> None:
+    packet = parse_packet(PACKETS["gcm"]["packet"].encode())
+    with pytest.raises(KekError, match="the key of kbs:///default/key/key_id1 does not open") as e:
+        open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(packet)
+    assert e.value.hint == "the image was encrypted with another key, or altered"

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.kbc import KbcSettings, offline_fs, open_kbc
+from coco_kp.kbc.offline_fs import DEFAULT_FILES, EXTRA_FILES_VARIABLE
+from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.model.packet import parse_packet
+from tests.vectors import load_vectors
+
+GCM, CTR = (
+    next(vector for vector in load_vectors("packets")["good"] if vector["name"] == name)
+    for name in ("gcm", "ctr")
+)
+KEK = b64encode(bytes.fromhex(GCM["kek"])).decode()
+OTHER_KEK = b64encode(bytes(32)).decode()
+PATH = "default/key/key_id1"
+
+
+def keys_file(path: Path, **keys: str) -> Path:
+    path.write_text(json.dumps(keys))
+    return path
+
+
+@pytest.fixture
+def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for /etc."""
+    files = tuple(tmp_path / file.name for file in DEFAULT_FILES)
+    monkeypatch.setattr(offline_fs, "DEFAULT_FILES", files)
+    monkeypatch.delenv(EXTRA_FILES_VARIABLE, raising=False)
+    return tmp_path
+
+
+def unwrap(keys: Path | None = None, packet: str = GCM["packet"]) -> bytes:
+    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+    return kbc.unwrap(parse_packet(packet.encode()))
+
+
+def test_the_default_files_are_the_guests() -> None:
+    assert [str(file) for file in DEFAULT_FILES] == [
+        "/etc/aa-offline_fs_kbc-keys.json",
+        "/etc/aa-offline_fs_kbc-resources.json",
+    ]
+    assert EXTRA_FILES_VARIABLE == "OFFLINE_FS_KBC_EXTRA_FILE_PATH"
+
+
+@pytest.mark.parametrize("vector", [GCM, CTR], ids=lambda vector: vector["name"])
+def test_a_named_file(tmp_path: Path, vector: dict[str, str]) -> None:
+    file = keys_file(tmp_path / "keys.json", **{PATH: KEK})
+    assert unwrap(file, vector["packet"]) == vector["optsdata"].encode()
+
+
+@pytest.mark.parametrize(
+    "kid", ["kbs://kbs.example:8080/default/key/key_id1", "kbs:///default/key/key_id1?version=2"]
+)
+def test_only_the_path_of_the_kid_counts(tmp_path: Path, kid: str) -> None:
+    file = keys_file(tmp_path / "keys.json", **{PATH: KEK})
+    packet = json.dumps(json.loads(GCM["packet"]) | {"kid": kid})
+    assert unwrap(file, packet) == GCM["optsdata"].encode()
+
+
+@pytest.mark.parametrize("name", [file.name for file in DEFAULT_FILES])
+def test_either_of_the_default_files_will_do(etc: Path, name: str) -> None:
+    keys_file(etc / name, **{PATH: KEK})
+    assert unwrap() == GCM["optsdata"].encode()
+
+
+def test_a_later_file_wins(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys_file(etc / DEFAULT_FILES[0].name, **{PATH: OTHER_KEK, "a/b/c": OTHER_KEK})
+    with pytest.raises(KekError, match="does not open"):
+        unwrap()
+    keys_file(etc / DEFAULT_FILES[1].name, **{PATH: KEK})
+    assert unwrap() == GCM["optsdata"].encode()
+    extra = keys_file(etc / "extra.json", **{PATH: OTHER_KEK})
+    monkeypatch.setenv(EXTRA_FILES_VARIABLE, f"{etc}/absent.json,{extra},")
+    with pytest.raises(KekError, match="does not open"):
+        unwrap()
+
+
+def test_extra_files_alone_will_do(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EXTRA_FILES_VARIABLE, str(keys_file(etc / "extra.json", **{PATH: KEK})))
+    assert unwrap() == GCM["optsdata"].encode()
+
+
+def test_a_named_file_is_the_only_one(etc: Path) -> None:
+    keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
+    with pytest.raises(KekError, match=f"there is no key '{PATH}' in '{etc}/keys.json'"):
+        unwrap(keys_file(etc / "keys.json"))
+
+
+@pytest.mark.usefixtures("etc")
+def test_no_file_at_all_names_where_they_were_looked_for() -> None:
+    with pytest.raises(KekError, match=r"none of .*aa-offline_fs_kbc-keys\.json, ") as error:
+        unwrap()
+    assert "--keys" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"", InputError), (b"[]", InputError), (b'{"a":1}', InputError)]
+)
+def test_a_malformed_file_fails_even_if_another_has_the_key(
+    etc: Path, content: bytes, error: type[CocoKpError]
+) -> None:
+    keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
+    (etc / DEFAULT_FILES[1].name).write_bytes(content)
+    with pytest.raises(error):
+        unwrap()
+
+
+def test_a_file_that_cannot_be_looked_at_is_not_taken_for_absent(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
+    monkeypatch.setenv(EXTRA_FILES_VARIABLE, f"{etc}/{'x' * 300}")
+    with pytest.raises(KekError, match="file name too long"):
+        unwrap()
+
+
+def test_a_key_that_was_just_added_counts(tmp_path: Path) -> None:
+    file = keys_file(tmp_path / "keys.json")
+    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=file))
+    keys_file(file, **{PATH: KEK})
+    assert kbc.unwrap(parse_packet(GCM["packet"].encode())) == GCM["optsdata"].encode()
