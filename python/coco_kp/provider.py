@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.kbc import KbcSettings, open_kbc, wrong_kek
 from coco_kp.kek_file import KekFile, read_kek
 from coco_kp.model.algorithm import Algorithm
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
+
+MAX_KBCS: Final = 8
+"""KBCs that one request may name; each may read a file or wait for a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Provider:
         The KBCs that the request names are tried in order, or else this provider's own. Raises
         ``InputError`` for the packet, ``KekError`` where no key opens it.
         """
+        if len(request.parameters) > MAX_KBCS:
+            raise InputError(f"the request names more than {MAX_KBCS} KBCs")
         specs = [parse_kbc_spec(text) for text in request.parameters if text != "Enabled"]
         if not specs and self.kbc:
             specs = [self.kbc]
@@ -107,7 +112,8 @@ class Provider:
                 failures.append(failure)
         if len(failures) == 1:
             raise failures[0]
-        reasons = "; ".join(f"{spec}: {error}" for spec, error in zip(specs, failures, strict=True))
+        tries = zip(specs, failures, strict=True)
+        reasons = "; ".join(f"{shown(str(spec))}: {failure}" for spec, failure in tries)
         raise KekError(f"no KBC opened the packet: {reasons}")
 
     def _kek(self, params: WrapParams) -> tuple[ResourceUri, KekFile]:
