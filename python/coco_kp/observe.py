@@ -64,4 +64,6 @@ def _fields(record: logging.LogRecord) -> dict[str, str | float]:
 def _text(value: str | float) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    return value if str(value).isidentifier() else json.dumps(value, ensure_ascii=False)
+    text = str(value)
+    # As a second line of defence: what is not printable leaves as an escape.
+    return text if text.isidentifier() else json.dumps(value, ensure_ascii=not text.isprintable())

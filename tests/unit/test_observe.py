@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from coco_kp.observe import configure, event
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    logger = logging.getLogger("coco_kp")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text", logging.INFO)
+    event(logging.INFO, "answered", method="keywrap", kid="kbs:///default/key/1", seconds=0.00123)
+    out, err = capsys.readouterr()
+    assert out == ""
+    time, line = err.split(" ", 1)
+    assert line == 'info answered method=keywrap kid="kbs:///default/key/1" seconds=0.0012\n'
+    assert time[10] == "T"
+
+
+def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("json", logging.INFO)
+    event(logging.WARNING, "warning", message="others may read 'ä'")
+    (line,) = capsys.readouterr().err.splitlines()
+    document = json.loads(line)
+    assert document.pop("time")
+    assert document == {"level": "warning", "event": "warning", "message": "others may read 'ä'"}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_event_is_one_line_whatever_its_text(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    configure("json" if log_format == "json" else "text", logging.INFO)
+    event(logging.INFO, "refused", message="a\nb\r\0\x1b[2J\x9b2J\u2028 \N{RIGHT-TO-LEFT OVERRIDE}")
+    (line,) = capsys.readouterr().err.split("\n")[:-1]
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("field", ["request", "optsdata", "parameters", "packet", "key", "path"])
+def test_there_is_no_field_that_could_hold_a_secret(field: str) -> None:
+    with pytest.raises(ValueError, match=f"^no such log field: {field}$"):
+        event(logging.DEBUG, "call", **{field: "x"})
+
+
+def test_lower_levels_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text", logging.WARNING)
+    event(logging.INFO, "answered", method="keywrap")
+    assert capsys.readouterr().err == ""
+
+
+def test_configuring_twice_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        configure("text", logging.INFO)
+    event(logging.INFO, "ready", address="127.0.0.1:1")
+    assert capsys.readouterr().err.count("\n") == 1
