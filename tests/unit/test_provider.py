@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from coco_kp.crypto import SAMPLE_KEK
+from coco_kp.errors import CocoKpError, InputError, KekError, KeyPathForbiddenError
+from coco_kp.kbc import KbcSettings
+from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.model.layer_options import MAX_DOCUMENT
+from coco_kp.model.protocol import UnwrapRequest, WrapRequest
+from coco_kp.provider import MAX_KBCS, Provider
+from tests.vectors import load_vectors
+
+VECTORS = load_vectors("packets")
+GCM = next(vector for vector in VECTORS["good"] if vector["name"] == "gcm")
+PRIVATE_OPTIONS = GCM["optsdata"].encode()
+PACKET = GCM["packet"].encode()
+KEK = bytes.fromhex(GCM["kek"])
+KID = "kbs:///default/key/key_id1"
+
+
+@pytest.fixture
+def kek(tmp_path: Path) -> Path:
+    path = tmp_path / "kek"
+    path.write_bytes(KEK)
+    path.chmod(0o600)
+    return path
+
+
+def keys_file(folder: Path, kek: bytes = KEK) -> KbcSettings:
+    """A provider's keys file with this KEK under the vectors' kid."""
+    path = folder / "keys.json"
+    path.write_text(json.dumps({"default/key/key_id1": b64encode(kek).decode()}))
+    return KbcSettings(keys_file=path)
+
+
+def decrypted(packet: dict[str, str], kek: bytes) -> bytes:
+    """What the packet holds, without any of our own code."""
+    iv, wrapped = b64decode(packet["iv"]), b64decode(packet["wrapped_data"])
+    if packet["wrap_type"] == "A256GCM":
+        return AESGCM(kek).decrypt(iv, wrapped, None)
+    decryptor = Cipher(algorithms.AES(kek), modes.CTR(iv)).decryptor()
+    return decryptor.update(wrapped) + decryptor.finalize()
+
+
+@pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
+@pytest.mark.parametrize("key_id", [KID, "/default/key/key_id1"])
+def test_wrap_with_a_key_file(kek: Path, algorithm: str, key_id: str) -> None:
+    parameters = f"keypath={kek}::keyid={key_id}::algorithm={algorithm}"
+    wrapped = Provider().wrap(WrapRequest((parameters,), PRIVATE_OPTIONS))
+    packet = json.loads(wrapped.packet)
+    assert list(packet) == ["kid", "wrapped_data", "iv", "wrap_type"]
+    assert packet["kid"] == str(wrapped.kid) == KID
+    assert packet["wrap_type"] == algorithm
+    assert decrypted(packet, KEK) == PRIVATE_OPTIONS
+    assert wrapped.warnings == ()
+
+
+def test_wrap_with_the_sample_key() -> None:
+    wrapped = Provider().wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS))
+    packet = json.loads(wrapped.packet)
+    assert packet["kid"] == "kbs:///default/test-key/1"
+    assert packet["wrap_type"] == "A256GCM"
+    assert decrypted(packet, SAMPLE_KEK) == PRIVATE_OPTIONS
+
+
+def test_each_wrap_draws_a_fresh_iv() -> None:
+    request = WrapRequest(("sample=true",), PRIVATE_OPTIONS)
+    ivs = {json.loads(Provider().wrap(request).packet)["iv"] for _ in range(100)}
+    assert len(ivs) == 100
+
+
+def test_wrap_for_readers_of_v2(kek: Path) -> None:
+    request = WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
+    packet = json.loads(Provider(packet_version="v2").wrap(request).packet)
+    expected = json.loads(next(v["packet"] for v in VECTORS["good"] if v["name"] == "v2_kbs"))
+    assert list(packet) == list(expected)
+    assert packet["provider"] == "kbs"
+    assert decrypted(packet, KEK) == PRIVATE_OPTIONS
+
+
+def test_the_owner_of_a_key_that_others_may_read_is_warned(kek: Path) -> None:
+    kek.chmod(0o644)
+    request = WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
+    assert Provider().wrap(request).warnings == (
+        f"others may read the key file '{kek}': chmod 600 it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ((), "the request has no parameters"),
+        (("sample=true", "sample=true"), "names 2 recipients of this provider"),
+        (("",), "the encryption parameters are empty"),
+        (("Enabled",), "the encryption parameters are empty"),
+        (("sample=true::algorithm=A256CTR",), "makes an image that no guest can open"),
+        ((f"keyid={KID}",), "keypath is missing: without it the key would be lost"),
+        (("sample=false",), "keypath is missing: without it the key would be lost"),
+    ],
+)
+def test_parameters_that_wrap_nothing(parameters: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        Provider().wrap(WrapRequest(parameters, PRIVATE_OPTIONS))
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("text", load_vectors("params")["reject"])
+def test_known_refusals(text: str) -> None:
+    with pytest.raises(InputError) as error:
+        Provider().wrap(WrapRequest((text,), PRIVATE_OPTIONS))
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("removed", ["symkey", "digest", "cipheroptions"])
+def test_what_no_guest_could_use_is_not_wrapped(removed: str) -> None:
+    document = {k: v for k, v in json.loads(PRIVATE_OPTIONS).items() if k != removed}
+    with pytest.raises(InputError, match=f"has no '{removed}'"):
+        Provider().wrap(WrapRequest(("sample=true",), json.dumps(document).encode()))
+
+
+def test_the_exact_bytes_are_wrapped_up_to_the_longest() -> None:
+    spaced = json.dumps(json.loads(PRIVATE_OPTIONS) | {"later": "ä"}, indent=3).encode()
+    for document in (spaced, spaced + b" " * (MAX_DOCUMENT - len(spaced))):
+        wrapped = Provider().wrap(WrapRequest(("sample=true",), document))
+        assert decrypted(json.loads(wrapped.packet), SAMPLE_KEK) == document
+        opened = Provider().unwrap(UnwrapRequest(("sample",), wrapped.packet))
+        assert opened.private_options == document
+    with pytest.raises(InputError, match="more than the 65536 allowed"):
+        Provider().wrap(WrapRequest(("sample=true",), document + b" "))
+
+
+def test_key_paths_are_held_to_the_allowed_folder(kek: Path, tmp_path: Path) -> None:
+    (tmp_path / "allowed").mkdir()
+    provider = Provider(key_dir=tmp_path / "allowed")
+    with pytest.raises(KeyPathForbiddenError):
+        provider.wrap(WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS))
+    kek.rename(tmp_path / "allowed" / "kek")
+    provider.wrap(WrapRequest((f"keypath=kek::keyid={KID}",), PRIVATE_OPTIONS))
+    provider.wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS))  # which reads no file
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [vector for vector in VECTORS["good"] if vector["name"] != "sample_zero_iv"],
+    ids=lambda vector: vector["name"],
+)
+def test_known_packets_open(tmp_path: Path, vector: dict[str, Any]) -> None:
+    provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
+    request = UnwrapRequest(("offline_fs_kbc::null",), vector["packet"].encode())
+    opened = provider.unwrap(request)
+    assert opened.private_options == vector["optsdata"].encode()
+    assert str(opened.kid) == KID
+    assert str(opened.kbc) == "offline_fs_kbc::null"
+    assert vector["optsdata"] not in repr(opened)
+
+
+@pytest.mark.parametrize("vector", VECTORS["bad"], ids=lambda vector: vector["name"])
+def test_known_bad_packets_do_not(tmp_path: Path, vector: dict[str, Any]) -> None:
+    provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
+    with pytest.raises(CocoKpError) as error:
+        provider.unwrap(UnwrapRequest(("offline_fs",), vector["packet"].encode()))
+    assert error.value.exit_code == vector["exit_code"]
+
+
+@pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
+def test_a_wrong_key_is_told_though_ctr_has_no_tag(
+    kek: Path, tmp_path: Path, algorithm: str
+) -> None:
+    parameters = f"keypath={kek}::keyid={KID}::algorithm={algorithm}"
+    packet = Provider().wrap(WrapRequest((parameters,), PRIVATE_OPTIONS)).packet
+    provider = Provider(kbc_settings=keys_file(tmp_path, bytes(32)))
+    with pytest.raises(KekError, match=f"^the key of {KID} does not open the packet"):
+        provider.unwrap(UnwrapRequest(("offline_fs",), packet))
+
+
+def test_who_opens_is_the_callers_choice_first(tmp_path: Path) -> None:
+    settings = keys_file(tmp_path)
+    own = Provider(kbc=KbcSpec("offline_fs", ""), kbc_settings=settings)
+    for parameters in ((), ("Enabled",), ("offline_fs_kbc::null",)):
+        assert own.unwrap(UnwrapRequest(parameters, PACKET)).private_options == PRIVATE_OPTIONS
+    with pytest.raises(KekError, match="does not open"):
+        own.unwrap(UnwrapRequest(("sample",), PACKET))
+
+
+@pytest.mark.parametrize("parameters", [(), ("Enabled",)])
+def test_without_any_kbc_the_way_to_name_one_is_told(parameters: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="names no KBC") as error:
+        Provider().unwrap(UnwrapRequest(parameters, PACKET))
+    assert "--kbc" in error.value.hint
+    assert "offline_fs_kbc::null" in error.value.hint
+
+
+def test_several_kbcs_are_tried_in_order(tmp_path: Path) -> None:
+    provider = Provider(kbc_settings=keys_file(tmp_path))
+    opened = provider.unwrap(UnwrapRequest(("sample", "offline_fs"), PACKET))
+    assert opened.kbc.name == "offline_fs"
+    with pytest.raises(KekError) as error:
+        Provider(kbc_settings=keys_file(tmp_path, bytes(32))).unwrap(
+            UnwrapRequest(("sample", "offline_fs::\x1b[2J\n"), PACKET)
+        )
+    assert "'sample_kbc::null': the key of" in error.value.message
+    assert "'offline_fs_kbc::?[2J?': the key of" in error.value.message
+
+
+def test_an_unknown_kbc_among_several_is_refused_before_any_is_tried(tmp_path: Path) -> None:
+    provider = Provider(kbc_settings=keys_file(tmp_path))
+    with pytest.raises(InputError, match="KBC 'x' is unknown"):
+        provider.unwrap(UnwrapRequest(("offline_fs", "x"), PACKET))
+
+
+def test_the_number_of_kbcs_is_bounded() -> None:
+    with pytest.raises(KekError, match="no KBC opened the packet"):
+        Provider().unwrap(UnwrapRequest(("sample",) * MAX_KBCS, PACKET))
+    with pytest.raises(InputError, match="more than 8 KBCs"):
+        Provider().unwrap(UnwrapRequest(("sample",) * (MAX_KBCS + 1), PACKET))
+
+
+def test_what_a_packet_holds_must_be_a_layers_private_options(kek: Path, tmp_path: Path) -> None:
+    iv = bytes(12)
+    wrapped = AESGCM(kek.read_bytes()).encrypt(iv, b'{"symkey":"AA=="}', None)
+    packet = json.dumps(
+        {
+            "kid": KID,
+            "wrapped_data": b64encode(wrapped).decode(),
+            "iv": b64encode(iv).decode(),
+            "wrap_type": "A256GCM",
+        }
+    )
+    with pytest.raises(KekError):
+        Provider(kbc_settings=keys_file(tmp_path)).unwrap(
+            UnwrapRequest(("offline_fs",), packet.encode())
+        )
