@@ -120,8 +120,8 @@ class OnlineSevKbc:
 _REPLAY_HINT: Final = "the answer was altered on its way, or meant for another guest"
 
 _HINTS: Final = {
-    "no rows returned": "it has no key of this id: ids are exact, as default/key/key_id1",
     "Connection not found": "it does not know the injected connection: was its database changed?",
+    "no rows returned": "it has no key of this id: ids are exact, as default/key/key_id1",
     "Malformed Client ID": "the injected connection is damaged",
 }
 

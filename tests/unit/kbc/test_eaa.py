@@ -1,0 +1,155 @@
+"""``eaa``: Verdictd opens the packet, and nobody knows that it is Verdictd."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UnreachableError
+from coco_kp.kbc import Kbc, KbcSettings, eaa, open_kbc
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.kbc_spec import parse_kbc_spec
+from tests.sim.verdictd import SimulatedVerdictd, simulated_verdictd
+from tests.unit.kbc.conftest import PATH, SECRET, Wrapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def sim(wrapping: Wrapping) -> Iterator[SimulatedVerdictd]:
+    with simulated_verdictd() as running:
+        running.keys[PATH] = wrapping.raw
+        yield running
+
+
+@pytest.fixture
+def kbc(sim: SimulatedVerdictd) -> Kbc:
+    return open_kbc(parse_kbc_spec(f"eaa_kbc::{sim.address}"), KbcSettings())
+
+
+def test_it_opens_a_packet(kbc: Kbc, wrapping: Wrapping) -> None:
+    assert kbc.unwrap(wrapping.packet()) == SECRET
+
+
+def test_ctr_is_refused_before_anything_is_sent(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
+) -> None:
+    with pytest.raises(KekError, match="A256CTR cannot be opened through eaa"):
+        kbc.unwrap(wrapping.packet(Algorithm.A256CTR))
+    assert not sim.requests
+
+
+def test_a_key_that_it_does_not_have(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.keys.clear()
+    with pytest.raises(KekError, match="key not found"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_the_wrong_key(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.keys[PATH] = bytes(32)
+    with pytest.raises(KekError, match="decryption failed"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_it_hangs_up(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.answer = b""
+    with pytest.raises(RemoteError, match="closed the connection without an answer"):
+        kbc.unwrap(wrapping.packet())
+
+
+@pytest.mark.parametrize("answer", [b"no json", b"{" * 1000, b'{"status":"OK"}'])
+def test_it_answers_something_else(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, answer: bytes
+) -> None:
+    sim.answer = answer
+    with pytest.raises(RemoteError):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_slow_one_is_not_waited_for(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eaa, "DEADLINE", 0.3)
+    sim.delay = 2
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError, match="did not answer within"):
+        kbc.unwrap(wrapping.packet())
+    assert time.monotonic() - begin < 1.5
+
+
+def test_a_handshake_that_trickles_is_not_waited_for(
+    wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eaa, "DEADLINE", 0.5)
+    stop = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            for byte in b"\x16\x03\x03\x40\x00" + bytes(1000):
+                if stop.wait(0.1):
+                    return
+                connection.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=(server,))
+        thread.start()
+        kbc = open_kbc(parse_kbc_spec(f"eaa::127.0.0.1:{server.getsockname()[1]}"), KbcSettings())
+        begin = time.monotonic()
+        try:
+            with pytest.raises(UnreachableError):
+                kbc.unwrap(wrapping.packet())
+            assert time.monotonic() - begin < 2
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_no_tls(wrapping: Wrapping) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        kbc = open_kbc(parse_kbc_spec(f"eaa::127.0.0.1:{server.getsockname()[1]}"), KbcSettings())
+        with pytest.raises(RemoteError, match="no TLS with Verdictd at 127"):
+            kbc.unwrap(wrapping.packet())
+        thread.join()
+
+
+def test_nobody_there(wrapping: Wrapping) -> None:
+    kbc = open_kbc(parse_kbc_spec("eaa::127.0.0.1:1"), KbcSettings())
+    with pytest.raises(UnreachableError, match="cannot be reached: connection refused"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_name_that_nobody_has(wrapping: Wrapping) -> None:
+    settings = KbcSettings(eaa_allow_unverified=True)
+    kbc = open_kbc(parse_kbc_spec("eaa::verdictd.invalid:1"), settings)
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        kbc.unwrap(wrapping.packet())
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:1", "verdictd.example:1", "[2001:db8::1]:1"])
+def test_beyond_loopback_it_must_be_allowed(address: str) -> None:
+    spec = parse_kbc_spec(f"eaa::{address}")
+    with pytest.raises(RefusedError, match="nothing proves that it is Verdictd") as refused:
+        open_kbc(spec, KbcSettings())
+    assert "--eaa-allow-unverified" in refused.value.hint
+    open_kbc(spec, KbcSettings(eaa_allow_unverified=True))
+
+
+@pytest.mark.parametrize("spec", ["eaa", "eaa::null"])
+def test_it_needs_an_address(spec: str) -> None:
+    with pytest.raises(InputError, match="needs the address of Verdictd"):
+        open_kbc(parse_kbc_spec(spec), KbcSettings())

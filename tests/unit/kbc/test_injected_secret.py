@@ -1,0 +1,106 @@
+"""Injected secrets are read, deleted, and the way to them is closed: in upstream's order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import KekError
+from coco_kp.kbc import injected_secret
+from coco_kp.kbc.injected_secret import take_secret
+
+GUID = "e6f5a162-d67f-4750-a67c-5d065f2a9910"
+
+
+@pytest.fixture
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is taken for the kernel's own."""
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    monkeypatch.setattr(injected_secret, "SEV_SECRETS", folder)
+    monkeypatch.setattr(injected_secret, "_SECURITYFS", tmp_path)
+    return folder
+
+
+def test_a_secret_is_gone_once_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / GUID).write_bytes(b"secret")
+    assert take_secret(GUID, tmp_path) == b"secret"
+    assert not (tmp_path / GUID).exists()
+
+
+def test_a_secret_stays_where_it_is_to_be_kept(tmp_path: Path) -> None:
+    (tmp_path / GUID).write_bytes(b"secret")
+    assert take_secret(GUID, tmp_path, keep=True) == b"secret"
+    assert (tmp_path / GUID).exists()
+
+
+def test_read_delete_unload(kernels: Path) -> None:
+    commands: list[tuple[str, ...]] = []
+    secret = kernels / GUID
+
+    def run(*command: str) -> bool:
+        commands.append(command)
+        if command == ("modprobe", "efi_secret"):
+            secret.write_bytes(b"secret")
+        if command == ("modprobe", "-r", "efi_secret"):
+            assert not secret.exists()
+        return True
+
+    assert take_secret(GUID, kernels, run=run) == b"secret"
+    assert commands == [
+        ("mount", "-t", "securityfs", "securityfs", str(kernels.parent)),
+        ("modprobe", "efi_secret"),
+        ("modprobe", "-r", "efi_secret"),
+    ]
+
+
+def test_a_module_that_is_loaded_is_not_loaded_again(kernels: Path) -> None:
+    commands: list[tuple[str, ...]] = []
+    (kernels / GUID).write_bytes(b"secret")
+
+    def run(*command: str) -> bool:
+        commands.append(command)
+        return False
+
+    assert take_secret(GUID, kernels, run=run) == b"secret"
+    assert commands == [("modprobe", "-r", "efi_secret")]
+
+
+def test_a_folder_of_ones_own_has_nothing_to_do_with_the_kernel(tmp_path: Path) -> None:
+    def run(*command: str) -> bool:
+        raise AssertionError(command)
+
+    (tmp_path / GUID).write_bytes(b"secret")
+    take_secret(GUID, tmp_path, run=run)
+    with pytest.raises(KekError, match="no such file"):
+        take_secret(GUID, tmp_path, run=run)
+
+
+def test_a_secret_that_cannot_be_deleted_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever starts later in the guest could read it."""
+    (tmp_path / GUID).write_bytes(b"secret")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(KekError, match="cannot delete the secret") as refused:
+        take_secret(GUID, tmp_path)
+    assert "--keep-secret" in refused.value.hint
+
+
+def test_a_secret_without_end(tmp_path: Path) -> None:
+    with (tmp_path / GUID).open("wb") as file:
+        file.truncate(4 * 1024 * 1024 + 1)
+    with pytest.raises(KekError, match="more than 4194304 bytes"):
+        take_secret(GUID, tmp_path)
+    assert (tmp_path / GUID).exists()
+
+
+def test_a_command_that_is_not_there_is_a_failure_and_no_more() -> None:
+    assert injected_secret._run("true")
+    assert not injected_secret._run("false")
+    assert not injected_secret._run("/nonexistent/modprobe")

@@ -1,0 +1,163 @@
+"""``online_sev``: a guest asks simple-kbs, and believes only the answer to its own question."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
+from coco_kp.kbc import Kbc, KbcSettings, online_sev, open_kbc
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.model.sev_secret import CONNECTION_GUID
+from tests.sim.simple_kbs import SimulatedSimpleKbs, simulated_simple_kbs
+from tests.unit.kbc.conftest import KID, PATH, SECRET, Wrapping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def sim(wrapping: Wrapping) -> Iterator[SimulatedSimpleKbs]:
+    with simulated_simple_kbs() as running:
+        running.secrets[PATH] = wrapping.raw
+        yield running
+
+
+def connection(file: Path, sim: SimulatedSimpleKbs) -> Path:
+    document = {"client_id": sim.client_id, "key": b64encode(sim.key).decode()}
+    file.write_text(json.dumps(document))
+    return file
+
+
+@pytest.fixture
+def settings(sim: SimulatedSimpleKbs, tmp_path: Path) -> KbcSettings:
+    return KbcSettings(keys_file=connection(tmp_path / "connection.json", sim))
+
+
+@pytest.fixture
+def kbc(sim: SimulatedSimpleKbs, settings: KbcSettings) -> Kbc:
+    return open_kbc(parse_kbc_spec(f"online_sev_kbc::{sim.address}"), settings)
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_the_question_and_its_answer(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, algorithm: Algorithm
+) -> None:
+    assert kbc.unwrap(wrapping.packet(algorithm)) == SECRET
+    (request,) = sim.requests
+    guid = request[2].pop(1)
+    assert request == {1: sim.client_id, 2: {2: "binary", 3: "key", 4: PATH}}
+    assert uuid.UUID(guid).version == 4
+
+
+def test_each_question_has_a_guid_of_its_own(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
+    for _ in range(3):
+        kbc.unwrap(wrapping.packet())
+    assert len({request[2][1] for request in sim.requests}) == 3
+
+
+def test_an_old_answer_is_not_believed(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
+    """It decrypts: the connection's key is the same for the guest's whole life."""
+    sim.change = lambda plain: plain[:16] + str(uuid.uuid4()).encode() + plain[52:]
+    with pytest.raises(IntegrityError, match="answered another request"):
+        kbc.unwrap(wrapping.packet())
+
+
+@pytest.mark.parametrize("answer", [("", ""), ("!", "!"), ("AAAA", "AAAAAAAAAAAAAAAA")])
+def test_an_answer_that_cannot_be_read(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, answer: tuple[str, str]
+) -> None:
+    sim.answer = answer
+    with pytest.raises(RemoteError, match="cannot be read"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_an_answer_under_another_key(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.key = os.urandom(32)
+    with pytest.raises(IntegrityError, match="does not decrypt with the connection's key"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_an_answer_of_another_layout(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.change = lambda plain: plain[:-1]
+    with pytest.raises(RemoteError, match="ends early"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_huge_answer_is_cut_off(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.answer = ("A" * 100_000, "AAAA")
+    with pytest.raises(RemoteError, match="RESOURCE_EXHAUSTED"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_secret_that_is_no_key(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.secrets[PATH] = b"sixteen bytes..."
+    with pytest.raises(KekError, match=f"key '{KID}'"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_key_that_it_does_not_have(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+    sim.secrets.clear()
+    with pytest.raises(RemoteError, match=f"refused to hand out '{KID}'") as refused:
+        kbc.unwrap(wrapping.packet())
+    assert "ids are exact" in refused.value.hint
+
+
+def test_a_connection_that_it_does_not_know(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
+    sim.client_id = str(uuid.uuid4())
+    with pytest.raises(RemoteError) as refused:
+        kbc.unwrap(wrapping.packet())
+    assert "does not know the injected connection" in refused.value.hint
+
+
+def test_nobody_there(settings: KbcSettings, wrapping: Wrapping) -> None:
+    kbc = open_kbc(parse_kbc_spec("online_sev::127.0.0.1:1"), settings)
+    with pytest.raises(UnreachableError, match=r"simple-kbs at 127.0.0.1:1 did not answer"):
+        kbc.unwrap(wrapping.packet())
+
+
+def test_a_slow_one_is_not_waited_for(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online_sev, "DEADLINE", 0.3)
+    sim.delay = 2
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError):
+        kbc.unwrap(wrapping.packet())
+    assert time.monotonic() - begin < 1.5
+
+
+def test_an_injected_connection_is_deleted_and_serves_on(
+    sim: SimulatedSimpleKbs, wrapping: Wrapping, tmp_path: Path
+) -> None:
+    file = connection(tmp_path / CONNECTION_GUID, sim)
+    spec, injected = parse_kbc_spec(f"online_sev::{sim.address}"), KbcSettings(sev_secrets=tmp_path)
+    for _ in range(2):
+        assert open_kbc(spec, injected).unwrap(wrapping.packet()) == SECRET
+        assert not file.exists()
+
+
+@pytest.mark.parametrize("spec", ["online_sev", "online_sev::null"])
+def test_it_needs_an_address(settings: KbcSettings, spec: str) -> None:
+    with pytest.raises(InputError, match="needs the address of simple-kbs"):
+        open_kbc(parse_kbc_spec(spec), settings)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "127.0.0.1", "unix:///run/x"])
+def test_an_address_is_host_and_port(settings: KbcSettings, uri: str) -> None:
+    with pytest.raises(InputError, match="is not host:port"):
+        open_kbc(parse_kbc_spec(f"online_sev::{uri}"), settings)
