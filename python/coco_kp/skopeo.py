@@ -33,8 +33,11 @@ def find_skopeo() -> Skopeo | None:
         return None
     version = run_skopeo(Path(found), ["--version"], timeout=_PROBE_SECONDS).stdout
     # Keys are parsed before the source is looked at; a build without key providers stops there.
+    # One with them would make the folder of its destination: this one cannot be made.
     probe = ["copy", "--insecure-policy", "--encryption-key", "provider:probe:x"]
-    refusal = run_skopeo(Path(found), [*probe, "dir:/none", "dir:/none"], timeout=_PROBE_SECONDS)
+    refusal = run_skopeo(
+        Path(found), [*probe, "dir:/dev/null/x", "dir:/dev/null/x"], timeout=_PROBE_SECONDS
+    )
     return Skopeo(
         program=Path(found),
         version=version.removeprefix("skopeo version ").strip(),

@@ -36,7 +36,15 @@ def find_skopeo() -> Path:
 
 def _knows_key_providers(skopeo: str) -> bool:
     # Keys are parsed before the source is looked at; a build without key providers stops there.
-    probe = ["copy", "--insecure-policy", "--encryption-key", PROVIDER, "dir:/none", "dir:/none"]
+    # One with them would make the folder of its destination: this one cannot be made.
+    probe = [
+        "copy",
+        "--insecure-policy",
+        "--encryption-key",
+        PROVIDER,
+        "dir:/dev/null/x",
+        "dir:/dev/null/x",
+    ]
     done = subprocess.run([skopeo, *probe], capture_output=True, text=True, check=False)
     return "protocol not recognized" not in done.stderr
 
