@@ -29,7 +29,7 @@ Command = Callable[..., None]
 Option = Callable[[Command], Command]
 
 
-def with_options(**groups: type[_Group]) -> Option:
+def with_options(**groups: type[OptionGroup]) -> Option:
     """Give a command the options of these groups; two groups may share one."""
     options = dict.fromkeys(option for group in groups.values() for option in group.options)
     names = {field.name for group in groups.values() for field in fields(group)}
@@ -52,7 +52,7 @@ def with_options(**groups: type[_Group]) -> Option:
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class OptionGroup:
     """What groups have in common."""
 
     options: ClassVar[tuple[Option, ...]] = ()
@@ -74,7 +74,7 @@ _KBS_ACCESS = (
 
 
 @dataclass(frozen=True, slots=True)
-class KbcOptions(_Group):
+class KbcOptions(OptionGroup):
     """Who opens packets, and with what."""
 
     kbc: str | None
@@ -145,7 +145,7 @@ class KbcOptions(_Group):
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrationOptions(_Group):
+class RegistrationOptions(OptionGroup):
     """The KBS in which keys are registered, and the right to do so."""
 
     kbs: str | None
@@ -208,7 +208,7 @@ class RegistrationOptions(_Group):
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderOptions(_Group):
+class ProviderOptions(OptionGroup):
     """What the provider's callers may name, and what it writes for them."""
 
     key_dir: Path | None

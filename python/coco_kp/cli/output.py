@@ -51,6 +51,11 @@ def log_level(default: int) -> int:
     return logging.DEBUG if _Verbosity.level else default
 
 
+def quiet() -> bool:
+    """Tell whether the user wants to read nothing but errors."""
+    return _Verbosity.level < 0
+
+
 def notice(text: str) -> None:
     """Tell the user something that is no result, unless he wants quiet."""
     if _Verbosity.level >= 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from coco_kp.errors import InputError, shown
-from coco_kp.model.encoding import decode_base64, parse_json_object, write_json
+from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object, write_json
 
 Operation = Literal["keywrap", "keyunwrap"]
 
@@ -88,6 +88,45 @@ def write_wrap_response(packet: bytes) -> bytes:
 def write_unwrap_response(private_options: bytes) -> bytes:
     """Write UnWrapKey's answer: the private options as a byte array."""
     return write_json({"keyunwrapresults": {"optsdata": list(private_options)}})
+
+
+def write_wrap_request(name: str, parameters: str, private_options: bytes) -> bytes:
+    """Write a call of WrapKey to the provider ``name``, as ocicrypt for Go does."""
+    config = {"Parameters": {name: [encode_base64(parameters.encode("utf-8"))]}}
+    return write_json(
+        {
+            "op": "keywrap",
+            "keywrapparams": {
+                "ec": {**config, "DecryptConfig": {"Parameters": {}}},
+                "optsdata": encode_base64(private_options),
+            },
+            "keyunwrapparams": {"dc": None, "annotation": None},
+        }
+    )
+
+
+def write_unwrap_request(name: str, parameters: str, packet: bytes) -> bytes:
+    """Write a call of UnWrapKey to the provider ``name``, as ocicrypt for Go does."""
+    config = {"Parameters": {name: [encode_base64(parameters.encode("utf-8"))]}}
+    return write_json(
+        {
+            "op": "keyunwrap",
+            "keywrapparams": {"ec": None, "optsdata": None},
+            "keyunwrapparams": {"dc": config, "annotation": encode_base64(packet)},
+        }
+    )
+
+
+def parse_wrap_response(data: bytes) -> bytes:
+    """Read WrapKey's answer: the packet. Raises ``InputError``."""
+    results = _object(parse_json_object(data, "the answer"), "keywrapresults", "the answer")
+    return _bytes(results.get("annotation"), "'annotation' of the answer")
+
+
+def parse_unwrap_response(data: bytes) -> bytes:
+    """Read UnWrapKey's answer: the private options. Raises ``InputError``."""
+    results = _object(parse_json_object(data, "the answer"), "keyunwrapresults", "the answer")
+    return _bytes(results.get("optsdata"), "'optsdata' of the answer")
 
 
 def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:

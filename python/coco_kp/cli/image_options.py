@@ -1,0 +1,168 @@
+"""Options that the commands on images share, in groups (see :mod:`.options`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import click
+
+from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup
+
+if TYPE_CHECKING:
+    from coco_kp.image.opener import Opener
+    from coco_kp.transport.access import Access
+
+FORMAT: Option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="Form of the result on stdout.",
+)
+
+JOBS: Option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Work on N layers at once; by default one a processor.",
+)
+
+NO_PROGRESS: Option = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
+
+
+def _access_options(side: str, what: str) -> tuple[Option, ...]:
+    """Give skopeo's options of access to a registry; ``side`` is empty, ``src-`` or ``dest-``."""
+    return (
+        click.option(
+            f"--{side}creds", metavar="USER:PASSWORD", help=f"Credentials for the {what}."
+        ),
+        click.option(
+            f"--{side}authfile",
+            type=FILE,
+            metavar="FILE",
+            help=f"Read credentials for the {what} from FILE, not from the user's own files.",
+        ),
+        click.option(
+            f"--{side}cert-dir",
+            type=FILE,
+            metavar="DIR",
+            help=f"CA certificates (*.crt) and client certificates (*.cert, *.key) for the {what}.",
+        ),
+        click.option(
+            f"--{side}tls-verify",
+            type=click.BOOL,
+            default=True,
+            show_default=True,
+            metavar="BOOL",
+            help=f"Verify the certificate of the {what}; false allows plain http, too.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageAccess(OptionGroup):
+    """How the registry of the one image is reached."""
+
+    creds: str | None
+    authfile: Path | None
+    cert_dir: Path | None
+    tls_verify: bool
+
+    options: ClassVar[tuple[Option, ...]] = _access_options("", "registry")
+
+    def access(self) -> Access:
+        """Give it as a value. Raises ``InputError``."""
+        return _access(self.creds, self.authfile, self.cert_dir, self.tls_verify)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyAccess(OptionGroup):
+    """How the registries of source and destination are reached."""
+
+    authfile: Path | None
+    src_creds: str | None
+    src_authfile: Path | None
+    src_cert_dir: Path | None
+    src_tls_verify: bool
+    dest_creds: str | None
+    dest_authfile: Path | None
+    dest_cert_dir: Path | None
+    dest_tls_verify: bool
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--authfile",
+            type=FILE,
+            metavar="FILE",
+            help="Read credentials for both registries from FILE.",
+        ),
+        *_access_options("src-", "source registry"),
+        *_access_options("dest-", "destination registry"),
+    )
+
+    def source(self) -> Access:
+        """Give the source's as a value. Raises ``InputError``."""
+        authfile = self.src_authfile or self.authfile
+        return _access(self.src_creds, authfile, self.src_cert_dir, self.src_tls_verify)
+
+    def destination(self) -> Access:
+        """Give the destination's as a value. Raises ``InputError``."""
+        authfile = self.dest_authfile or self.authfile
+        return _access(self.dest_creds, authfile, self.dest_cert_dir, self.dest_tls_verify)
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningOptions(OptionGroup):
+    """A key, or another key provider, that opens packets; beside :class:`KbcOptions`."""
+
+    keypath: tuple[Path, ...]
+    provider: str | None
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--keypath",
+            type=FILE,
+            metavar="FILE",
+            multiple=True,
+            help="Open packets with the key in FILE (32 raw bytes), whatever key id they name.",
+        ),
+        click.option(
+            "--provider",
+            metavar="NAME[:PARAMETERS]",
+            help="Have packets opened by the key provider NAME of OCICRYPT_KEYPROVIDER_CONFIG.",
+        ),
+    )
+
+    def openers(self, kbc: KbcOptions) -> list[Opener]:
+        """Give all that the user named, keys first. Raises ``CocoKpError``."""
+        from coco_kp.cli.output import warn
+        from coco_kp.errors import shown
+        from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
+        from coco_kp.image.opener import KbcOpener, KekOpener
+        from coco_kp.kek_file import read_kek
+        from coco_kp.model.kbc_spec import KbcSpec
+
+        openers: list[Opener] = []
+        for path in self.keypath:
+            file = read_kek(path)
+            for warning in file.warnings:
+                warn(warning)
+            openers.append(KekOpener(file.kek, f"the key in {shown(str(path))}"))
+        # A keys file alone is what an offline_fs guest has.
+        spec = kbc.spec() or (KbcSpec("offline_fs", "") if kbc.keys else None)
+        if spec:
+            openers.append(KbcOpener(spec, kbc.settings()))
+        if self.provider:
+            openers.append(ForeignProvider.configured(*split_parameters(self.provider)))
+        return openers
+
+
+def _access(
+    creds: str | None, authfile: Path | None, cert_dir: Path | None, verify: bool
+) -> Access:
+    from coco_kp.transport.access import Access, parse_credentials
+
+    return Access(parse_credentials(creds) if creds else None, authfile, cert_dir, verify)
