@@ -29,8 +29,8 @@ class Registry:
     uploads: dict[str, bytearray] = field(default_factory=dict)
     faults: list[Callable[[Request], Reply | BreakOff | None]] = field(default_factory=list)
     seen: list[Request] = field(default_factory=list)
-    take: Callable[[str, str], int | None] = lambda _method, _path: None
-    """How much of a request's body is taken before the connection breaks; None for all."""
+    breaks: list[tuple[str, int]] = field(default_factory=list)
+    """Methods whose next request breaks off, each after that many bytes, which are kept."""
     basic: tuple[str, str] | None = None
     tokens: TokenServer | None = None
     ranges: bool = True
@@ -49,6 +49,11 @@ class Registry:
                     return reply
             refusal = self._refusal(request)
             return refusal or self._route(request)
+
+    def fault(self, method: str, _path: str) -> BreakOff | None:
+        if self.breaks and self.breaks[0][0] == method:
+            return BreakOff(self.breaks.pop(0)[1], kept=True)
+        return None
 
     def requests(self, method: str, part: str = "") -> list[Request]:
         """The requests of a method whose path has ``part``."""
@@ -190,9 +195,7 @@ class TokenServer:
 @contextmanager
 def serve(registry: Registry, *, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[str]:
     """Serve on loopback while the block runs, and give ``host:port``."""
-    with http_server(
-        registry.answer, tls=tls, port=port, take=lambda m, p: registry.take(m, p)
-    ) as base:
+    with http_server(registry.answer, tls=tls, port=port, fault=registry.fault) as base:
         yield urlsplit(base).netloc
 
 

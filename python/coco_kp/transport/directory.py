@@ -7,7 +7,6 @@ takes over at once, when ``manifest.json`` is replaced; then the files of the ol
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +72,7 @@ class DirectorySink(Sink):
         publish(self._staging.write(VERSION), self._folder / VERSION_FILE)
         for name, staged in self._staged.items():
             publish(staged, self._folder / name)
+        self._staged.clear()
         with naming("write to", self._folder):
             sync_folder(self._folder)
         publish_durably(top, self._folder / MANIFEST_FILE)
@@ -108,8 +108,9 @@ class DirectorySink(Sink):
             return {part.digest.hex for part in (manifest.config, *manifest.layers)}
         names = set()
         for entry in manifest.manifests:
-            names.add(_manifest_name(entry.digest))
-            with contextlib.suppress(InputError):  # a list may name images that are not there
+            name = _manifest_name(entry.digest)
+            names.add(name)
+            if self._path(name).exists():  # a list may name images that are not there
                 names |= self._names_in_use(self.read_back().manifest(entry))
         return names
 

@@ -124,19 +124,19 @@ class RegistryClient:
 
     def _find(self) -> str:
         host = _HUB_API if self.host == DOCKER_HUB else self.host
+        if not self._insecure:
+            # Two attempts: a wrong name should not be waited for as long as a later restart.
+            return self._ping(f"https://{host}", attempts=2)
         try:
-            return self._ping(f"https://{host}")
+            return self._ping(f"https://{host}", attempts=1)
         except RemoteError as secure:
-            if not self._insecure:
-                raise
             try:
-                return self._ping(f"http://{host}")
+                return self._ping(f"http://{host}", attempts=2)
             except RemoteError:
                 raise secure from None
 
-    def _ping(self, base: str) -> str:
-        # Two attempts: a wrong name should not be waited for as long as a registry that restarts.
-        with self._http.request("GET", f"{base}/v2/", attempts=2) as response:
+    def _ping(self, base: str, attempts: int) -> str:
+        with self._http.request("GET", f"{base}/v2/", attempts=attempts) as response:
             if response.status == 401:
                 self._auth.learn(response, {})
             elif response.status != 200:

@@ -215,7 +215,7 @@ def check_digest(response: Response, digest: Digest) -> None:
     stated = response.headers.get("Docker-Content-Digest", "")
     if stated.startswith(f"{digest.algorithm}:") and stated != str(digest):
         raise IntegrityError(
-            f"{response.request}: its digest is {digest}, the registry says {response.quote(stated)}"
+            f"{response.request}: expected {digest}, the registry says {response.quote(stated)}"
         )
 
 

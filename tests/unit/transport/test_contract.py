@@ -1,0 +1,210 @@
+"""What every sink and source promises (coco_kp.transport.base), for each of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import CocoKpError, IntegrityError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import describe, parse_descriptor
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import (
+    CHUNK,
+    Access,
+    Sink,
+    Source,
+    copy_blob,
+    open_sink,
+    open_source,
+    put_blob,
+    read_blob,
+)
+from tests.sim.registry import Registry, serve
+from tests.unit.transport.images import Image, check, check_parts, image, index, store
+
+OLD = image(b"old layer", b"shared layer")
+NEW = image(b"new layer", b"shared layer", b"")
+BIG = image(os.urandom(3 * CHUNK + 17))
+LIST = index(OLD, NEW)
+
+
+@dataclass
+class Place:
+    """Somewhere an image can be, and how what is really there can be seen."""
+
+    name: str
+    leftovers: Callable[[], list[str]]
+
+    def sink(self) -> Sink:
+        return open_sink(parse_image_reference(self.name), Access(tls_verify=False))
+
+    def source(self) -> Source:
+        return open_source(parse_image_reference(self.name), Access(tls_verify=False))
+
+
+@pytest.fixture(params=["oci", "oci unnamed", "oci-archive", "dir", "docker"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    def hidden() -> list[str]:
+        return [str(path) for path in tmp_path.rglob(".*")]
+
+    if request.param == "docker":
+        registry = Registry()
+        with serve(registry) as host:
+            yield Place(f"docker://{host}/team/app:v1", lambda: list(registry.uploads))
+        return
+    names = {
+        "oci": f"oci:{tmp_path}/layout:v1",
+        "oci unnamed": f"oci:{tmp_path}/layout",
+        "oci-archive": f"oci-archive:{tmp_path}/image.tar:v1",
+        "dir": f"dir:{tmp_path}/folder",
+    }
+    yield Place(names[request.param], hidden)
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("stored", [OLD, NEW, BIG, LIST], ids=["old", "new", "big", "list"])
+    def test_what_is_written_is_read(self, place: Place, stored: Image) -> None:
+        with place.sink() as sink:
+            store(sink, stored)
+        with place.source() as source:
+            check(source, stored)
+        assert not place.leftovers()
+
+    def test_a_new_image_takes_over(self, place: Place) -> None:
+        for stored in (OLD, LIST, NEW):
+            with place.sink() as sink:
+                store(sink, stored)
+            with place.source() as source:
+                check(source, stored)
+
+    def test_a_copy_between_places_is_exact(self, place: Place, tmp_path: Path) -> None:
+        with place.sink() as sink:
+            store(sink, BIG)
+        reference = parse_image_reference(f"oci:{tmp_path}/copy:x")
+        with place.source() as source, open_sink(reference) as sink:
+            for blob in BIG.blobs:
+                copy_blob(source, sink, blob)
+            sink.put_manifest(source.manifest())
+            sink.set_reference(source.manifest())
+        with open_source(reference) as copied:
+            check(copied, BIG)
+
+
+class TestNothingShowsBeforeItsTime:
+    def test_an_image_appears_with_its_name_only(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, OLD)
+        with place.sink() as sink:
+            store(sink, LIST, named=False)
+            with place.source() as source:
+                check(source, OLD)
+        with place.source() as source:
+            check(source, OLD)
+        assert not place.leftovers()
+
+    def test_a_place_without_an_image_stays_so(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, NEW, named=False)
+        with pytest.raises(CocoKpError):
+            place.source().manifest()
+        assert not place.leftovers()
+
+    def test_what_was_written_can_be_read_back_before(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, LIST, named=False)
+            with sink.read_back() as source:
+                assert source.manifest(LIST.top.descriptor()).raw == LIST.top.raw
+                check_parts(source, LIST)
+                with pytest.raises(CocoKpError):
+                    source.manifest()
+
+    def test_a_blob_without_commit_is_dropped(self, place: Place) -> None:
+        blob = describe("x", b"data")
+        with place.sink() as sink:
+            with sink.begin_blob() as writer:
+                writer.write(b"data")
+            assert not sink.has_blob(blob)
+        assert not place.leftovers()
+
+
+class TestBlobs:
+    def test_are_found_once_they_are_there(self, place: Place) -> None:
+        blob = describe("x", b"data")
+        with place.sink() as sink:
+            assert not sink.has_blob(blob)
+            put_blob(sink, blob, b"data")
+            assert sink.has_blob(blob)
+
+    def test_of_another_size_are_others(self, place: Place) -> None:
+        blob = describe("x", b"data")
+        other = parse_descriptor({**blob.document, "size": 5}, "x")
+        with place.sink() as sink:
+            put_blob(sink, blob, b"data")
+            assert place.name.startswith("oci-archive") or not sink.has_blob(other)
+
+    @pytest.mark.parametrize("size", [None, 100_000])
+    def test_are_written_in_pieces(self, place: Place, size: int | None) -> None:
+        data = os.urandom(100_000)
+        blob = describe("x", data)
+        with place.sink() as sink:
+            with sink.begin_blob(size) as writer:
+                for position in range(0, len(data), 7001):
+                    writer.write(memoryview(data)[position : position + 7001])
+                writer.commit(blob.digest, len(data))
+            with sink.read_back() as source:
+                assert read_blob(source, blob, len(data)) == data
+
+    def test_can_be_written_through_the_descriptor(self, place: Place) -> None:
+        data = os.urandom(100_000)
+        blob = describe("x", data)
+        with place.sink() as sink:
+            with sink.begin_blob(len(data)) as writer:
+                assert writer.fd is not None
+                assert os.write(writer.fd, data) == len(data)
+                writer.commit(blob.digest, len(data))
+            with sink.read_back() as source:
+                assert read_blob(source, blob, len(data)) == data
+
+    @pytest.mark.parametrize("size", [None, 4])
+    def test_of_a_wrong_size_are_not_kept(self, place: Place, size: int | None) -> None:
+        blob = describe("x", b"data")
+        with place.sink() as sink:
+            with sink.begin_blob(size) as writer:
+                writer.write(b"data")
+                with pytest.raises(IntegrityError, match="expected 5"):
+                    writer.commit(blob.digest, 5)
+            assert not sink.has_blob(blob)
+        assert not place.leftovers()
+
+    def test_may_be_written_twice(self, place: Place) -> None:
+        blob = describe("x", b"data")
+        with place.sink() as sink:
+            for _ in range(2):
+                with sink.begin_blob() as writer:
+                    writer.write(b"data")
+                    writer.commit(blob.digest, 4)
+            with sink.read_back() as source:
+                assert read_blob(source, blob, 4) == b"data"
+
+    def test_are_done_after_commit(self, place: Place) -> None:
+        with place.sink() as sink, sink.begin_blob() as writer:
+            writer.commit(Digest.of(b""), 0)
+            with pytest.raises(ValueError, match="finished"):
+                writer.write(b"more")
+            writer.abort()
+            assert sink.has_blob(describe("x", b""))
+
+    def test_that_are_missing_are_an_error(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, OLD)
+        with place.source() as source:
+            source.manifest()
+            with pytest.raises(CocoKpError):
+                source.open_blob(describe("x", b"missing"))
+            with pytest.raises(CocoKpError):
+                source.manifest(describe(OLD.top.media_type, b"missing"))
