@@ -179,12 +179,15 @@ def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest:
     from the claim, or members of both kinds. Raises ``InputError``.
     """
     document = parse_json_object(raw, "the manifest", MAX_MANIFEST)
-    if media_type in DOCKER_SCHEMA1 or document.get("schemaVersion") == 1:
+    version = 1
+    if media_type not in DOCKER_SCHEMA1:
+        version = member(document, "schemaVersion", int, "the manifest")
+    if version == 1:
         raise InputError(
             "the image has a Docker schema 1 manifest, which no current tool writes",
             "push it anew with a current docker, podman or skopeo, and use the result",
         )
-    if member(document, "schemaVersion", int, "the manifest") != 2:
+    if version != 2:
         raise InputError("the manifest's 'schemaVersion' is not 2")
     if "manifests" in document and {"layers", "config"} & document.keys():
         raise InputError("the manifest has members of an image and of an index: it is ambiguous")
@@ -201,15 +204,15 @@ def parse_descriptor(value: object, what: str) -> Descriptor:
     size = member(value, "size", int, what)
     if not 0 <= size <= MAX_BLOB:
         raise InputError(f"{what} has a size of {size}, which no content has")
-    urls = value.get("urls") or []
-    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+    urls = _array(value, "urls", what) if "urls" in value else []
+    if not all(isinstance(url, str) for url in urls):
         raise InputError(f"the 'urls' of {what} are not an array of strings")
     return Descriptor(
         media_type=member(value, "mediaType", str, what),
         digest=parse_digest(member(value, "digest", str, what)),
         size=size,
         annotations=_annotations(value, what),
-        urls=tuple(urls),
+        urls=tuple(map(str, urls)),
         platform=_platform(value, what),
         document=value,
     )
@@ -297,7 +300,9 @@ def _array(document: dict[str, object], name: str, what: str) -> list[object]:
 
 
 def _annotations(document: Mapping[str, object], what: str) -> Mapping[str, str]:
-    annotations = document.get("annotations") or {}
+    annotations = document.get("annotations")
+    if annotations is None:
+        return {}
     if not isinstance(annotations, dict) or not all(
         isinstance(value, str) for value in annotations.values()
     ):

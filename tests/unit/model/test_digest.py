@@ -1,0 +1,58 @@
+"""Digests: read strictly, computed rightly."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.digest import Digest, parse_digest
+
+# FIPS 180-4 examples: SHA-256 and SHA-512 of "abc".
+SHA256 = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+SHA512 = (
+    "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a"
+    "2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+)
+
+
+@pytest.mark.parametrize("text", [SHA256, SHA512])
+def test_is_read_and_written(text: str) -> None:
+    digest = parse_digest(text)
+    assert str(digest) == text
+    assert digest.matches(b"abc")
+    assert not digest.matches(b"abd")
+    hasher = digest.hasher()
+    hasher.update(b"ab")
+    hasher.update(b"c")
+    assert hasher.hexdigest() == digest.hex
+
+
+def test_of_data() -> None:
+    assert str(Digest.of(b"abc")) == SHA256
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ":",
+        "sha256",
+        "sha256:",
+        SHA256[:-1],
+        SHA256 + "0",
+        SHA256 + "\n",
+        " " + SHA256,
+        SHA256.upper(),
+        SHA256.replace("b", "g", 1),
+        "sha256:" + "../" * 21 + "a",
+        "md5:" + hashlib.md5(b"abc", usedforsecurity=False).hexdigest(),
+        "sha384:" + "0" * 96,
+        "sha512:" + "0" * 64,
+        "sha256:" + "٣" * 64,
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="digest"):
+        parse_digest(text)
