@@ -13,6 +13,7 @@ from coco_kp.files import reason
 
 _IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final NUL
+_NO_SOCKET_PATH = frozenset("%?# ")  # gRPC takes the address for a URI: %41 would be A
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class UnixAddress:
 
         Raises ``RemoteError`` if a server answers, ``InputError`` if something else is there.
         """
+        try:
+            self._check()
+        except OSError as failure:
+            raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
+
+    def _check(self) -> None:
         if not self.path.parent.is_dir():
             raise InputError(f"there is no folder {shown(str(self.path.parent))} for the socket")
         if not self.path.exists() and not self.path.is_symlink():
@@ -80,8 +87,6 @@ class UnixAddress:
                 probe.connect(str(self.path))
             except ConnectionRefusedError:
                 self.path.unlink(missing_ok=True)
-            except OSError as failure:
-                raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
             else:
                 raise RemoteError(
                     f"cannot listen on {self}: another server answers there",
@@ -95,6 +100,11 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         path = text.removeprefix("unix://")
         if not path.startswith("/"):
             raise UsageError(f"socket {shown(text)} is not unix:///<absolute path>")
+        if not path.isprintable() or set(path) & _NO_SOCKET_PATH:
+            raise UsageError(
+                f"the socket path {shown(path)} has a character that gRPC reads as another",
+                "use letters, digits and the like, no blanks and none of % ? #",
+            )
         if len(path.encode()) > _LONGEST_SOCKET_PATH:
             raise UsageError(
                 f"the socket path {shown(path)} is too long",

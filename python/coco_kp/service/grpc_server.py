@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
@@ -35,7 +36,12 @@ _MOST_CALLS: Final = 256
 is needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
 
 _GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
-_LONGEST_TEXT: Final = 2000  # characters of a status text; it travels in a header
+_LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %-encoded
+
+# What a client begins and does not end, the server ends: a connection is asked to close after the
+# first number of seconds (clients open another unnoticed), and its calls are cut off after both.
+_LONGEST_CONNECTION: Final = 60.0
+_LONGEST_CALL: Final = 120.0
 
 
 def serve(
@@ -51,7 +57,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
-        server = _server(provider, pool)
+        server = new_server(provider, pool)
         bound = _bind(server, address)
         server.start()
         on_ready(bound)
@@ -63,19 +69,21 @@ def serve(
         address.path.unlink(missing_ok=True)
 
 
-def _server(provider: Provider, pool: ThreadPoolExecutor) -> grpc.Server:
+def new_server(provider: Provider, pool: ThreadPoolExecutor) -> grpc.Server:
+    """Make the server; it is not bound and not started."""
     server = grpc.server(
         pool,
         options=[
             ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
             ("grpc.max_receive_message_length", MAX_MESSAGE),
+            ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
         ],
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, keyProviderKeyWrapProtocolOutput]] = {
         method: grpc.unary_unary_rpc_method_handler(
             _handler(provider, operation),
-            request_deserializer=keyProviderKeyWrapProtocolInput.FromString,
             response_serializer=keyProviderKeyWrapProtocolOutput.SerializeToString,
         )
         for method, operation in METHODS.items()
@@ -90,16 +98,12 @@ def _server(provider: Provider, pool: ThreadPoolExecutor) -> grpc.Server:
 
 def _handler(
     provider: Provider, operation: Operation
-) -> Callable[
-    [keyProviderKeyWrapProtocolInput, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput
-]:
-    def handle(
-        request: keyProviderKeyWrapProtocolInput, context: grpc.ServicerContext
-    ) -> keyProviderKeyWrapProtocolOutput:
+) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
+    def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
         try:
-            response = answer(provider, request.KeyProviderKeyWrapProtocolInput, operation)
+            response = answer(provider, _request(message, operation), operation)
         except CocoKpError as error:
-            context.abort(_status(error), str(error)[:_LONGEST_TEXT])
+            context.abort(_status(error), _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)
             # The error's own text could quote the request: only its kind is shown.
             kind = type(error).__name__
@@ -108,6 +112,19 @@ def _handler(
         return keyProviderKeyWrapProtocolOutput(KeyProviderKeyWrapProtocolOutput=response)
 
     return handle
+
+
+def _request(message: bytes, operation: Operation) -> bytes:
+    try:
+        return keyProviderKeyWrapProtocolInput.FromString(message).KeyProviderKeyWrapProtocolInput
+    except DecodeError:
+        text = "the request is not a protobuf message"
+        event(logging.INFO, "refused", method=operation, message=text)
+        raise MalformedRequestError(text) from None
+
+
+def _shortened(text: str) -> str:
+    return text.encode()[:_LONGEST_TEXT].decode(errors="ignore")
 
 
 def _status(error: CocoKpError) -> grpc.StatusCode:
@@ -127,7 +144,9 @@ def _bind(server: grpc.Server, address: TcpAddress | UnixAddress) -> str:
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError:
-        raise RemoteError(f"cannot listen on {address}") from None
+        raise RemoteError(
+            f"cannot listen on {address}", "may this user make a socket there?"
+        ) from None
     finally:
         if umask is not None:
             os.umask(umask)

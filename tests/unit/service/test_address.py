@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError, RemoteError, UsageError
+from coco_kp.service.address import TcpAddress, UnixAddress, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "beyond"),
+    [
+        ("127.0.0.1:50000", False),
+        ("127.9.9.9:0", False),
+        ("0.0.0.0:50000", True),
+        ("10.0.0.1:65535", True),
+        ("[::1]:50000", False),
+        ("[::]:1", True),
+        ("[fe80::1]:1", True),
+    ],
+)
+def test_tcp(text: str, beyond: bool) -> None:
+    address = parse_address(text)
+    assert isinstance(address, TcpAddress)
+    assert str(address) == text
+    assert address.beyond_loopback is beyond
+
+
+def test_ipv6_has_one_spelling() -> None:
+    assert str(parse_address("[0:0:0:0:0:0:0:1]:7")) == "[::1]:7"
+
+
+@pytest.mark.parametrize("path", ["/run/kp.sock", "/a-b_c.d/ä,b;c@d=e~f", "/" + "x" * 106])
+def test_unix(path: str) -> None:
+    address = parse_address(f"unix://{path}")
+    assert address == UnixAddress(Path(path))
+    assert str(address) == f"unix://{path}"
+    assert not address.beyond_loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "socket '' is no address to listen on"),
+        ("50000", "is no address to listen on"),
+        (":50000", "is no address to listen on"),
+        ("localhost:50000", "is no address to listen on"),
+        ("127.0.0.1", "is no address to listen on"),
+        ("127.0.0.1:", "is no address to listen on"),
+        ("127.0.0.1:65536", "is no address to listen on"),
+        ("127.0.0.1:-1", "is no address to listen on"),
+        ("127.0.0.1:٣", "is no address to listen on"),
+        ("127.0.0.256:1", "is no address to listen on"),
+        ("::1:50000", "is no address to listen on"),
+        ("[::1]", "is no address to listen on"),
+        ("[::g]:1", "is no address to listen on"),
+        ("tcp://127.0.0.1:1", "is no address to listen on"),
+        ("unix:relative", "is not unix:///<absolute path>"),
+        ("unix:/run/kp.sock", "is not unix:///<absolute path>"),
+        ("unix://run/kp.sock", "is not unix:///<absolute path>"),
+        ("unix://" + "/" + "x" * 107, "is too long"),
+        ("unix://" + "/" + "ä" * 54, "is too long"),
+        ("unix:///tmp/a%41", "has a character that gRPC reads as another"),
+        ("unix:///tmp/a?b", "has a character that gRPC reads as another"),
+        ("unix:///tmp/a#b", "has a character that gRPC reads as another"),
+        ("unix:///tmp/a b", "has a character that gRPC reads as another"),
+        ("unix:///tmp/a\nb", "has a character that gRPC reads as another"),
+        ("unix:///tmp/\udcff", "has a character that gRPC reads as another"),
+    ],
+)
+def test_what_is_no_address(text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_address(text)
+    assert message in error.value.message
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", 2), ("::1", 10)])
+def test_a_port_in_use(host: str, family: int) -> None:
+    with socket.create_server((host, 0), family=family) as server:
+        address = TcpAddress(ip_address(host), server.getsockname()[1])
+        with pytest.raises(RemoteError, match="address already in use") as error:
+            address.check()
+        assert "--socket" in error.value.hint
+    address.check()
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(RemoteError, match="cannot assign requested address"):
+        TcpAddress(ip_address("192.0.2.1"), 50000).check()
+
+
+def test_a_socket_that_a_server_answers_on_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kp.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        with pytest.raises(RemoteError, match="another server answers there"):
+            UnixAddress(path).check()
+        assert path.is_socket()
+
+
+def test_a_socket_that_its_server_left_behind_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "kp.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    UnixAddress(path).check()
+    assert not path.exists()
+    UnixAddress(path).check()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "kp.sock"
+    match kind:
+        case "file":
+            path.touch()
+        case "directory":
+            path.mkdir()
+        case "link":
+            path.symlink_to("absent")
+    with pytest.raises(InputError, match="exists and is no socket"):
+        UnixAddress(path).check()
+    assert path.lstat()
+
+
+def test_a_socket_needs_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"there is no folder '{tmp_path}/absent'"):
+        UnixAddress(tmp_path / "absent" / "kp.sock").check()
+    for path in (tmp_path / ("x" * 300) / "kp.sock", tmp_path / ("x" * 300)):
+        with pytest.raises(RemoteError, match="file name too long"):
+            UnixAddress(path).check()
