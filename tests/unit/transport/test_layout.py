@@ -1,0 +1,315 @@
+"""OCI layouts: names, several writers, killed writers, files that are not what they seem."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import CocoKpError, InputError, IntegrityError
+from coco_kp.model.manifest import ImageManifest
+from coco_kp.model.reference import FileReference
+from coco_kp.transport import copy_blob
+from coco_kp.transport.layout import LayoutSink, LayoutSource
+from tests.unit.transport.images import Image, check, descriptor, image, index, store
+
+ONE = image(b"layer one")
+TWO = image(b"layer two")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "layout"
+
+
+def write(folder: Path, stored: Image, name: str | None = None) -> None:
+    with LayoutSink(FileReference("oci", str(folder), name)) as sink:
+        store(sink, stored)
+
+
+def source(folder: Path, name: str | None = None) -> LayoutSource:
+    return LayoutSource(FileReference("oci", str(folder), name))
+
+
+def blob_path(folder: Path, digest: object) -> Path:
+    return folder / "blobs" / str(digest).replace(":", "/")
+
+
+def index_of(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads((folder / "index.json").read_bytes())
+    return found
+
+
+class TestFiles:
+    def test_are_those_of_the_specification(self, folder: Path) -> None:
+        write(folder, ONE, "v1")
+        assert json.loads((folder / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
+        assert index_of(folder) == {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [
+                descriptor(
+                    "application/vnd.oci.image.manifest.v1+json",
+                    ONE.top.raw,
+                    annotations={"org.opencontainers.image.ref.name": "v1"},
+                )
+            ],
+        }
+        for blob, data in ONE.blobs.items():
+            assert blob_path(folder, blob.digest).read_bytes() == data
+        assert {path.name for path in folder.iterdir()} == {"oci-layout", "index.json", "blobs"}
+
+    def test_have_the_modes_that_the_user_wants(self, folder: Path) -> None:
+        old = os.umask(0o027)
+        try:
+            write(folder, ONE)
+        finally:
+            os.umask(old)
+        for path in folder.rglob("*"):
+            assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
+
+    def test_unfinished_ones_are_for_the_user_only(self, folder: Path) -> None:
+        with LayoutSink(FileReference("oci", str(folder))) as sink, sink.begin_blob() as writer:
+            writer.write(b"secret plaintext")
+            (hidden,) = folder.glob(".coco-kp-*")
+            assert hidden.stat().st_mode & 0o777 == 0o700
+
+
+class TestNames:
+    def test_stand_beside_each_other(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        write(folder, TWO, "two")
+        check(source(folder, "one"), ONE)
+        check(source(folder, "two"), TWO)
+
+    def test_what_others_wrote_is_kept(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        document = index_of(folder)
+        document["own"] = {"deep": [1]}
+        document["manifests"][0]["strange"] = True  # type: ignore[index]
+        document["manifests"].append(  # type: ignore[attr-defined]
+            descriptor(
+                "application/x", b"x", annotations={"org.opencontainers.image.ref.name": "x"}
+            )
+        )
+        (folder / "index.json").write_text(json.dumps(document, indent=4))
+        write(folder, TWO, "two")
+        changed = index_of(folder)
+        assert changed["manifests"][:2] == document["manifests"]  # type: ignore[index]
+        assert changed["own"] == {"deep": [1]}
+
+    def test_a_missing_one_is_refused_with_those_that_are_there(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        with pytest.raises(InputError, match="does not exist in there") as caught:
+            source(folder, "two").manifest()
+        assert "'one'" in caught.value.hint
+
+    def test_are_needed_where_there_are_several(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        check(source(folder), ONE)
+        write(folder, TWO, "two")
+        with pytest.raises(InputError, match="holds 2 images") as caught:
+            source(folder).manifest()
+        assert "'one', 'two'" in caught.value.hint
+
+    def test_that_stand_for_two_images_are_refused(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        document = index_of(folder)
+        document["manifests"] *= 2  # type: ignore[operator]
+        (folder / "index.json").write_text(json.dumps(document))
+        with pytest.raises(InputError, match="name of 2 images at once"):
+            source(folder, "one").manifest()
+
+    def test_an_image_without_one_cannot_join_others(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        with pytest.raises(InputError, match="one without a name cannot join") as caught:
+            LayoutSink(FileReference("oci", str(folder)))
+        assert "oci:path:name" in caught.value.hint
+        check(source(folder), ONE)
+
+
+class TestDestination:
+    def test_must_be_a_layout_or_new(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.txt").write_text("x")
+        with pytest.raises(InputError, match="neither empty nor an OCI layout"):
+            LayoutSink(FileReference("oci", str(tmp_path)))
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_must_have_a_known_version(self, folder: Path) -> None:
+        write(folder, ONE)
+        (folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
+        for make in (LayoutSink, LayoutSource):
+            with pytest.raises(InputError, match="layout version '2.0.0'"):
+                make(FileReference("oci", str(folder)))
+
+    def test_that_was_made_goes_when_nothing_came(self, tmp_path: Path) -> None:
+        with LayoutSink(FileReference("oci", str(tmp_path / "a" / "b" / "c"))) as sink:
+            store(sink, ONE, named=False)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_cannot_be_a_file(self, folder: Path) -> None:
+        folder.write_text("x")
+        with pytest.raises(InputError, match="not a directory"):
+            LayoutSink(FileReference("oci", str(folder)))
+
+    def test_that_is_full_says_so(self, folder: Path) -> None:
+        """The limit on file sizes stands in for a full disk; both are an OSError of write(2)."""
+        write(folder, ONE)
+        old = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+        try:
+            with (
+                pytest.raises(InputError, match=r"cannot write to .*: file too large"),
+                LayoutSink(FileReference("oci", str(folder))) as sink,
+                sink.begin_blob() as writer,
+            ):
+                writer.write(bytes(2000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+            signal.signal(signal.SIGXFSZ, handler)
+        check(source(folder), ONE)
+        assert not list(folder.glob(".*"))
+
+
+class TestDamage:
+    def test_in_a_manifest_is_found(self, folder: Path) -> None:
+        write(folder, index(ONE, TWO))
+        top = source(folder).manifest()
+        for path in (blob_path(folder, top.digest), blob_path(folder, TWO.top.digest)):
+            good = path.read_bytes()
+            for bad in (good[:-1], good + b" ", good.replace(b"size", b"sizE", 1)):
+                path.write_bytes(bad)
+                with pytest.raises(IntegrityError, match="is damaged"):
+                    check(source(folder), index(ONE, TWO))
+            path.write_bytes(good)
+
+    def test_in_a_blob_is_found(self, folder: Path) -> None:
+        write(folder, ONE)
+        (layer,) = ONE.top.layers if isinstance(ONE.top, ImageManifest) else ()
+        blob_path(folder, layer.digest).write_bytes(b"layer 0ne")
+        with pytest.raises(IntegrityError):
+            check(source(folder), ONE)
+        # A copy of it goes nowhere.
+        target = FileReference("oci", str(folder.parent / "copy"))
+        with LayoutSink(target) as sink:
+            with pytest.raises(IntegrityError):
+                copy_blob(source(folder), sink, layer)
+            assert not sink.has_blob(layer)
+
+    @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+    def test_a_blob_that_is_no_file_is_refused_at_once(self, folder: Path, kind: str) -> None:
+        write(folder, ONE)
+        blob, *_ = ONE.blobs
+        path = blob_path(folder, blob.digest)
+        path.unlink()
+        match kind:
+            case "fifo":
+                os.mkfifo(path)
+            case "folder":
+                path.mkdir()
+            case _:
+                path.symlink_to("/dev/zero")
+        with pytest.raises(InputError, match=r"not a plain file|is a directory"):
+            source(folder).open_blob(blob)
+
+    @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schemaVersion":2,"manifests":{}}'])
+    def test_an_index_that_is_none_is_refused(self, folder: Path, data: bytes) -> None:
+        write(folder, ONE)
+        (folder / "index.json").write_bytes(data)
+        with pytest.raises(InputError):
+            source(folder).manifest()
+        with pytest.raises(InputError):
+            LayoutSink(FileReference("oci", str(folder)))
+        assert (folder / "index.json").read_bytes() == data
+
+    def test_a_large_index_is_not_read(self, folder: Path) -> None:
+        write(folder, ONE)
+        with (folder / "index.json").open("ab") as file:
+            file.truncate(1 << 33)
+        with pytest.raises(InputError, match="is longer than"):
+            source(folder).manifest()
+
+
+class TestSeveralWriters:
+    def test_lose_no_name(self, folder: Path) -> None:
+        images = {f"v{number}": image(b"shared", bytes([number])) for number in range(16)}
+        barrier = threading.Barrier(8)
+
+        def work(part: list[str]) -> None:
+            barrier.wait()
+            for name in part:
+                write(folder, images[name], name)
+
+        names = list(images)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, [names[start::8] for start in range(8)]))
+        for name, stored in images.items():
+            check(source(folder, name), stored)
+
+    def test_that_live_keep_their_unfinished_files(self, folder: Path) -> None:
+        with LayoutSink(FileReference("oci", str(folder), "one")) as sink:
+            store(sink, ONE, named=False)
+            write(folder, TWO, "two")
+            sink.set_reference(ONE.top)
+        check(source(folder, "one"), ONE)
+        check(source(folder, "two"), TWO)
+
+
+WRITER = """
+import os, signal, sys
+from coco_kp.transport import staging, layout
+from coco_kp.model.reference import FileReference
+from tests.unit.transport.images import image, store
+
+steps, folder = int(sys.argv[1]), sys.argv[2]
+calls = 0
+
+def counted(name, module=os):
+    real = getattr(module, name)
+    def step(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls > steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+    setattr(module, name, step)
+
+for name in ("write", "fsync", "replace", "open", "mkdir", "rename"):
+    counted(name)
+with layout.LayoutSink(FileReference("oci", folder, "v1")) as sink:
+    store(sink, image(b"x" * 1000, b"new"))
+print("done")
+"""
+
+
+class TestKilledWriters:
+    def test_leave_the_old_image_and_nothing_that_stays(self, folder: Path) -> None:
+        """Kill the writer before each of its system calls in turn."""
+        new = image(b"x" * 1000, b"new")
+        write(folder, ONE, "v1")
+        outcomes = set()
+        for steps in range(200):
+            command = [sys.executable, "-c", WRITER, str(steps), str(folder)]
+            result = subprocess.run(command, capture_output=True, check=False)
+            assert result.returncode in (0, -signal.SIGKILL), result.stderr
+            try:
+                check(source(folder, "v1"), ONE)
+                outcomes.add("old")
+            except (CocoKpError, AssertionError):
+                check(source(folder, "v1"), new)
+                outcomes.add("new")
+            if result.returncode == 0:
+                break
+            write(folder, ONE, "v1")
+            assert not list(folder.glob(".*"))
+        assert result.returncode == 0
+        assert outcomes == {"old", "new"}
