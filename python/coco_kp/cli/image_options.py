@@ -138,25 +138,23 @@ class OpeningOptions(OptionGroup):
 
     def openers(self, kbc: KbcOptions) -> list[Opener]:
         """Give all that the user named, keys first. Raises ``CocoKpError``."""
-        from coco_kp.cli.output import warn
+        from coco_kp.cli.recipients import read_key_file
         from coco_kp.errors import shown
         from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
         from coco_kp.image.opener import KbcOpener, KekOpener
-        from coco_kp.kek_file import read_kek
         from coco_kp.model.kbc_spec import KbcSpec
 
-        openers: list[Opener] = []
-        for path in self.keypath:
-            file = read_kek(path)
-            for warning in file.warnings:
-                warn(warning)
-            openers.append(KekOpener(file.kek, f"the key in {shown(str(path))}"))
+        openers: list[Opener] = [
+            KekOpener(read_key_file(path), f"the key in {shown(str(path))}")
+            for path in self.keypath
+        ]
         # A keys file alone is what an offline_fs guest has.
         spec = kbc.spec() or (KbcSpec("offline_fs", "") if kbc.keys else None)
         if spec:
             openers.append(KbcOpener(spec, kbc.settings()))
         if self.provider:
-            openers.append(ForeignProvider.configured(*split_parameters(self.provider)))
+            name, parameters = split_parameters(self.provider)
+            openers.append(ForeignProvider.configured(name, unwrap_parameters=parameters))
         return openers
 
 

@@ -18,6 +18,11 @@ _COMMANDS: Final = {
     "keyprovider": "keyprovider",
     "config": "config",
     "keys": "keys",
+    "encrypt": "encrypt",
+    "decrypt": "decrypt",
+    "inspect": "inspect",
+    "verify": "verify",
+    "rewrap": "rewrap",
     "doctor": "doctor",
     "demo": "demo",
 }

@@ -64,8 +64,8 @@ def decrypt_image(
             top = write_tree(tree, new, sink)
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
             sink.set_reference(top)
-    others = {layer.digest for layer in _layers(tree) if not is_encrypted(layer.media_type)}
-    return DecryptionResult(str(target), top.digest, len(plain), len(others))
+    encrypted = sum(is_encrypted(layer.media_type) for layer in _layers(tree))
+    return DecryptionResult(str(target), top.digest, encrypted, len(_layers(tree)) - encrypted)
 
 
 _Key = tuple[Digest, tuple[tuple[str, str], ...], Digest | None]

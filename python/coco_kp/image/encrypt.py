@@ -261,7 +261,7 @@ def _check_layer(layer: Descriptor, written: _Written, keys: Sequence[Recipient]
         or encryption.public_options != written.public_options
         or sorted(encryption.packets, key=repr) != sorted(written.packets, key=repr)
         or any(
-            key.open(packet) != written.options
+            not key.confirms(packet, written.options)
             for key, packet in zip(keys, written.packets, strict=True)
         )
     ):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, KekError, RemoteError, UnreachableError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UnreachableError, shown
 from coco_kp.files import read_file
 from coco_kp.model.layer_encryption import PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
@@ -36,6 +35,9 @@ from coco_kp.provider import check_opened
 TIMEOUT: Final = 60
 """Seconds for one call; a provider may ask a key management service far away."""
 
+DEFAULT_PARAMETERS: Final = "Enabled"
+"""What ocicrypt sends where the user wrote only the provider's name."""
+
 _METHODS: Final[dict[Operation, str]] = {
     "keywrap": "/keyprovider.KeyProviderService/WrapKey",
     "keyunwrap": "/keyprovider.KeyProviderService/UnWrapKey",
@@ -43,21 +45,33 @@ _METHODS: Final[dict[Operation, str]] = {
 
 
 def split_parameters(text: str) -> tuple[str, str]:
-    """Split ``NAME[:PARAMETERS]`` as ocicrypt does; without parameters they are ``Enabled``."""
+    """Split ``NAME[:PARAMETERS]`` as ocicrypt does; no parameters are ``Enabled``."""
     name, _, parameters = text.partition(":")
-    return name, parameters or "Enabled"
+    return name, parameters or DEFAULT_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignProvider:
-    """A provider and the parameters that it wraps or unwraps with: recipient and opener at once."""
+    """A provider and the parameters of its calls: a recipient and an opener at once.
+
+    ``trusted``: it need not open what it wrapped to prove that it can; upstream's cannot unwrap.
+    """
 
     provider: str
     parameters: str
     door: CmdProvider | GrpcProvider
+    unwrap_parameters: str = DEFAULT_PARAMETERS
+    trusted: bool = False
 
     @classmethod
-    def configured(cls, provider: str, parameters: str) -> ForeignProvider:
+    def configured(
+        cls,
+        provider: str,
+        parameters: str = DEFAULT_PARAMETERS,
+        unwrap_parameters: str = DEFAULT_PARAMETERS,
+        *,
+        trusted: bool = False,
+    ) -> ForeignProvider:
         """Look the provider up in the configuration. Raises ``InputError``."""
         path = os.environ.get(VARIABLE)
         if not path:
@@ -69,7 +83,7 @@ class ForeignProvider:
         if provider not in doors:
             known = ", ".join(map(shown, doors))
             raise InputError(f"{shown(path)} names {known}, not {shown(provider)}")
-        return cls(provider, parameters, doors[provider])
+        return cls(provider, parameters, doors[provider], unwrap_parameters, trusted)
 
     @property
     def name(self) -> str:
@@ -88,11 +102,24 @@ class ForeignProvider:
         """Have a packet opened. Raises ``RemoteError``, ``InputError``, ``KekError``."""
         if packet.scheme != f"{PROVIDER_SCHEME}{self.provider}":
             raise InputError(f"a packet of scheme {shown(packet.scheme)} is not {self.name}'s")
-        request = write_unwrap_request(self.provider, self.parameters, packet.data)
+        request = write_unwrap_request(self.provider, self.unwrap_parameters, packet.data)
         opened = parse_unwrap_response(self._call("keyunwrap", request))
         if not opened:
             raise KekError(f"{self.name} has no key for the packet")
         return check_opened(opened, self.name)
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Have the packet opened again, unless the provider is trusted."""
+        if self.trusted:
+            return True
+        try:
+            return self.open(packet) == options
+        except CocoKpError as error:
+            raise type(error)(
+                f"{self.name} does not open what it wrapped: {error.message}",
+                "give the parameters for that with --provider-unwrap, or trust it with "
+                "--trust-provider",
+            ) from None
 
     def wrote(self, packet: LayerPacket) -> bool:  # noqa: ARG002
         """Never tell: what it would write now is its own affair."""
@@ -134,14 +161,11 @@ class ForeignProvider:
         address = door.address.removeprefix("tcp://")
         # Without a proxy, as for every key: HTTPS_PROXY is for the web.
         with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-            call: Callable[..., bytes] = channel.unary_unary(
-                _METHODS[operation], _message, _payload
-            )
-            try:
-                return call(request, timeout=TIMEOUT)
-            except grpc.RpcError as failure:
-                assert isinstance(failure, grpc.Call)  # noqa: S101 (as grpc documents)
-                code, said = failure.code().name, shown(failure.details() or "")
+            method = channel.unary_unary(_METHODS[operation], _message, _payload)
+            call = method.future(request, timeout=TIMEOUT)
+            if call.code() is grpc.StatusCode.OK:  # waits for the end
+                return call.result()
+            code, said = call.code().name, shown(call.details() or "")
         unreachable = code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
         raise (UnreachableError if unreachable else RemoteError)(
             f"{self.name}, {self.door}, answered {code}: {said}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import InputError, KekError
@@ -16,6 +16,9 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import PacketVersion, read_packet
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.provider import SAMPLE_KID, wrap_options
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.registrar import Registrar
 
 
 class Recipient(Protocol):
@@ -34,6 +37,9 @@ class Recipient(Protocol):
     def wrote(self, packet: LayerPacket) -> bool:
         """Tell whether ``wrap`` would make such a packet, and ``open`` opens it."""
 
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Tell whether a packet that was just made of ``options`` holds them, by opening it."""
+
 
 @runtime_checkable
 class NewRecipient(Protocol):
@@ -44,14 +50,21 @@ class NewRecipient(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PacketForm:
+    """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them."""
+
+    algorithm: Algorithm = Algorithm.A256GCM
+    version: PacketVersion = "v1"
+    scheme: str = DEFAULT_SCHEME
+
+
+@dataclass(frozen=True, slots=True)
 class KekRecipient:
     """The holder of a KEK, found by its guests under ``kid``."""
 
     kid: ResourceUri
     kek: Kek
-    algorithm: Algorithm = Algorithm.A256GCM
-    packet_version: PacketVersion = "v1"
-    scheme: str = DEFAULT_SCHEME
+    form: PacketForm = PacketForm()
 
     @property
     def name(self) -> str:
@@ -60,25 +73,28 @@ class KekRecipient:
 
     def wrap(self, options: PrivateOptions) -> LayerPacket:
         """Make the packet of a layer."""
-        packet = wrap_options(self.kek, self.kid, self.algorithm, options.to_json())
-        return LayerPacket(self.scheme, packet.to_json(self.packet_version))
+        packet = wrap_options(self.kek, self.kid, self.form.algorithm, options.to_json())
+        return LayerPacket(self.form.scheme, packet.to_json(self.form.version))
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet with the KEK. Raises ``KekError`` or ``InputError``."""
         return KekOpener(self.kek, self.name).open(packet)
 
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Open the packet with the KEK."""
+        return self.open(packet) == options
+
     def wrote(self, packet: LayerPacket) -> bool:
         """Tell whether a packet is of the same form, and for the same key."""
         try:
-            form = read_packet(packet.data)
+            read = read_packet(packet.data)
             self.open(packet)
         except (InputError, KekError):
             return False
-        return (packet.scheme, form.version, form.kid) == (
-            self.scheme,
-            self.packet_version,
-            self.name,
-        ) and (form.wrapped_key is not None and form.wrapped_key.wrap_type is self.algorithm)
+        if read.wrapped_key is None:
+            return False
+        form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
+        return (read.kid, form) == (self.name, self.form)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +103,46 @@ class GeneratedKek:
 
     kid: ResourceUri
     file: Path
-    algorithm: Algorithm = Algorithm.A256GCM
-    packet_version: PacketVersion = "v1"
-    scheme: str = DEFAULT_SCHEME
+    form: PacketForm = PacketForm()
 
     def make(self) -> KekRecipient:
         """Draw the KEK and put it on the disk. Raises ``RefusedError`` if the file exists."""
         kek = Kek.generate()
         write_file(self.file, kek.raw(), replace=False)
-        return KekRecipient(self.kid, kek, self.algorithm, self.packet_version, self.scheme)
+        return KekRecipient(self.kid, kek, self.form)
 
 
-def sample_recipient(
-    packet_version: PacketVersion = "v1", scheme: str = DEFAULT_SCHEME
-) -> KekRecipient:
-    """Give the recipient of trials, whose KEK everybody knows."""
-    return KekRecipient(SAMPLE_KID, Kek(SAMPLE_KEK), Algorithm.A256GCM, packet_version, scheme)
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A recipient whose KEK will be registered with a KBS, so that guests can fetch it there."""
+
+    recipient: KekRecipient | GeneratedKek
+    registrar: Registrar
+
+    def make(self) -> KekRecipient:
+        """Register the KEK. Raises ``RemoteError`` unless the KBS confirmed."""
+        made = self.recipient
+        if isinstance(made, GeneratedKek):
+            made = made.make()
+        self.registrar.register(made.kid, made.kek)
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredKek:
+    """A recipient whose KEK the registrar makes, or has made before; a fresh kid where None."""
+
+    kid: ResourceUri | None
+    registrar: Registrar
+    form: PacketForm = PacketForm()
+
+    def make(self) -> KekRecipient:
+        """Have the KEK made and registered. Raises ``RemoteError`` unless the KBS confirmed."""
+        if self.kid is None:
+            return KekRecipient(*self.registrar.new_kek(), self.form)
+        return KekRecipient(self.kid, self.registrar.kek_for(self.kid), self.form)
+
+
+def sample_recipient(form: PacketForm | None = None) -> KekRecipient:
+    """Give the recipient of trials, whose KEK everybody knows; ``sample`` guests open A256GCM."""
+    return KekRecipient(SAMPLE_KID, Kek(SAMPLE_KEK), form or PacketForm())

@@ -6,6 +6,7 @@ nowhere else (docs/protocols.md 1.2).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +28,19 @@ DEFAULT_SCHEME: Final = f"{PROVIDER_SCHEME}{DEFAULT_PROVIDER_NAME}"
 _PREFIX: Final = "org.opencontainers.image.enc."
 _KEYS: Final = f"{_PREFIX}keys."
 _PUBLIC_OPTIONS: Final = f"{_PREFIX}pubopts"
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def provider_scheme(name: str) -> str:
+    """Give the scheme of the key provider ``name``. Raises ``InputError``."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"the provider's name {shown(name)} cannot be used",
+            "write letters, digits, '.', '_' and '-': it becomes a part of an annotation's key",
+        )
+    return f"{PROVIDER_SCHEME}{name}"
 
 
 @dataclass(frozen=True, slots=True)

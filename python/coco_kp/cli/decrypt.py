@@ -1,0 +1,64 @@
+"""``coco-kp decrypt``: give back the image that was encrypted."""
+
+from __future__ import annotations
+
+import click
+
+from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess, OpeningOptions
+from coco_kp.cli.options import KbcOptions, with_options
+from coco_kp.cli.output import print_json, verbosity
+
+
+@click.command("decrypt")
+@click.argument("source")
+@click.argument("destination")
+@with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)
+@JOBS
+@FORMAT
+@NO_PROGRESS
+@verbosity
+def command(
+    source: str,
+    destination: str,
+    opening: OpeningOptions,
+    kbc: KbcOptions,
+    access: CopyAccess,
+    jobs: int | None,
+    form: str,
+    no_progress: bool,
+) -> None:
+    """Decrypt the image SOURCE into DESTINATION, both named as skopeo names them.
+
+    The result is the image as it was before: the same layers, the same config. No layer takes its
+    name before its HMAC, its digest and its diff_id agree.
+
+    For example: coco-kp decrypt oci:encrypted oci:plain --keys aa-offline_fs_kbc-keys.json
+    """
+    from coco_kp.cli.interrupt import interruptible
+    from coco_kp.cli.progress import ProgressBars
+    from coco_kp.image.decrypt import decrypt_image
+
+    with ProgressBars(wanted=not no_progress) as progress, interruptible():
+        result = decrypt_image(
+            source,
+            destination,
+            opening.openers(kbc),
+            jobs=jobs,
+            source_access=access.source(),
+            destination_access=access.destination(),
+            progress=progress,
+        )
+    if form == "json":
+        print_json(
+            {
+                "destination": result.destination,
+                "digest": str(result.digest),
+                "decrypted": result.decrypted,
+                "copied": result.copied,
+            }
+        )
+        return
+    click.echo(
+        f"{result.destination} {result.digest}: layers {result.decrypted} decrypted, "
+        f"{result.copied} copied"
+    )

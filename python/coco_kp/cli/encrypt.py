@@ -1,0 +1,227 @@
+"""``coco-kp encrypt``: encrypt an image, or fail and leave the destination as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess
+from coco_kp.cli.options import FILE, RegistrationOptions, with_options
+from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.recipients import PacketOptions, RecipientOptions
+from coco_kp.errors import UsageError
+
+if TYPE_CHECKING:
+    from coco_kp.image.encrypt import EncryptionResult
+    from coco_kp.image.plan import ImagePlan, LayerPlan
+
+
+@click.command("encrypt")
+@click.argument("source")
+@click.argument("destination")
+@with_options(recipients=RecipientOptions, packets=PacketOptions)
+@click.option("--register", is_flag=True, help="Register the key with the KBS of --kbs first.")
+@with_options(registration=RegistrationOptions)
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="OS/ARCH[/VARIANT]",
+    multiple=True,
+    help="Take only this image of a list; may be repeated.",
+)
+@click.option("--all", "all_platforms", is_flag=True, help="Take all images of a list (default).")
+@click.option(
+    "--layer",
+    "layers",
+    type=int,
+    metavar="N",
+    multiple=True,
+    help="Encrypt only layer N, from 0, or from -1 at the end; may be repeated.",
+)
+@click.option(
+    "--skip-base", metavar="IMAGE", help="Leave layers readable that this base image has."
+)
+@click.option(
+    "--reuse", metavar="IMAGE", help="Take unchanged layers over from this encrypted image."
+)
+@click.option(
+    "--reuse-keypath",
+    type=FILE,
+    metavar="FILE",
+    multiple=True,
+    help="A key that opens the image of --reuse, where it is not the new one.",
+)
+@click.option("--keep-encrypted", is_flag=True, help="Leave layers as they are that are encrypted.")
+@click.option("--allow-foreign", is_flag=True, help="Leave foreign layers readable.")
+@click.option("--drop-attestations", is_flag=True, help="Leave out what describes the plaintext.")
+@click.option(
+    "--zstd",
+    type=click.Choice(["gzip", "keep", "refuse"]),
+    default="gzip",
+    show_default=True,
+    help="What to do with zstd layers, which guests cannot read once they are encrypted.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["packets", "full"]),
+    default="packets",
+    show_default=True,
+    help="Before the image gets its name, open all packets, or read and decrypt everything.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@with_options(access=CopyAccess)
+@JOBS
+@FORMAT
+@NO_PROGRESS
+@verbosity
+def command(
+    source: str,
+    destination: str,
+    recipients: RecipientOptions,
+    packets: PacketOptions,
+    register: bool,
+    registration: RegistrationOptions,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
+    layers: tuple[int, ...],
+    skip_base: str | None,
+    reuse: str | None,
+    reuse_keypath: tuple[Path, ...],
+    keep_encrypted: bool,
+    allow_foreign: bool,
+    drop_attestations: bool,
+    zstd: Literal["gzip", "keep", "refuse"],
+    verify: Literal["packets", "full"],
+    dry_run: bool,
+    access: CopyAccess,
+    jobs: int | None,
+    form: str,
+    no_progress: bool,
+) -> None:
+    """Encrypt the image SOURCE into DESTINATION, both named as skopeo names them.
+
+    Every layer of every platform is encrypted, unless options say otherwise. Packets are opened
+    again and manifests compared before the destination's name changes; after any failure it is as
+    it was.
+
+    For example: coco-kp encrypt docker://docker.io/library/nginx docker://registry.example/nginx:enc
+    --keyid kbs:///default/key/1 --keypath key
+    """
+    from coco_kp.cli.interrupt import interruptible
+    from coco_kp.cli.progress import ProgressBars
+    from coco_kp.cli.recipients import read_key_file
+    from coco_kp.image.encrypt import encrypt_image
+    from coco_kp.image.opener import KekOpener
+    from coco_kp.image.plan import Rules
+    from coco_kp.model.manifest import parse_platform
+
+    if all_platforms and platforms:
+        raise UsageError("--all and --platform exclude each other")
+    registrar = registration.registrar()
+    if register != (registrar is not None):
+        raise UsageError("--register and --kbs URL go together")
+    rules = Rules(
+        platforms=tuple(map(parse_platform, platforms)),
+        layers=layers or None,
+        keep_encrypted=keep_encrypted,
+        allow_foreign=allow_foreign,
+        drop_attestations=drop_attestations,
+        zstd=zstd,
+    )
+    with ProgressBars(wanted=not no_progress) as progress, interruptible():
+        result = encrypt_image(
+            source,
+            destination,
+            recipients.recipients(packets.form(), registrar),
+            rules=rules,
+            base=skip_base,
+            reuse=reuse,
+            reuse_openers=[KekOpener(read_key_file(path)) for path in reuse_keypath],
+            verify=verify,
+            dry_run=dry_run,
+            jobs=jobs,
+            source_access=access.source(),
+            destination_access=access.destination(),
+            progress=progress,
+        )
+    if form == "json":
+        print_json(_document(result))
+    else:
+        _print(result)
+
+
+def _print(result: EncryptionResult) -> None:
+    from coco_kp.cli.table import print_table, size_text
+    from coco_kp.image.plan import Fate
+
+    if result.digest is None:
+        print_table(
+            ("IMAGE", "LAYER", "ACTION", "SIZE", "DIGEST"),
+            [
+                (
+                    str(image.image),
+                    str(layer.number),
+                    _action(layer),
+                    size_text(layer.layer.size),
+                    str(layer.layer.digest),
+                )
+                for image in result.plan.images
+                for layer in image.layers
+            ],
+        )
+        click.echo(f"would write {result.destination}; nothing was written")
+        return
+    counts = {
+        fate: sum(layer.fate is fate for image in result.plan.images for layer in image.layers)
+        for fate in Fate
+    }
+    readable = sum(count for fate, count in counts.items() if fate.readable)
+    parts = [
+        f"{count} {what}"
+        for count, what in (
+            (counts[Fate.ENCRYPT], "encrypted"),
+            (counts[Fate.REUSE], "reused"),
+            (counts[Fate.KEEP], "kept encrypted"),
+            (readable, "left readable"),
+        )
+        if count or what == "encrypted"
+    ]
+    keys = ", ".join(result.key_ids)
+    click.echo(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
+
+
+def _document(result: EncryptionResult) -> dict[str, object]:
+    return {
+        "destination": result.destination,
+        "digest": str(result.digest) if result.digest else None,
+        "dry_run": result.digest is None,
+        "key_ids": list(result.key_ids),
+        "images": [_image_document(image) for image in result.plan.images],
+        "attestations": [str(image.manifest.digest) for image in result.plan.attestations],
+        "notices": list(result.plan.notices),
+    }
+
+
+def _image_document(plan: ImagePlan) -> dict[str, object]:
+    return {
+        "platform": str(plan.image.platform) if plan.image.platform else None,
+        "source_digest": str(plan.image.manifest.digest),
+        "layers": [
+            {
+                "number": layer.number,
+                "action": layer.fate.name.lower(),
+                "readable": layer.fate.readable,
+                "transcoded": layer.transcode,
+                "media_type": layer.layer.media_type,
+                "source_digest": str(layer.layer.digest),
+                "size": layer.layer.size,
+            }
+            for layer in plan.layers
+        ],
+    }
+
+
+def _action(layer: LayerPlan) -> str:
+    return f"{layer.fate}, as gzip" if layer.transcode else str(layer.fate)

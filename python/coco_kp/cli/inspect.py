@@ -1,0 +1,113 @@
+"""``coco-kp inspect``: what an image's manifests tell of its encryption."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from coco_kp.cli.image_options import FORMAT, ImageAccess
+from coco_kp.cli.options import with_options
+from coco_kp.cli.output import print_json, verbosity
+
+if TYPE_CHECKING:
+    from coco_kp.errors import CocoKpError
+    from coco_kp.image.facts import LayerFacts
+    from coco_kp.image.inspect import ImageFacts, Inspection
+
+
+@click.command("inspect")
+@click.argument("image")
+@with_options(access=ImageAccess)
+@FORMAT
+@verbosity
+def command(image: str, access: ImageAccess, form: str) -> None:
+    """Show for each layer of IMAGE whether it is encrypted, how, and with which key.
+
+    Needs no key and reads manifests only. What is odd about a layer is shown as a finding.
+    docs/inspect.schema.json describes the JSON document.
+    """
+    from coco_kp.image.inspect import inspect_image
+
+    inspection = inspect_image(image, access=access.access())
+    if form == "json":
+        print_json(_document(inspection))
+    else:
+        _print(inspection)
+
+
+def _print(inspection: Inspection) -> None:
+    from coco_kp.cli.table import print_table, size_text
+
+    click.echo(f"{inspection.reference} {inspection.digest}")
+    rows = []
+    findings = []
+    for image in inspection.images:
+        where = "attestation" if image.describes_another else image.platform or "-"
+        for layer in image.layers:
+            rows.append(
+                (
+                    where,
+                    str(layer.number),
+                    size_text(layer.layer.size),
+                    layer.cipher or ("?" if layer.encrypted else "not encrypted"),
+                    ", ".join(packet.kid or packet.scheme for packet in layer.packets),
+                    ", ".join(packet.wrap_type for packet in layer.packets),
+                    str(layer.layer.digest),
+                )
+            )
+            findings += [
+                f"finding: layer {layer.number} of {where}: {finding.message}"
+                + (f"\n  hint: {finding.hint}" if finding.hint else "")
+                for finding in layer.findings
+            ]
+    header = ("PLATFORM", "LAYER", "SIZE", "CIPHER", "KEY ID", "WRAP", "DIGEST")
+    print_table(header, rows)
+    for finding in findings:
+        click.echo(finding)
+
+
+def _document(inspection: Inspection) -> dict[str, object]:
+    return {
+        "reference": inspection.reference,
+        "digest": str(inspection.digest),
+        "media_type": inspection.media_type,
+        "images": [_image(image) for image in inspection.images],
+    }
+
+
+def _image(image: ImageFacts) -> dict[str, object]:
+    return {
+        "platform": image.platform,
+        "digest": str(image.digest),
+        "media_type": image.media_type,
+        "attestation": image.describes_another,
+        "layers": [_layer(layer) for layer in image.layers],
+    }
+
+
+def _layer(facts: LayerFacts) -> dict[str, object]:
+    return {
+        "number": facts.number,
+        "digest": str(facts.layer.digest),
+        "size": facts.layer.size,
+        "media_type": facts.layer.media_type,
+        "encrypted": facts.encrypted,
+        "cipher": facts.cipher or None,
+        "recipients": [
+            {
+                "scheme": packet.scheme,
+                "packet_version": packet.version or None,
+                "kid": packet.kid or None,
+                "provider": packet.provider or None,
+                "wrap_type": packet.wrap_type or None,
+            }
+            for packet in facts.packets
+        ],
+        "findings": [finding_document(finding) for finding in facts.findings],
+    }
+
+
+def finding_document(finding: CocoKpError) -> dict[str, object]:
+    """Give a finding as JSON has it."""
+    return {"message": finding.message, "hint": finding.hint or None}

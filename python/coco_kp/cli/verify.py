@@ -1,0 +1,120 @@
+"""``coco-kp verify``: prove that an image is encrypted and can be decrypted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
+from coco_kp.cli.inspect import finding_document
+from coco_kp.cli.options import KbcOptions, with_options
+from coco_kp.cli.output import print_json, verbosity
+
+if TYPE_CHECKING:
+    from coco_kp.image.verify import VerificationReport
+
+
+@click.command("verify")
+@click.argument("image")
+@with_options(opening=OpeningOptions, kbc=KbcOptions)
+@click.option(
+    "--allow-layer",
+    "allowed",
+    type=int,
+    metavar="N",
+    multiple=True,
+    help="Layer N may be readable, from 0, or from -1 at the end; may be repeated.",
+)
+@click.option("--skip-base", metavar="IMAGE", help="Layers of this base image may be readable.")
+@click.option(
+    "--target",
+    type=click.Choice(["coco"]),
+    help="Find also what a Confidential Containers guest would refuse.",
+)
+@with_options(access=ImageAccess)
+@JOBS
+@FORMAT
+@NO_PROGRESS
+@verbosity
+def command(
+    image: str,
+    opening: OpeningOptions,
+    kbc: KbcOptions,
+    allowed: tuple[int, ...],
+    skip_base: str | None,
+    target: Literal["coco"] | None,
+    access: ImageAccess,
+    jobs: int | None,
+    form: str,
+    no_progress: bool,
+) -> None:
+    """Verify that all layers of IMAGE are encrypted, and that they decrypt to what they should.
+
+    Without a key (--keys, --kbc, --keypath or --provider) only that is checked which needs none.
+    Writes nothing. The exit code is 7 where a layer is not encrypted, 5 where data is damaged, 4
+    where the key does not open a packet, 3 where the image is malformed.
+    """
+    from coco_kp.cli.interrupt import interruptible
+    from coco_kp.cli.progress import ProgressBars
+    from coco_kp.image.verify import VerificationRules, verify_image
+
+    with ProgressBars(wanted=not no_progress) as progress, interruptible():
+        report = verify_image(
+            image,
+            opening.openers(kbc),
+            rules=VerificationRules(allowed, target),
+            base=skip_base,
+            jobs=jobs,
+            access=access.access(),
+            progress=progress,
+        )
+    if form == "json":
+        print_json(_document(report))
+    else:
+        _print(report)
+    if report.failure:
+        raise report.failure
+
+
+def _print(report: VerificationReport) -> None:
+    from coco_kp.cli.table import print_table
+
+    rows = [
+        (
+            verdict.image,
+            str(verdict.number),
+            "FAIL" if verdict.findings else "ok",
+            "encrypted" if verdict.encrypted else "readable",
+            ", ".join(verdict.checked),
+            "; ".join(finding.message for finding in verdict.findings),
+        )
+        for verdict in report.layers
+    ]
+    print_table(("IMAGE", "LAYER", "VERDICT", "STATE", "CHECKED", "FINDINGS"), rows)
+    for finding in report.findings:
+        click.echo(f"finding: {finding.message}")
+    scope = "" if report.with_key else ", checked without a key: no packet was opened"
+    verdict = "FAILED" if report.failure else "verified"
+    click.echo(f"{report.reference} {report.digest}: {verdict}{scope}")
+
+
+def _document(report: VerificationReport) -> dict[str, object]:
+    return {
+        "reference": report.reference,
+        "digest": str(report.digest),
+        "verified": report.failure is None,
+        "with_key": report.with_key,
+        "findings": [finding_document(finding) for finding in report.findings],
+        "layers": [
+            {
+                "image": verdict.image,
+                "number": verdict.number,
+                "digest": str(verdict.layer.digest),
+                "encrypted": verdict.encrypted,
+                "checked": list(verdict.checked),
+                "findings": [finding_document(finding) for finding in verdict.findings],
+            }
+            for verdict in report.layers
+        ],
+    }
