@@ -58,7 +58,7 @@ def serve(
         signal.signal(number, lambda _number, _frame: stop.set())
     with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
         server = new_server(provider, pool)
-        bound = _bind(server, address)
+        bound = bind(server, address)
         server.start()
         on_ready(bound)
         stop.wait()
@@ -137,7 +137,7 @@ def _status(error: CocoKpError) -> grpc.StatusCode:
     return grpc.StatusCode.FAILED_PRECONDITION
 
 
-def _bind(server: grpc.Server, address: TcpAddress | UnixAddress) -> str:
+def bind(server: grpc.Server, address: TcpAddress | UnixAddress) -> str:
     """Bind and give the address with the port that was chosen."""
     address.check()  # gRPC would say only that it failed, and would take over a live Unix socket
     umask = os.umask(0o177) if isinstance(address, UnixAddress) else None

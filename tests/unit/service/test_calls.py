@@ -1,0 +1,135 @@
+"""One call, whichever door it came through; and the door of cmd mode."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.provider import Provider
+from coco_kp.service import calls
+from coco_kp.service.calls import MalformedRequestError, answer
+from coco_kp.service.stdio import answer_stdio
+from tests.interop import ocicrypt
+from tests.vectors import load_vectors
+
+GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
+PRIVATE_OPTIONS = GCM["optsdata"].encode()
+WRAP = ocicrypt.wrap_request("sample=true", PRIVATE_OPTIONS)
+PACKET = ocicrypt.wrapped_packet(answer(Provider(), WRAP))
+UNWRAP = ocicrypt.unwrap_request("sample", PACKET)
+
+Event = tuple[int, str, dict[str, str | float]]
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
+    """What the calls of the test log, but how long they took."""
+    seen: list[Event] = []
+
+    def event(level: int, name: str, **fields: str | float) -> None:
+        fields.pop("seconds", None)
+        seen.append((level, name, fields))
+
+    monkeypatch.setattr(calls, "event", event)
+    return seen
+
+
+@pytest.mark.parametrize("door_knows", [True, False])
+def test_each_call_leaves_one_event_with_its_kid(events: list[Event], door_knows: bool) -> None:
+    kid = "kbs:///default/test-key/1"
+    answer(Provider(), WRAP, "keywrap" if door_knows else None)
+    answer(Provider(), UNWRAP, "keyunwrap" if door_knows else None)
+    assert events == [
+        (logging.INFO, "answered", {"method": "keywrap", "kid": kid}),
+        (logging.INFO, "answered", {"method": "keyunwrap", "kid": kid}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "method", "error", "message"),
+    [
+        (b"", "call", MalformedRequestError, "the request is not valid JSON"),
+        (b"{}", "call", MalformedRequestError, "'op' of the request is not keywrap or keyunwrap"),
+        (
+            ocicrypt.wrap_request("sample=1", PRIVATE_OPTIONS),
+            "keywrap",
+            InputError,
+            "sample is '1', not true or false",
+        ),
+        (
+            ocicrypt.unwrap_request("sample", GCM["packet"].encode()),
+            "keyunwrap",
+            KekError,
+            "the key of kbs:///default/key/key_id1 does not open the packet",
+        ),
+    ],
+)
+def test_each_refusal_leaves_one_event_and_is_raised(
+    events: list[Event], request_: bytes, method: str, error: type[CocoKpError], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        answer(Provider(), request_)
+    assert caught.value.message == message
+    assert events == [(logging.INFO, "refused", {"method": method, "message": str(caught.value)})]
+
+
+def test_a_warning_is_an_event_of_its_own(events: list[Event], tmp_path: Path) -> None:
+    kek = tmp_path / "kek"
+    kek.write_bytes(bytes(32))
+    kek.chmod(0o644)
+    parameters = f"keypath={kek}::keyid=kbs:///default/key/1"
+    answer(Provider(), ocicrypt.wrap_request(parameters, PRIVATE_OPTIONS))
+    assert [(level, name) for level, name, _ in events] == [
+        (logging.WARNING, "warning"),
+        (logging.INFO, "answered"),
+    ]
+    assert "chmod 600" in str(events[0][2]["message"])
+
+
+def test_what_is_no_request_is_told_from_what_cannot_be_done() -> None:
+    """gRPC has another status for it; both are bad input for a command."""
+    assert MalformedRequestError.exit_code == InputError.exit_code
+    assert not issubclass(MalformedRequestError, InputError)
+
+
+def test_cmd_mode_there_and_back() -> None:
+    wrapped, opened = io.BytesIO(), io.BytesIO()
+    answer_stdio(Provider(), io.BytesIO(WRAP), wrapped)
+    packet = ocicrypt.wrapped_packet(wrapped.getvalue())
+    request = ocicrypt.unwrap_request("sample", packet)
+    answer_stdio(Provider(), io.BytesIO(request), opened)
+    numbers = json.loads(opened.getvalue())["keyunwrapresults"]["optsdata"]
+    assert bytes(numbers) == PRIVATE_OPTIONS
+
+
+@pytest.mark.parametrize("request_", [b"", b"{}", WRAP[:-1], WRAP + WRAP, WRAP + b"x"])
+def test_cmd_mode_writes_nothing_but_answers(request_: bytes) -> None:
+    sink = io.BytesIO()
+    with pytest.raises(CocoKpError):
+        answer_stdio(Provider(), io.BytesIO(request_), sink)
+    assert sink.getvalue() == b""
+
+
+class Endless(io.RawIOBase):
+    """A client that never stops sending."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0, "read to an end that never comes"
+        self.given += size
+        return b" " * size
+
+
+def test_cmd_mode_reads_no_more_than_the_limit() -> None:
+    source = Endless()
+    with pytest.raises(MalformedRequestError, match="more than the 4194304 allowed"):
+        answer_stdio(Provider(), source, io.BytesIO())  # type: ignore[arg-type]
+    assert source.given == MAX_MESSAGE + 1

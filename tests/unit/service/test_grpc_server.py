@@ -1,0 +1,233 @@
+"""The gRPC door, over a real connection."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from coco_kp.errors import IntegrityError, UnreachableError
+from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.model.protocol import parse_request
+from coco_kp.provider import Provider
+from coco_kp.service import calls, grpc_server
+from coco_kp.service.address import TcpAddress, UnixAddress
+from coco_kp.service.grpc_server import bind, new_server
+from tests.interop import ocicrypt
+from tests.interop.ocicrypt import UNWRAP_KEY, WRAP_KEY
+from tests.unit.service.conftest import Serve
+from tests.vectors import load_vectors
+
+GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
+PRIVATE_OPTIONS = GCM["optsdata"].encode()
+PACKET = GCM["packet"].encode()
+
+
+def wrap_request(*parameters: str) -> bytes:
+    return with_parameters(
+        ocicrypt.wrap_request("", PRIVATE_OPTIONS), "keywrapparams", "ec", parameters
+    )
+
+
+def unwrap_request(packet: bytes, *kbcs: str) -> bytes:
+    return with_parameters(ocicrypt.unwrap_request("", packet), "keyunwrapparams", "dc", kbcs)
+
+
+def with_parameters(request: bytes, call: str, config: str, elements: tuple[str, ...]) -> bytes:
+    """Put these parameters in the place of the request's own."""
+    document = json.loads(request)
+    encoded = [b64encode(element.encode()).decode() for element in elements]
+    document[call][config]["Parameters"] = {"attestation-agent": encoded}
+    return json.dumps(document).encode()
+
+
+def refusal(channel: grpc.Channel, method: str, request: bytes) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as error:
+        ocicrypt.send(channel, method, request)
+    return error.value.code(), error.value.details() or ""
+
+
+def test_there_and_back(serve: Serve) -> None:
+    with serve(Provider()) as channel:
+        packet = ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
+        assert ocicrypt.unwrap(channel, "sample_kbc::null", packet) == PRIVATE_OPTIONS
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\x7fshort", b"\x08"])
+def test_a_message_that_is_no_protobuf_is_an_invalid_argument(
+    serve: Serve, message: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(Provider()) as channel, pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary(WRAP_KEY, bytes, bytes)(message, timeout=ocicrypt.TIMEOUT)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.details() == "the request is not a protobuf message"
+    assert not [record for record in caplog.records if record.exc_info]  # no traceback
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "text"),
+    [
+        (WRAP_KEY, b"{", "INVALID_ARGUMENT", "the request is not valid JSON"),
+        (WRAP_KEY, b'{"op":"keyunwrap"}', "INVALID_ARGUMENT", "'op' of the request is keyunwrap"),
+        (
+            UNWRAP_KEY,
+            wrap_request("sample=true"),
+            "INVALID_ARGUMENT",
+            "'op' of the request is keywrap",
+        ),
+        (WRAP_KEY, wrap_request(), "FAILED_PRECONDITION", "the request has no parameters"),
+        (WRAP_KEY, wrap_request("sample=True"), "FAILED_PRECONDITION", "sample is 'True'"),
+        (WRAP_KEY, wrap_request("a=b", "c=d"), "FAILED_PRECONDITION", "names 2 recipients"),
+        (
+            WRAP_KEY,
+            wrap_request("keypath=/absent/kek::keyid=/a/b/c"),
+            "PERMISSION_DENIED",
+            "'/absent/kek' is outside the folder",
+        ),
+        (
+            WRAP_KEY,
+            wrap_request("keypath=absent::keyid=/a/b/c"),
+            "FAILED_PRECONDITION",
+            "absent': no such file",
+        ),
+        (UNWRAP_KEY, unwrap_request(b"x", "sample"), "FAILED_PRECONDITION", "not valid JSON"),
+        (
+            UNWRAP_KEY,
+            unwrap_request(PACKET, "sample"),
+            "FAILED_PRECONDITION",
+            "the key of kbs:///default/key/key_id1 does not open the packet",
+        ),
+    ],
+)
+def test_what_a_refusal_is_called(
+    serve: Serve, tmp_path: Path, method: str, request_: bytes, code: str, text: str
+) -> None:
+    with serve(Provider(key_dir=tmp_path)) as channel:
+        status, details = refusal(channel, method, request_)
+        assert status is grpc.StatusCode[code]
+        assert text in details
+        ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)  # the server lives
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UnreachableError("no answer", "wait"), "UNAVAILABLE", "no answer (hint: wait)"),
+        (IntegrityError("altered"), "FAILED_PRECONDITION", "altered"),
+        (ValueError("symkey AAEC"), "INTERNAL", "unexpected error in coco-kp: ValueError"),
+    ],
+)
+def test_what_an_error_from_below_is_called(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, text: str
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise error
+
+    monkeypatch.setattr(grpc_server, "answer", fail)
+    with serve(Provider()) as channel:
+        assert refusal(channel, WRAP_KEY, b"{}") == (grpc.StatusCode[code], text)
+
+
+def test_a_status_text_is_bounded_as_it_travels(serve: Serve) -> None:
+    """Clients refuse headers of more than 8 KiB, and would show that instead of the text."""
+    kbcs = [f"sample::{'😀' * 200}" for _ in range(8)]
+    with serve(Provider()) as channel:
+        status, details = refusal(channel, UNWRAP_KEY, unwrap_request(PACKET, *kbcs))
+    assert status is grpc.StatusCode.FAILED_PRECONDITION
+    assert details.startswith("no KBC opened the packet: 'sample_kbc::😀😀")
+    assert 1990 < len(details.encode()) <= 2000
+
+
+def test_a_message_of_more_than_4_mib_is_refused_unread(serve: Serve) -> None:
+    overhead = len(ocicrypt.encode_message(bytes(2**21))) - 2**21
+    largest = b" " * (MAX_MESSAGE - overhead)
+    with serve(Provider()) as channel:
+        assert refusal(channel, WRAP_KEY, largest)[0] is grpc.StatusCode.INVALID_ARGUMENT
+        too_large = refusal(channel, WRAP_KEY, largest + b" ")
+    assert too_large[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("service", ["", "keyprovider.KeyProviderService"])
+def test_health(serve: Serve, service: str) -> None:
+    request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
+    with serve(Provider()) as channel:
+        check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+        answer = health_pb2.HealthCheckResponse.FromString(check(request, timeout=ocicrypt.TIMEOUT))
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_another_method_is_unimplemented(serve: Serve) -> None:
+    with serve(Provider()) as channel:
+        for method in ("/keyprovider.KeyProviderService/UnwrapKey", "/keyprovider.Other/WrapKey"):
+            assert refusal(channel, method, b"{}")[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_call_that_is_begun_and_never_ended_is_cut_off(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_LONGEST_CONNECTION", 0.2)
+    monkeypatch.setattr(grpc_server, "_LONGEST_CALL", 0.2)
+    never = threading.Event()
+    with serve(Provider()) as channel:
+        stalled = ocicrypt.begin_wrap(channel, "sample=true", PRIVATE_OPTIONS, never)
+        try:
+            assert stalled.exception(ocicrypt.TIMEOUT / 2) is not None
+        finally:
+            never.set()
+        assert stalled.code() is grpc.StatusCode.UNAVAILABLE
+        ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
+
+
+def test_requests_are_parsed_one_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = [0], [0]
+
+    def counted(*arguments: Any) -> Any:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        try:
+            return parse_request(*arguments)
+        finally:
+            inside[0] -= 1
+
+    monkeypatch.setattr(calls, "parse_request", counted)
+    with serve(Provider()) as channel, ThreadPoolExecutor(8) as clients:
+        options = [PRIVATE_OPTIONS] * 16
+        packets = list(clients.map(partial(ocicrypt.wrap, channel, "sample=true"), options))
+    assert len(set(packets)) == 16
+    assert most == [1]
+
+
+def test_a_unix_socket_is_its_owners_alone(tmp_path: Path) -> None:
+    mode_before = file_mode(tmp_path / "before")
+    with ThreadPoolExecutor(1) as pool:
+        server = new_server(Provider(), pool)
+        path = tmp_path / "kp.sock"
+        assert bind(server, UnixAddress(path)) == f"unix://{path}"
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert file_mode(tmp_path / "after") == mode_before  # the umask is as it was
+        server.stop(None).wait()
+
+
+def file_mode(new: Path) -> int:
+    new.touch()
+    return new.stat().st_mode
+
+
+def test_port_0_is_told_as_what_it_became() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        server = new_server(Provider(), pool)
+        address = bind(server, TcpAddress(ip_address("127.0.0.1"), 0))
+        assert address.startswith("127.0.0.1:")
+        assert not address.endswith(":0")
+        server.stop(None).wait()
