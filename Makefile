@@ -37,7 +37,7 @@ build: $(BIN)/.built ## Build the native module and install coco-kp into the env
 
 .PHONY: demo
 demo: build ## Encrypt and decrypt a small image in a temporary folder, step by step
-	$(BIN)/coco-kp demo
+	PATH="$$PATH:$(CURDIR)/.cache/peers/debian-trixie/bin" $(BIN)/coco-kp demo
 
 .PHONY: peers
 peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a registry)

@@ -51,8 +51,9 @@ def run_skopeo(
     *,
     timeout: float,
     environment: dict[str, str] | None = None,
+    folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run skopeo for at most ``timeout`` seconds, with ``environment`` added to this process's.
+    """Run skopeo in ``folder`` for at most ``timeout`` seconds, with ``environment`` added to ours.
 
     Never put a key into ``arguments``: every user of the machine can read them. Raises
     ``RemoteError`` if it cannot be run or takes longer; its exit status is the caller's to judge.
@@ -60,6 +61,7 @@ def run_skopeo(
     try:
         return subprocess.run(
             [program, *arguments],
+            cwd=folder,
             env=os.environ | (environment or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,

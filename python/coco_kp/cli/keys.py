@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from coco_kp.cli.options import FILE
+from coco_kp.cli.options import FILE, RegistrationOptions, with_options
 from coco_kp.cli.output import notice, print_json, verbosity
+
+if TYPE_CHECKING:
+    from coco_kp.crypto import Kek
+    from coco_kp.model.resource_uri import ResourceUri
 
 
 @click.group("keys")
@@ -31,7 +36,7 @@ def generate(count: int, repository: str, output: Path | None, force: bool) -> N
         click.echo(keys, nl=False)
     else:
         write_file(output, keys, replace=force)
-        notice(f"wrote {count} keys to {output}")
+        notice(f"wrote {count} {'key' if count == 1 else 'keys'} to {output}")
 
 
 @command.command("export")
@@ -98,3 +103,46 @@ def list_(file: Path, form: str) -> None:
     width = max((len(kid) for kid, _ in rows), default=0)
     for kid, fingerprint in rows:
         click.echo(f"{kid:{width}}  {fingerprint}")
+
+
+@command.command("register")
+@click.argument("file", type=FILE)
+@click.argument("kid")
+@click.option("--force", is_flag=True, help="Replace another key that was registered as KID.")
+@with_options(registration=RegistrationOptions)
+@verbosity
+def register(file: Path, kid: str, force: bool, registration: RegistrationOptions) -> None:
+    """Give the key in FILE to a KBS, from where attested guests fetch it as KID.
+
+    FILE holds 32 raw bytes, or is a keys file that has KID. The KBS must confirm. It overwrites
+    silently, so what was registered from here is kept on record (fingerprints only), and another
+    key under the same KID needs --force.
+    """
+    from coco_kp.errors import UsageError
+    from coco_kp.keys_file import parse_keys_file_name
+
+    registrar = registration.registrar(replace=force)
+    if registrar is None:
+        raise UsageError("no KBS to register with", "name it with --kbs URL")
+    uri = parse_keys_file_name(kid)
+    kek = _kek(file, uri)
+    registrar.register(uri, kek)
+    notice(f"registered {uri} with {registrar.kbs_url}: key {kek.fingerprint}")
+
+
+def _kek(file: Path, uri: ResourceUri) -> Kek:
+    """Read a key from a file of its own or from a keys file, whichever FILE is."""
+    from coco_kp.cli.output import warn
+    from coco_kp.crypto import KEK_SIZE
+    from coco_kp.errors import KekError, shown
+    from coco_kp.files import read_file
+    from coco_kp.kek_file import read_kek
+    from coco_kp.keys_file import MAX_KEYS_FILE, find_kek, read_keys
+
+    content = read_file(file, MAX_KEYS_FILE, KekError).data
+    if content.lstrip().startswith(b"{") and len(content) != KEK_SIZE:
+        return find_kek(read_keys(file), uri, shown(str(file)))
+    key = read_kek(file)
+    for warning in key.warnings:
+        warn(warning)
+    return key.kek
