@@ -14,9 +14,10 @@ from coco_kp._native import (
     SealedLayer,
     kernel,
 )
+from coco_kp._native import Progress as PumpProgress
 
 __all__ = ["KEK_SIZE", "SAMPLE_KEK", "Kek", "LayerOpener", "LayerSealer", "OpenedLayer"]
-__all__ += ["SealedLayer", "kernel"]
+__all__ += ["PumpProgress", "SealedLayer", "kernel"]
 
 KEK_SIZE = 32
 """Bytes of a key-encryption key: both algorithms are AES-256."""

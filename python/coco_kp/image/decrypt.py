@@ -5,7 +5,6 @@ A layer takes its name only after HMAC, digests and diff_id agree, the image onl
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +51,7 @@ def decrypt_image(
     """
     if not openers:
         raise UsageError("name what opens the image: a KBC, a keys file or a key")
-    work = Work(progress or Progress(), jobs or os.cpu_count() or 1)
+    work = Work(progress or Progress(), jobs)
     target = parse_image_reference(destination)
     with open_source(parse_image_reference(source), source_access) as opened:
         tree = read_tree(opened)

@@ -6,7 +6,6 @@ was written, and only then the image's name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def encrypt_image(
             return EncryptionResult(str(target), None, (), plan)
         keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
         sink = stack.enter_context(writing(target, destination_access))
-        work = Work(progress, jobs or os.cpu_count() or 1)
+        work = Work(progress, jobs)
         sealed = _move_blobs(image, sink, plan, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
             (digest, False): _Written.reused(earlier[digest], keys)
@@ -165,7 +164,7 @@ def _move_blobs(
     sealed: dict[tuple[Digest, bool], SealedBlob] = {}
 
     def seal(layer: LayerPlan) -> None:
-        sealed[_key(layer)] = seal_layer(source, sink, layer, work)
+        sealed[_key(layer)] = seal_layer(source, sink, layer, work, threads=threads)
 
     def copy(layer: LayerPlan) -> None:
         if layer.check_diff_id:
@@ -191,6 +190,8 @@ def _move_blobs(
         )
     }
     work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
+    # Two threads on one layer where there are processors to spare, else one on each.
+    threads = 2 if 2 * len(secret) <= work.jobs else 1
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(secret, key=lambda layer: -layer.layer.size)
     pieces: list[Callable[[], None]] = [

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
-from coco_kp.errors import IntegrityError
+from coco_kp.errors import InputError, IntegrityError
+from coco_kp.files import reason
 from coco_kp.image.diff_id import DiffIdCheck, decompressor
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
@@ -38,10 +39,13 @@ class SealedBlob:
     public_options: PublicOptions
 
 
-def seal_layer(source: Source, sink: Sink, plan: LayerPlan, work: Work) -> SealedBlob:
+def seal_layer(
+    source: Source, sink: Sink, plan: LayerPlan, work: Work, *, threads: int = 1
+) -> SealedBlob:
     """Encrypt a layer under a fresh key. Raises ``IntegrityError`` if it is not what it should be.
 
     The options record the digest of what was encrypted: the layer's own, unless it was transcoded.
+    Between plain files ``threads``, 1 or 2, work on it.
     """
     layer = plan.layer
     sealer = LayerSealer()
@@ -52,6 +56,8 @@ def seal_layer(source: Source, sink: Sink, plan: LayerPlan, work: Work) -> Seale
         if plan.transcode:
             for data in _transcoded(_pieces(reader, layer, work), plan):
                 writer.write(sealer.update(data))
+        elif reader.fd is not None and writer.fd is not None:
+            _pump(sealer, reader.fd, writer.fd, layer, work, threads)
         else:
             for piece in _pieces(reader, layer, work):
                 sealer.update_into(piece, piece)
@@ -134,6 +140,21 @@ def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work:
 def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobReader:
     """Open a layer whose SHA-256 the cipher's pass yields anyway."""
     return source.open_blob(layer, verify=verify or layer.digest.algorithm != _SHA256)
+
+
+def _pump(
+    sealer: LayerSealer, source: int, target: int, layer: Descriptor, work: Work, threads: int
+) -> None:
+    """Encrypt from file to file, outside the interpreter."""
+    try:
+        with work.pumping(str(layer.digest), layer.size) as progress:
+            count = sealer.pump(
+                source, target, limit=layer.size, threads=threads, progress=progress
+            )
+    except OSError as failure:
+        raise InputError(f"cannot encrypt {layer.digest}: {reason(failure)}") from None
+    if count != layer.size:
+        raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 
 
 def _pieces(reader: BlobReader, layer: Descriptor, work: Work) -> Iterator[memoryview]:

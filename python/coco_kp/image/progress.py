@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.crypto import PumpProgress
+from coco_kp.errors import CancelledError
+
+_TICK: Final = 0.1  # seconds between two looks at what pumps did
 
 
 class Progress:
@@ -33,14 +42,16 @@ class Stopped(Exception):  # noqa: N818 (no error: the reason is told elsewhere)
 class Work:
     """Several pieces of work side by side, of which the first that fails stops the others."""
 
-    def __init__(self, progress: Progress, jobs: int) -> None:
+    def __init__(self, progress: Progress, jobs: int | None = None) -> None:
         self.progress = progress
-        self._jobs = jobs
-        self._stop = threading.Event()
+        self.jobs = jobs or os.cpu_count() or 1
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._pumps: dict[PumpProgress, _Pump] = {}
 
     def check(self) -> None:
         """Raise ``Stopped`` if this work is no longer wanted."""
-        if self._stop.is_set():
+        if self._stopped:
             raise Stopped
 
     def run(self, pieces: Iterable[Callable[[], object]]) -> None:
@@ -48,16 +59,65 @@ class Work:
 
         Whatever happens, none is running any more when this returns.
         """
-        with ThreadPoolExecutor(self._jobs) as pool:
-            futures = [pool.submit(piece) for piece in pieces]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            pending = {pool.submit(piece) for piece in pieces}
+            done: set[Future[object]] = set()
             try:
-                wait(futures, return_when=FIRST_EXCEPTION)
+                while pending and not any(map(_failure, done)):
+                    done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
+                    self._tell()
             finally:
-                # Nothing to stop where all is done; else a failure, or a signal in this thread.
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-        self._stop.clear()
-        for future in futures:
-            error = None if future.cancelled() else future.exception()
-            if error and not isinstance(error, Stopped):
-                raise error
+                if pending:  # after a failure, or a signal in this thread
+                    self._stop()
+                    pool.shutdown(wait=True, cancel_futures=True)
+        for error in filter(None, map(_failure, (*done, *pending))):
+            raise error
+
+    @contextmanager
+    def pumping(self, name: str, size: int) -> Iterator[PumpProgress]:
+        """Give what a native pump reports to, and is stopped by, while the block runs."""
+        pump = _Pump(name, PumpProgress())
+        with self._lock:
+            self.check()
+            self._pumps[pump.progress] = pump
+        self.progress.begin(name, size)
+        try:
+            yield pump.progress
+        except CancelledError:
+            raise Stopped from None
+        finally:
+            with self._lock:
+                del self._pumps[pump.progress]
+            self._advance(pump)
+        self.progress.end(name)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for pump in self._pumps:
+                pump.cancel()
+
+    def _tell(self) -> None:
+        with self._lock:
+            for pump in self._pumps.values():
+                self._advance(pump)
+
+    def _advance(self, pump: _Pump) -> None:
+        done = pump.progress.done
+        self.progress.advance(pump.name, done - pump.told)
+        pump.told = done
+
+
+@dataclass(slots=True)
+class _Pump:
+    """A native pump on its way, and how many bytes of it were told."""
+
+    name: str
+    progress: PumpProgress
+    told: int = 0
+
+
+def _failure(future: Future[object]) -> BaseException | None:
+    if not future.done() or future.cancelled() or isinstance(future.exception(), Stopped):
+        return None
+    return future.exception()

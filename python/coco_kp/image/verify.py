@@ -6,7 +6,6 @@ read at all is raised.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ def verify_image(
 
         source = opened(image)
         base_of = base_layers(read_tree(opened(base))) if base else BaseLayers()
-        work = Work(progress or Progress(), jobs or os.cpu_count() or 1)
+        work = Work(progress or Progress(), jobs)
         tree = read_tree(source)
         return verify_tree(source, tree, openers, work, rules or VerificationRules(), base_of)
 
