@@ -8,8 +8,9 @@ from typing import Final, NoReturn
 
 import click
 
-from coco_kp.cli.output import report, report_bug, verbosity
+from coco_kp.cli.output import report, report_bug, reset_verbosity, verbosity
 from coco_kp.errors import CocoKpError, UsageError
+from coco_kp.files import reason
 
 INTERRUPTED: Final = 130
 
@@ -35,11 +36,15 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command; give its exit code (docs/cli.md). Never raises."""
+    reset_verbosity()
     try:
         code = _cli.main(arguments, prog_name="coco-kp", standalone_mode=False)
         sys.stdout.flush()
     except CocoKpError as error:
         return report(error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UsageError.exit_code
     except click.UsageError as error:
         return report(_usage_error(error))
     except click.ClickException as error:
@@ -49,6 +54,8 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads us any more: `coco-kp keys list FILE | head -1`
         return 0
+    except OSError as error:  # most likely of stdout: the disk is full
+        return report(CocoKpError(f"the system refused: {reason(error)}"))
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         return report_bug(error)
     return code if isinstance(code, int) else 0

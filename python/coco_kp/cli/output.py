@@ -19,7 +19,7 @@ _TRACEBACK: Final = 2  # -vv
 
 
 class _Verbosity:
-    """How much the user wants to read; set once by the options of the command line."""
+    """How much the user wants to read; set by the options of the command line."""
 
     level = 0
 
@@ -42,6 +42,11 @@ def verbosity(function: F) -> F:
         callback=_quieter,
         help="Say nothing but errors.",
     )(function)
+
+
+def reset_verbosity() -> None:
+    """Forget what an earlier command of this process was told."""
+    _Verbosity.level = 0
 
 
 def log_level(default: int) -> int:
