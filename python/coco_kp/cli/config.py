@@ -11,7 +11,7 @@ import click
 
 from coco_kp.cli.options import FILE
 from coco_kp.cli.output import notice, print_json, verbosity
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import InputError, UsageError, shown
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 
 
@@ -39,7 +39,7 @@ def command(
     """Print the key-provider configuration of ocicrypt, for the server at ADDR or for --cmd.
 
     Point skopeo at it with OCICRYPT_KEYPROVIDER_CONFIG=FILE. Options behind -- go to each call of
-    `coco-kp keyprovider`, for example: coco-kp config --cmd -- --keys keys.json
+    `coco-kp keyprovider`, for example: coco-kp config --cmd -- --keys /etc/keys.json
     """
     from coco_kp.files import write_file
     from coco_kp.model.encoding import write_json
@@ -52,16 +52,32 @@ def command(
         # ocicrypt ends the name at a colon, and puts it into an annotation's key.
         raise UsageError(f"--name {shown(name)} is not letters, digits, '.', '_' and '-'")
     attributes: dict[str, object] = (
-        {"cmd": {"path": _own_path(), "args": ["keyprovider", *arguments]}}
-        if as_command
-        else {"grpc": address}
+        {"grpc": _checked(address)}
+        if address
+        else {"cmd": {"path": _own_path(), "args": ["keyprovider", *arguments]}}
     )
     document = {"key-providers": {name: attributes}}
+    try:
+        text = write_json(document)
+    except UnicodeEncodeError:
+        raise UsageError("the options behind -- are not UTF-8 text, as JSON must be") from None
     if output is None:
         print_json(document)
         return
-    write_file(output, write_json(document) + b"\n", replace=force, mode=0o644)
+    write_file(output, text + b"\n", replace=force, mode=0o644)
     notice(f"wrote {output}; now: export OCICRYPT_KEYPROVIDER_CONFIG={output.absolute()}")
+
+
+def _checked(address: str) -> str:
+    """Refuse what Go's gRPC would take for a host name, such as http://127.0.0.1:50000."""
+    from coco_kp.model.host_port import HostPort
+
+    if address.startswith("unix:///"):
+        return address
+    try:
+        return str(HostPort.parse(address, "--grpc"))
+    except InputError as error:
+        raise UsageError(error.message, f"{error.hint}, or unix:///path/to.sock") from None
 
 
 def _own_path() -> str:
