@@ -3,6 +3,8 @@
 mod oracle;
 mod vectors;
 
+use std::io::{self, Write};
+
 use coco_kp_core::{
     Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer, Secret,
 };
@@ -87,6 +89,17 @@ fn assert_agrees(
     assert_eq!(opened.ciphertext_sha256, expected.ciphertext_sha256, "{}", case());
     assert_eq!(opened.plaintext_sha256, Some(expected.plaintext_sha256), "{}", case());
     assert_eq!(opened.size, plaintext.len() as u64);
+}
+
+/// Says what the other tests of this file could not run. Past the capture of passing tests.
+#[test]
+fn which_kernels_are_tested_here() {
+    let tested: Vec<_> = Kernel::available().iter().map(|kernel| kernel.name()).collect();
+    let (tested, lacking) = (tested.join(", "), Kernel::unavailable().join(", "));
+    let lacking = if lacking.is_empty() { "none" } else { &lacking };
+    writeln!(io::stderr(), "kernels tested: {tested}; not on this processor: {lacking}").unwrap();
+    assert_eq!(Kernel::available().last(), Some(&Kernel::PORTABLE));
+    assert_eq!(Kernel::selected(), Ok(Kernel::available()[0]));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A kernel is one file; this one alone decides which runs. Everything above works on any kernel,
 //! and the tests run each that the processor has against the portable one.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64_sha2;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86_shani;
@@ -47,6 +49,23 @@ impl Direction {
         }
     }
 }
+
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+/// Runs a body for each group of four rounds, with its number as the constant `GROUP`.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! for_each_group {
+    ($body:block) => {
+        for_each_group!($body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($body:block $($group:literal)*) => {
+        $({
+            const GROUP: usize = $group;
+            $body
+        })*
+    };
+}
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use for_each_group;
 
 /// SHA-256 compression as a kernel does it. Blocks come in whole numbers.
 trait Sha256: Send + Sync {
@@ -139,6 +158,8 @@ pub struct Kernel(Choice);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Choice {
+    #[cfg(target_arch = "aarch64")]
+    Aarch64Sha2,
     #[cfg(target_arch = "x86_64")]
     X86Vaes,
     #[cfg(target_arch = "x86_64")]
@@ -152,6 +173,8 @@ impl Kernel {
 
     /// Every kernel of this architecture, the fastest first; this processor may lack some.
     const ALL: &[Self] = &[
+        #[cfg(target_arch = "aarch64")]
+        Self(Choice::Aarch64Sha2),
         #[cfg(target_arch = "x86_64")]
         Self(Choice::X86Vaes),
         #[cfg(target_arch = "x86_64")]
@@ -193,6 +216,8 @@ impl Kernel {
 
     fn is_available(self) -> bool {
         match self.0 {
+            #[cfg(target_arch = "aarch64")]
+            Choice::Aarch64Sha2 => aarch64_sha2::Sha::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Choice::X86Vaes => x86_shani::Sha::detect().is_some() && x86_vaes::Vaes::detect(),
             #[cfg(target_arch = "x86_64")]
@@ -216,6 +241,8 @@ impl Kernel {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "aarch64")]
+            Choice::Aarch64Sha2 => "aarch64-sha2",
             #[cfg(target_arch = "x86_64")]
             Choice::X86Vaes => "x86-vaes",
             #[cfg(target_arch = "x86_64")]
@@ -228,6 +255,11 @@ impl Kernel {
     pub(crate) fn engine(self, key: &Secret<32>) -> Engine {
         const AVAILABLE: &str = "a Kernel exists only if this processor can run it";
         let (sha, cipher): (&'static dyn Sha256, Box<dyn Cipher>) = match self.0 {
+            #[cfg(target_arch = "aarch64")]
+            Choice::Aarch64Sha2 => {
+                let sha = aarch64_sha2::Sha::detect().expect(AVAILABLE);
+                (sha, Box::new(portable::Aes::new(key)))
+            }
             #[cfg(target_arch = "x86_64")]
             Choice::X86Vaes => {
                 let sha = x86_shani::Sha::detect().expect(AVAILABLE);

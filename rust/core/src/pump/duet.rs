@@ -19,8 +19,8 @@ use crate::sha256::BLOCK;
 /// Bytes of a chunk.
 const CHUNK: usize = 128 * 1024;
 
-/// Chunks in the round: with input and output 4 MiB, whatever the layer's size.
-const CHUNKS: usize = 16;
+/// Chunks in the round: with input and output 2 MiB, whatever the layer's size.
+const CHUNKS: usize = 8;
 
 /// How long a thread sleeps before it looks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(10);

@@ -1,0 +1,161 @@
+//! SHA-256 with the Armv8 SHA2 extension, for one, two or three states at once.
+//!
+//! States that hash the same message share its schedule and fill each other's waiting, as in
+//! `x86_shani`. The cipher beside it is the portable kernel's, which uses the AES extension.
+#![allow(unsafe_code)]
+
+use std::arch::aarch64::{
+    uint32x4_t, vaddq_u32, vdupq_n_u32, vld1q_u8, vld1q_u32, vreinterpretq_u32_u8, vrev32q_u8,
+    vsha256h2q_u32, vsha256hq_u32, vsha256su0q_u32, vsha256su1q_u32, vst1q_u32,
+};
+use std::arch::is_aarch64_feature_detected;
+
+use super::{Hashes, Sha256, for_each_group};
+use crate::sha256::{BLOCK, ROUND_CONSTANTS, State};
+
+/// The kernel's hashing. A value is the proof that this processor has the instructions.
+pub(super) struct Sha(());
+
+impl Sha {
+    pub(super) fn detect() -> Option<&'static Self> {
+        is_aarch64_feature_detected!("sha2").then_some(&Self(()))
+    }
+}
+
+impl Sha256 for Sha {
+    fn compress(&self, state: &mut State, blocks: &[u8]) {
+        // SAFETY: `self` is the proof.
+        unsafe { compress([state], blocks) }
+    }
+
+    fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
+        // SAFETY: `self` is the proof.
+        unsafe { compress([first, second], blocks) }
+    }
+
+    fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+        let Hashes { mac, ciphertext: digest, plaintext: third } = hashes;
+        match third {
+            // SAFETY: `self` is the proof.
+            Some(third) => unsafe { compress_trio([mac, digest], ciphertext, third, plaintext) },
+            None => self.compress_pair(mac, digest, ciphertext),
+        }
+    }
+}
+
+/// Compresses `blocks` into all states.
+#[target_feature(enable = "sha2")]
+fn compress<const N: usize>(states: [&mut State; N], blocks: &[u8]) {
+    let mut message = Message::new(states.each_ref().map(|state| &**state));
+    for block in blocks.as_chunks().0 {
+        message.load(block);
+        for_each_group!({ message.four_rounds::<GROUP>() });
+        message.add();
+    }
+    message.store(states);
+}
+
+/// Compresses `blocks` into the pair and as many `third_blocks` into the third state.
+#[target_feature(enable = "sha2")]
+fn compress_trio(
+    [first, second]: [&mut State; 2],
+    blocks: &[u8],
+    third: &mut State,
+    third_blocks: &[u8],
+) {
+    let mut pair = Message::new([first, second]);
+    let mut single = Message::new([third]);
+    for (block, third_block) in blocks.as_chunks().0.iter().zip(third_blocks.as_chunks().0) {
+        pair.load(block);
+        single.load(third_block);
+        for_each_group!({
+            pair.four_rounds::<GROUP>();
+            single.four_rounds::<GROUP>();
+        });
+        pair.add();
+        single.add();
+    }
+    pair.store([first, second]);
+    single.store([third]);
+}
+
+/// A message under way into `N` states.
+struct Message<const N: usize> {
+    states: [Lane; N],
+    before: [Lane; N],
+    /// The next 16 words of the schedule; group `g` takes the four at `g % 4`.
+    words: [uint32x4_t; 4],
+}
+
+#[derive(Clone, Copy)]
+struct Lane {
+    abcd: uint32x4_t,
+    efgh: uint32x4_t,
+}
+
+impl<const N: usize> Message<N> {
+    #[inline]
+    #[target_feature(enable = "sha2")]
+    fn new(states: [&State; N]) -> Self {
+        let states = states.map(|state| {
+            // SAFETY: a state is two times four readable words.
+            unsafe {
+                Lane { abcd: vld1q_u32(state.as_ptr()), efgh: vld1q_u32(state[4..].as_ptr()) }
+            }
+        });
+        Self { states, before: states, words: [vdupq_n_u32(0); 4] }
+    }
+
+    #[inline]
+    #[target_feature(enable = "sha2")]
+    fn store(self, states: [&mut State; N]) {
+        for (lane, state) in self.states.into_iter().zip(states) {
+            // SAFETY: a state is two times four writable words.
+            unsafe {
+                vst1q_u32(state.as_mut_ptr(), lane.abcd);
+                vst1q_u32(state[4..].as_mut_ptr(), lane.efgh);
+            }
+        }
+    }
+
+    /// Begins a block.
+    #[inline]
+    #[target_feature(enable = "sha2")]
+    fn load(&mut self, block: &[u8; BLOCK]) {
+        for (words, bytes) in self.words.iter_mut().zip(block.as_chunks::<16>().0) {
+            // SAFETY: 16 readable bytes.
+            let loaded = unsafe { vld1q_u8(bytes.as_ptr()) };
+            *words = vreinterpretq_u32_u8(vrev32q_u8(loaded));
+        }
+        self.before = self.states;
+    }
+
+    /// Does rounds `4 * GROUP` to `4 * GROUP + 3` in every state, and the schedule's step that
+    /// belongs to them.
+    #[inline]
+    #[target_feature(enable = "sha2")]
+    fn four_rounds<const GROUP: usize>(&mut self) {
+        let [w0, w1, w2, w3] = std::array::from_fn(|n| self.words[(GROUP + n) % 4]);
+        // SAFETY: a row is four readable words.
+        let constants = unsafe { vld1q_u32(ROUND_CONSTANTS[GROUP].as_ptr()) };
+        let sum = vaddq_u32(w0, constants);
+        for lane in &mut self.states {
+            let Lane { abcd, efgh } = *lane;
+            lane.abcd = vsha256hq_u32(abcd, efgh, sum);
+            lane.efgh = vsha256h2q_u32(efgh, abcd, sum);
+        }
+        if GROUP < 12 {
+            self.words[GROUP % 4] = vsha256su1q_u32(vsha256su0q_u32(w0, w1), w2, w3);
+        }
+    }
+
+    /// Ends a block.
+    #[inline]
+    #[target_feature(enable = "sha2")]
+    fn add(&mut self) {
+        for (lane, before) in self.states.iter_mut().zip(self.before) {
+            lane.abcd = vaddq_u32(lane.abcd, before.abcd);
+            lane.efgh = vaddq_u32(lane.efgh, before.efgh);
+        }
+    }
+}
