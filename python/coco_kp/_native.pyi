@@ -111,7 +111,7 @@ class LayerSealer:
         """Encrypt all that ``src`` holds from where it stands into ``dst``; return the byte count.
 
         Files, pipes and sockets will do for both; neither is closed. ``limit`` is the most that the
-        source may hold, in bytes. ``threads`` is 1 or 2; memory stays below 5 MiB. The interpreter
+        source may hold, in bytes. ``threads`` is 1 or 2; buffers take 2 MiB at most. The interpreter
         lock is released, signal handlers run, and an exception of theirs (``KeyboardInterrupt``)
         ends the pump at once, as ``progress.cancel()`` does.
 
