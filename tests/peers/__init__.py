@@ -7,8 +7,8 @@ Where they come from:
 - ``folder``: programs built by hand, in the folder that ``COCO_KP_PEERS`` names;
 - the machine's own ``PATH``, where its skopeo knows key providers.
 
-``skopeo``, ``registry`` and ``upstream`` run them; ``daemon`` starts and stops programs in the
-background. A peer that cannot be had is a `PeerUnavailableError`: a skipped test, or with
+``skopeo``, ``registry``, ``upstream`` and ``kbs`` run them; ``daemon`` starts and stops programs in
+the background. A peer that cannot be had is a `PeerUnavailableError`: a skipped test, or with
 ``COCO_KP_REQUIRE_PEERS=1`` a failed one (``tests/conftest.py``). ``python -m tests.peers`` fetches
 them all and says what it got.
 """

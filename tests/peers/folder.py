@@ -8,7 +8,10 @@ from pathlib import Path
 from .cache import PeerUnavailableError
 
 VARIABLE = "COCO_KP_PEERS"
-FOLDER_PEERS = ("coco_keyprovider", "attestation-agent-0.6")
+FOLDER_PEERS = (
+    *("coco_keyprovider", "attestation-agent-0.6"),
+    *("kbs", "kbs-client", "start-kbs", "simple-kbs", "start-simple-kbs", "verdictd"),
+)
 
 
 def folder_peer(name: str) -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from base64 import urlsafe_b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from .daemon import daemon
 from .folder import folder_peer
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["http", "tls", "open"]
 """``http``, ``tls``: admin tokens with roles. ``open``: whoever asks may write."""
-
-ALLOW_ALL: Final = "package policy\ndefault allow = true\n"
-DENY_ALL: Final = "package policy\ndefault allow = false\n"
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,11 @@ class RunningKbs:
     def ca(self) -> Path:
         """Its own certificate authority, in mode ``tls``."""
         return self.folder / "ca.crt"
+
+    def kill(self) -> None:
+        """End it at once, as a loss of power does."""
+        self.daemon.process.kill()
+        self.daemon.process.wait()
 
     def client(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run Trustee's own client; give what it did, whatever that was."""
@@ -76,10 +76,13 @@ class RunningKbs:
 
 
 @contextmanager
-def kbs(folder: Path, mode: Mode = "http") -> Iterator[RunningKbs]:
-    """Run a Trustee KBS of protocol 0.4.0 that accepts the sample attester's evidence."""
+def kbs(folder: Path, mode: Mode = "http", port: str = "0") -> Iterator[RunningKbs]:
+    """Run a Trustee KBS of protocol 0.4.0 that accepts the sample attester's evidence.
+
+    On the same folder it has what it had before. A port is only given to take an old one's place.
+    """
     folder.mkdir(exist_ok=True)
-    command: list[str | Path] = [folder_peer("start-kbs"), folder / "kbs", "0", mode]
+    command: list[str | Path] = [folder_peer("start-kbs"), folder / "kbs", port, mode]
     with daemon(command, folder / "kbs.log") as running:
         _, _, port = running.address().partition(":")
         url = f"https://localhost:{port}" if mode == "tls" else f"http://127.0.0.1:{port}"
@@ -119,8 +122,3 @@ def verdictd(folder: Path, keys: Mapping[str, bytes]) -> Iterator[str]:
     command: list[str | Path] = [*inside, folder, folder_peer("verdictd"), *listen, *null, *openssl]
     with daemon(command, folder / "verdictd.log") as running:
         yield running.address()
-
-
-def policy_document(rego: str) -> bytes:
-    """Give the body that sets the resource policy (docs/protocols.md 5.1)."""
-    return json.dumps({"policy": urlsafe_b64encode(rego.encode()).rstrip(b"=").decode()}).encode()

@@ -31,11 +31,14 @@ def upstream_provider(folder: Path, log_level: str = "info") -> Iterator[Daemon]
 
 
 @contextmanager
-def attestation_agent(folder: Path, keys: str = "{}") -> Iterator[Daemon]:
+def attestation_agent(
+    folder: Path, keys: str = "{}", secrets: Path | None = None
+) -> Iterator[Daemon]:
     """Run the attestation agent 0.6, with which a guest unwraps; it cannot wrap.
 
     ``keys`` is the text of its keys file. It sees a folder with that file alone in place of /etc,
-    in a mount namespace of its own: nothing of the machine's is touched.
+    in a mount namespace of its own: nothing of the machine's is touched. ``secrets`` is the folder
+    of the secrets that a SEV guest was launched with, each in a file named by its GUID.
     """
     program = folder_peer("attestation-agent-0.6")
     etc = folder / "etc"
@@ -44,7 +47,8 @@ def attestation_agent(folder: Path, keys: str = "{}") -> Iterator[Daemon]:
     # the second address differs so that the two sockets can be told apart, both at port 0
     sockets = ["--keyprovider_sock", "127.0.0.1:0", "--getresource_sock", "127.0.0.2:0"]
     command = [*_private_etc(etc), str(program), *sockets]
-    with daemon(command, folder / "attestation-agent.log") as running:
+    env = os.environ | {"AA_SEV_SECRETS_DIR": str(secrets or folder / "no-secrets")}
+    with daemon(command, folder / "attestation-agent.log", env) as running:
         yield running
 
 

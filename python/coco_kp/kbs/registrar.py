@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from coco_kp.kbs.admin import Admin
     from coco_kp.kbs.record import Entry, Record
+    from coco_kp.model.kbs_url import KbsUrl
 
 
 class Registrar:
@@ -46,11 +47,16 @@ class Registrar:
         self._replace = replace
         self._registered: dict[str, Kek] = {}
 
+    @property
+    def kbs_url(self) -> KbsUrl:
+        """The KBS that it registers with."""
+        return self._admin.kbs.url
+
     def kek_for(self, kid: ResourceUri) -> Kek:
         """Give the KEK of a key id, made and registered at the first call."""
         self._admin.check(kid)
         end = deadline()
-        with self._record.entry(self._admin.kbs.url, kid, end) as entry:
+        with self._record.entry(self.kbs_url, kid, end) as entry:
             kek = self._registered.get(kid.path) or self._stored(kid) or self._made(kid, entry)
             self._put(kid, kek, entry, end)
             self._registered[kid.path] = kek
@@ -60,7 +66,7 @@ class Registrar:
         """Make and register a KEK under a key id that nobody has used: ``image-kek/<uuid4>``."""
         kid = ResourceUri("resource", "", ("default", "image-kek", str(uuid.uuid4())))
         end = deadline()
-        with self._record.entry(self._admin.kbs.url, kid, end) as entry:
+        with self._record.entry(self.kbs_url, kid, end) as entry:
             kek = self._made(kid, entry)
             self._put(kid, kek, entry, end)
         return kid, kek
@@ -69,7 +75,7 @@ class Registrar:
         """Register a KEK that the user has; a second time in this process does nothing."""
         self._admin.check(kid)
         end = deadline()
-        with self._record.entry(self._admin.kbs.url, kid, end) as entry:
+        with self._record.entry(self.kbs_url, kid, end) as entry:
             self._put(kid, kek, entry, end)
             self._registered[kid.path] = kek
 
@@ -96,14 +102,14 @@ class Registrar:
             return
         if before not in ("", kek.fingerprint) and not self._replace:
             raise RefusedError(
-                f"'{kid}' was registered with {self._admin.kbs.url} for another key ({before}; "
+                f"'{kid}' was registered with {self.kbs_url} for another key ({before}; "
                 f"this one is {kek.fingerprint})",
                 "images that need the other key could not be opened any more; choose another key "
                 "id, or pass --force",
             )
         self._admin.put(kid, kek.raw(), end)
         entry.write(kek.fingerprint)
-        event(logging.INFO, "registered", kid=str(kid), address=str(self._admin.kbs.url))
+        event(logging.INFO, "registered", kid=str(kid), address=str(self.kbs_url))
 
 
 def _store(kek: Kek, key_dir: Path, kid: ResourceUri) -> None:
