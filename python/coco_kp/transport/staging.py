@@ -7,6 +7,7 @@ the next one there removes those whose lock is free: their processes were killed
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PREFIX: Final = ".coco-kp-"
+_TRIES: Final = 100
 
 
 class Staging:
@@ -31,9 +33,8 @@ class Staging:
 
     def __init__(self, parent: Path) -> None:
         with naming("write to", parent):
-            self._made = _make_parents(parent)
             _remove_abandoned(parent)
-            self.folder, self._lock = _make(parent)
+            self.folder, self._lock, self._made = _make(parent)
 
     def create(self) -> tuple[Path, int]:
         """Make an empty file and give its path and descriptor, open for reading and writing."""
@@ -119,22 +120,21 @@ def publish_durably(staged: Path, final: Path) -> None:
         sync_folder(final.parent)
 
 
-def _make_parents(parent: Path) -> list[Path]:
-    """Make what is missing of a path and give it, innermost first."""
-    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def _make(parent: Path) -> tuple[Path, int]:
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        # Somebody may have taken it for abandoned before the lock was there.
-        if folder.exists():
-            return folder, fd
-        os.close(fd)
+def _make(parent: Path) -> tuple[Path, int, list[Path]]:
+    """Make the folder and lock it; give also the parents made for it, innermost first."""
+    made: list[Path] = []
+    for _ in range(_TRIES):
+        made = made or [folder for folder in (parent, *parent.parents) if not folder.exists()]
+        parent.mkdir(parents=True, exist_ok=True)
+        # Until the lock is there, others may take the folder for abandoned and remove it.
+        with contextlib.suppress(FileNotFoundError):
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, fd, made
+            os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "its temporary folder is removed again and again")
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -55,7 +55,8 @@ class TarFile:
         self.fd = open_regular(path)
         try:
             if os.pread(self.fd, 2, 0) == _GZIP:
-                self.fd = _unpacked(self.fd, path)
+                packed, self.fd = self.fd, _unpacked(self.fd, path)
+                os.close(packed)
             self.members = _read_members(self.fd, path)
         except BaseException:
             self.close()
@@ -232,19 +233,19 @@ def _link_target(name: str, kind: bytes, target: str) -> str:
 
 
 def _unpacked(fd: int, path: Path) -> int:
-    """Unpack gzip into a file without a name, and close ``fd``; only the disk bounds its size."""
+    """Unpack gzip into a file without a name; only the disk bounds its size."""
     target = unnamed_file()
     try:
         with (
             naming("unpack", path),
-            os.fdopen(fd, "rb") as packed,
+            os.fdopen(os.dup(fd), "rb") as packed,
             os.fdopen(os.dup(target), "wb") as unpacked,
             gzip.GzipFile(fileobj=packed) as stream,
         ):
-            shutil.copyfileobj(stream, unpacked, CHUNK)
-    except (EOFError, zlib.error):
-        os.close(target)
-        raise InputError(f"'{path}' is not whole: its gzip compression is damaged") from None
+            try:
+                shutil.copyfileobj(stream, unpacked, CHUNK)
+            except (EOFError, zlib.error, gzip.BadGzipFile):
+                raise InputError(f"'{path}' is cut off or damaged: gzip says so") from None
     except BaseException:
         os.close(target)
         raise

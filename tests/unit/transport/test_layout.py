@@ -147,7 +147,7 @@ class TestDestination:
         write(folder, ONE)
         (folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
         for make in (LayoutSink, LayoutSource):
-            with pytest.raises(InputError, match="layout version '2.0.0'"):
+            with pytest.raises(InputError, match=r"layout version '2\.0\.0'"):
                 make(FileReference("oci", str(folder)))
 
     def test_that_was_made_goes_when_nothing_came(self, tmp_path: Path) -> None:

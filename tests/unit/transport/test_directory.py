@@ -1,0 +1,92 @@
+"""``dir:`` folders: skopeo's names, what is removed and what never is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError, RefusedError
+from coco_kp.model.reference import FileReference
+from coco_kp.transport.directory import DirectorySink, DirectorySource
+from tests.unit.transport.images import Image, check, image, index, store
+
+ONE = image(b"layer one", b"shared")
+TWO = image(b"layer two", b"shared")
+LIST = index(ONE, TWO)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "folder"
+
+
+def write(folder: Path, stored: Image) -> None:
+    with DirectorySink(FileReference("dir", str(folder))) as sink:
+        store(sink, stored)
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def expected(stored: Image) -> set[str]:
+    return {
+        "version",
+        "manifest.json",
+        *(f"{child.digest.hex}.manifest.json" for child in stored.children),
+        *(blob.digest.hex for blob in stored.blobs),
+    }
+
+
+@pytest.mark.parametrize("stored", [ONE, LIST], ids=["image", "list"])
+def test_files_are_those_of_skopeo(folder: Path, stored: Image) -> None:
+    write(folder, stored)
+    assert names(folder) == expected(stored)
+    assert (folder / "version").read_text() == "Directory Transport Version: 1.1\n"
+    assert (folder / "manifest.json").read_bytes() == stored.top.raw
+
+
+def test_a_new_image_leaves_nothing_of_the_old(folder: Path) -> None:
+    for stored in (LIST, ONE, TWO, LIST, TWO):
+        write(folder, stored)
+        (folder / "signature-1").write_bytes(b"of the one before")
+        (folder / "notes.txt").write_text("kept")
+    write(folder, ONE)
+    assert names(folder) == expected(ONE) | {"notes.txt"}
+
+
+def test_a_list_may_name_images_that_are_not_there(folder: Path) -> None:
+    with DirectorySink(FileReference("dir", str(folder))) as sink:
+        store(sink, Image(LIST.top, ONE.blobs, LIST.children[:1]))
+    assert names(folder) == expected(LIST) - {
+        f"{TWO.top.digest.hex}.manifest.json",
+        *(blob.digest.hex for blob in TWO.blobs.keys() - ONE.blobs.keys()),
+    }
+
+
+def test_blobs_that_are_there_are_kept_in_place(folder: Path) -> None:
+    """A new manifest over the same blobs, as a rewrap makes it, moves none of them."""
+    write(folder, ONE)
+    rewrapped = Image(ONE.top.replaced(layers=ONE.top.layers[:1]), {})  # type: ignore[union-attr, call-arg]
+    with DirectorySink(FileReference("dir", str(folder))) as sink:
+        assert all(sink.has_blob(blob) for blob in ONE.blobs)
+        store(sink, rewrapped)
+    check(DirectorySource(FileReference("dir", str(folder))), rewrapped)
+    assert len(names(folder)) == 4
+
+
+def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("x")
+    with pytest.raises(RefusedError, match="not empty"):
+        DirectorySink(FileReference("dir", str(folder)))
+    assert names(folder) == {"thesis.txt"}
+
+
+def test_a_folder_that_is_none_is_an_error(folder: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        DirectorySource(FileReference("dir", str(folder))).manifest()
+    folder.write_text("x")
+    with pytest.raises(InputError, match="not a directory"):
+        DirectorySink(FileReference("dir", str(folder)))

@@ -1,0 +1,208 @@
+"""What ``docker save`` and ``podman save`` write, old and new."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import InputError, IntegrityError
+from coco_kp.model.manifest import ImageManifest
+from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
+from coco_kp.model.reference import FileReference
+from coco_kp.transport import read_blob
+from coco_kp.transport.docker_archive import DockerArchiveSource
+from tests.unit.transport.images import sha256
+
+LAYERS = (b"layer one" * 100, b"layer two" * 100)
+
+
+def config(*layers: bytes, **more: Any) -> bytes:
+    rootfs = {"type": "layers", "diff_ids": [sha256(layer) for layer in layers]}
+    return json.dumps({"os": "linux", "rootfs": rootfs, **more}).encode()
+
+
+def archive(
+    path: Path,
+    members: Mapping[str, bytes | tuple[bytes, str]],
+    images: object,
+    packed: bool = False,
+) -> Path:
+    """Write an archive; a member that is a pair is a link of that kind to that name."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as writer:
+        for name, content in {**members, "manifest.json": json.dumps(images).encode()}.items():
+            info = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                info.type, info.linkname = content
+                writer.addfile(info)
+            else:
+                info.size = len(content)
+                writer.addfile(info, io.BytesIO(content))
+    path.write_bytes(gzip.compress(stream.getvalue()) if packed else stream.getvalue())
+    return path
+
+
+def source(path: Path, name: str | None = None) -> DockerArchiveSource:
+    return DockerArchiveSource(FileReference("docker-archive", str(path), name))
+
+
+def entry(config_name: str, *layers: str, tags: object = None) -> dict[str, object]:
+    return {"Config": config_name, "RepoTags": tags, "Layers": list(layers)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "saved.tar"
+
+
+def read(opened: DockerArchiveSource) -> tuple[bytes, list[bytes]]:
+    manifest = opened.manifest()
+    assert isinstance(manifest, ImageManifest)
+    assert manifest.media_type == DOCKER_MANIFEST
+    assert manifest.config.media_type == DOCKER_CONFIG
+    layers = [read_blob(opened, layer, 1 << 20) for layer in manifest.layers]
+    return read_blob(opened, manifest.config, 1 << 20), layers
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_old_archive(path: Path, packed: bool) -> None:
+    members = {
+        "c.json": config(*LAYERS),
+        "1/VERSION": b"1.0",
+        "1/layer.tar": LAYERS[0],
+        "2/layer.tar": LAYERS[1],
+        "repositories": b"{}",
+    }
+    archive(path, members, [entry("c.json", "1/layer.tar", "2/layer.tar")], packed)
+    with source(path) as opened:
+        assert read(opened) == (config(*LAYERS), list(LAYERS))
+        manifest = opened.manifest()
+        assert isinstance(manifest, ImageManifest)
+        assert [layer.media_type for layer in manifest.layers] == [DOCKER_LAYER] * 2
+        assert [str(layer.digest) for layer in manifest.layers] == [sha256(one) for one in LAYERS]
+
+
+def test_an_archive_with_an_oci_layout_in_it(path: Path) -> None:
+    names = [f"blobs/sha256/{sha256(data)[7:]}" for data in (config(*LAYERS), *LAYERS)]
+    members = dict(zip(names, (config(*LAYERS), *LAYERS), strict=True))
+    members["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    archive(path, members, [entry(*names)])
+    with source(path) as opened:
+        assert read(opened) == (config(*LAYERS), list(LAYERS))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_layer_that_is_a_link_to_another(path: Path, kind: bytes) -> None:
+    link = "../1/layer.tar" if kind == tarfile.SYMTYPE else "1/layer.tar"
+    members: dict[str, bytes | tuple[bytes, str]] = {
+        "c.json": config(LAYERS[0], LAYERS[0]),
+        "1/layer.tar": LAYERS[0],
+        "2/layer.tar": (kind, link),
+    }
+    archive(path, members, [entry("c.json", "1/layer.tar", "2/layer.tar")])
+    with source(path) as opened:
+        assert read(opened)[1] == [LAYERS[0], LAYERS[0]]
+
+
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "../../etc/passwd", "../3/layer.tar", "../2/layer.tar"]
+)
+def test_a_layer_that_is_a_link_elsewhere_is_refused(path: Path, target: str) -> None:
+    members: dict[str, bytes | tuple[bytes, str]] = {
+        "c.json": config(LAYERS[0]),
+        "2/layer.tar": (tarfile.SYMTYPE, target),
+    }
+    archive(path, members, [entry("c.json", "2/layer.tar")])
+    with pytest.raises(InputError, match=r"has no '2/layer\.tar'"):
+        source(path)
+
+
+@pytest.mark.parametrize("named_by_digest", [True, False])
+def test_compressed_layers_stay_as_they_are(path: Path, named_by_digest: bool) -> None:
+    packed = gzip.compress(LAYERS[0])
+    name = f"blobs/sha256/{sha256(packed)[7:]}" if named_by_digest else "1/layer.tar"
+    archive(path, {"c.json": config(LAYERS[0]), name: packed}, [entry("c.json", name)])
+    with source(path) as opened:
+        assert read(opened)[1] == [packed]
+        manifest = opened.manifest()
+        assert isinstance(manifest, ImageManifest)
+        assert manifest.layers[0].media_type == f"{DOCKER_LAYER}.gzip"
+        assert str(manifest.layers[0].digest) == sha256(packed)
+
+
+class TestNames:
+    @pytest.fixture
+    def saved(self, path: Path) -> Path:
+        members = {"a": config(LAYERS[0]), "b": config(LAYERS[1]), "1": LAYERS[0], "2": LAYERS[1]}
+        images = [
+            entry("a", "1", tags=["nginx:1.27", "nginx:latest"]),
+            entry("b", "2", tags=["h.example/team/app:v1", "<none>:<none>"]),
+        ]
+        return archive(path, members, images)
+
+    @pytest.mark.parametrize(
+        ("name", "layer"),
+        [
+            ("nginx", LAYERS[0]),
+            ("docker.io/library/nginx:1.27", LAYERS[0]),
+            ("h.example/team/app:v1", LAYERS[1]),
+        ],
+    )
+    def test_pick_an_image(self, saved: Path, name: str, layer: bytes) -> None:
+        with source(saved, name) as opened:
+            assert read(opened)[1] == [layer]
+
+    @pytest.mark.parametrize(("name", "count"), [(None, 2), ("nginx:2", 0), ("app:v1", 0)])
+    def test_must_pick_one(self, saved: Path, name: str | None, count: int) -> None:
+        with pytest.raises(InputError, match=f"names {count} of 2 images") as caught:
+            source(saved, name)
+        assert "'nginx:1.27', 'nginx:latest', 'h.example/team/app:v1'" in caught.value.hint
+
+
+class TestDamage:
+    def test_in_a_layer_is_found(self, path: Path) -> None:
+        archive(path, {"c": config(LAYERS[0]), "1": LAYERS[1]}, [entry("c", "1")])
+        with source(path) as opened, pytest.raises(IntegrityError, match="digest names"):
+            read(opened)
+
+    def test_in_a_compressed_layer_is_found(self, path: Path) -> None:
+        name = f"blobs/sha256/{sha256(LAYERS[0])[7:]}"
+        archive(path, {"c": config(LAYERS[0]), name: gzip.compress(b"x")}, [entry("c", name)])
+        with source(path) as opened, pytest.raises(IntegrityError, match="digest names"):
+            read(opened)
+
+    def test_in_a_config_is_found(self, path: Path) -> None:
+        name = f"blobs/sha256/{'ab' * 32}"
+        archive(path, {name: config(), "x": b""}, [entry(name)])
+        with pytest.raises(IntegrityError, match="is damaged"):
+            source(path)
+
+    @pytest.mark.parametrize(
+        ("members", "images", "words"),
+        [
+            ({}, {}, "not an array"),
+            ({}, [], "names 0 of 0 images"),
+            ({}, [5], "names 0 of 0 images"),
+            ({}, [{"Layers": []}], "has no 'Config'"),
+            ({}, [entry("c")], "has no 'c'"),
+            ({"c": b"x"}, [entry("c")], "not valid JSON"),
+            ({"c": b"{}"}, [entry("c")], "no 'rootfs'"),
+            ({"c": b'{"rootfs":{}}'}, [entry("c")], "no 'diff_ids'"),
+            ({"c": b'{"rootfs":{"diff_ids":["md5:x"]}}', "1": b""}, [entry("c", "1")], "digest"),
+            ({"c": config(b"x")}, [entry("c")], "has 0 layers, its config names 1"),
+            ({"c": config(b"x")}, [entry("c", "1")], "has no '1'"),
+        ],
+    )
+    def test_in_the_manifest_is_found(
+        self, path: Path, members: Mapping[str, bytes], images: object, words: str
+    ) -> None:
+        archive(path, members, images)
+        with pytest.raises(InputError, match=words):
+            source(path)

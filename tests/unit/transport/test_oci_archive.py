@@ -1,0 +1,157 @@
+"""OCI archives: what is replaced, what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError, IntegrityError, RefusedError
+from coco_kp.model.manifest import describe
+from coco_kp.model.reference import FileReference
+from coco_kp.transport import put_blob, read_blob
+from coco_kp.transport.layout import LayoutSink, LayoutSource
+from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
+from tests.unit.transport.images import Image, check, image, index, store
+
+ONE = image(b"layer one", b"shared")
+TWO = image(b"layer two", b"shared")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "image.tar"
+
+
+def write(path: Path, stored: Image, name: str | None = None) -> None:
+    with OciArchiveSink(FileReference("oci-archive", str(path), name)) as sink:
+        store(sink, stored)
+
+
+def source(path: Path, name: str | None = None) -> OciArchiveSource:
+    return OciArchiveSource(FileReference("oci-archive", str(path), name))
+
+
+def tar_of_layout(tmp_path: Path, *more: tarfile.TarInfo, prefix: str = "") -> bytes:
+    """What ``tar -c`` makes of a layout, with members of choice before it."""
+    folder = tmp_path / "layout"
+    with LayoutSink(FileReference("oci", str(folder), "v1")) as sink:
+        store(sink, ONE)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for member in more:
+            archive.addfile(member)
+        archive.add(folder, arcname=prefix or ".")
+    return stream.getvalue()
+
+
+def test_is_a_layout_for_every_tar(path: Path, tmp_path: Path) -> None:
+    write(path, index(ONE, TWO), "v1")
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path / "out", filter="data")
+    check(LayoutSource(FileReference("oci", str(tmp_path / "out"), "v1")), index(ONE, TWO))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_layout_in_any_tar_is_one(path: Path, tmp_path: Path, packed: bool) -> None:
+    data = tar_of_layout(tmp_path)
+    path.write_bytes(gzip.compress(data) if packed else data)
+    with source(path, "v1") as opened:
+        check(opened, ONE)
+
+
+def test_the_same_image_makes_the_same_archive(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        write(tmp_path / name, ONE, "v1")
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_can_be_read_while_it_is_replaced(path: Path) -> None:
+    write(path, ONE)
+    with source(path) as old:
+        write(path, TWO)
+        check(old, ONE)
+    with source(path) as new:
+        check(new, TWO)
+
+
+@pytest.mark.parametrize("name", [None, "v1", "v2"])
+def test_images_of_other_names_are_not_lost(path: Path, name: str | None) -> None:
+    write(path, ONE, "v1")
+    before = path.read_bytes()
+    if name == "v1":
+        write(path, TWO, name)
+        return
+    with pytest.raises(RefusedError, match="would be lost: v1"):
+        write(path, TWO, name)
+    assert path.read_bytes() == before
+
+
+def test_an_image_without_a_name_is_not_lost_to_one_with(path: Path) -> None:
+    write(path, ONE)
+    with pytest.raises(RefusedError, match=r"would be lost: \(no name\)"):
+        write(path, TWO, "v1")
+    write(path, TWO)
+
+
+@pytest.mark.parametrize("content", [b"", b"a thesis", bytes(10240)])
+def test_a_file_that_is_no_archive_is_not_replaced(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(RefusedError, match="not an OCI archive"):
+        write(path, ONE)
+    assert path.read_bytes() == content
+
+
+def test_blobs_may_come_from_several_threads(path: Path) -> None:
+    contents = [os.urandom(50_000 + number) for number in range(16)]
+    blobs = {describe("x", content): content for content in contents}
+    with OciArchiveSink(FileReference("oci-archive", str(path))) as sink:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda item: put_blob(sink, *item), blobs.items()))
+        store(sink, ONE)
+    with source(path) as opened:
+        for blob, content in blobs.items():
+            assert read_blob(opened, blob, 1 << 20) == content
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        ("name", "kind", "link"),
+        [
+            ("link", tarfile.SYMTYPE, "index.json"),
+            ("link", tarfile.SYMTYPE, "/etc/passwd"),
+            ("link", tarfile.LNKTYPE, "index.json"),
+            ("../x", tarfile.REGTYPE, ""),
+            ("/x", tarfile.REGTYPE, ""),
+            ("null", tarfile.CHRTYPE, ""),
+        ],
+    )
+    def test_members_are_refused(
+        self, path: Path, tmp_path: Path, name: str, kind: bytes, link: str
+    ) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        path.write_bytes(tar_of_layout(tmp_path, member))
+        with pytest.raises(InputError, match=r"links|leads out|neither a file"):
+            source(path)
+
+    def test_a_layout_in_a_folder_is_none(self, path: Path, tmp_path: Path) -> None:
+        path.write_bytes(tar_of_layout(tmp_path, prefix="folder"))
+        with pytest.raises(InputError, match="has no 'oci-layout'"):
+            source(path)
+
+    def test_damage_is_found(self, path: Path) -> None:
+        write(path, ONE)
+        data = path.read_bytes()
+        for good, bad in ((b"layer one", b"layer 0ne"), (b"diff_ids", b"diff_idz")):
+            path.write_bytes(data.replace(good, bad))
+            with source(path) as opened, pytest.raises(IntegrityError):
+                check(opened, ONE)
+        path.write_bytes(data.replace(b'"schemaVersion": 2', b'"schemaVersion":  2'[:18]))
+        with source(path) as opened, pytest.raises(IntegrityError, match="is damaged"):
+            check(opened, ONE)

@@ -1,0 +1,62 @@
+"""Reading through skopeo: how it is called, what becomes of its copy. A stand-in plays skopeo here;
+the real one is asked in tests/interop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import RemoteError
+from coco_kp.model.reference import FileReference, SkopeoReference
+from coco_kp.transport import open_source
+from coco_kp.transport.directory import DirectorySink
+from tests.unit.transport.images import check, image, store
+
+ONE = image(b"layer one")
+NAME = SkopeoReference("docker-daemon", "docker-daemon:nginx:1")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that copies a ready folder, and writes its arguments down."""
+    with DirectorySink(FileReference("dir", str(tmp_path / "ready"))) as sink:
+        store(sink, ONE)
+    program = tmp_path / "bin" / "skopeo"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" > {tmp_path}/arguments\n'
+        'for target in "$@"; do :; done\n'
+        f'cp -r {tmp_path}/ready "${{target#dir:}}"\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    return program
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_copy_is_read_and_removed(tmp_path: Path) -> None:
+    with open_source(NAME) as source:
+        check(source, ONE)
+        assert source.reference == "docker-daemon:nginx:1"
+    assert list((tmp_path / "tmp").iterdir()) == []
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert arguments[:5] == ["copy", "--quiet", "--all", "--", "docker-daemon:nginx:1"]
+
+
+def test_what_skopeo_says_is_said(stand_in: Path, tmp_path: Path) -> None:
+    stand_in.write_text("#!/bin/sh\necho time passes >&2\necho no such image >&2\nexit 1\n")
+    with pytest.raises(RemoteError, match="cannot read docker-daemon:nginx:1: 'no such image'"):
+        open_source(NAME)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_without_skopeo_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(RemoteError, match="which is not installed") as caught:
+        open_source(NAME)
+    assert "install skopeo" in caught.value.hint

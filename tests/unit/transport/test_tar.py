@@ -1,0 +1,268 @@
+"""Tar archives: every dialect is read, nothing hostile gets through."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import tracemalloc
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from coco_kp.errors import InputError
+from coco_kp.transport import tar
+from coco_kp.transport.tar import END, TarFile, member_header, padding
+
+LONG = "blobs/sha512/" + "ab" * 64
+
+
+def archive(*members: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
+    """An archive by the standard library; a plain file holds its name, up to its size."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as writer:
+        for member in members:
+            content = io.BytesIO(member.name.encode().ljust(member.size, b"\0")[: member.size])
+            writer.addfile(member, content if member.isreg() else None)
+    return stream.getvalue()
+
+
+def file(name: str, size: int = 10) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info
+
+
+def special(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def read(tmp_path: Path, data: bytes) -> TarFile:
+    path = tmp_path / "archive.tar"
+    path.write_bytes(data)
+    return TarFile(path)
+
+
+class TestDialects:
+    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("a", "b/c", "d"),
+            (LONG, "x"),
+            ("p" * 90 + "/" + "n" * 90, "x"),
+            ("./a", "./b/./c", "x"),
+        ],
+    )
+    def test_are_read(self, tmp_path: Path, form: int, names: tuple[str, ...]) -> None:
+        if form == tarfile.USTAR_FORMAT and LONG in names:
+            pytest.skip("ustar has no room for it")
+        data = archive(
+            special("folder", tarfile.DIRTYPE),
+            *(file(name, 500 + number) for number, name in enumerate(names)),
+            form=form,
+        )
+        found = read(tmp_path, data)
+        wanted = [name.replace("./", "") for name in names]
+        assert list(found.members) == wanted
+        for number, name in enumerate(names):
+            content = found.read(wanted[number], 1000)
+            assert content == name.encode().ljust(500 + number, b"\0")
+        found.close()
+
+    def test_what_we_write_is_read_by_the_standard_library(self, tmp_path: Path) -> None:
+        data = b""
+        for name, content in (("a", b""), (LONG, b"x" * 513), ("b", b"y" * 512)):
+            data += member_header(name, len(content)) + content + padding(len(content))
+        data += END
+        with tarfile.open(fileobj=io.BytesIO(data)) as reader:
+            assert {m.name: m.size for m in reader} == {"a": 0, LONG: 513, "b": 512}
+        assert {n: m.size for n, m in read(tmp_path, data).members.items()} == {
+            "a": 0,
+            LONG: 513,
+            "b": 512,
+        }
+
+    @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    def test_sizes_beyond_eight_gibibytes(self, tmp_path: Path, form: Literal[1, 2]) -> None:
+        path, size = tmp_path / "sparse.tar", 9 << 30
+        with path.open("wb") as stream:
+            stream.write(file("huge", size).tobuf(form))
+            stream.seek(size, io.SEEK_CUR)
+            stream.write(file("next", 0).tobuf(form) + END)
+        found = TarFile(path)
+        assert found.members["huge"].size == size
+        assert "next" in found.members
+
+    def test_gzip_is_unpacked(self, tmp_path: Path) -> None:
+        data = gzip.compress(archive(file("a", 100_000)))
+        assert read(tmp_path, data).read("a", 100_000).startswith(b"a\0")
+
+    @pytest.mark.parametrize("damage", ["cut", "flip"])
+    def test_damaged_gzip_is_refused(self, tmp_path: Path, damage: str) -> None:
+        data = bytearray(gzip.compress(archive(file("a", 100_000))))
+        if damage == "cut":
+            del data[-20:]
+        else:
+            data[len(data) // 2] ^= 0xFF
+        with pytest.raises(InputError, match="cut off or damaged"):
+            read(tmp_path, bytes(data))
+
+    def test_a_link_leads_to_its_member(self, tmp_path: Path) -> None:
+        found = read(
+            tmp_path,
+            archive(
+                file("one/layer.tar"),
+                special("two/layer.tar", tarfile.SYMTYPE, "../one/layer.tar"),
+                special("three/layer.tar", tarfile.LNKTYPE, "one/layer.tar"),
+                special("four", tarfile.SYMTYPE, "two/layer.tar"),
+                special("five", tarfile.SYMTYPE, "/etc/passwd"),
+                special("six", tarfile.SYMTYPE, "../../etc/passwd"),
+                special("seven", tarfile.SYMTYPE, "seven"),
+            ),
+        )
+        one = found.resolve("one/layer.tar")
+        assert one is not None
+        assert found.resolve("two/layer.tar") == found.resolve("three/layer.tar") == one
+        for nowhere in ("four", "five", "six", "seven", "eight", "folder"):
+            assert found.resolve(nowhere) is None
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        ("member", "words"),
+        [
+            (file("/etc/passwd"), "leads out of it"),
+            (file("../x"), "leads out of it"),
+            (file("a/../../x"), "leads out of it"),
+            (file("a/.."), "leads out of it"),
+            (special("/a", tarfile.DIRTYPE), "leads out of it"),
+            (special("..", tarfile.DIRTYPE), "leads out of it"),
+            (special("..", tarfile.SYMTYPE, "x"), "leads out of it"),
+            (special("null", tarfile.CHRTYPE), "neither a file nor a folder"),
+            (special("disk", tarfile.BLKTYPE), "neither a file nor a folder"),
+            (special("pipe", tarfile.FIFOTYPE), "neither a file nor a folder"),
+            (special("sparse", tarfile.GNUTYPE_SPARSE), "neither a file nor a folder"),
+            (special("what", b"Z"), "neither a file nor a folder"),
+        ],
+    )
+    def test_members_are_refused(self, tmp_path: Path, member: tarfile.TarInfo, words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            read(tmp_path, archive(file("good"), member))
+
+    @pytest.mark.parametrize("other", ["a", "./a", ".//a"])
+    def test_a_name_given_twice_is_refused(self, tmp_path: Path, other: str) -> None:
+        with pytest.raises(InputError, match="'a' twice"):
+            read(tmp_path, archive(file("a"), file(other)))
+
+    def test_a_sparse_pax_member_is_refused(self, tmp_path: Path) -> None:
+        member = file("a")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "99999999"}
+        with pytest.raises(InputError, match="sparse"):
+            read(tmp_path, archive(member))
+
+    def test_a_large_extended_header_stays_on_the_disk(self, tmp_path: Path) -> None:
+        header = tarfile.TarInfo("pax")
+        header.type, header.size = tarfile.XHDTYPE, 64 << 20
+        path = tmp_path / "archive.tar"
+        with path.open("wb") as stream:
+            stream.write(header.tobuf(tarfile.USTAR_FORMAT))
+            stream.truncate(65 << 20)
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match="extended header of"):
+                TarFile(path)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            b"x",
+            b"5 a=b",
+            b"99 path=x\n",
+            b"4 a=b\n",
+            b"0 a=b\n",
+            b"7 path\n",
+            b"9 path=\xff\n",
+            b"011 path=xx\n",
+            b"11 size=-1x\n",
+            b"10 size=x1\n",
+            b"-1 path=x\n",
+        ],
+    )
+    def test_a_damaged_extended_header_is_refused(self, tmp_path: Path, record: bytes) -> None:
+        header = tarfile.TarInfo("pax")
+        header.type, header.size = tarfile.XHDTYPE, len(record)
+        data = header.tobuf(tarfile.USTAR_FORMAT) + record + padding(len(record))
+        with pytest.raises(InputError, match=r"extended header|not UTF-8"):
+            read(tmp_path, data + archive(file("a")))
+
+    def test_a_damaged_header_is_refused(self, tmp_path: Path) -> None:
+        good = archive(file("a"), file("b"))
+        for position in (0, 100, 124, 148, 156, 257, 511):
+            bad = bytearray(good)
+            bad[position] ^= 0x55
+            with pytest.raises(InputError, match="not a tar archive"):
+                read(tmp_path, bytes(bad))
+
+    def test_an_archive_that_is_cut_off_is_refused(self, tmp_path: Path) -> None:
+        good = archive(file("a", 600), file("b", 600)).rstrip(b"\0")
+        for length in (0, 1, 511, 512, 800, 1024, 1535, 1536, 2000, len(good) - 1):
+            with pytest.raises(InputError, match="cut off"):
+                read(tmp_path, good[:length])
+
+    def test_too_many_members_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tar, "MAX_MEMBERS", 3)
+        names = [file(name, 0) for name in "abcd"]
+        assert len(read(tmp_path, archive(*names[:3])).members) == 3
+        with pytest.raises(InputError, match="more than 3 members"):
+            read(tmp_path, archive(*names))
+
+    def test_small_members_have_a_limit(self, tmp_path: Path) -> None:
+        found = read(tmp_path, archive(file("a", 10)))
+        assert len(found.read("a", 10)) == 10
+        with pytest.raises(InputError, match="longer than 9"):
+            found.read("a", 9)
+        with pytest.raises(InputError, match="has no 'b'"):
+            found.read("b", 9)
+
+    @settings(max_examples=300)
+    @given(
+        st.binary(max_size=2048)
+        | st.tuples(st.integers(0, 2047), st.binary(min_size=1, max_size=40)).map(
+            lambda change: splice(*change)
+        )
+    )
+    @example(b"")
+    def test_any_bytes_are_read_or_refused(
+        self, tmp_path_factory: pytest.TempPathFactory, data: bytes
+    ) -> None:
+        path = tmp_path_factory.getbasetemp() / "any.tar"
+        path.write_bytes(data)
+        try:
+            found = TarFile(path)
+        except InputError:
+            return
+        for member in found.members.values():
+            assert member.offset + member.size <= len(data)
+        found.close()
+
+
+def splice(position: int, new: bytes) -> bytes:
+    """A good archive with some bytes replaced, and its checksums right again."""
+    data = bytearray(archive(file("a", 100), special("b", tarfile.SYMTYPE, "a")))
+    data[position : position + len(new)] = new
+    for start in (0, 1024):
+        header = data[start : start + 512]
+        total = sum(header[:148]) + 256 + sum(header[156:])
+        data[start + 148 : start + 156] = f"{total:06o}\0 ".encode()
+    return bytes(data)
