@@ -46,6 +46,21 @@ def test_offline_sev(
     assert key.keys_file.exists()
 
 
+def test_offline_sev_deletes_an_injected_secret(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
+    """From a folder that stands for the kernel's: read at the first layer, then deleted."""
+    secret = tmp_path / "secrets" / KEYS_GUID
+    secret.parent.mkdir()
+    shutil.copy(key.keys_file, secret)
+    with our_provider(skopeo, tmp_path, "--sev-secrets", str(secret.parent)) as provider:
+        encrypted = provider.encrypt(image, key.parameters())
+        assert secret.exists()
+        for _ in range(2):
+            assert provider.decrypt(encrypted, "offline_sev_kbc::null").layers == image.layers
+            assert not secret.exists()
+
+
 @both_algorithms
 def test_the_agent_opens_ours_with_offline_sev(
     skopeo: Skopeo, provider: Provider, image: Image, key: Key, tmp_path: Path, algorithm: str

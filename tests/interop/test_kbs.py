@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import threading
@@ -433,6 +434,30 @@ def test_the_command_line_fails_as_the_kbs_does(plain: RunningKbs, key: Key) -> 
     done = coco_kp("keys", "register", key.path, "kbs:///team/key/app", *flags)
     assert done.returncode == 6
     assert "Role reader not allowed" in done.stderr
+
+
+def test_the_doctor_examines_a_kbs(broker: RunningKbs) -> None:
+    done = coco_kp("doctor", "--format", "json", *kbs_flags(broker))
+    found = {check["check"]: (check["ok"], check["found"]) for check in json.loads(done.stdout)}
+    assert found["KBS"] == (True, f"{broker.url} answers")
+    assert found["KBS protocol"] == (True, "version 0.4.0 on both sides")
+    assert found["KBS clock"] == (True, "within 60 s of this machine's")
+    assert found["KBS admin token"] == (True, f"that of '{broker.admin_token}' is accepted")
+
+
+def test_the_doctor_finds_what_is_wrong_with_a_token(plain: RunningKbs) -> None:
+    token = plain.folder / "reader-token"
+    flags = ["--kbs", plain.url, "--admin-token-file", token]
+    done = coco_kp("doctor", "--format", "json", *flags)
+    (failed,) = [
+        check
+        for check in json.loads(done.stdout)
+        if check["check"].startswith("KBS") and not check["ok"]
+    ]
+    assert failed["check"] == "KBS admin token"
+    assert "Role reader not allowed" in failed["found"]
+    assert "check the admin token" in failed["hint"]
+    assert done.returncode != 0
 
 
 def coco_kp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

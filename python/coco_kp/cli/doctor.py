@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from coco_kp.cli.options import RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, verbosity
-from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
 from coco_kp.files import read_file
 from coco_kp.kek_file import read_kek
 from coco_kp.model.ocicrypt_config import (
@@ -25,6 +26,10 @@ from coco_kp.model.ocicrypt_config import (
 from coco_kp.model.params import FileKek, SampleKek, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.skopeo import Skopeo, find_skopeo
+
+if TYPE_CHECKING:
+    from coco_kp.kbs.admin import Admin
+    from coco_kp.kbs.client import Answer
 
 T = TypeVar("T")
 
@@ -41,14 +46,20 @@ T = TypeVar("T")
     metavar="K=V::K=V",
     help="Check these encryption parameters as the provider would, key file included.",
 )
+@with_options(registration=RegistrationOptions)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @verbosity
-def command(name: str, parameters: str | None, form: str) -> None:
-    """Check skopeo, its key-provider configuration, the provider and, on request, a key.
+def command(
+    name: str, parameters: str | None, registration: RegistrationOptions, form: str
+) -> None:
+    """Check skopeo, its key-provider configuration, the provider and, on request, a key and a KBS.
 
-    Prints a line for each check. The exit code is that of the first check that failed.
+    Prints a line for each check. The exit code is that of the first check that failed. Nothing is
+    changed anywhere.
     """
-    findings = _examine(name, parameters).findings
+    checks = _examine(name, parameters)
+    _examine_kbs(checks, registration)
+    findings = checks.findings
     if form == "json":
         print_json([finding.to_json() for finding in findings])
     else:
@@ -101,6 +112,28 @@ def _examine(name: str, parameters: str | None) -> _Checklist:
     if parameters is not None:
         checks.run("encryption parameters", lambda: _key(parameters))
     return checks
+
+
+def _examine_kbs(checks: _Checklist, registration: RegistrationOptions) -> None:
+    if registration.kbs is None:
+        return
+    from coco_kp.kbs import checkup  # urllib3 and cryptography are slow to load
+
+    found = checks.run("KBS", lambda: _reach_kbs(registration))
+    if found:
+        admin, answer = found
+        checks.run("KBS protocol", lambda: (checkup.check_protocol(admin.kbs), None))
+        checks.run("KBS clock", lambda: (checkup.check_clock(answer), None))
+        checks.run("KBS admin token", lambda: (checkup.check_admin(admin), None))
+
+
+def _reach_kbs(registration: RegistrationOptions) -> tuple[str, tuple[Admin, Answer]]:
+    from coco_kp.kbs import checkup
+
+    admin = registration.admin()
+    if admin is None:
+        raise UsageError("no KBS to check", "name it with --kbs URL")
+    return f"{admin.kbs.url} answers", (admin, checkup.reach(admin.kbs))
 
 
 def _skopeo() -> tuple[str, Skopeo]:

@@ -18,6 +18,7 @@ from coco_kp.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings
+    from coco_kp.kbs.admin import Admin
     from coco_kp.kbs.registrar import Registrar
     from coco_kp.model.kbc_spec import KbcSpec
     from coco_kp.provider import Provider
@@ -79,6 +80,7 @@ class KbcOptions(OptionGroup):
 
     kbc: str | None
     keys: Path | None
+    sev_secrets: Path | None
     keep_secret: bool
     attester: str
     aa: str
@@ -98,7 +100,13 @@ class KbcOptions(OptionGroup):
             type=FILE,
             metavar="FILE",
             help="Keys file of offline_fs or offline_sev, or connection file of online_sev, "
-            "instead of the guest's own.",
+            "instead of the guest's own. It is only read.",
+        ),
+        click.option(
+            "--sev-secrets",
+            type=FILE,
+            metavar="DIR",
+            help="Look for a SEV guest's injected secrets here, not where its kernel shows them.",
         ),
         click.option(
             "--keep-secret",
@@ -131,10 +139,11 @@ class KbcOptions(OptionGroup):
 
     def settings(self) -> KbcSettings:
         """Give the rest; paths absolute, since a daemon changes its folder."""
-        from coco_kp.kbc import KbcSettings
+        from coco_kp.kbc import SEV_SECRETS, KbcSettings
 
         return KbcSettings(
             keys_file=self.keys and self.keys.absolute(),
+            sev_secrets=(self.sev_secrets or SEV_SECRETS).absolute(),
             keep_secret=self.keep_secret,
             kbs_ca=self.kbs_ca and self.kbs_ca.absolute(),
             kbs_insecure_http=self.kbs_insecure_http,
@@ -182,6 +191,19 @@ class RegistrationOptions(OptionGroup):
 
     def registrar(self, key_dir: Path | None = None, *, replace: bool = False) -> Registrar | None:
         """Give what registers keys, or None without ``--kbs``. Raises ``CocoKpError``."""
+        admin = self.admin()
+        if admin is None:
+            return None
+        from coco_kp.kbs.record import Record, default_folder
+        from coco_kp.kbs.registrar import Registrar
+
+        return Registrar(admin, Record(default_folder()), key_dir=key_dir, replace=replace)
+
+    def admin(self) -> Admin | None:
+        """Give the KBS and the right to write into it, or None without ``--kbs``.
+
+        Raises ``CocoKpError``.
+        """
         if self.kbs is None:
             if self.auth_private_key or self.admin_token_file:
                 raise UsageError("admin tokens need a KBS to go to", "name it with --kbs URL")
@@ -189,8 +211,6 @@ class RegistrationOptions(OptionGroup):
         from coco_kp.kbs import admin_token
         from coco_kp.kbs.admin import Admin
         from coco_kp.kbs.client import Kbs
-        from coco_kp.kbs.record import Record, default_folder
-        from coco_kp.kbs.registrar import Registrar
         from coco_kp.model.kbs_url import KbsUrl
 
         token = admin_token.find(
@@ -202,9 +222,7 @@ class RegistrationOptions(OptionGroup):
         )
         url = KbsUrl.parse(self.kbs)
         kbs = Kbs(url, ca_file=self.kbs_ca, insecure_http=self.kbs_insecure_http)
-        return Registrar(
-            Admin(kbs, token), Record(default_folder()), key_dir=key_dir, replace=replace
-        )
+        return Admin(kbs, token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class Handshake:
     def __call__(self, end: float) -> Session:
         """Go through one handshake, to be done at ``end``. Raises ``RemoteError``."""
         key = TeeKey.generate(self.key_kind)
-        challenge, cookie = self._ask(end)
+        challenge, cookie = ask_for_challenge(self.kbs, self.attester.tee, end)
         # The evidence of devices first: the TEE's own binds it.
         devices = self.attester.additional_evidence(device_report_data(challenge, key.public))
         own = self.attester.primary_evidence(report_data(challenge, key.public, devices))
@@ -61,16 +61,17 @@ class Handshake:
             )
         return Session(parse_token(answer.document(), f"the KBS {self.kbs.url}"), key)
 
-    def _ask(self, end: float) -> tuple[Challenge, str]:
-        body = request(self.attester.tee)
-        answer = self.kbs.call("POST", "auth", end=end, body=body, repeatable=True)
-        if answer.refusal:
-            raise answer.refusal.error(
-                f"begin the attestation of a '{self.attester.tee}' machine",
-                f"this program speaks protocol version {PROTOCOL_VERSION}, which Trustee speaks "
-                "since July 2025",
-            )
-        cookie = answer.headers.get("Set-Cookie", "").partition(";")[0].strip()
-        if not cookie.startswith(f"{_COOKIE}=") or not cookie.isascii():
-            raise RemoteError(f"the KBS {self.kbs.url} opened no session (no cookie {_COOKIE})")
-        return Challenge.parse(answer.document()), cookie
+
+def ask_for_challenge(kbs: Kbs, tee: str, end: float) -> tuple[Challenge, str]:
+    """Open a session; give the challenge and the session's cookie. Raises ``RemoteError``."""
+    answer = kbs.call("POST", "auth", end=end, body=request(tee), repeatable=True)
+    if answer.refusal:
+        raise answer.refusal.error(
+            f"begin the attestation of a '{tee}' machine",
+            f"this program speaks protocol version {PROTOCOL_VERSION}, which Trustee speaks since "
+            "July 2025",
+        )
+    cookie = answer.headers.get("Set-Cookie", "").partition(";")[0].strip()
+    if not cookie.startswith(f"{_COOKIE}=") or not cookie.isascii():
+        raise RemoteError(f"the KBS {kbs.url} opened no session (no cookie {_COOKIE})")
+    return Challenge.parse(answer.document()), cookie
