@@ -447,7 +447,7 @@ def test_the_doctor_examines_a_kbs(broker: RunningKbs) -> None:
 
 def test_the_doctor_finds_what_is_wrong_with_a_token(plain: RunningKbs) -> None:
     token = plain.folder / "reader-token"
-    flags = ["--kbs", plain.url, "--admin-token-file", token]
+    flags = ["--kbs", plain.url, "--admin-token-file", str(token)]
     done = coco_kp("doctor", "--format", "json", *flags)
     (failed,) = [
         check
