@@ -14,7 +14,7 @@ from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
 from coco_kp.files import is_there, locked, read_file, write_file
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
-from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_path
 
 MAX_KEYS_FILE = 4 * 1024 * 1024
 """Bytes of a keys file at the most: some 50,000 keys."""
@@ -109,4 +109,6 @@ def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
 
 def parse_keys_file_name(text: str) -> ResourceUri:
     """Read a key's name as keys files (``default/key/1``) or key ids write it."""
-    return parse_key_id(text if "://" in text or text.startswith("/") else f"/{text}")
+    if "://" in text or text.startswith("/"):
+        return parse_key_id(text)
+    return parse_resource_path(text)

@@ -59,20 +59,30 @@ class ResourceUri:
 
 def parse_key_id(text: str) -> ResourceUri:
     """Read a key id in any form that users write. Raises ``InputError`` with the accepted forms."""
-    if "://" not in text:
-        # Without a scheme: /<r>/<t>/<g>, or the same behind an address.
-        address, slash, path = text.partition("/")
-        if not slash or (address and path.count("/") != 2):
-            raise _refused(text, _without_scheme_reason(text))
-        text = f"kbs://{text}"
-    return parse_resource_uri(text)
+    if "://" in text:
+        return _parse(text, text)
+    # Without a scheme: /<r>/<t>/<g>, or the same behind an address.
+    address, slash, path = text.partition("/")
+    if not slash or (address and path.count("/") != 2):
+        raise _refused(text, _without_scheme_reason(text))
+    return _parse(f"kbs://{text}", text)
+
+
+def parse_resource_path(text: str) -> ResourceUri:
+    """Read a path alone, as keys files have it: ``default/key/1``. Raises ``InputError``."""
+    return _parse(f"kbs:///{text}", text)
 
 
 def parse_resource_uri(text: str) -> ResourceUri:
     """Read a URI with its scheme, as it stands in a packet. Raises ``InputError``."""
+    return _parse(text, text)
+
+
+def _parse(uri: str, text: str) -> ResourceUri:
+    """Read a URI that somebody gave as ``text``, which is what errors quote."""
     if len(text) > MAX_LENGTH:
         raise _refused(text, f"it has more than {MAX_LENGTH} characters")
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, rest = uri.partition("://")
     match = _SCHEME.fullmatch(scheme)
     if not separator or not match:
         raise _refused(text, "its scheme is not kbs or kbs+<plugin>")
@@ -91,27 +101,27 @@ def parse_resource_uri(text: str) -> ResourceUri:
                 f"the part {shown(segment)} is not letters, digits, '_', '-' and (not first) '.'",
             )
     if plugin == "resource" and len(segments) != 3:
-        raise _refused(text, f"its path has {len(segments)} parts, not three")
+        raise _refused(text, f"its path must have three parts, not {len(segments)}")
     if not segments:
         raise _refused(text, "it has no path")
     return ResourceUri(plugin, _canonical_address(address, text), segments, query)
 
 
-def _canonical_address(address: str, uri: str) -> str:
+def _canonical_address(address: str, text: str) -> str:
     if not address:
         return ""
     match = _ADDRESS.fullmatch(address)
     if not match:
-        raise _refused(uri, f"{shown(address)} is not host, host:port or [IPv6]:port")
+        raise _refused(text, f"{shown(address)} is not host, host:port or [IPv6]:port")
     host = match["host"]
     if match["ipv6"]:
         try:
             host = f"[{ipaddress.IPv6Address(match['ipv6']).compressed}]"
         except ValueError:
-            raise _refused(uri, f"{shown(host)} is not an IPv6 address") from None
+            raise _refused(text, f"{shown(host)} is not an IPv6 address") from None
     port = match["port"]
     if port and int(port) > 65535:
-        raise _refused(uri, f"the port {port} is greater than 65535")
+        raise _refused(text, f"the port {port} is greater than 65535")
     return f"{host}:{port}" if port else host
 
 

@@ -7,6 +7,7 @@ from coco_kp.model.resource_uri import (
     MAX_LENGTH,
     ResourceUri,
     parse_key_id,
+    parse_resource_path,
     parse_resource_uri,
 )
 from tests.vectors import load_vectors
@@ -39,8 +40,8 @@ REFUSALS = {
     "kbs:///a/b/c#f": "a fragment has no meaning in it",
     "kbs:///a/b/c?": "its query is empty or has a character that must be %-encoded",
     "kbs:///a/b/c?x y": "its query is empty or has a character that must be %-encoded",
-    "kbs:///a/b": "its path has 2 parts, not three",
-    "kbs:///a/b/c/d": "its path has 4 parts, not three",
+    "kbs:///a/b": "its path must have three parts, not 2",
+    "kbs:///a/b/c/d": "its path must have three parts, not 4",
     "kbs+vault://h": "it has no path",
     "kbs:///a/%2e%2e/c": "the part '%2e%2e' is not letters",
     "kbs:///a/.b/c": "the part '.b' is not letters",
@@ -62,6 +63,19 @@ def test_a_refusal_says_why(text: str, reason: str) -> None:
     with pytest.raises(InputError) as error:
         parse_key_id(text)
     assert reason in error.value.message
+
+
+@pytest.mark.parametrize("text", ["/a/b", "kbs.example/a/b/c d", "KBS:///a/b", "key_id1"])
+def test_a_refusal_quotes_what_was_given(text: str) -> None:
+    with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
+        parse_key_id(text)
+
+
+def test_a_path_alone_is_read_where_keys_files_have_it() -> None:
+    assert parse_resource_path("default/key/1") == parse_key_id("/default/key/1")
+    for text in ("key_id1", "a/b", "/a/b/c", "a/b/c/", "h/a/b/c"):
+        with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
+            parse_resource_path(text)
 
 
 def test_a_packet_must_have_the_scheme_that_guests_parse() -> None:
