@@ -31,12 +31,7 @@ def read_kek(path: Path, key_dir: Path | None = None) -> KekFile:
     """
     if key_dir is not None:
         path = _within(key_dir, path)
-    try:
-        data, shared = read_file(path, _LONGEST_READ, KekError)
-    except KekError as error:
-        raise KekError(
-            error.message, "the provider reads the key file itself: name it as it sees it"
-        ) from None
+    data, shared = read_file(path, _LONGEST_READ, KekError)
     if len(data) != KEK_SIZE:
         raise _not_a_kek(path, data)
     warning = f"others may read the key file {shown(str(path))}: chmod 600 it"

@@ -126,7 +126,7 @@ class Provider:
                 )
             return SAMPLE_KID, KekFile(Kek(SAMPLE_KEK), ())
         if isinstance(params, FileKek):
-            file = read_kek(Path(params.key_path), self.key_dir)
+            file = self._read_kek(Path(params.key_path))
             if self.registrar:
                 self.registrar.register(params.key_id, file.kek)
             return params.key_id, file
@@ -139,6 +139,13 @@ class Provider:
             kid, kek = self.registrar.new_kek()
             return kid, KekFile(kek, ())
         return params.key_id, KekFile(self.registrar.kek_for(params.key_id), ())
+
+    def _read_kek(self, path: Path) -> KekFile:
+        try:
+            return read_kek(path, self.key_dir)
+        except KekError as error:
+            hint = error.hint or "the provider reads the key file itself: name it as it sees it"
+            raise KekError(error.message, hint) from None
 
     def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
