@@ -1,0 +1,1 @@
+"""The command line, as transcripts: what is typed, and what is seen of it."""

@@ -1,0 +1,84 @@
+"""Each transcript of this folder, as it stands: in this process, and some by the real command."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coco_kp.cli.main import run
+from tests.cli.transcript import Step, matches, read_transcript
+
+HERE = Path(__file__).parent
+TRANSCRIPTS = sorted(HERE.glob("*.txt"))
+BY_THE_REAL_COMMAND = ["keyprovider.txt", "usage.txt"]
+COCO_KP = Path(sys.executable).with_name("coco-kp")
+
+
+@pytest.fixture(autouse=True)
+def _logs_restored() -> Iterator[None]:
+    logger = logging.getLogger("coco_kp")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_in_this_process(
+    path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def execute(step: Step) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(step.stdin)))
+        code = run(step.arguments)
+        return (code, *capsys.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    replay(path, tmp_path, execute)
+
+
+@pytest.mark.parametrize("name", BY_THE_REAL_COMMAND)
+def test_by_the_real_command(name: str, tmp_path: Path) -> None:
+    def execute(step: Step) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [COCO_KP, *step.arguments],
+            input=step.stdin,
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    replay(HERE / name, tmp_path, execute)
+
+
+def replay(path: Path, folder: Path, execute: Callable[[Step], tuple[int, str, str]]) -> None:
+    """Take the steps of a transcript in a folder, and compare all that is seen of them."""
+    transcript = read_transcript(path)
+    for file, (content, file_mode) in transcript.files.items():
+        (folder / file).write_bytes(content)
+        (folder / file).chmod(file_mode)
+    assert transcript.steps
+    for step in transcript.steps:
+        code, stdout, stderr = execute(step)
+        seen = f"$ {step.command}\n{stdout}--- stderr\n{stderr}--- exit {code}"
+        assert code == step.exit_code, seen
+        assert matches(step.stdout, stdout), seen
+        assert matches(step.stderr, stderr), seen
+        for name in step.absent:
+            assert not os.path.lexists(folder / name), seen
+        for name, mode, *equals in step.present:
+            assert (folder / name).stat().st_mode & 0o777 == int(mode, 8), seen
+            if equals:
+                assert (folder / name).read_bytes() == (folder / equals[1]).read_bytes(), seen
+        assert not list(folder.glob(".*")), seen  # no temporary file stays behind
