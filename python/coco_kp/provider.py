@@ -25,7 +25,7 @@ from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
 
 if TYPE_CHECKING:
-    from coco_kp.kbs.registrar import Registrar
+    from coco_kp.registrar import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""

@@ -27,11 +27,11 @@ from coco_kp.kbs.attester import Sample
 from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.record import Record
-from coco_kp.kbs.registrar import Registrar
 from coco_kp.kbs.session import Reader, Session
 from coco_kp.kbs.tee_key import KINDS
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
+from coco_kp.registrar import Registrar
 from tests.interop.conftest import KEY_ID
 from tests.interop.provider import COCO_KP, Provider, grpc_config, our_provider
 from tests.peers.daemon import daemon

@@ -15,7 +15,7 @@ from coco_kp.errors import InputError, UsageError, shown
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
     from coco_kp.image.recipient import KekRecipient, NewRecipient, PacketForm, Recipient
-    from coco_kp.kbs.registrar import Registrar
+    from coco_kp.registrar import Registrar
 
 PACKET_OPTIONS: tuple[Option, ...] = (
     click.option(

@@ -22,8 +22,8 @@ from coco_kp.errors import (
 )
 from coco_kp.kbs import client
 from coco_kp.kbs.record import Record
-from coco_kp.kbs.registrar import Registrar
 from coco_kp.model.resource_uri import parse_key_id
+from coco_kp.registrar import Registrar
 from tests.sim.http_server import Reply, Request
 
 if TYPE_CHECKING:
