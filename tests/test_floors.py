@@ -1,0 +1,161 @@
+"""The house's floors (docs/architecture.md), held to the imports that the code really has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "python" / "coco_kp"
+
+FLOORS = {
+    0: {"errors", "_native"},
+    1: {"model"},
+    2: {"crypto", "files", "http", "observe", "skopeo"},
+    3: {"kek_file", "keys_file", "transport", "kbs"},
+    4: {"kbc", "registrar"},
+    5: {"provider", "image"},
+    6: {"service"},
+    7: {"cli"},
+}
+FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
+
+ROOF = {"coco_kp", "coco_kp.__main__"}
+"""What callers import and run: they stand on all floors."""
+
+NEVER_MEET = [("transport", "kbs"), ("service", "fleet")]
+ONLY_IMPORTER = {"_native": "crypto"}
+
+# No I/O, no clock, no randomness, no logging.
+LIBRARIES_OF_VALUES = {
+    *("__future__", "base64", "binascii", "collections.abc", "dataclasses", "enum", "hashlib"),
+    *("ipaddress", "json", "re", "types", "typing", "urllib.parse", "uuid"),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """That a line of one module imports another."""
+
+    importer: str
+    imported: str
+    line: int
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The parts of coco_kp that the two belong to."""
+        return part_of(self.importer), part_of(self.imported)
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.imported}"
+
+
+def part_of(module: str) -> str:
+    """Give the name that stands in the table: the first behind ``coco_kp``."""
+    return module.split(".")[1]
+
+
+def name_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE.parent).with_suffix("")
+    return ".".join(part for part in relative.parts if part != "__init__")
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    return {name_of(path): ast.parse(path.read_bytes()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(module: str, tree: ast.Module) -> Iterator[Import]:
+    """Find all imports, wherever they stand; also those by a name that is put together."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (Import(module, alias.name, node.lineno) for alias in names)
+            case ast.ImportFrom(module=source, names=names, level=0):
+                assert source is not None
+                for alias in names:
+                    whole = f"{source}.{alias.name}"
+                    known = whole in modules() or whole == "coco_kp._native"
+                    yield Import(module, whole if known else source, node.lineno)
+            case ast.ImportFrom():
+                pytest.fail(f"{module}:{node.lineno} imports by a relative name")
+            case ast.Call(func=ast.Name(id="import_module"), args=[first]):
+                for text in ast.walk(first):
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                        yield Import(module, text.value.rstrip("."), node.lineno)
+
+
+@cache
+def imports_of_ours() -> list[Import]:
+    found = [found for module, tree in modules().items() for found in imports(module, tree)]
+    return [
+        one for one in found if one.imported.startswith("coco_kp.") and one.importer not in ROOF
+    ]
+
+
+def test_every_module_is_on_a_floor() -> None:
+    assert {part_of(module) for module in modules().keys() - ROOF} <= FLOOR_OF.keys()
+    parts = {path.name.split(".")[0] for path in PACKAGE.iterdir() if path.suffix != ".typed"}
+    assert FLOOR_OF.keys() <= parts
+
+
+def test_every_import_leads_down() -> None:
+    assert len(imports_of_ours()) > 100
+    wrong = []
+    for one in imports_of_ours():
+        importer, imported = one.parts
+        if importer != imported and FLOOR_OF[importer] < FLOOR_OF[imported]:
+            wrong.append(str(one))
+    assert wrong == []
+
+
+def test_errors_import_nothing_of_ours() -> None:
+    assert [str(one) for one in imports_of_ours() if one.parts[0] == "errors"] == []
+
+
+@pytest.mark.parametrize(("one", "other"), NEVER_MEET)
+def test_siblings_that_never_meet(one: str, other: str) -> None:
+    met = [str(found) for found in imports_of_ours() if set(found.parts) == {one, other}]
+    assert met == []
+
+
+@pytest.mark.parametrize(("imported", "importer"), ONLY_IMPORTER.items())
+def test_what_only_one_may_import(imported: str, importer: str) -> None:
+    importers = {one.importer for one in imports_of_ours() if one.parts[1] == imported}
+    assert importers == {f"coco_kp.{importer}"}
+
+
+def test_values_use_libraries_without_input_and_output() -> None:
+    used = {
+        one.imported
+        for module, tree in modules().items()
+        if module.startswith("coco_kp.model")
+        for one in imports(module, tree)
+    }
+    ours = {name for name in used if name.startswith("coco_kp.")}
+    assert used - ours <= LIBRARIES_OF_VALUES
+    assert {part_of(name) for name in ours} == {"errors", "model"}
+
+
+def test_values_open_no_file_themselves() -> None:
+    for module, tree in modules().items():
+        if module.startswith("coco_kp.model"):
+            called = {
+                node.func.id
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            assert called.isdisjoint({"open", "print", "input", "exec", "eval"}), module
+
+
+def test_the_document_has_the_same_floors() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text, flags=re.MULTILINE)
+    documented = {int(floor): set(re.findall(r"`(\w+)(?:\.\*)?`", parts)) for floor, parts in rows}
+    assert documented == FLOORS
