@@ -33,6 +33,7 @@ from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.registrar import Registrar
 from tests.interop.conftest import KEY_ID
+from tests.interop.image import Image
 from tests.interop.provider import COCO_KP, Provider, grpc_config, our_provider
 from tests.peers.daemon import daemon
 from tests.peers.folder import folder_peer
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.interop.conftest import Key
-    from tests.interop.image import Image
     from tests.peers.skopeo import Skopeo
 
 pytestmark = pytest.mark.peer
@@ -458,6 +458,36 @@ def test_the_doctor_finds_what_is_wrong_with_a_token(plain: RunningKbs) -> None:
     assert "Role reader not allowed" in failed["found"]
     assert "check the admin token" in failed["hint"]
     assert done.returncode != 0
+
+
+def test_the_engine_registers_and_opens_with_nothing_but_the_kbs(
+    broker: RunningKbs, image: Image, tmp_path: Path
+) -> None:
+    broker.allow_all()
+    encrypted, decrypted = Image(tmp_path / "encrypted"), Image(tmp_path / "decrypted")
+    kid = ["--keyid", "kbs:///team/key/app", "--register"]
+    done = coco_kp("encrypt", image.reference, encrypted.reference, *kid, *kbs_flags(broker))
+    assert done.returncode == 0, done.stderr
+    assert all(layer.encrypted for layer in encrypted.layers)
+    ca = ["--kbs-ca", str(broker.ca)] if broker.ca.exists() else []
+    kbc = ["--kbc", f"cc::{broker.url}", *ca]
+    assert coco_kp("verify", encrypted.reference, *kbc).returncode == 0
+    done = coco_kp("decrypt", encrypted.reference, decrypted.reference, *kbc)
+    assert done.returncode == 0, done.stderr
+    assert decrypted.layers == image.layers
+    assert decrypted.config == image.config
+
+
+def test_the_engine_makes_no_image_without_a_registered_key(
+    plain: RunningKbs, image: Image, tmp_path: Path
+) -> None:
+    target = Image(tmp_path / "encrypted")
+    flags = ["--kbs", plain.url, "--admin-token-file", str(plain.folder / "reader-token")]
+    kid = ["--keyid", "kbs:///team/key/app", "--register"]
+    done = coco_kp("encrypt", image.reference, target.reference, *kid, *flags)
+    assert done.returncode == 6
+    assert "Role reader not allowed" in done.stderr
+    assert not target.folder.exists()
 
 
 def coco_kp(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
