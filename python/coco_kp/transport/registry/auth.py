@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
-from coco_kp.errors import RemoteError
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.http import HttpClient, Response, display_url
+from coco_kp.http.url import parse_target
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.transport.access import Credentials
 from coco_kp.transport.registry.challenge import Challenge, parse_challenges
@@ -90,7 +91,7 @@ class Authorizer:
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
-        realm = challenge.parameters.get("realm", "")
+        realm = self._realm(challenge)
         service, asked = (challenge.parameters.get(name) for name in ("service", "scope"))
         query = [("scope", scope) for scope in dict.fromkeys((*scopes, asked)) if scope]
         query += [("service", service)] if service else []
@@ -104,6 +105,15 @@ class Authorizer:
         if response.status != 200:
             raise refused(response, f"the token server of {self._registry} gives no token")
         return self._read(response)
+
+    def _realm(self, challenge: Challenge) -> str:
+        realm = challenge.parameters.get("realm", "")
+        try:
+            return parse_target(realm).url
+        except InputError as exc:
+            raise RemoteError(
+                f"{self._registry} names no usable token server: {exc.message}"
+            ) from None
 
     def _exchange(self, realm: str, query: list[tuple[str, str]]) -> Response:
         """Ask with an identity token, which is an OAuth2 refresh token (oauth.md)."""

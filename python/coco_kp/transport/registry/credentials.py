@@ -151,7 +151,7 @@ def _ask_helper(helper: object, server: str) -> Credentials | None:
 
 
 def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:
-    value = document.get(name) or {}
+    value = document.get(name, {})
     if not isinstance(value, dict):
         raise InputError(f"'{name}' of {what} is not an object")
     return value

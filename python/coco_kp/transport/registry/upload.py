@@ -62,7 +62,7 @@ class RegistryBlobWriter(BlobWriter):
         self._failure: BaseException | None = None
         self._location = ""
         self._resumed = False
-        self._sender = threading.Thread(target=self._send_all, daemon=True)
+        self._sender = threading.Thread(target=self._send_all, name="upload", daemon=True)
         self._sender.start()
 
     def write(self, data: ReadableBuffer) -> None:

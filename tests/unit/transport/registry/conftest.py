@@ -1,0 +1,59 @@
+"""A simulated registry, and a machine whose user has no files of credentials or certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access
+from coco_kp.transport.registry import RegistrySink, RegistrySource
+from tests.sim.registry import Registry, serve
+
+PLAIN = Access(tls_verify=False)
+REPOSITORY = "team/app"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def host(registry: Registry) -> Iterator[str]:
+    with serve(registry) as address:
+        yield address
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def image_name(host: str) -> RegistryReference:
+    return RegistryReference(host, REPOSITORY, "v1")
+
+
+@pytest.fixture
+def source(image_name: RegistryReference, pauses: list[float]) -> Iterator[RegistrySource]:
+    with RegistrySource(image_name, PLAIN, sleep=pauses.append) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sink(image_name: RegistryReference, pauses: list[float]) -> Iterator[RegistrySink]:
+    with RegistrySink(image_name, PLAIN, sleep=pauses.append) as opened:
+        yield opened

@@ -1,0 +1,276 @@
+"""Who we are to a registry: Basic, tokens that are renewed, identity tokens; who is not told."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from urllib.parse import parse_qs
+
+import pytest
+
+from coco_kp.errors import InputError, RemoteError
+from coco_kp.model.manifest import describe
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access, Credentials, copy_blob, put_blob
+from coco_kp.transport.registry import RegistrySink, RegistrySource
+from tests.sim.http_server import Reply, http_server
+from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
+from tests.unit.transport.images import check, image, store
+from tests.unit.transport.registry.conftest import PLAIN, REPOSITORY
+
+ONE = image(b"layer one")
+PASSWORD = "correct horse"
+KNOWN = Access(Credentials("user", PASSWORD), tls_verify=False)
+
+
+@pytest.fixture
+def tokens(registry: Registry) -> Iterator[TokenServer]:
+    registry.tokens = TokenServer()
+    with serve_tokens(registry.tokens):
+        yield registry.tokens
+
+
+class TestBasic:
+    def test_gives_the_password(self, registry: Registry, image_name: RegistryReference) -> None:
+        registry.basic = ("user", PASSWORD)
+        with RegistrySink(image_name, KNOWN) as sink:
+            store(sink, ONE)
+        with RegistrySource(image_name, KNOWN) as source:
+            check(source, ONE)
+
+    def test_a_wrong_password_is_asked_once(
+        self, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        registry.basic = ("user", "another")
+        with (
+            RegistrySource(image_name, KNOWN) as source,
+            pytest.raises(RemoteError, match="401 Unauthorized: UNAUTHORIZED") as caught,
+        ):
+            source.manifest()
+        assert len(registry.requests("GET", "manifests")) == 1
+        assert "log in" in caught.value.hint
+        assert PASSWORD not in str(caught.value)
+
+    def test_without_a_password_says_so(
+        self, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        registry.basic = ("user", PASSWORD)
+        with (
+            RegistrySource(image_name, PLAIN) as source,
+            pytest.raises(RemoteError, match="wants a user name and a password") as caught,
+        ):
+            source.manifest()
+        assert "--creds" in caught.value.hint
+
+    def test_a_password_that_is_repeated_is_not_shown(
+        self, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        def echo(request: object) -> Reply | None:
+            authorization = getattr(request, "headers", {}).get("Authorization")
+            if authorization is None:
+                return unauthorized('Basic realm="x"')
+            body = json.dumps({"errors": [{"code": "X", "message": f"{authorization} {PASSWORD}"}]})
+            return Reply(403, {}, body.encode())
+
+        registry.faults = [echo]
+        with (
+            RegistrySource(image_name, KNOWN) as source,
+            pytest.raises(RemoteError, match="403 Forbidden") as caught,
+        ):
+            source.manifest()
+        assert "***" in caught.value.message
+        assert PASSWORD not in str(caught.value)
+        assert "dXNlcjpjb3JyZWN0" not in str(caught.value)
+
+
+class TestTokens:
+    @pytest.mark.parametrize("password", [None, PASSWORD])
+    def test_are_fetched_once_for_what_is_needed(
+        self, tokens: TokenServer, image_name: RegistryReference, password: str | None
+    ) -> None:
+        tokens.password = password
+        with RegistrySink(image_name, KNOWN if password else PLAIN) as sink:
+            store(sink, ONE)
+        (request,) = tokens.seen
+        assert request.query == {
+            "scope": [f"repository:{REPOSITORY}:pull,push"],
+            "service": ['sim, "registry"'],
+        }
+        assert ("Authorization" in request.headers) is (password is not None)
+        with RegistrySource(image_name, KNOWN if password else PLAIN) as source:
+            check(source, ONE)
+        assert tokens.seen[1].query["scope"] == [f"repository:{REPOSITORY}:pull"]
+
+    def test_a_wrong_password_is_told(
+        self, tokens: TokenServer, image_name: RegistryReference
+    ) -> None:
+        tokens.password = "another"
+        with (
+            RegistrySource(image_name, KNOWN) as source,
+            pytest.raises(RemoteError, match=r"gives no token: .*401 .*wrong password") as caught,
+        ):
+            source.manifest()
+        assert PASSWORD not in str(caught.value)
+        assert "scope" not in caught.value.message, "a query was shown"
+
+    def test_are_exchanged_for_an_identity_token(
+        self, tokens: TokenServer, image_name: RegistryReference
+    ) -> None:
+        tokens.identity_token = "refresh-me"
+        access = Access(Credentials("<token>", "", "refresh-me"), tls_verify=False)
+        with RegistrySink(image_name, access) as sink:
+            store(sink, ONE)
+        (request,) = tokens.seen
+        assert request.method == "POST"
+        assert "refresh-me" not in request.path
+        assert parse_qs(request.body.decode()) == {
+            "grant_type": ["refresh_token"],
+            "refresh_token": ["refresh-me"],
+            "client_id": ["coco-kp"],
+            "service": ['sim, "registry"'],
+            "scope": [f"repository:{REPOSITORY}:pull,push"],
+        }
+
+    def test_are_renewed_before_they_expire(
+        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        tokens.life = 1
+        with RegistrySink(image_name, PLAIN) as sink:
+            put_blob(sink, describe("x", b"1"), b"1")
+            time.sleep(0.85)
+            put_blob(sink, describe("x", b"2"), b"2")
+        assert len(tokens.issued) >= 2
+        refused = [
+            r for r in registry.seen if r.path != "/v2/" and "Authorization" not in r.headers
+        ]
+        assert not refused
+
+    @pytest.mark.parametrize("size", [None, 300_000])
+    def test_that_expire_in_a_long_upload_are_renewed(
+        self,
+        tokens: TokenServer,
+        registry: Registry,
+        image_name: RegistryReference,
+        size: int | None,
+    ) -> None:
+        """The clock of the server runs ahead: it refuses a token that still looks good."""
+        data = os.urandom(300_000)
+        blob = describe("x", data)
+        with (
+            RegistrySink(image_name, PLAIN, sleep=lambda _: None) as sink,
+            sink.begin_blob(size) as writer,
+        ):
+            writer.write(data[:100_000])
+            until = time.monotonic() + 10
+            while not registry.uploads and time.monotonic() < until:
+                time.sleep(0.01)
+            tokens.issued = dict.fromkeys(tokens.issued, (0.0, ()))
+            writer.write(data[100_000:])
+            writer.commit(blob.digest, len(data))
+        assert registry.blobs[REPOSITORY, str(blob.digest)] == data
+        assert len(tokens.seen) == 2
+
+    def test_that_do_not_suffice_end_it(
+        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        registry.faults = [
+            lambda r: unauthorized(tokens.challenge) if "manifests" in r.path else None
+        ]
+        with (
+            RegistrySource(image_name, PLAIN) as source,
+            pytest.raises(RemoteError, match="401 Unauthorized"),
+        ):
+            source.manifest()
+        assert len(registry.requests("GET", "manifests")) == 2
+
+    def test_for_a_mount_open_both_repositories(
+        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        blob = describe("x", b"data")
+        other = RegistryReference(image_name.host, "team/other", "v1")
+        registry.blobs[REPOSITORY, str(blob.digest)] = b"data"
+        with RegistrySource(image_name, PLAIN) as source, RegistrySink(other, PLAIN) as sink:
+            copy_blob(source, sink, blob)
+        assert not registry.requests("PATCH")
+        assert tokens.seen[-1].query["scope"] == [
+            "repository:team/other:pull,push",
+            f"repository:{REPOSITORY}:pull",
+        ]
+
+    def test_ask_for_what_the_registry_names_too(
+        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        challenge = f'{tokens.challenge},scope="repository:renamed/app:pull"'
+        registry.faults = [lambda r: unauthorized(challenge) if r.path == "/v2/" else None]
+        with RegistrySource(image_name, PLAIN) as source, pytest.raises(RemoteError):
+            source.manifest()
+        assert tokens.seen[0].query["scope"] == [
+            f"repository:{REPOSITORY}:pull",
+            "repository:renamed/app:pull",
+        ]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"{}",
+            b"[]",
+            b'{"token":5}',
+            b'{"token":""}',
+            b'{"token":"a b"}',
+            b'{"token":"a\\r\\nX: y"}',
+            b'{"token":"\xc3\xa4"}',
+            b'{"token":"a","token":"b"}',
+        ],
+    )
+    def test_that_are_none_are_refused(
+        self, registry: Registry, image_name: RegistryReference, answer: bytes
+    ) -> None:
+        with http_server(lambda _: Reply(200, {}, answer)) as base:
+            registry.faults = [lambda _: unauthorized(f'Bearer realm="{base}"')]
+            with (
+                RegistrySource(image_name, PLAIN) as source,
+                pytest.raises((RemoteError, InputError), match="answer of the token server"),
+            ):
+                source.manifest()
+
+    @pytest.mark.parametrize("life", [b"0", b"-1", b"null", b'"x"', b"true", b"1e99"])
+    def test_of_no_sensible_life_last_a_minute(
+        self, registry: Registry, image_name: RegistryReference, life: bytes
+    ) -> None:
+        answer = b'{"access_token":"abc","expires_in":%b}' % life
+        with http_server(lambda _: Reply(200, {}, answer)) as base:
+            challenge = unauthorized(f'Bearer realm="{base}"')
+            registry.faults = [
+                lambda r: None if r.headers.get("Authorization") == "Bearer abc" else challenge
+            ]
+            with RegistrySink(image_name, PLAIN) as sink:
+                store(sink, ONE)
+        assert (REPOSITORY, "v1") in registry.manifests
+
+    @pytest.mark.parametrize("realm", ["", "ftp://h/", "http://u:p@127.0.0.1/", "token"])
+    def test_of_a_strange_server_are_not_fetched(
+        self, registry: Registry, image_name: RegistryReference, realm: str
+    ) -> None:
+        registry.faults = [lambda _: unauthorized(f'Bearer realm="{realm}"')]
+        with (
+            RegistrySource(image_name, KNOWN) as source,
+            pytest.raises(RemoteError, match="names no usable token server"),
+        ):
+            source.manifest()
+
+    def test_and_passwords_stay_out_of_representations(self) -> None:
+        assert PASSWORD not in repr(KNOWN)
+        assert "refresh" not in repr(Credentials("<token>", "", "refresh-me"))
+
+
+@pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Digest realm="x"'])
+def test_a_challenge_that_is_not_understood_is_an_error(
+    registry: Registry, image_name: RegistryReference, header: str
+) -> None:
+    registry.faults = [lambda _: unauthorized(header)]
+    with RegistrySource(image_name, KNOWN) as source, pytest.raises((RemoteError, InputError)):
+        source.manifest()
+    assert not [r for r in registry.seen if "Authorization" in r.headers]

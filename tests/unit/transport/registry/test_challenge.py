@@ -1,0 +1,48 @@
+"""``WWW-Authenticate``, as registries write it and as nobody should."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coco_kp.transport.registry.challenge import Challenge, parse_challenges
+
+REALM = {"realm": "https://auth.example/token", "service": "registry.example"}
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (
+            'Bearer realm="https://auth.example/token",service="registry.example"',
+            [Challenge("bearer", REALM)],
+        ),
+        (
+            'BEARER  realm = "https://auth.example/token" , service=registry.example',
+            [Challenge("bearer", REALM)],
+        ),
+        ('Basic realm="a, \\"b\\" = c"', [Challenge("basic", {"realm": 'a, "b" = c'})]),
+        ('Basic realm=""', [Challenge("basic", {"realm": ""})]),
+        (
+            'Bearer realm="x",scope="repository:a/b:pull,push", Basic realm="y"',
+            [
+                Challenge("bearer", {"realm": "x", "scope": "repository:a/b:pull,push"}),
+                Challenge("basic", {"realm": "y"}),
+            ],
+        ),
+        ("Basic", [Challenge("basic", {})]),
+        ("", []),
+        (", ,", []),
+        ('realm="x"', []),
+        ('Basic realm="open', [Challenge("basic", {})]),
+    ],
+)
+def test_is_read(header: str, expected: list[Challenge]) -> None:
+    assert parse_challenges(header) == expected
+
+
+@given(st.text(alphabet='Baxr="\\, \t:/é'))
+def test_any_text_is_read_without_an_error(header: str) -> None:
+    for challenge in parse_challenges(header):
+        assert challenge.scheme

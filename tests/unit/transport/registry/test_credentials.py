@@ -1,0 +1,231 @@
+"""Files and helpers with credentials: where they are looked for, in which order."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError, RemoteError
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access, Credentials, parse_credentials
+from coco_kp.transport.registry.credentials import find_credentials
+
+APP = RegistryReference("h.example:5000", "team/app", "v1")
+HUB = RegistryReference("docker.io", "library/nginx", "latest")
+
+
+def auth(user: str, password: str = "pw") -> dict[str, str]:  # noqa: S107
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def write(path: Path, document: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def user(image: RegistryReference = APP, access: Access | None = None) -> str | None:
+    found = find_credentials(image, access or Access())
+    return found.username if found else None
+
+
+class TestFiles:
+    def test_are_looked_for_in_order(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert user() is None
+        write(home / ".docker" / "config.json", {"auths": {"h.example:5000": auth("docker")}})
+        assert user() == "docker"
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        assert user() is None
+        write(tmp_path / "docker" / "config.json", {"auths": {"h.example:5000": auth("docker2")}})
+        assert user() == "docker2"
+        write(
+            home / ".config" / "containers" / "auth.json",
+            {"auths": {"h.example:5000": auth("config")}},
+        )
+        assert user() == "config"
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+        write(
+            tmp_path / "run" / "containers" / "auth.json",
+            {"auths": {"h.example:5000": auth("runtime")}},
+        )
+        assert user() == "runtime"
+        named = write(tmp_path / "named.json", {"auths": {"h.example:5000": auth("named")}})
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(named))
+        assert user() == "named"
+        own = write(tmp_path / "own.json", {"auths": {"h.example:5000": auth("own")}})
+        assert user(access=Access(authfile=own)) == "own"
+        given = Access(Credentials("given", "pw"), authfile=own)
+        assert user(access=given) == "given"
+
+    def test_that_do_not_know_the_registry_are_passed_over(
+        self, home: Path, tmp_path: Path
+    ) -> None:
+        write(
+            home / ".config" / "containers" / "auth.json", {"auths": {"other.example": auth("x")}}
+        )
+        write(home / ".docker" / "config.json", {"auths": {"h.example:5000": auth("docker")}})
+        assert user() == "docker"
+        own = write(tmp_path / "own.json", {"auths": {}})
+        assert user(access=Access(authfile=own)) is None, "another file than the named one was read"
+
+    def test_that_are_named_must_exist(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such file"):
+            user(access=Access(authfile=tmp_path / "none.json"))
+
+    @pytest.mark.parametrize(
+        ("keys", "image", "expected"),
+        [
+            (["h.example:5000"], APP, "h.example:5000"),
+            (["h.example"], APP, None),
+            (["h.example:5000", "h.example:5000/team"], APP, "h.example:5000/team"),
+            (["h.example:5000/team/app", "h.example:5000/team"], APP, "h.example:5000/team/app"),
+            (["h.example:5000/team/ap", "h.example:5000/tea"], APP, None),
+            (["https://h.example:5000/v1/"], APP, "https://h.example:5000/v1/"),
+            (["https://index.docker.io/v1/"], HUB, "https://index.docker.io/v1/"),
+            (["index.docker.io"], HUB, "index.docker.io"),
+            (["docker.io/library"], HUB, "docker.io/library"),
+            (["docker.io"], APP, None),
+        ],
+    )
+    def test_keys_name_registries_and_what_is_in_them(
+        self, tmp_path: Path, keys: list[str], image: RegistryReference, expected: str | None
+    ) -> None:
+        names = {key: f"user{number}" for number, key in enumerate(keys)}
+        own = write(tmp_path / "own.json", {"auths": {k: auth(name) for k, name in names.items()}})
+        assert user(image, Access(authfile=own)) == (expected and names[expected])
+
+    def test_hold_passwords_with_colons(self, tmp_path: Path) -> None:
+        own = write(tmp_path / "own.json", {"auths": {"h.example:5000": auth("u", "a:b:ü")}})
+        assert find_credentials(APP, Access(authfile=own)) == Credentials("u", "a:b:ü")
+
+    def test_hold_identity_tokens(self, tmp_path: Path) -> None:
+        entry = {**auth("00000000-0000-0000-0000-000000000000", ""), "identitytoken": "refresh"}
+        own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
+        found = find_credentials(APP, Access(authfile=own))
+        assert found == Credentials("<token>", "", "refresh")
+
+    @pytest.mark.parametrize("entry", [{}, {"auth": ""}, {"auth": 5}, {"email": "x"}])
+    def test_entries_without_credentials_are_none(self, tmp_path: Path, entry: object) -> None:
+        own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
+        assert user(access=Access(authfile=own)) is None
+
+    @pytest.mark.parametrize(
+        ("document", "words"),
+        [
+            ([], "not a JSON object"),
+            ({"auths": []}, "is not an object"),
+            ({"auths": {"h.example:5000": 5}}, "is not an object"),
+            ({"auths": {"h.example:5000": {"auth": "c2VjcmV0LXBhc3N3b3Jk!"}}}, "not base64"),
+            ({"auths": {"h.example:5000": {"auth": "c2VjcmV0LXBhc3N3b3Jk"}}}, "'user:password'"),
+            ({"auths": {"h.example:5000": {"auth": "/////w=="}}}, "is not text"),
+            ({"credHelpers": 5}, "is not an object"),
+            ({"credHelpers": {"h.example:5000": 5}}, "not the name of a credential helper"),
+            ({"credHelpers": {"h.example:5000": "../x"}}, "not the name of a credential helper"),
+            ({"credsStore": "a b"}, "not the name of a credential helper"),
+        ],
+    )
+    def test_that_are_damaged_are_refused_without_a_secret(
+        self, tmp_path: Path, document: object, words: str
+    ) -> None:
+        own = write(tmp_path / "own.json", document)
+        with pytest.raises(InputError, match=words) as caught:
+            user(access=Access(authfile=own))
+        assert "c2VjcmV0" not in str(caught.value)
+        assert "secret-password" not in str(caught.value)
+
+
+class TestHelpers:
+    @pytest.fixture
+    def helper(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A helper that knows two registries, by the protocol of docker-credential-helpers."""
+        program = tmp_path / "bin" / "docker-credential-test"
+        program.parent.mkdir()
+        program.write_text(
+            "#!/bin/sh\n"
+            "read server\n"
+            '[ "$1" = get ] || exit 9\n'
+            'case "$server" in\n'
+            'h.example:5000) echo \'{"ServerURL":"x","Username":"me","Secret":"pw"}\';;\n'
+            "https://index.docker.io/v1/)\n"
+            '  echo \'{"ServerURL":"x","Username":"<token>","Secret":"refresh"}\';;\n'
+            "broken.example) echo my-secret; exit 1;;\n"
+            'strange.example) echo \'{"Username":"my-secret"}\';;\n'
+            "*) echo credentials not found in native keychain; exit 1;;\n"
+            "esac\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+        return program
+
+    def find(
+        self, tmp_path: Path, document: object, image: RegistryReference
+    ) -> Credentials | None:
+        own = write(tmp_path / "own.json", document)
+        return find_credentials(image, Access(authfile=own))
+
+    @pytest.mark.usefixtures("helper")
+    @pytest.mark.parametrize(
+        ("document", "image", "expected"),
+        [
+            ({"credsStore": "test"}, APP, Credentials("me", "pw")),
+            ({"credHelpers": {"h.example:5000": "test"}}, APP, Credentials("me", "pw")),
+            ({"credHelpers": {"docker.io": "test"}}, HUB, Credentials("<token>", "", "refresh")),
+            ({"credHelpers": {"other.example": "test"}}, APP, None),
+            (
+                {
+                    "credHelpers": {"h.example:5000": "test"},
+                    "credsStore": "none",
+                    "auths": {"h.example:5000": auth("file")},
+                },
+                APP,
+                Credentials("me", "pw"),
+            ),
+            (
+                {"credsStore": "test", "auths": {"h.example:5000": auth("file")}},
+                APP,
+                Credentials("file", "pw"),
+            ),
+            (
+                {"credsStore": "test", "auths": {"h.example:5000": {}}},
+                APP,
+                Credentials("me", "pw"),
+            ),
+            ({"credsStore": "test"}, RegistryReference("unknown.example", "x", "v"), None),
+        ],
+    )
+    def test_are_asked(
+        self, tmp_path: Path, document: object, image: RegistryReference, expected: object
+    ) -> None:
+        assert self.find(tmp_path, document, image) == expected
+
+    @pytest.mark.usefixtures("helper")
+    @pytest.mark.parametrize(
+        ("host", "words"),
+        [("broken.example", "failed with exit code 1"), ("strange.example", "without a user name")],
+    )
+    def test_that_fail_show_no_secret(self, tmp_path: Path, host: str, words: str) -> None:
+        with pytest.raises(RemoteError, match=words) as caught:
+            self.find(tmp_path, {"credsStore": "test"}, RegistryReference(host, "x", "v"))
+        assert "my-secret" not in str(caught.value)
+
+    def test_that_are_missing_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(RemoteError, match="docker-credential-absent is not installed"):
+            self.find(tmp_path, {"credsStore": "absent"}, APP)
+
+
+class TestWritten:
+    def test_are_user_and_password(self) -> None:
+        assert parse_credentials("me:a:b") == Credentials("me", "a:b")
+        assert parse_credentials("me:") == Credentials("me", "")
+
+    @pytest.mark.parametrize("text", ["", "secret", ":secret"])
+    def test_are_refused_unquoted(self, text: str) -> None:
+        with pytest.raises(InputError, match="'user:password'") as caught:
+            parse_credentials(text)
+        assert "secret" not in str(caught.value)

@@ -1,0 +1,399 @@
+"""Reading from a registry: manifests, downloads that break, redirects, refusals."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError, UnreachableError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import MAX_MANIFEST, describe
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access, copy_blob, read_blob
+from coco_kp.transport.registry import RegistrySink, RegistrySource
+from tests.sim.http_server import BreakOff, Reply, Request, http_server
+from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serve_tokens
+from tests.unit.transport.images import check, image, index, store
+from tests.unit.transport.registry.conftest import PLAIN, REPOSITORY
+
+DATA = os.urandom(1_000_000)
+BLOB = describe("x", DATA)
+ONE = image(b"layer one")
+OCI = "application/vnd.oci.image.manifest.v1+json"
+
+
+@pytest.fixture(autouse=True)
+def blob_there(registry: Registry) -> None:
+    registry.blobs[REPOSITORY, str(BLOB.digest)] = DATA
+
+
+class TestManifests:
+    def test_a_digest_decides(self, registry: Registry, sink: RegistrySink, host: str) -> None:
+        store(sink, ONE)
+        registry.manifests[REPOSITORY, "v1"] = (OCI, b"replaced")
+        name = RegistryReference(host, REPOSITORY, None, ONE.top.digest)
+        with RegistrySource(name, PLAIN) as source:
+            check(source, ONE)
+        registry.manifests[REPOSITORY, str(ONE.top.digest)] = (OCI, ONE.top.raw + b" ")
+        with (
+            RegistrySource(name, PLAIN) as source,
+            pytest.raises(IntegrityError, match="does not have that digest"),
+        ):
+            source.manifest()
+
+    def test_a_damaged_one_is_found(
+        self, registry: Registry, sink: RegistrySink, source: RegistrySource
+    ) -> None:
+        stored = index(ONE)
+        store(sink, stored)
+        child = stored.children[0]
+        registry.manifests[REPOSITORY, str(child.digest)] = (OCI, child.raw + b" ")
+        with pytest.raises(IntegrityError, match="is damaged"):
+            source.manifest(child.descriptor())
+        header = {"Docker-Content-Digest": str(Digest.of(b"other")), "Content-Type": OCI}
+        registry.faults = [lambda _: Reply(200, header, ONE.top.raw)]
+        with pytest.raises(IntegrityError, match="the registry says"):
+            source.manifest()
+
+    @pytest.mark.parametrize(
+        ("content_type", "words"),
+        [
+            (f"{OCI}; charset=utf-8", None),
+            ("application/json", None),
+            ("text/plain", None),
+            ("", None),
+            ("application/vnd.docker.distribution.manifest.v2+json", "what points to it says"),
+            ("application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
+        ],
+    )
+    def test_the_type_is_what_the_registry_says(
+        self, registry: Registry, source: RegistrySource, content_type: str, words: str | None
+    ) -> None:
+        registry.manifests[REPOSITORY, "v1"] = (content_type, ONE.top.raw)
+        if words is None:
+            assert source.manifest().raw == ONE.top.raw
+            return
+        with pytest.raises(InputError, match=words):
+            source.manifest()
+
+    def test_all_kinds_are_asked_for(self, registry: Registry, source: RegistrySource) -> None:
+        registry.manifests[REPOSITORY, "v1"] = (OCI, ONE.top.raw)
+        source.manifest()
+        (request,) = registry.requests("GET", "manifests")
+        assert request.headers["Accept"].split(", ") == [
+            "application/vnd.oci.image.manifest.v1+json",
+            "application/vnd.docker.distribution.manifest.v2+json",
+            "application/vnd.oci.image.index.v1+json",
+            "application/vnd.docker.distribution.manifest.list.v2+json",
+        ]
+
+    def test_a_large_one_is_not_read(self, registry: Registry, source: RegistrySource) -> None:
+        registry.manifests[REPOSITORY, "v1"] = (OCI, bytes(MAX_MANIFEST + 1))
+        with pytest.raises(RemoteError, match=f"longer than {MAX_MANIFEST} bytes"):
+            source.manifest()
+
+    def test_a_missing_one_is_quoted(self, source: RegistrySource) -> None:
+        with pytest.raises(RemoteError, match="404 Not Found: MANIFEST_UNKNOWN") as caught:
+            source.manifest()
+        assert "check the name" in caught.value.hint
+
+
+class TestDownloads:
+    @pytest.mark.parametrize("ranges", [True, False])
+    @pytest.mark.parametrize("took", [0, 1, 500_000, 999_999])
+    def test_go_on_where_they_broke(
+        self, registry: Registry, source: RegistrySource, ranges: bool, took: int
+    ) -> None:
+        broken: list[Request] = []
+
+        def fault(request: Request) -> Reply | None:
+            if "blobs" not in request.path or broken:
+                return None
+            broken.append(request)
+            return Reply(200, {"Content-Length": str(len(DATA))}, DATA, truncate=took)
+
+        registry.faults, registry.ranges = [fault], ranges
+        assert read_blob(source, BLOB, 1 << 20) == DATA
+        again = registry.requests("GET", "blobs")[1]
+        assert again.headers.get("Range") == (f"bytes={took}-" if took else None)
+
+    def test_a_body_without_length_that_ends_early_goes_on(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
+        """Nothing tells such an end from a real one but the size in the descriptor."""
+        chunked = {"Transfer-Encoding": "chunked"}
+        half = DATA[:500_000]
+        broken = [Reply(200, chunked, b"%x\r\n%b\r\n0\r\n\r\n" % (len(half), half))]
+        registry.faults = [lambda r: broken.pop() if "blobs" in r.path and broken else None]
+        assert read_blob(source, BLOB, 1 << 20) == DATA
+
+    def test_give_up_without_progress(
+        self, registry: Registry, source: RegistrySource, pauses: list[float]
+    ) -> None:
+        length = {"Content-Length": str(len(DATA))}
+        registry.faults = [
+            lambda r: Reply(200, length, b"", truncate=0) if "blobs" in r.path else None
+        ]
+        with pytest.raises(UnreachableError, match="ended early"):
+            read_blob(source, BLOB, 1 << 20)
+        assert pauses == [0.5, 1, 2, 4]
+
+    @pytest.mark.parametrize(
+        "given", ["bytes 0-999999/1000000", "bytes 499999-999999/1000000", "bytes 5000000-6/7", ""]
+    )
+    def test_a_wrong_range_is_refused(
+        self, registry: Registry, source: RegistrySource, given: str
+    ) -> None:
+        length = {"Content-Length": str(len(DATA))}
+        replies = [
+            Reply(206, {"Content-Range": given}, DATA[500_000:]),
+            Reply(200, length, DATA, truncate=500_000),
+        ]
+        registry.faults = [lambda r: replies.pop() if "blobs" in r.path else None]
+        with pytest.raises(RemoteError, match="asked for bytes from 500000 on"):
+            read_blob(source, BLOB, 1 << 20)
+
+    def test_a_part_that_nobody_asked_for_is_refused(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
+        registry.faults = [lambda r: Reply(206, {}, DATA) if "blobs" in r.path else None]
+        with pytest.raises(RemoteError, match="206 Partial Content"):
+            source.open_blob(BLOB)
+
+    @pytest.mark.parametrize("bad", [DATA[:-1] + b"x", DATA + b"x"])
+    def test_damage_is_found(self, registry: Registry, source: RegistrySource, bad: bytes) -> None:
+        registry.blobs[REPOSITORY, str(BLOB.digest)] = bad
+        with pytest.raises(IntegrityError):
+            read_blob(source, BLOB, 1 << 21)
+
+    def test_a_broken_copy_leaves_nothing(
+        self, registry: Registry, source: RegistrySource, sink: RegistrySink
+    ) -> None:
+        registry.mounts = False
+        registry.blobs[REPOSITORY, str(BLOB.digest)] = DATA[:-1] + b"x"
+        registry.faults = [lambda r: error(404, "X", "x") if r.method == "HEAD" else None]
+        with pytest.raises(IntegrityError):
+            copy_blob(source, sink, BLOB)
+        assert not registry.uploads
+        assert not registry.requests("PUT")
+
+
+class TestRedirects:
+    def test_take_no_credentials_along(
+        self, registry: Registry, source: RegistrySource, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        elsewhere: list[Request] = []
+
+        def store_of_blobs(request: Request) -> Reply:
+            elsewhere.append(request)
+            return ranged(request, DATA)
+
+        registry.tokens = TokenServer()
+        with serve_tokens(registry.tokens), http_server(store_of_blobs) as base:
+            registry.redirect_blobs_to = base
+            assert read_blob(source, BLOB, 1 << 20) == DATA
+        (request,) = elsewhere
+        assert request.query == {"signature": ["s3cr3t"]}
+        assert "Authorization" not in request.headers
+        assert "Authorization" in registry.requests("GET", "blobs")[0].headers
+        assert "s3cr3t" not in caplog.text
+
+    def test_failures_there_show_no_signature(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
+        with http_server(lambda _: Reply(403, {}, b"<Code>AccessDenied</Code>")) as base:
+            registry.redirect_blobs_to = base
+            with pytest.raises(RemoteError, match="403 Forbidden: <Code>AccessDenied") as caught:
+                source.open_blob(BLOB)
+        assert "s3cr3t" not in str(caught.value)
+
+    def test_in_a_circle_end(self, registry: Registry, source: RegistrySource, host: str) -> None:
+        registry.redirect_blobs_to = f"http://{host}/v2/{REPOSITORY}/blobs"
+        with pytest.raises(RemoteError, match="redirected more than 5 times"):
+            source.open_blob(BLOB)
+
+    @pytest.mark.parametrize("where", ["ftp://h/x", "file:///etc/passwd", "http://u:p@h/x"])
+    def test_to_strange_places_are_refused(
+        self, registry: Registry, source: RegistrySource, where: str
+    ) -> None:
+        registry.redirect_blobs_to = where
+        with pytest.raises(RemoteError, match="without a usable Location"):
+            source.open_blob(BLOB)
+
+    def test_from_tls_to_plain_http_are_refused(self, registry: Registry, tmp_path: Path) -> None:
+        ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("127.0.0.1").configure_cert(context)
+        ca.cert_pem.write_to_path(tmp_path / "ca.crt")
+        registry.redirect_blobs_to = "http://127.0.0.1:1"
+        with (
+            serve(registry, tls=context) as host,
+            RegistrySource(
+                RegistryReference(host, REPOSITORY, "v1"), Access(cert_dir=tmp_path)
+            ) as source,
+            pytest.raises(RefusedError, match="plain http"),
+        ):
+            source.open_blob(BLOB)
+
+
+class TestBusy:
+    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+    def test_is_waited_for(
+        self, registry: Registry, source: RegistrySource, pauses: list[float], status: int
+    ) -> None:
+        registry.manifests[REPOSITORY, "v1"] = (OCI, ONE.top.raw)
+        replies = [Reply(status, {"Retry-After": "9"})] * 3
+        registry.faults = [lambda r: replies.pop() if "manifests" in r.path and replies else None]
+        assert source.manifest().raw == ONE.top.raw
+        assert pauses == [9, 9, 9]
+
+    def test_for_too_long_says_what_the_registry_said(
+        self, registry: Registry, source: RegistrySource, pauses: list[float]
+    ) -> None:
+        busy = error(429, "TOOMANYREQUESTS", "pull rate limit")
+        registry.faults = [lambda r: busy if "manifests" in r.path else None]
+        with pytest.raises(
+            RemoteError, match=r"429 .*: TOOMANYREQUESTS: pull rate limit"
+        ) as caught:
+            source.manifest()
+        assert caught.value.exit_code == 6
+        assert len(pauses) == 4
+        assert "try again later" in caught.value.hint
+
+    def test_words_of_the_registry_are_made_harmless(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
+        body = json.dumps({"errors": [{"code": "X", "message": "\x1b[31m\n" + "y" * 2000}, 7]})
+        registry.faults = [
+            lambda r: Reply(400, {}, body.encode()) if "manifests" in r.path else None
+        ]
+        with pytest.raises(RemoteError) as caught:
+            source.manifest()
+        assert "X: [31m yyy" in caught.value.message
+        assert caught.value.message.isprintable()
+        assert len(caught.value.message) < 500
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"[]", b'{"errors":5}', b'{"errors":[5]}', b"\xff", b"{"]
+    )
+    def test_any_words_are_taken(
+        self, registry: Registry, source: RegistrySource, body: bytes
+    ) -> None:
+        registry.faults = [lambda r: Reply(400, {}, body) if "manifests" in r.path else None]
+        with pytest.raises(RemoteError, match="400 Bad Request"):
+            source.manifest()
+
+
+class TestContact:
+    def test_plain_http_needs_to_be_asked_for(self, host: str, pauses: list[float]) -> None:
+        name = RegistryReference(host, REPOSITORY, "v1")
+        with (
+            RegistrySource(name, Access(), sleep=pauses.append) as source,
+            pytest.raises(UnreachableError, match=r"GET https://127.*: TLS failed"),
+        ):
+            source.manifest()
+
+    def test_what_is_no_registry_is_told(self) -> None:
+        with http_server(lambda _: Reply(404, {}, b"<h1>A web site</h1>")) as base:
+            name = RegistryReference(base.removeprefix("http://"), REPOSITORY, "v1")
+            source = RegistrySource(name, PLAIN)
+            with pytest.raises(RemoteError, match="GET https://"):
+                source.manifest()
+
+    def test_a_dead_host_is_told_soon(self, pauses: list[float]) -> None:
+        name = RegistryReference("127.0.0.1:1", REPOSITORY, "v1")
+        with (
+            RegistrySource(name, Access(), sleep=pauses.append) as source,
+            pytest.raises(UnreachableError, match="connection refused"),
+        ):
+            source.manifest()
+        assert len(pauses) == 1
+
+    def test_docker_hub_has_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def request(_self: object, _method: str, url: str, **_more: object) -> None:
+            asked.append(url)
+            raise UnreachableError("stop here")
+
+        monkeypatch.setattr("coco_kp.http.HttpClient.request", request)
+        source = RegistrySource(RegistryReference("docker.io", "library/nginx", "latest"), Access())
+        with pytest.raises(UnreachableError):
+            source.manifest()
+        assert asked == ["https://registry-1.docker.io/v2/"]
+
+
+class TestMounts:
+    @pytest.fixture
+    def other(self, host: str) -> RegistryReference:
+        return RegistryReference(host, "team/other", "v1")
+
+    def test_move_no_bytes(
+        self, registry: Registry, source: RegistrySource, other: RegistryReference
+    ) -> None:
+        with RegistrySink(other, PLAIN) as sink:
+            copy_blob(source, sink, BLOB)
+        assert registry.blobs["team/other", str(BLOB.digest)] == DATA
+        assert not registry.requests("PATCH")
+        assert not registry.requests("GET", "blobs")
+
+    @pytest.mark.parametrize("how", ["not offered", "refused", "broken"])
+    def test_that_fail_are_copies(
+        self, registry: Registry, source: RegistrySource, other: RegistryReference, how: str
+    ) -> None:
+        def fault(request: Request) -> Reply | BreakOff | None:
+            if "mount" not in request.query:
+                return None
+            return error(403, "DENIED", "no mounts") if how == "refused" else BreakOff()
+
+        registry.mounts = False
+        registry.faults = [] if how == "not offered" else [fault]
+        with RegistrySink(other, PLAIN, sleep=lambda _: None) as sink:
+            copy_blob(source, sink, BLOB)
+        assert registry.blobs["team/other", str(BLOB.digest)] == DATA
+        assert not registry.uploads, "the upload that came instead of the mount was left open"
+
+    def test_are_not_tried_between_registries(self, registry: Registry, sink: RegistrySink) -> None:
+        del registry.blobs[REPOSITORY, str(BLOB.digest)]
+        elsewhere = RegistrySource(RegistryReference("127.0.0.1:1", REPOSITORY, "v1"), PLAIN)
+        assert not sink.mount_blob(BLOB, elsewhere)
+        assert not registry.requests("POST")
+
+
+class TestDestinations:
+    def test_must_have_a_tag(self, host: str) -> None:
+        name = RegistryReference(host, REPOSITORY, None, BLOB.digest)
+        with pytest.raises(InputError, match="cannot be written"):
+            RegistrySink(name, PLAIN)
+
+    def test_that_do_not_take_the_manifest_say_why(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        refusal = error(400, "MANIFEST_INVALID", "OCI is not supported")
+        registry.faults = [
+            lambda r: refusal if r.method == "PUT" and "manifests" in r.path else None
+        ]
+        with pytest.raises(
+            RemoteError, match=r"does not take the manifest: .*OCI is not supported"
+        ):
+            store(sink, ONE)
+        assert len(sink.left_behind()) == 2
+        assert (REPOSITORY, "v1") not in registry.manifests
+
+    def test_that_store_something_else_are_an_error(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        other = Reply(201, {"Docker-Content-Digest": str(Digest.of(b"other"))})
+        registry.faults = [lambda r: other if r.method == "PUT" and "manifests" in r.path else None]
+        with pytest.raises(IntegrityError, match="the registry says"):
+            store(sink, ONE)
+
+    def test_have_nothing_left_behind_once_the_tag_is_there(self, sink: RegistrySink) -> None:
+        store(sink, ONE)
+        assert sink.left_behind() == ()

@@ -1,0 +1,312 @@
+"""Uploads: the way they take, and how they go on where they broke."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor, describe
+from coco_kp.transport import put_blob
+from coco_kp.transport.registry import RegistrySink
+from tests.sim.http_server import BreakOff, Reply, Request
+from tests.sim.registry import Registry, error
+from tests.unit.transport.registry.conftest import REPOSITORY
+
+Fault = Callable[[Request], Reply | BreakOff | None]
+
+DATA = os.urandom(3_000_000)
+BLOB = describe("x", DATA)
+
+
+def stored(registry: Registry, blob: Descriptor = BLOB) -> bytes | None:
+    return registry.blobs.get((REPOSITORY, str(blob.digest)))
+
+
+def upload(sink: RegistrySink, *, size: int | None = len(DATA)) -> None:
+    with sink.begin_blob(size) as writer:
+        for position in range(0, len(DATA), 100_000):
+            writer.write(DATA[position : position + 100_000])
+        writer.commit(BLOB.digest, len(DATA))
+
+
+def once(method: str, reply: Reply | BreakOff, times: int = 1) -> Fault:
+    """A fault that answers the first requests of a method."""
+    left = [times]
+
+    def fault(request: Request) -> Reply | BreakOff | None:
+        if request.method != method or "uploads" not in request.path or not left[0]:
+            return None
+        left[0] -= 1
+        return reply
+
+    return fault
+
+
+class TestTheWay:
+    @pytest.mark.parametrize("size", [None, len(DATA)])
+    def test_is_post_one_patch_put(
+        self, registry: Registry, sink: RegistrySink, size: int | None
+    ) -> None:
+        upload(sink, size=size)
+        assert stored(registry) == DATA
+        uploads = [request for request in registry.seen if "uploads" in request.path]
+        assert [request.method for request in uploads] == ["POST", "PATCH", "PUT"]
+        post, patch, put = uploads
+        assert post.path == f"/v2/{REPOSITORY}/blobs/uploads/"
+        assert patch.headers["Content-Type"] == "application/octet-stream"
+        assert patch.headers.get("Content-Length") == (None if size is None else str(size))
+        assert put.query["digest"] == [str(BLOB.digest)]
+        assert put.query["state"] == ["1"], "the PATCH's Location was not followed"
+        assert not registry.uploads
+
+    @pytest.mark.parametrize("data", [b"", b"x", b"xy"])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_is_the_same_for_the_smallest(
+        self, registry: Registry, sink: RegistrySink, data: bytes, known: bool
+    ) -> None:
+        blob = describe("x", data)
+        with sink.begin_blob(len(data) if known else None) as writer:
+            writer.write(data)
+            writer.commit(blob.digest, len(data))
+        assert stored(registry, blob) == data
+
+    def test_starts_before_the_end_is_written(self, registry: Registry, sink: RegistrySink) -> None:
+        with sink.begin_blob(len(DATA)) as writer:
+            writer.write(DATA[:2_000_000])
+            until = time.monotonic() + 10
+            while not registry.requests("POST", "uploads") and time.monotonic() < until:
+                time.sleep(0.01)
+            assert registry.requests("POST", "uploads")
+            writer.write(DATA[2_000_000:])
+            writer.commit(BLOB.digest, len(DATA))
+        assert stored(registry) == DATA
+
+    def test_of_what_is_there_needs_none(self, registry: Registry, sink: RegistrySink) -> None:
+        put_blob(sink, BLOB, DATA)
+        registry.seen.clear()
+        put_blob(sink, BLOB, DATA)
+        assert {request.method for request in registry.seen} == {"HEAD"}
+
+    def test_names_what_it_leaves_behind(self, sink: RegistrySink) -> None:
+        assert sink.left_behind() == ()
+        put_blob(sink, BLOB, DATA)
+        assert sink.left_behind() == (BLOB.digest,)
+
+
+class TestBroken:
+    @pytest.mark.parametrize("size", [None, len(DATA)])
+    @pytest.mark.parametrize("took", [0, 1, 2, 1_000_000, 2_999_999])
+    def test_goes_on_where_it_broke(
+        self, registry: Registry, sink: RegistrySink, size: int | None, took: int
+    ) -> None:
+        registry.breaks = [("PATCH", took)]
+        upload(sink, size=size)
+        assert stored(registry) == DATA
+        first, second = registry.requests("PATCH")
+        if took > 1:
+            assert len(first.body) >= took
+            assert len(second.body) == len(DATA) - len(first.body), (
+                "it did not go on, but began anew"
+            )
+            if size is not None:
+                assert second.headers["Content-Range"] == f"{len(first.body)}-{len(DATA) - 1}"
+            assert len(registry.requests("POST")) == 1
+
+    def test_goes_on_as_long_as_there_is_progress(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        registry.breaks = [("PATCH", 100_000)] * 12
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PATCH")) == 13
+
+    def test_gives_up_where_there_is_none(
+        self, registry: Registry, sink: RegistrySink, pauses: list[float]
+    ) -> None:
+        registry.faults = [once("PATCH", BreakOff(), 99)]
+        with pytest.raises(UnreachableError, match="PATCH http://127"):
+            upload(sink)
+        assert len(registry.requests("PATCH")) == 5
+        assert pauses == [0.5, 1, 2, 4]
+        assert stored(registry) is None
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            Reply(500),
+            Reply(503, {"Retry-After": "1"}),
+            error(429, "TOOMANYREQUESTS", "slow down"),
+            error(416, "BLOB_UPLOAD_INVALID", "range"),
+            Reply(202, {"Location": "?state=2", "Range": "0-7"}),
+        ],
+        ids=lambda reply: str(reply.status),
+    )
+    def test_goes_on_after_a_refused_patch(
+        self, registry: Registry, sink: RegistrySink, reply: Reply
+    ) -> None:
+        registry.faults = [once("PATCH", reply)]
+        upload(sink)
+        assert stored(registry) == DATA
+
+    @pytest.mark.parametrize("status", [400, 403, 413])
+    def test_a_final_refusal_is_quoted(
+        self, registry: Registry, sink: RegistrySink, status: int
+    ) -> None:
+        registry.faults = [once("PATCH", error(status, "DENIED", "quota exceeded"), 99)]
+        with pytest.raises(RemoteError, match=f"{status} .*: DENIED: quota exceeded"):
+            upload(sink)
+        assert len(registry.requests("PATCH")) == 1
+
+    def test_begins_anew_where_the_registry_forgot(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        def forget(request: Request) -> Reply | None:
+            if request.method == "GET" and "uploads" in request.path:
+                registry.uploads.clear()
+            return None
+
+        registry.breaks = [("PATCH", 1_000_000)]
+        registry.faults = [forget]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("POST")) == 2
+
+    @pytest.mark.parametrize("answer", ["", "0-99999999", "5-10", "nonsense", "0-" + "9" * 30])
+    def test_a_wrong_range_begins_anew(
+        self, registry: Registry, sink: RegistrySink, answer: str
+    ) -> None:
+        registry.breaks = [("PATCH", 1_000_000)]
+        registry.faults = [once("GET", Reply(204, {"Range": answer}))]
+        upload(sink)
+        assert stored(registry) == DATA
+
+    def test_what_the_registry_mixed_up_is_sent_again(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        """Data of the broken request arrives after the registry has told its offset."""
+
+        def late(request: Request) -> Reply | None:
+            if request.method != "GET" or "uploads" not in request.path:
+                return None
+            (data,) = registry.uploads.values()
+            reply = Reply(204, {"Range": f"0-{len(data) - 1}"})
+            data.extend(b"late")
+            return reply
+
+        registry.breaks = [("PATCH", 1_000_000)]
+        registry.faults = [late]
+        upload(sink, size=None)
+        assert stored(registry) == DATA
+
+    def test_a_lost_answer_to_put_is_no_loss(self, registry: Registry, sink: RegistrySink) -> None:
+        def lose(request: Request) -> BreakOff | None:
+            if request.method == "PUT" and "uploads" in request.path:
+                registry.faults.clear()
+                registry._route(request)
+                return BreakOff()
+            return None
+
+        registry.faults = [lose]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PUT")) == 1
+
+    @pytest.mark.parametrize(
+        "reply", [BreakOff(), Reply(503), Reply(500)], ids=["break", "503", "500"]
+    )
+    def test_put_is_tried_again(
+        self, registry: Registry, sink: RegistrySink, reply: Reply | BreakOff
+    ) -> None:
+        registry.faults = [once("PUT", reply, 2)]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PUT")) == 3
+
+    def test_put_gives_up(self, registry: Registry, sink: RegistrySink) -> None:
+        registry.faults = [once("PUT", error(503, "UNAVAILABLE", "storage"), 99)]
+        with pytest.raises(RemoteError, match="503 Service Unavailable: UNAVAILABLE: storage"):
+            upload(sink)
+        assert len(registry.requests("PUT")) == 5
+
+    def test_a_refused_digest_is_final(self, registry: Registry, sink: RegistrySink) -> None:
+        with sink.begin_blob(4) as writer:
+            writer.write(b"data")
+            with pytest.raises(RemoteError, match="DIGEST_INVALID"):
+                writer.commit(Digest.of(b"other"), 4)
+        assert len(registry.requests("PUT")) == 1
+        assert not registry.uploads, "the upload was not cancelled"
+
+    def test_another_digest_than_ours_is_an_error(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        other = {"Docker-Content-Digest": str(Digest.of(b"other"))}
+        registry.faults = [once("PUT", Reply(201, other))]
+        with pytest.raises(IntegrityError, match="the registry says"):
+            upload(sink)
+
+    def test_a_start_that_is_refused_is_quoted(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        registry.faults = [once("POST", error(403, "DENIED", "read only"), 99)]
+        with pytest.raises(RemoteError, match="403 Forbidden: DENIED: read only") as caught:
+            upload(sink)
+        assert "right" in caught.value.hint
+
+    def test_writing_on_after_a_failure_raises_it(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        registry.faults = [once("POST", error(403, "DENIED", "read only"), 99)]
+        with sink.begin_blob() as writer:
+            writer._sender.join()  # type: ignore[attr-defined]
+            with pytest.raises(RemoteError, match="DENIED"):
+                writer.write(b"x")
+
+
+class TestDropped:
+    def test_an_upload_is_cancelled(self, registry: Registry, sink: RegistrySink) -> None:
+        with sink.begin_blob(len(DATA)) as writer:
+            writer.write(DATA[:1000])
+            until = time.monotonic() + 10
+            while not registry.uploads and time.monotonic() < until:
+                time.sleep(0.01)
+        assert not registry.uploads
+        assert registry.requests("DELETE")
+        assert stored(registry) is None
+        assert sink.left_behind() == ()
+
+    @pytest.mark.parametrize("end", ["drop", "commit"])
+    def test_no_thread_and_no_file_stays(self, sink: RegistrySink, end: str) -> None:
+        before = unnamed_files()
+        with sink.begin_blob(1) as writer:
+            writer.write(b"x")
+            assert len(unnamed_files()) == len(before) + 1
+            if end == "commit":
+                writer.commit(Digest.of(b"x"), 1)
+        assert unnamed_files() == before
+        assert not [thread for thread in threading.enumerate() if thread.name == "upload"]
+
+    def test_the_temporary_file_has_no_name(
+        self, sink: RegistrySink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "tmp").mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+        with sink.begin_blob() as writer:
+            writer.write(b"secret")
+            assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def unnamed_files() -> list[str]:
+    """Open files of this process that have no name (any more)."""
+    links = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(fd.readlink()))
+    return [link for link in links if link.startswith("/") and link.endswith("(deleted)")]
