@@ -195,7 +195,7 @@ def main(size: int = 1024 * MIB, rounds: int = 5) -> None:
 
 @contextlib.contextmanager
 def _tmpfs() -> Iterator[Path]:
-    shared = Path("/dev/shm")
+    shared = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder)
 

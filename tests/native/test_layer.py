@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from coco_kp import _native
 from coco_kp._native import LayerOpener, LayerSealer
 from coco_kp.errors import InputError, IntegrityError, StreamClosedError
 
@@ -357,19 +356,33 @@ def test_many_threads_with_a_stream_each_agree() -> None:
     assert results == [expected] * 8
 
 
-def test_the_kernel_can_be_named_and_an_unknown_one_is_an_error() -> None:
-    def run(name: str, code: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", f"from coco_kp import _native; {code}"],
-            env=os.environ | {"COCO_KP_KERNEL": name},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+def run_with_kernel(name: str | None, code: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "COCO_KP_KERNEL"}
+    return subprocess.run(
+        [sys.executable, "-c", f"from coco_kp import _native; {code}"],
+        env=environment | ({} if name is None else {"COCO_KP_KERNEL": name}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    assert run("portable", "print(_native.kernel())").stdout == "portable\n"
-    for code in ("_native.kernel()", "_native.LayerSealer()"):
-        last_line = run("quantum", code).stderr.splitlines()[-1]
-        assert "InputError: this processor has no kernel 'quantum'" in last_line
-        assert "portable" in last_line
-    assert _native.kernel()
+
+@pytest.mark.parametrize("code", ["_native.kernel()", "_native.LayerSealer()"])
+def test_an_unknown_kernel_is_an_error_that_names_the_known_ones(code: str) -> None:
+    last_line = run_with_kernel("quantum", code).stderr.splitlines()[-1]
+    assert "InputError: this processor has no kernel 'quantum'" in last_line
+    assert "portable" in last_line
+
+
+def test_each_known_kernel_can_be_chosen_and_the_first_is_the_default() -> None:
+    error = run_with_kernel("", "_native.kernel()").stderr
+    names = error.split("set it to ")[1].rstrip(")\n").split(" or ")
+    text = LONG[:999]
+    expected = hmac.digest(KEY, sealer().update(text), "sha256").hex()
+    code = (
+        f"seal = _native.LayerSealer(key={KEY!r}, nonce={NONCE!r}); seal.update({text!r});"
+        "print(_native.kernel(), seal.finalize().hmac.hex())"
+    )
+    for name in names:
+        assert run_with_kernel(name, code).stdout == f"{name} {expected}\n"
+    assert run_with_kernel(None, "print(_native.kernel())").stdout == f"{names[0]}\n"
