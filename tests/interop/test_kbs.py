@@ -34,7 +34,7 @@ from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.registrar import Registrar
 from tests.interop.conftest import KEY_ID
 from tests.interop.image import Image
-from tests.interop.provider import COCO_KP, Provider, grpc_config, our_provider
+from tests.interop.provider import COCO_KP, LOG, Provider, grpc_config, our_provider
 from tests.peers.daemon import daemon
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import RunningKbs, kbs
@@ -381,6 +381,23 @@ def test_a_kbs_that_is_gone_fails_the_image(
         plain.kill()
         with pytest.raises(SkopeoError, match="connection refused"):
             provider.encrypt(image, "keyid=kbs:///team/key/app")
+
+
+def test_neither_key_nor_token_is_in_the_most_verbose_log(
+    plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
+    plain.allow_all()
+    with our_provider(skopeo, tmp_path, "-vv", *kbs_flags(plain)) as provider:
+        encrypted = provider.encrypt(image, "keyid=kbs:///team/key/app")
+        provider.decrypt(encrypted, f"cc_kbc::{plain.url}")
+        with pytest.raises(SkopeoError) as refused:
+            provider.encrypt(image, "keyid=kbs://elsewhere/team/key/app")
+    kek = reader(plain).fetch(parse_key_id("kbs:///team/key/app"))
+    shown = (tmp_path / LOG).read_text() + str(refused.value)
+    assert "kbs:///team/key/app" in shown
+    for secret in (kek.hex(), base64.b64encode(kek).decode(), plain.admin_token.read_text()):
+        assert secret.strip() not in shown
+        assert secret[:20] not in shown
 
 
 def test_the_upstream_provider_talks_to_an_open_kbs_and_we_open_its_image(

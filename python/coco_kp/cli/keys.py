@@ -132,17 +132,13 @@ def register(file: Path, kid: str, force: bool, registration: RegistrationOption
 
 def _kek(file: Path, uri: ResourceUri) -> Kek:
     """Read a key from a file of its own or from a keys file, whichever FILE is."""
-    from coco_kp.cli.output import warn
+    from coco_kp.cli.recipients import read_key_file
     from coco_kp.crypto import KEK_SIZE
     from coco_kp.errors import KekError, shown
     from coco_kp.files import read_file
-    from coco_kp.kek_file import read_kek
     from coco_kp.keys_file import MAX_KEYS_FILE, find_kek, read_keys
 
     content = read_file(file, MAX_KEYS_FILE, KekError).data
     if content.lstrip().startswith(b"{") and len(content) != KEK_SIZE:
         return find_kek(read_keys(file), uri, shown(str(file)))
-    key = read_kek(file)
-    for warning in key.warnings:
-        warn(warning)
-    return key.kek
+    return read_key_file(file)

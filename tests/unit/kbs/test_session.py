@@ -125,6 +125,17 @@ def test_the_nonce_of_another_session(sim: SimulatedKbs, reader: Reader, secret:
         reader.fetch(KID)
 
 
+def test_an_answer_with_a_wrong_tag(sim: SimulatedKbs, reader: Reader) -> None:
+    def flip(request: Request) -> Reply:
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        answer = encrypt(b"secret", sim.tokens[token])
+        return json_reply(answer | {"tag": answer["tag"][::-1]})
+
+    sim.faults[GET] = flip
+    with pytest.raises(IntegrityError, match="does not decrypt with the key of this session"):
+        reader.fetch(KID)
+
+
 def test_an_answer_that_was_meant_for_another_client(sim: SimulatedKbs, reader: Reader) -> None:
     answer = encrypt(b"secret", TeeKey.generate().public)
     sim.faults[GET] = lambda _: json_reply(answer)
