@@ -43,6 +43,7 @@ def test_in_this_process(
         return (code, *capsys.readouterr())
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     replay(path, tmp_path, execute)
 
 
