@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from .daemon import Daemon
+
 REGISTRIES: dict[str, Callable[[], Path]] = {
     "distribution-2.8.3": lambda: debian_bin() / "docker-registry",
     "distribution-3.1.2": distribution_registry,
@@ -24,17 +26,21 @@ REGISTRIES: dict[str, Callable[[], Path]] = {
 @contextmanager
 def registry(program: Path, folder: Path) -> Iterator[str]:
     """Run a registry that keeps its data in ``folder`` and give its ``host:port``; plain HTTP."""
+    with registry_daemon(program, folder) as running:
+        yield running.address()
+
+
+@contextmanager
+def registry_daemon(program: Path, folder: Path, **sections: object) -> Iterator[Daemon]:
+    """Run a registry; ``sections`` are added to its configuration, or replace what is in it."""
     config = folder / "config.yml"
-    config.write_text(
-        json.dumps(  # JSON is YAML
-            {
-                "version": 0.1,
-                "log": {"level": "warn"},
-                "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}},
-                "http": {"addr": "127.0.0.1:0"},
-            }
-        )
-    )
+    settings = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "storage")}},
+        "http": {"addr": "127.0.0.1:0"},
+    }
+    config.write_text(json.dumps(settings | sections))  # JSON is YAML
     env = {"OTEL_TRACES_EXPORTER": "none"}  # or version 3 looks for a collector on localhost
     with daemon([program, "serve", config], folder / "registry.log", env) as running:
-        yield running.address()
+        yield running

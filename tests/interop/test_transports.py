@@ -1,0 +1,135 @@
+"""Transports beside a real skopeo: what either writes, the other reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coco_kp.model.manifest import ImageIndex, ImageManifest
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import Access, Source, copy_blob, open_sink, open_source, read_blob
+from tests.interop.image import Image, tar, write_image
+from tests.peers.registry import REGISTRIES, registry
+from tests.peers.skopeo import Skopeo
+from tests.unit.transport.images import image as in_memory
+from tests.unit.transport.images import index, store
+
+pytestmark = pytest.mark.peer
+
+PLAIN = Access(tls_verify=False)
+LIST = index(in_memory(b"layer one", b"shared"), in_memory(b"layer two", b"shared"))
+
+
+def opened(name: str) -> Source:
+    return open_source(parse_image_reference(name), PLAIN)
+
+
+def contents(name: str) -> tuple[bytes, list[bytes]]:
+    """Read an image's config and layers, each checked."""
+    with opened(name) as source:
+        manifest = source.manifest()
+        assert isinstance(manifest, ImageManifest)
+        layers = [read_blob(source, layer, 1 << 30) for layer in manifest.layers]
+        return read_blob(source, manifest.config, 1 << 20), layers
+
+
+def copy(source_name: str, target_name: str) -> None:
+    """Copy an image as it is, with our transports alone."""
+    with (
+        opened(source_name) as source,
+        open_sink(parse_image_reference(target_name), PLAIN) as sink,
+    ):
+        manifest = source.manifest()
+        assert isinstance(manifest, ImageManifest)
+        for blob in (manifest.config, *manifest.layers):
+            copy_blob(source, sink, blob)
+        sink.put_manifest(manifest)
+        sink.set_reference(manifest)
+
+
+@pytest.fixture(params=["oci", "oci-archive", "dir", *REGISTRIES])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param in REGISTRIES:
+        (tmp_path / "registry").mkdir()
+        with registry(REGISTRIES[request.param](), tmp_path / "registry") as address:
+            yield f"docker://{address}/team/app:v1"
+        return
+    name = f"{request.param}:{tmp_path}/place"
+    yield name if request.param == "dir" else f"{name}:v1"
+
+
+class TestImages:
+    def test_of_skopeo_are_read(self, skopeo: Skopeo, image: Image, place: str) -> None:
+        skopeo.copy(image.reference, place)
+        assert contents(place) == (image.config, [layer.blob for layer in image.layers])
+
+    def test_of_ours_are_read_by_skopeo(
+        self, skopeo: Skopeo, image: Image, place: str, tmp_path: Path
+    ) -> None:
+        copy(image.reference, place)
+        copied = Image(tmp_path / "copied")
+        skopeo.copy(place, copied.reference, "--preserve-digests")
+        assert copied.manifest == image.manifest
+        assert copied.layers == image.layers
+
+    def test_of_skopeo_are_replaced_by_ours_and_back(
+        self, skopeo: Skopeo, image: Image, place: str, tmp_path: Path
+    ) -> None:
+        other = write_image(tmp_path / "other", [tar({"etc/motd": b"other"})])
+        skopeo.copy(image.reference, place)
+        copy(other.reference, place)
+        assert contents(place)[1] == [layer.blob for layer in other.layers]
+        skopeo.copy(image.reference, place)
+        assert contents(place)[1] == [layer.blob for layer in image.layers]
+
+
+class TestLists:
+    def test_of_ours_are_read_by_skopeo(self, skopeo: Skopeo, place: str, tmp_path: Path) -> None:
+        with open_sink(parse_image_reference(place), PLAIN) as sink:
+            store(sink, LIST)
+        skopeo.copy(place, f"dir:{tmp_path}/copied", "--all", "--preserve-digests")
+        assert (tmp_path / "copied" / "manifest.json").read_bytes() == LIST.top.raw
+
+    def test_of_skopeo_are_read(self, skopeo: Skopeo, place: str, tmp_path: Path) -> None:
+        first = f"oci:{tmp_path}/first:v1"
+        with open_sink(parse_image_reference(first)) as sink:
+            store(sink, LIST)
+        skopeo.copy(first, place, "--all", "--preserve-digests")
+        with opened(place) as source:
+            top = source.manifest()
+            assert isinstance(top, ImageIndex)
+            assert top.raw == LIST.top.raw
+            assert [source.manifest(entry).raw for entry in top.manifests] == [
+                child.raw for child in LIST.children
+            ]
+            for blob, data in LIST.blobs.items():
+                assert read_blob(source, blob, 1 << 20) == data
+
+
+def test_docker_archives_of_skopeo_are_read(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+    """skopeo writes layers uncompressed there, under their diff_ids."""
+    name = f"docker-archive:{tmp_path}/saved.tar"
+    skopeo.copy(image.reference, f"{name}:h.example/team/app:v1")
+    config, layers = contents(f"{name}:h.example/team/app:v1")
+    assert contents(name) == (config, layers)
+    assert json.loads(config)["rootfs"] == json.loads(image.config)["rootfs"]
+    skopeo.copy(name, f"oci:{tmp_path}/again", "--dest-oci-accept-uncompressed-layers")
+    assert [layer.blob for layer in Image(tmp_path / "again").layers] == layers
+
+
+def test_other_transports_are_read_through_skopeo(
+    skopeo: Skopeo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(tar({"etc/motd": b"hello"}))
+    policy = skopeo.home / ".config" / "containers" / "policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')
+    monkeypatch.setenv("HOME", str(skopeo.home))
+    monkeypatch.setenv("PATH", f"{skopeo.program.parent}:{os.environ['PATH']}")
+    _, layers = contents(f"tarball:{layer}")
+    assert layers == [layer.read_bytes()]
