@@ -4,6 +4,7 @@ mod oracle;
 mod vectors;
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use coco_kp_core::{
     Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer, Secret,
@@ -188,6 +189,26 @@ fn counters_about_to_wrap() {
         }
         let nonce = (u128::from(u64::MAX) - 600).to_be_bytes();
         assert_agrees(kernel, &KEY, &nonce, &noise(10, 20_000), &[5, 9000]);
+    }
+}
+
+/// Layers that nobody thought of, for a second or for `COCO_KP_FUZZ_SECONDS`.
+#[test]
+fn random_layers() {
+    let seconds = std::env::var("COCO_KP_FUZZ_SECONDS").map_or(1, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        let seed = u64::from_be_bytes(Secret::<8>::generate().unwrap().expose().to_owned()) | 1;
+        let dice = noise(seed, 16);
+        let number = |at: usize| usize::from(u16::from_be_bytes([dice[at], dice[at + 1]]));
+        let key = noise(seed ^ 2, 32).try_into().unwrap();
+        let mut nonce: [u8; 16] = noise(seed ^ 4, 16).try_into().unwrap();
+        nonce[16 - number(0) % 16..].fill(0xff); // often soon to carry, and how far differs
+        let len = number(2) % [100, 1_000, 30_000][number(4) % 3];
+        let pieces = [number(6) % 100, number(8) % 10_000, number(10) % 300];
+        for kernel in Kernel::available() {
+            assert_agrees(kernel, &key, &nonce, &noise(seed ^ 8, len), &pieces);
+        }
     }
 }
 
