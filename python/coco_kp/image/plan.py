@@ -167,7 +167,7 @@ def _chosen(tree: Node, rules: Rules) -> tuple[Node, list[str]]:
     for platform in rules.platforms:
         if not any(_runs_on(i, platform) for i in images(tree) if not i.describes_another):
             there = ", ".join(
-                sorted({str(i.platform) for i in images(tree) if i.platform and i.runnable})
+                sorted({str(i) for i in images(tree) if i.platform and not i.describes_another})
             )
             raise InputError(f"the image has no platform {platform}", f"it has {there or 'none'}")
     chosen = pruned(tree, wanted)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,17 +61,16 @@ class Work:
         """
         with ThreadPoolExecutor(self.jobs) as pool:
             pending = {pool.submit(piece) for piece in pieces}
-            done: set[Future[object]] = set()
             try:
-                while pending and not any(map(_failure, done)):
+                while pending:
                     done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
                     self._tell()
-            finally:
-                if pending:  # after a failure, or a signal in this thread
-                    self._stop()
-                    pool.shutdown(wait=True, cancel_futures=True)
-        for error in filter(None, map(_failure, (*done, *pending))):
-            raise error
+                    for future in done:
+                        _raise_failure(future)
+            except BaseException:  # a signal in this thread, too
+                self._stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
 
     @contextmanager
     def pumping(self, name: str, size: int) -> Iterator[PumpProgress]:
@@ -117,7 +116,6 @@ class _Pump:
     told: int = 0
 
 
-def _failure(future: Future[object]) -> BaseException | None:
-    if not future.done() or future.cancelled() or isinstance(future.exception(), Stopped):
-        return None
-    return future.exception()
+def _raise_failure(future: Future[object]) -> None:
+    with suppress(Stopped):  # the reason for that is another piece's
+        future.result()

@@ -61,11 +61,6 @@ class ImageNode:
         return self.config.platform if self.config else None
 
     @property
-    def runnable(self) -> bool:
-        """Whether a guest can run it: it has the config of an image."""
-        return self.manifest.config.media_type in {OCI_CONFIG, DOCKER_CONFIG}
-
-    @property
     def describes_another(self) -> bool:
         """Whether it is an attestation or a signature: about another image, not one itself."""
         layers = [layer.media_type for layer in self.manifest.layers]

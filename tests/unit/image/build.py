@@ -1,0 +1,98 @@
+"""Images as values, made without any I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from coco_kp.image.tree import ImageNode, IndexNode, Node
+from coco_kp.model.image_config import parse_image_config
+from coco_kp.model.manifest import ImageIndex, ImageManifest, parse_descriptor, parse_manifest
+from coco_kp.model.media_type import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+GZIP = f"{OCI_LAYER}+gzip"
+
+
+@dataclass(frozen=True)
+class L:
+    """A layer: its bytes only matter for its digest, ``content`` for its diff_id."""
+
+    data: str
+    media_type: str = GZIP
+    content: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": digest(self.data),
+            "size": len(self.data),
+        }
+        document |= {"annotations": dict(self.annotations)} if self.annotations else {}
+        return document | ({"urls": list(self.urls)} if self.urls else {})
+
+    @property
+    def diff_id(self) -> str:
+        if self.media_type.partition("+")[2] == "":
+            return digest(self.data)
+        return digest(self.content or f"content of {self.data}")
+
+
+def digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def image(
+    *layers: L,
+    platform: str | None = "linux/amd64",
+    config_type: str = OCI_CONFIG,
+    entry: Mapping[str, Any] | None = None,
+    docker: bool = False,
+    **members: Any,
+) -> ImageNode:
+    """Give an image with these layers; ``entry`` are members of the list's entry for it."""
+    config = json.dumps({"rootfs": {"diff_ids": [layer.diff_id for layer in layers]}}).encode()
+    media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": {
+            "mediaType": config_type,
+            "digest": digest(config.decode()),
+            "size": len(config),
+        },
+        "layers": [layer.document() for layer in layers],
+        **members,
+    }
+    manifest = parse_manifest(json.dumps(document).encode())
+    assert isinstance(manifest, ImageManifest)
+    pointer = dict(manifest.descriptor().document) | dict(entry or {})
+    if platform:
+        os, architecture, *variant = platform.split("/")
+        pointer["platform"] = {"os": os, "architecture": architecture} | (
+            {"variant": variant[0]} if variant else {}
+        )
+    parsed = parse_image_config(config) if config_type == OCI_CONFIG else None
+    return ImageNode(manifest, parse_descriptor(pointer, "entry"), parsed)
+
+
+def listed(*children: ImageNode) -> IndexNode:
+    """Give a list of images."""
+    entries = [dict(child.entry.document) for child in children if child.entry]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    manifest = parse_manifest(json.dumps(document).encode())
+    assert isinstance(manifest, ImageIndex)
+    nodes: tuple[Node, ...] = children
+    return IndexNode(manifest, nodes)

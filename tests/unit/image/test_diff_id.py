@@ -1,0 +1,94 @@
+"""The digest of a layer's content, from pieces of any size, in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tracemalloc
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.errors import IntegrityError, RefusedError
+from coco_kp.image.diff_id import PIECE, DiffIdCheck, decompressor
+from coco_kp.model.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+CONTENT = os.urandom(100_000) + bytes(2_000_000)
+
+
+def check(media_type: str, layer: bytes, content: bytes, step: int) -> None:
+    checking = DiffIdCheck(media_type, Digest.of(content))
+    view = memoryview(layer)
+    for start in range(0, len(layer), step):
+        checking.update(view[start : start + step])
+    checking.finish()
+
+
+@pytest.mark.parametrize("step", [1, 1000, 16 * 1024, 16 * 1024 + 1, 1 << 20])
+@pytest.mark.parametrize(
+    ("kind", "compress"),
+    [
+        ("", lambda data: data),
+        ("+gzip", gzip.compress),
+        ("+gzip+encrypted", gzip.compress),
+        ("+gzip", lambda data: gzip.compress(data[:7]) + gzip.compress(data[7:])),
+        ("+gzip", lambda data: gzip.compress(b"") * 50 + gzip.compress(data)),
+        ("+gzip", lambda data: gzip.compress(data, compresslevel=0)),
+    ],
+)
+def test_content_is_recognised(kind: str, compress: Callable[[bytes], bytes], step: int) -> None:
+    content = CONTENT if step > 1 else CONTENT[99_000:101_000]
+    check(TAR + kind, compress(content), content, step)
+
+
+@pytest.mark.parametrize("kind", ["", "+gzip"])
+def test_other_content_is_refused(kind: str) -> None:
+    layer = gzip.compress(CONTENT) if kind else CONTENT
+    with pytest.raises(IntegrityError, match="not the one that the config names"):
+        check(TAR + kind, layer, CONTENT + b"x", 1000)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gzip.compress(CONTENT)[:-1],
+        gzip.compress(CONTENT)[:5000],
+        gzip.compress(CONTENT) + b"\x1f\x8b",
+        gzip.compress(CONTENT) + bytes(512),
+        CONTENT,
+        b"",
+        zlib.compress(CONTENT),
+    ],
+)
+def test_what_is_no_gzip_stream_is_refused(layer: bytes) -> None:
+    with pytest.raises(IntegrityError, match="gzip"):
+        check(f"{TAR}+gzip", layer, CONTENT, 1000)
+
+
+def test_a_bomb_costs_time_but_no_memory() -> None:
+    size = 300 * 1024 * 1024
+    stream = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zeros = bytes(1 << 20)
+    bomb = b"".join([*(stream.compress(zeros) for _ in range(size >> 20)), stream.flush()])
+    hasher = hashlib.sha256()
+    for _ in range(size >> 20):
+        hasher.update(zeros)
+    checking = DiffIdCheck(f"{TAR}+gzip", Digest("sha256", hasher.hexdigest()))
+    tracemalloc.start()
+    try:
+        checking.update(memoryview(bomb))
+        checking.finish()
+        assert tracemalloc.get_traced_memory()[1] < 4 * PIECE
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_unknown_compression_is_refused() -> None:
+    with pytest.raises(RefusedError):
+        decompressor(f"{TAR}+lzma")

@@ -1,0 +1,107 @@
+"""Several pieces of work: all are done, or the first failure ends them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.crypto import LayerSealer
+from coco_kp.errors import InputError
+from coco_kp.image.progress import Progress, Stopped, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.moved = 0
+        self.ended: list[str] = []
+
+    def advance(self, name: str, count: int) -> None:  # noqa: ARG002
+        self.moved += count
+
+    def end(self, name: str) -> None:
+        self.ended.append(name)
+
+
+def until_stopped(work: Work, ended: threading.Event) -> None:
+    try:
+        while True:
+            work.check()
+            time.sleep(0.001)
+    except Stopped:
+        ended.set()
+        raise
+
+
+def test_all_pieces_are_done() -> None:
+    done: list[int] = []
+    Work(Progress(), 2).run(partial(done.append, n) for n in range(100))
+    assert sorted(done) == list(range(100))
+
+
+def test_a_failure_stops_the_others_and_is_raised() -> None:
+    work, ended, never = Work(Progress(), 2), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        raise InputError("the reason")
+
+    with pytest.raises(InputError, match="the reason"):
+        work.run([partial(until_stopped, work, ended), fail, never.set, never.set])
+    assert ended.is_set()
+    assert threading.active_count() == 1
+
+
+def test_a_signal_stops_all() -> None:
+    work, ended = Work(Progress(), 2), threading.Event()
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        work.run([partial(until_stopped, work, ended)] * 5)
+    timer.join()
+    assert ended.is_set()
+
+
+def test_a_pump_is_told_of_and_stopped(tmp_path: Path) -> None:
+    told = Told()
+    work = Work(told, 2)
+    reading, writing = os.pipe()  # whose end never comes
+    size = 8 << 20
+
+    def pump() -> None:
+        target = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+        with work.pumping("layer", size) as progress:
+            LayerSealer().pump(reading, target, progress=progress)
+
+    def fail() -> None:
+        os.write(writing, bytes(size))
+        deadline = time.monotonic() + 10
+        while told.moved == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        raise InputError("the reason")
+
+    with pytest.raises(InputError, match="the reason"):
+        work.run([pump, fail])
+    assert 0 < told.moved <= size
+    assert told.ended == []
+    os.close(reading)
+    os.close(writing)
+
+
+def test_nothing_begins_after_a_stop() -> None:
+    work = Work(Progress(), 1)
+
+    def fail() -> None:
+        raise InputError("the reason")
+
+    with pytest.raises(InputError):
+        work.run([fail])
+    with pytest.raises(Stopped), work.pumping("layer", 1):
+        pytest.fail("it began")

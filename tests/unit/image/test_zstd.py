@@ -1,0 +1,61 @@
+"""Layers that are compressed with zstd."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import CocoKpError, IntegrityError
+from coco_kp.image.diff_id import DiffIdCheck, decompressor
+from coco_kp.image.zstd import MAX_WINDOW
+from coco_kp.model.digest import Digest
+
+zstd: Any = pytest.importorskip("backports.zstd")
+
+ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+CONTENT = os.urandom(100_000) + bytes(2_000_000)
+
+
+def check(layer: bytes, content: bytes, step: int) -> None:
+    checking = DiffIdCheck(ZSTD, Digest.of(content))
+    for start in range(0, len(layer), step):
+        checking.update(memoryview(layer)[start : start + step])
+    checking.finish()
+
+
+@pytest.mark.parametrize("step", [1000, 1 << 20])
+def test_one_frame_after_another(step: int) -> None:
+    layer = zstd.compress(CONTENT[:5]) + zstd.compress(b"") + zstd.compress(CONTENT[5:])
+    check(layer, CONTENT, step)
+
+
+@pytest.mark.parametrize(
+    "broken", [lambda layer: layer[:-1], lambda layer: layer[5:], lambda layer: layer + b"x"]
+)
+def test_what_is_no_stream_is_refused(broken: Any) -> None:
+    with pytest.raises(IntegrityError, match="zstd stream"):
+        check(broken(zstd.compress(CONTENT)), CONTENT, 1000)
+
+
+def test_how_far_a_frame_may_look_back_is_bounded() -> None:
+    options = {
+        zstd.CompressionParameter.window_log: MAX_WINDOW + 1,
+        zstd.CompressionParameter.enable_long_distance_matching: 1,
+    }
+    layer = zstd.compress(bytes(1 << 28), options=options)
+    with pytest.raises(IntegrityError, match="zstd stream") as error:
+        check(layer, b"", 1 << 20)
+    assert "look back" in error.value.hint
+
+
+def test_without_the_library_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("backports.zstd", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(CocoKpError, match="zstd") as error:
+        decompressor(ZSTD)
+    assert "pip install" in error.value.hint
