@@ -19,6 +19,9 @@ PARAMETERS_HINT: Final = (
     "or sample=true for a trial with a key that everybody knows"
 )
 
+MAX_PARAMETERS: Final = 16 * 1024
+"""Characters of the parameters at the most: four times a path's longest."""
+
 _NAMES: Final = ("sample", "keyid", "keypath", "algorithm")
 
 # A field begins at the start, or at a '::' that a name and '=' follow. So the '::' inside the IPv6
@@ -57,6 +60,8 @@ def parse_params(text: str) -> WrapParams:
     """Read the parameters. Raises ``InputError`` that names the word at fault."""
     if text in {"", "Enabled"}:  # ocicrypt sends 'Enabled' for a bare provider:<name>
         raise InputError("the encryption parameters are empty", PARAMETERS_HINT)
+    if len(text) > MAX_PARAMETERS:
+        raise InputError(f"the encryption parameters have more than {MAX_PARAMETERS} characters")
     fields = _fields(text)
     algorithm = parse_algorithm(fields.get("algorithm", Algorithm.A256GCM), "algorithm")
     if _sample(fields):

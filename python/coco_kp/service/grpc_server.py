@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -43,6 +44,9 @@ _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %
 _LONGEST_CONNECTION: Final = 60.0
 _LONGEST_CALL: Final = 120.0
 
+_M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h, as the next
+_M_ARENA_MAX: Final = -8
+
 
 def serve(
     provider: Provider, address: TcpAddress | UnixAddress, on_ready: Callable[[str], None]
@@ -56,6 +60,7 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
+    _return_large_buffers()
     with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
         server = new_server(provider, pool)
         bound = bind(server, address)
@@ -151,6 +156,17 @@ def bind(server: grpc.Server, address: TcpAddress | UnixAddress) -> str:
         if umask is not None:
             os.umask(umask)
     return str(TcpAddress(address.ip, port)) if isinstance(address, TcpAddress) else str(address)
+
+
+def _return_large_buffers() -> None:
+    """Have the C library return buffers of a message's size to the system when they are freed.
+
+    glibc comes to keep them, and for each thread anew: large messages would make the server grow.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # not in musl
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def _leave_now(number: int, _frame: FrameType | None) -> NoReturn:

@@ -7,6 +7,7 @@ import pytest
 from coco_kp.errors import InputError
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.params import (
+    MAX_PARAMETERS,
     FileKek,
     RegisteredKek,
     SampleKek,
@@ -110,6 +111,13 @@ def test_without_keypath_the_key_is_one_to_register() -> None:
     assert parse_params("keyid=/default/key/1") == RegisteredKek(KEY_1, Algorithm.A256GCM)
     assert parse_params("algorithm=A256CTR") == RegisteredKek(None, Algorithm.A256CTR)
     assert parse_params("sample=false") == RegisteredKek(None, Algorithm.A256GCM)
+
+
+def test_the_length_is_bounded() -> None:
+    path = "/" + "k" * (MAX_PARAMETERS - len("keypath=/::keyid=/a/b/c"))
+    parse_params(f"keypath={path}::keyid=/a/b/c")
+    with pytest.raises(InputError, match="have more than 16384 characters"):
+        parse_params(f"keypath={path}k::keyid=/a/b/c")
 
 
 def test_what_looks_like_a_key_is_never_quoted() -> None:
