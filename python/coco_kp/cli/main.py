@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "verify": "verify",
     "rewrap": "rewrap",
     "doctor": "doctor",
+    "bench": "bench",
     "demo": "demo",
 }
 
