@@ -1,0 +1,60 @@
+"""docs/cli.md against the commands that there are."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+
+from coco_kp.cli.main import _cli
+from coco_kp.errors import (
+    CocoKpError,
+    InputError,
+    IntegrityError,
+    KekError,
+    RefusedError,
+    RemoteError,
+    UsageError,
+)
+from tests.docs.markdown import ROOT
+
+TEXT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+COMMANDS = dict(re.findall(r"^\| `(\w+)[^|`]*` \| (.*) \|$", TEXT, flags=re.MULTILINE))
+CONTEXT = click.Context(_cli)
+
+
+def options(command: click.Command) -> set[str]:
+    names = {name for option in command.params for name in option.opts}
+    if isinstance(command, click.Group):
+        for name in command.list_commands(CONTEXT):
+            child = command.get_command(CONTEXT, name)
+            assert child
+            names |= options(child)
+    return names
+
+
+def test_every_command_has_its_row() -> None:
+    assert set(COMMANDS) | {"keys"} == set(_cli.list_commands(CONTEXT))  # keys has subcommands
+
+
+@pytest.mark.parametrize("name", _cli.list_commands(CONTEXT))
+def test_every_flag_in_a_row_is_one_of_the_command(name: str) -> None:
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{name}"))
+    command = _cli.get_command(CONTEXT, name)
+    assert command
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) <= options(command)
+
+
+def test_every_exit_code_has_its_row() -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)}
+    errors = (
+        CocoKpError,
+        UsageError,
+        InputError,
+        KekError,
+        IntegrityError,
+        RemoteError,
+        RefusedError,
+    )
+    assert codes == {0, 130, *(error.exit_code for error in errors)}
