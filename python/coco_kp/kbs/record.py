@@ -31,9 +31,20 @@ _POLL: Final = 0.02  # seconds between two tries to get a lock
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the folder of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place."""
-    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "coco-kp" / "registered"
+    """Give the folder of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place.
+
+    Raises ``InputError`` if the user has no home.
+    """
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # to be ignored, says the XDG Base Directory Specification
+        try:
+            state = Path.home() / ".local" / "state"
+        except RuntimeError:  # a container's user without a name
+            raise InputError(
+                "there is no home to keep the record of registered keys in",
+                "set XDG_STATE_HOME to a folder that can be written",
+            ) from None
+    return state / "coco-kp" / "registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +107,11 @@ class Entry:
 
     def write(self, fingerprint: str) -> None:
         """Remember that this key is registered now. Raises ``InputError``."""
-        data = write_json({"kbs": self._kbs, "kid": self._kid, "fingerprint": fingerprint})
+        data = write_json({"kbs": self._kbs, "kid": self._kid, "fingerprint": fingerprint}) + b"\n"
         try:
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, data + b"\n", 0)
+            # Never empty on the way: what a crash or a full disk leaves is the old entry or damage.
+            os.pwrite(self._descriptor, data, 0)
+            os.ftruncate(self._descriptor, len(data))
             os.fsync(self._descriptor)
             sync_directory(self._file.parent)
         except OSError as failure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -74,6 +76,25 @@ def test_a_damaged_entry_equals_no_fingerprint(record: Record, damage: bytes) ->
         assert entry.fingerprint().startswith("unknown: ")
 
 
+@pytest.mark.parametrize("broken", ["pwrite", "ftruncate", "fsync"])
+def test_an_entry_that_could_not_be_written_anew_is_not_empty(
+    record: Record, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """An empty entry would let the next registration replace the key."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with record.entry(KBS, KID, soon()) as entry:
+        entry.write("sha256:a longer one, of which the end is left")
+        monkeypatch.setattr(os, broken, full)
+        with pytest.raises(InputError, match="no space left"):
+            entry.write(FINGERPRINT)
+    monkeypatch.undo()
+    with record.entry(KBS, KID, soon()) as entry:
+        assert entry.fingerprint() != ""
+
+
 def test_threads_wait_for_each_other(record: Record) -> None:
     inside: list[int] = []
     overlaps: list[int] = []
@@ -142,3 +163,13 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_folder({}) == tmp_path / ".local" / "state" / "coco-kp" / "registered"
     state = tmp_path / "state"
     assert default_folder({"XDG_STATE_HOME": str(state)}) == state / "coco-kp" / "registered"
+    assert default_folder({"XDG_STATE_HOME": "state"}) == default_folder({})
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number with no name."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(InputError, match="there is no home") as refused:
+        default_folder({})
+    assert "XDG_STATE_HOME" in refused.value.hint
