@@ -15,7 +15,8 @@ from jwcrypto.common import JWException  # type: ignore[import-untyped]
 from jwcrypto.jwe import JWE  # type: ignore[import-untyped]
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 
-from coco_kp.errors import IntegrityError, RemoteError, UsageError
+from coco_kp.errors import InputError, IntegrityError, RemoteError, UsageError
+from coco_kp.model.encoding import parse_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ KINDS: Final = ("P-256", "P-521", "RSA-OAEP-256")
 _RSA_BITS: Final = 3072
 _MEMBERS: Final = frozenset({"protected", "encrypted_key", "iv", "ciphertext", "tag"})
 _CONTENT: Final = "A256GCM"
+_HEADER_LIMIT: Final = 4096  # bytes
 
 
 class TeeKey:
@@ -94,20 +96,27 @@ class TeeKey:
         token = JWE(algs=[self.algorithm, _CONTENT])
         try:
             token.deserialize(json.dumps(dict(answer)))
-            self._check_header(token.jose_header)
+            self._check_header(token.objects["protected"])
             token.decrypt(self._key)
-        except (JWException, ValueError) as error:
+        except (JWException, ValueError, InputError) as error:
             raise IntegrityError(
                 "the KBS's answer does not decrypt with the key of this session",
                 "the answer was altered on its way, or meant for another client",
             ) from error
         return bytes(token.payload)
 
-    def _check_header(self, header: Mapping[str, object]) -> None:
+    def _check_header(self, protected: str) -> None:
+        """Let nothing pass but what a KBS writes: the library raises what it likes for the rest."""
+        header = parse_json_object(protected, "the header", _HEADER_LIMIT)
         expected: dict[str, object] = {"alg": self.algorithm, "enc": _CONTENT}
         if "crv" in self.public:
             epk = header.get("epk")
-            if not isinstance(epk, dict) or epk.get("crv") != self.public["crv"]:
+            if (
+                not isinstance(epk, dict)
+                or epk.keys() != self.public.keys() - {"alg"}
+                or (epk["kty"], epk["crv"]) != (self.public["kty"], self.public["crv"])
+                or not (isinstance(epk["x"], str) and isinstance(epk["y"], str))
+            ):
                 raise ValueError
             expected["epk"] = epk
         if header != expected:

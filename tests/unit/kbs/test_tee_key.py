@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,27 @@ def test_a_header_that_says_more_is_refused(key: TeeKey, more: dict[str, object]
     """Compression, say, would make a small answer a large one."""
     with pytest.raises(IntegrityError):
         key.open(encrypt(b"secret", key.public, **more))
+
+
+@pytest.mark.parametrize("header", [b"5", b"[1]", b"null", b'"x"', b"[" * 100_000, b"{", b"\xff"])
+def test_a_header_that_is_no_object_is_refused(key: TeeKey, header: bytes) -> None:
+    """It made the JWE library raise a ``TypeError`` or a ``RecursionError``."""
+    with pytest.raises(IntegrityError):
+        key.open(encrypt(b"secret", key.public) | {"protected": encode(header)})
+
+
+@pytest.mark.parametrize(
+    "change", [{"x": 1}, {"kty": "oct"}, {"crv": "P-384"}, {"d": "AA"}, {"use": "enc"}, {"y": None}]
+)
+def test_an_ephemeral_key_of_another_form_is_refused(change: dict[str, object]) -> None:
+    key = TeeKey.generate("P-256")
+    answer = encrypt(b"secret", key.public)
+    header = json.loads(decode(answer["protected"]))
+    header["epk"] |= change
+    answer["protected"] = encode(json.dumps(header).encode())
+    with pytest.raises(IntegrityError) as refused:
+        key.open(answer)
+    assert isinstance(refused.value.__cause__, ValueError)  # of our own check
 
 
 def test_the_answer_of_another_curve_is_refused() -> None:
