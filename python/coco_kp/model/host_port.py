@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from coco_kp.errors import InputError, shown
 
 _FORM = re.compile(
-    r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
-    r":(?P<port>[1-9][0-9]{0,4})",
-    re.ASCII,
+    r"(?P<host>[^:\[\]]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[1-9][0-9]{0,4})", re.ASCII
 )
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_LONGEST_NAME = 253  # RFC 1035, 2.3.4, as text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,11 @@ class HostPort:
         Raises ``InputError``.
         """
         match = _FORM.fullmatch(text)
-        if not match or int(match["port"]) > 65535:
+        if (
+            not match
+            or int(match["port"]) > 65535
+            or not (match["ipv6"] or is_host_name(match["host"]))
+        ):
             raise InputError(
                 f"{what} {shown(text)} is not host:port", "for example 127.0.0.1:50000"
             )
@@ -44,3 +49,8 @@ class HostPort:
     def __str__(self) -> str:
         """Give the one canonical spelling."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_host_name(text: str) -> bool:
+    """Tell whether a resolver can be asked for this name; IPv4 addresses look like one, too."""
+    return len(text) <= _LONGEST_NAME and bool(_NAME.fullmatch(text))

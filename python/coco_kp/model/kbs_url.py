@@ -12,9 +12,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from coco_kp.errors import InputError, shown
+from coco_kp.model.host_port import is_host_name
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})")
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 
 
@@ -44,7 +44,7 @@ class KbsUrl:
             raise InputError("the KBS address carries a user name or password", hint)
         if "?" in text or "#" in text:
             raise InputError(f"the KBS address {shown(text)} has a query or a fragment", hint)
-        if not (":" in host or _NAME.fullmatch(host)) or port == 0:
+        if not (":" in host or is_host_name(host)) or port == 0:
             raise InputError(f"the KBS address {shown(text)} has no valid host", hint)
         prefix = parts.path.rstrip("/")
         if not _PREFIX.fullmatch(prefix):

@@ -13,6 +13,7 @@ from coco_kp.model.host_port import HostPort
     [
         ("127.0.0.1:50000", "127.0.0.1", 50000),
         ("simple-kbs.example:1", "simple-kbs.example", 1),
+        ("_h.a-b." + "h" * 63 + ":1", "_h.a-b." + "h" * 63, 1),
         ("[::1]:65535", "::1", 65535),
         ("[2001:DB8::0:1]:443", "2001:db8::1", 443),
     ],
@@ -28,7 +29,7 @@ def test_host_and_port(text: str, host: str, port: int) -> None:
     [
         *("", "host", "host:", ":1", "host:0", "host:65536", "host:1x", "::1:1", "[::1]"),
         *("[::g]:1", "http://host:1", "a b:1", "host:1\n", "unix:///run/x", "host.:1"),
-        "h" * 300 + ":1",
+        *("a..b:1", ".a:1", "-a:1", "a-.b:1", "h" * 64 + ":1", "h." * 127 + "h:1"),
     ],
 )
 def test_everything_else_is_refused(text: str) -> None:

@@ -33,6 +33,8 @@ def test_one_spelling(text: str, canonical: str) -> None:
         ("kbs:///default/key/1", "does not begin with https://"),
         ("https://", "has no valid host"),
         ("https://kbs example", "has no valid host"),
+        ("https://kbs..example", "has no valid host"),
+        (f"https://{'k' * 64}.example", "has no valid host"),
         ("https://kbs.example:0", "has no valid host"),
         ("https://[::g]", "is not a URL"),
         ("https://kbs:65536", "is not a URL"),
