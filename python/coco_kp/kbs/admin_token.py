@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
@@ -35,6 +36,7 @@ _HOME_FILE: Final = ".trustee/admin-token"  # where Trustee's own client looks, 
 _LIMIT: Final = 64 * 1024  # bytes of a token or key file
 _LIFETIME: Final = 300  # seconds
 _SKEW: Final = 60  # seconds that the two clocks may differ
+_KINDS_HINT: Final = "expected Ed25519, EC (P-256, P-384) or RSA"
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+")  # RFC 7515
 
 _log = logging.getLogger(__name__)
@@ -105,7 +107,8 @@ class ReadyToken:
         try:
             claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
             expires = float(claims["exp"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            datetime.fromtimestamp(expires, UTC)  # a moment that can be named
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
             raise KekError(
                 f"what {source} holds is not an admin token",
                 "expected a signed JWT with the claims exp and role; to make tokens from a "
@@ -144,10 +147,9 @@ class SigningKey:
                 "decrypt it into a file that only you can read: openssl pkey -in KEY -out NEW",
             ) from None
         except ValueError:
-            raise KekError(
-                f"{shown(str(file))} is not a PEM private key",
-                "expected Ed25519, EC (P-256, P-384) or RSA",
-            ) from None
+            raise KekError(f"{shown(str(file))} is not a PEM private key", _KINDS_HINT) from None
+        except UnsupportedAlgorithm:
+            private = None
         match private:
             case ed25519.Ed25519PrivateKey():
                 algorithm = "EdDSA"
@@ -160,7 +162,7 @@ class SigningKey:
             case _:
                 raise KekError(
                     f"the private key {shown(str(file))} is of a kind that a KBS does not take",
-                    "expected Ed25519, EC (P-256, P-384) or RSA",
+                    _KINDS_HINT,
                 )
         return cls(shown(str(file)), role, issuer, audience, algorithm, JWK.from_pyca(private))
 

@@ -36,11 +36,11 @@ def check_clock(answer: Answer) -> str:
     """Compare the KBS's clock with ours: it judges tokens by its own. Raises ``RemoteError``."""
     try:
         date = email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))
-    except ValueError:
+        skew = date.timestamp() - time.time()
+    except (ValueError, OverflowError):
         raise RemoteError(
             "the KBS does not tell its time", "a proxy before it may hide it"
         ) from None
-    skew = date.timestamp() - time.time()
     if abs(skew) > _SKEW:
         direction = "ahead of" if skew > 0 else "behind"
         raise RemoteError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.common import JWException  # type: ignore[import-untyped]
@@ -70,7 +71,7 @@ class TeeKey:
         """
         try:
             private = load_pem_private_key(pem.encode(), password=None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             private = None
         if isinstance(private, rsa.RSAPrivateKey) or (
             isinstance(private, ec.EllipticCurvePrivateKey)

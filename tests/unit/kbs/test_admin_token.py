@@ -95,6 +95,9 @@ def test_a_file_and_a_key_exclude_each_other(tmp_path: Path) -> None:
         jwt(role="admin"),
         jwt(exp="soon"),
         jwt(exp=None),
+        jwt(exp=10**400),
+        jwt(exp=-1e300),
+        jwt(exp=float("nan")),
         f"e30.{encode(b'[]')}.c2ln",
         f"e30.{encode(b'[' * 20000)}.c2ln",
         f"e30.{encode(bytes([0xFF]))}.c2ln",
@@ -224,6 +227,18 @@ def test_a_private_key_that_cannot_sign(
 ) -> None:
     with pytest.raises(KekError, match=reason):
         SigningKey.read(key_file(tmp_path, private, encryption), role="admin")
+
+
+UNSUPPORTED = """-----BEGIN EC PRIVATE KEY-----
+MD4CAQEEDlsp6rX3ficPVLRQIviCoAcGBSuBBAAGoSADHgAESzauVin4V1y58mi9
+kHdtJpdEAPv3Cs0pPxVvXw==
+-----END EC PRIVATE KEY-----
+"""  # secp112r1
+
+
+def test_a_curve_that_nobody_uses(tmp_path: Path) -> None:
+    with pytest.raises(KekError, match="of a kind that a KBS does not take"):
+        SigningKey.read(token_file(tmp_path / "key", UNSUPPORTED), role="admin")
 
 
 def test_a_file_that_is_no_private_key(tmp_path: Path) -> None:

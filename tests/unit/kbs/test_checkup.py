@@ -51,7 +51,13 @@ def test_a_clock_that_is_wrong(skew: float, words: str) -> None:
         check_clock(dated(skew))
 
 
-@pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "yesterday"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *({}, {"Date": ""}, {"Date": "yesterday"}),
+        {"Date": f"Wed, 21 Oct {10**20} 07:28:00 GMT"},
+    ],
+)
 def test_a_kbs_that_hides_its_clock(headers: dict[str, str]) -> None:
     with pytest.raises(RemoteError, match="does not tell its time"):
         check_clock(Answer(None, b"", headers))

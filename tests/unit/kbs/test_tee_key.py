@@ -169,6 +169,12 @@ def test_an_agents_key_pair(
     [
         "",
         "no PEM",
+        (
+            "-----BEGIN EC PRIVATE KEY-----\n"  # secp112r1
+            "MD4CAQEEDlsp6rX3ficPVLRQIviCoAcGBSuBBAAGoSADHgAESzauVin4V1y58mi9\n"
+            "kHdtJpdEAPv3Cs0pPxVvXw==\n"
+            "-----END EC PRIVATE KEY-----\n"
+        ),
         ed25519.Ed25519PrivateKey.generate()
         .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         .decode(),
