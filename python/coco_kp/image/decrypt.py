@@ -20,7 +20,7 @@ from coco_kp.model.layer_encryption import parse_layer_encryption, without_encry
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted, plain_form
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.transport import Access, Sink, Source, open_source
+from coco_kp.transport import Access, Sink, Source, check_destination, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ def decrypt_image(
         raise UsageError("name what opens the image: a KBC, a keys file or a key")
     work = Work(progress or Progress(), jobs)
     target = parse_image_reference(destination)
+    check_destination(target)
     with open_source(parse_image_reference(source), source_access) as opened:
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):

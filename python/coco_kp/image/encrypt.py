@@ -36,7 +36,7 @@ from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.media_type import encrypted_form, is_encrypted
 from coco_kp.model.reference import ImageReference, parse_image_reference
-from coco_kp.transport import Access, Sink, Source, open_source
+from coco_kp.transport import Access, Sink, Source, check_destination, open_source
 
 Verification = Literal["packets", "full"]
 
@@ -87,6 +87,7 @@ def encrypt_image(
     progress = progress or Progress()
     source_reference = parse_image_reference(source)
     target = parse_image_reference(destination)
+    check_destination(target)
     with ExitStack() as stack:
 
         def opened(reference: ImageReference) -> Source:

@@ -24,7 +24,7 @@ from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.packet import read_packet
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.transport import Access, open_source
+from coco_kp.transport import Access, check_destination, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ def rewrap_image(
     if changes == Changes():
         raise UsageError("name a change: a recipient to replace, to add or to remove")
     target = parse_image_reference(destination or image)
+    check_destination(target)
     work = Work(progress or Progress(), 1)
     with open_source(parse_image_reference(image), source_access) as source:
         tree = read_tree(source, configs=False)

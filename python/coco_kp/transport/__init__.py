@@ -6,6 +6,9 @@ that can do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from coco_kp.errors import RefusedError
 from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
 from coco_kp.transport.access import Access, Credentials, parse_credentials
@@ -33,6 +36,7 @@ __all__ = [
     "Credentials",
     "Sink",
     "Source",
+    "check_destination",
     "copy_blob",
     "open_sink",
     "open_source",
@@ -69,27 +73,37 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
     raise ValueError(reference.transport)
 
 
-def open_sink(reference: ImageReference, access: Access | None = None) -> Sink:
-    """Open a place for one image; nothing there changes before ``set_reference``.
-
-    Raises ``RefusedError`` for a destination that cannot hold an encrypted image, or holds
-    something that would be lost.
-    """
-    if isinstance(reference, RegistryReference):
-        from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
-
-        return RegistrySink(reference, access or Access())
-    if isinstance(reference, FileReference):
-        match reference.transport:
-            case "oci":
-                return LayoutSink(reference)
-            case "oci-archive":
-                return OciArchiveSink(reference)
-            case "dir":
-                return DirectorySink(reference)
+def check_destination(reference: ImageReference) -> None:
+    """Raise ``RefusedError`` for a destination that cannot hold an encrypted image; no I/O."""
+    if isinstance(reference, RegistryReference) or (
+        isinstance(reference, FileReference) and reference.transport in _SINKS
+    ):
+        return
     # Docker's formats have no place for the annotations that hold the wrapped keys
     # (docs/protocols.md 1.6: an old skopeo wrote such images, which nobody can open).
     raise RefusedError(
         f"{reference.transport}: cannot hold an encrypted image",
         "write to docker://, oci:, oci-archive: or dir:",
     )
+
+
+def open_sink(reference: ImageReference, access: Access | None = None) -> Sink:
+    """Open a place for one image; nothing there changes before ``set_reference``.
+
+    Raises ``RefusedError`` for a destination that cannot hold an encrypted image, or holds
+    something that would be lost.
+    """
+    check_destination(reference)
+    if isinstance(reference, RegistryReference):
+        from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
+
+        return RegistrySink(reference, access or Access())
+    assert isinstance(reference, FileReference)  # noqa: S101 (as checked)
+    return _SINKS[reference.transport](reference)
+
+
+_SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {
+    "oci": LayoutSink,
+    "oci-archive": OciArchiveSink,
+    "dir": DirectorySink,
+}

@@ -1,0 +1,91 @@
+"""What the engine's tests share: an image, keys, and a way to run commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coco_kp.cli.main import run
+from tests.interop.image import Image, tar, write_image
+
+KID = "kbs:///default/key/1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gave: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process; ``ok=False`` where it may fail."""
+
+    def run_it(*arguments: object, ok: bool = True) -> Outcome:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        outcome = Outcome(code, *capsys.readouterr())
+        assert code == 0 or not ok, outcome.err
+        return outcome
+
+    return run_it
+
+
+@pytest.fixture
+def make_key(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a KEK file of this name."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.touch(0o600)
+        path.write_bytes(os.urandom(32))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def key(make_key: Callable[[str], Path]) -> Path:
+    return make_key("key")
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Image:
+    """An image with a layer twice, a layer without files, and a layer of some size."""
+    motd = tar({"etc/motd": b"hello"})
+    return write_image(
+        tmp_path / "plain", [motd, tar({}), tar({"data": os.urandom(600_000)}), motd]
+    )
+
+
+@pytest.fixture
+def encrypted(plain: Image, key: Path, tmp_path: Path, command: Command) -> Image:
+    """The image, encrypted with the key."""
+    image = Image(tmp_path / "encrypted")
+    command("encrypt", plain.reference, image.reference, "--keyid", KID, "--keypath", key)
+    return image
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Give all files under a folder with their contents, hidden ones included."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

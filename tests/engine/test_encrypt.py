@@ -1,0 +1,374 @@
+"""``coco-kp encrypt``: all is encrypted, or nothing is there."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import KID, Command, files
+from tests.interop.image import ENCRYPTED, Image, tar, write_image
+
+OWN = ("--keyid", KID, "--keypath")
+
+
+def test_the_last_line_says_what_was_made(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    out = command("encrypt", plain.reference, f"oci:{tmp_path}/e:app", *OWN, key).out
+    (entry,) = json.loads((tmp_path / "e/index.json").read_bytes())["manifests"]
+    last = out.splitlines()[-1]
+    assert last == f"oci:{tmp_path}/e:app {entry['digest']}: layers 4 encrypted; keys {KID}"
+
+
+def test_the_same_layer_is_encrypted_once_and_each_other_on_its_own(encrypted: Image) -> None:
+    first, empty, data, last = encrypted.layers
+    assert first == last
+    assert len({layer.packet["wrapped_data"] for layer in (first, empty, data)}) == 3
+    blobs = [path for path in encrypted.folder.rglob("*") if path.is_file()]
+    assert len(blobs) == 3 + 2 + 2, "layers, config and manifest, layout and index; nothing else"
+
+
+def test_the_json_document(plain: Image, key: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("--layer", "0", "--layer", "3", "--format", "json")
+    result = command("encrypt", plain.reference, f"oci:{tmp_path}/e", *OWN, key, *arguments).json
+    assert result["key_ids"] == [KID]
+    (image,) = result["images"]
+    assert image["platform"] == "linux/amd64"
+    assert [(layer["action"], layer["readable"]) for layer in image["layers"]] == [
+        ("encrypt", False),
+        ("unselected", True),
+        ("unselected", True),
+        ("encrypt", False),
+    ]
+
+
+def test_a_dry_run_writes_nothing(plain: Image, tmp_path: Path, command: Command) -> None:
+    before = files(tmp_path)
+    out = command(
+        *("encrypt", plain.reference, f"oci:{tmp_path}/e", "--dry-run"),
+        *("--keyid", KID, "--generate-key", tmp_path / "new"),
+    ).out
+    assert files(tmp_path) == before
+    assert not (tmp_path / "e").exists()
+    assert out.count(" encrypt ") == 4
+    assert out.splitlines()[-1].endswith("nothing was written")
+
+
+class TestKeys:
+    def test_from_stdin(
+        self,
+        plain: Image,
+        key: Path,
+        tmp_path: Path,
+        command: Command,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        text = base64.b64encode(key.read_bytes()).decode() + "\n"
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        target = f"oci:{tmp_path}/e"
+        command("encrypt", plain.reference, target, "--keyid", KID, "--key", "-")
+        command("verify", target, "--keypath", key)
+
+    @pytest.mark.parametrize("text", ["", "c2hvcnQ=", "no!base64"])
+    def test_in_base64_must_be_one(
+        self, plain: Image, tmp_path: Path, command: Command, text: str
+    ) -> None:
+        outcome = command(
+            *("encrypt", plain.reference, f"oci:{tmp_path}/e", "--keyid", KID, "--key", text),
+            ok=False,
+        )
+        assert outcome.code == 4
+        assert not text or text not in outcome.err
+
+    def test_made_here_are_kept_for_their_owner_alone(
+        self, plain: Image, tmp_path: Path, command: Command
+    ) -> None:
+        new, target = tmp_path / "new", f"oci:{tmp_path}/e"
+        command("encrypt", plain.reference, target, "--keyid", KID, "--generate-key", new)
+        assert stat.S_IMODE(new.stat().st_mode) == 0o600
+        command("verify", target, "--keypath", new)
+
+    def test_made_here_never_replace_another(
+        self, plain: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        before = key.read_bytes()
+        target = tmp_path / "e"
+        outcome = command(
+            *("encrypt", plain.reference, f"oci:{target}", "--keyid", KID, "--generate-key", key),
+            ok=False,
+        )
+        assert outcome.code == 7
+        assert key.read_bytes() == before
+        assert not target.exists()
+
+    def test_are_made_only_for_what_will_be_done(
+        self, encrypted: Image, tmp_path: Path, command: Command
+    ) -> None:
+        arguments = ("--keyid", KID, "--generate-key", tmp_path / "new")
+        target = f"oci:{tmp_path}/e"
+        assert command("encrypt", encrypted.reference, target, *arguments, ok=False).code == 7
+        assert not (tmp_path / "new").exists()
+
+    def test_each_recipient_opens_every_layer(
+        self,
+        plain: Image,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        keys = [make_key(name) for name in ("a", "b", "c")]
+        target = f"oci:{tmp_path}/e"
+        command(
+            *("encrypt", plain.reference, target, *OWN, keys[0]),
+            *("--recipient", f"keyid=kbs:///default/key/2,keypath={keys[1]}"),
+            *("--recipient", f"keyid=/default/key/3,keypath={keys[2]}"),
+        )
+        for path in keys:
+            command("verify", target, "--keypath", path)
+        assert command("verify", target, "--keypath", make_key("d"), ok=False).code == 4
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ((), 2),
+            (("--keyid", KID), 2),
+            (("--keypath", "key"), 2),
+            (("--sample", "--keyid", KID), 2),
+            (("--sample", "--algorithm", "A256CTR"), 2),
+            (("--keyid", KID, "--keypath", "a", "--key", "b"), 2),
+            (("--keyid", "not/a/kid", "--keypath", "a"), 3),
+            (("--keyid", KID, "--keypath", "missing"), 4),
+            (("--sample", "--algorithm", "A128GCM"), 3),
+            (("--sample", "--provider-name", "a b"), 3),
+            (("--sample", "--platform", "linux"), 3),
+            (("--sample", "--platform", "linux/amd64", "--all"), 2),
+            (("--sample", "--register"), 2),
+            (("--recipient", "keyid=/a/b/c"), 2),
+            (("--recipient", "keyid=/a/b/c,keypath=k,keypath=l"), 2),
+            (("--provider", "nobody"), 3),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(
+        self, plain: Image, tmp_path: Path, command: Command, arguments: tuple[str, ...], code: int
+    ) -> None:
+        target = tmp_path / "e"
+        outcome = command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False)
+        assert outcome.code == code, outcome.err
+        assert not target.exists()
+
+
+class TestDestination:
+    @pytest.mark.parametrize("place", ["docker-archive:{}/x.tar", "containers-storage:x"])
+    def test_that_holds_no_keys_is_refused(
+        self, plain: Image, tmp_path: Path, command: Command, place: str
+    ) -> None:
+        target = place.format(tmp_path)
+        outcome = command("encrypt", plain.reference, target, "--sample", ok=False)
+        assert outcome.code == 7
+        assert "cannot hold an encrypted image" in outcome.err
+
+    def test_that_holds_no_keys_is_refused_before_the_source_is_read(
+        self, tmp_path: Path, command: Command
+    ) -> None:
+        arguments = ("oci:/does/not/exist", f"docker-archive:{tmp_path}/x.tar", "--sample")
+        for dry_run in ((), ("--dry-run",)):
+            assert command("encrypt", *arguments, *dry_run, ok=False).code == 7
+
+    def test_keeps_other_names_and_replaces_its_own(
+        self, plain: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        for name in ("one", "two", "one"):
+            command("encrypt", plain.reference, f"oci:{tmp_path}/e:{name}", *OWN, key)
+        for name in ("one", "two"):
+            command("verify", f"oci:{tmp_path}/e:{name}", "--keypath", key)
+
+
+class TestDamagedSource:
+    """Whatever is wrong with the source, the destination is as it was."""
+
+    def outcome(self, image: Image, tmp_path: Path, command: Command) -> int:
+        target = tmp_path / "target"
+        old = write_image(tmp_path / "old", [tar({"old": b"old"})])
+        command("encrypt", old.reference, f"oci:{target}:app", "--sample")
+        before = files(target)
+        code = command("encrypt", image.reference, f"oci:{target}:app", "--sample", ok=False).code
+        assert files(target) == before
+        command("verify", f"oci:{target}:app", "--kbc", "sample")
+        return code
+
+    def largest(self, image: Image) -> Path:
+        return max((image.folder / "blobs/sha256").iterdir(), key=lambda p: p.stat().st_size)
+
+    def test_a_flipped_bit(self, plain: Image, tmp_path: Path, command: Command) -> None:
+        path = self.largest(plain)
+        data = bytearray(path.read_bytes())
+        data[300_000] ^= 1
+        path.write_bytes(data)
+        assert self.outcome(plain, tmp_path, command) == 5
+
+    @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x", lambda _: b""])
+    def test_another_size(
+        self, plain: Image, tmp_path: Path, command: Command, change: Callable[[bytes], bytes]
+    ) -> None:
+        path = self.largest(plain)
+        path.write_bytes(change(path.read_bytes()))
+        assert self.outcome(plain, tmp_path, command) == 5
+
+    def test_a_missing_layer(self, plain: Image, tmp_path: Path, command: Command) -> None:
+        self.largest(plain).unlink()
+        assert self.outcome(plain, tmp_path, command) == 3
+
+    def test_a_config_of_another_image(
+        self, plain: Image, tmp_path: Path, command: Command
+    ) -> None:
+        blob = plain.folder / "blobs/sha256" / plain.manifest["config"]["digest"][7:]
+        blob.write_bytes(blob.read_bytes().replace(b"amd64", b"arm64"))
+        assert self.outcome(plain, tmp_path, command) == 5
+
+
+class TestSkipBase:
+    def test_its_layers_stay_readable_and_are_counted(
+        self, tmp_path: Path, key: Path, command: Command
+    ) -> None:
+        base_layers = [tar({"lib": b"x" * 1000}), tar({"bin": b"y" * 1000})]
+        base = write_image(tmp_path / "base", base_layers)
+        image = write_image(tmp_path / "app", [*base_layers, tar({"app": b"secret"})])
+        target = Image(tmp_path / "e")
+        arguments = (*OWN, key, "--skip-base", base.reference)
+        out = command("encrypt", image.reference, target.reference, *arguments).out
+        assert "layers 1 encrypted, 2 left readable" in out
+        assert [layer.encrypted for layer in target.layers] == [False, False, True]
+        assert target.layers[:2] == image.layers[:2]
+        assert command("verify", target.reference, "--keypath", key, ok=False).code == 7
+        command("verify", target.reference, "--keypath", key, "--skip-base", base.reference)
+
+    def test_content_that_the_config_only_claims_is_refused(
+        self, tmp_path: Path, key: Path, command: Command
+    ) -> None:
+        """A config that lies must not leave a secret layer readable."""
+        base = write_image(tmp_path / "base", [tar({"lib": b"x"})])
+        image = write_image(tmp_path / "app", [tar({"app": b"secret"}), tar({"more": b"z"})])
+        forge_diff_id(image, 0, json.loads(base.config)["rootfs"]["diff_ids"][0])
+        target = tmp_path / "e"
+        arguments = (*OWN, key, "--skip-base", base.reference)
+        assert command("encrypt", image.reference, f"oci:{target}", *arguments, ok=False).code == 5
+        assert not target.exists()
+
+
+class TestReuse:
+    def rebuilt(self, plain: Image, folder: Path) -> Image:
+        """Write the image with its data layer alone replaced."""
+        archives = [gzip.decompress(layer.blob) for layer in plain.layers]
+        archives[2] = tar({"data": b"changed"})
+        return write_image(folder, archives)
+
+    def test_unchanged_layers_are_taken_over_with_their_packets(
+        self, plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        image = self.rebuilt(plain, tmp_path / "rebuilt")
+        target = Image(tmp_path / "e")
+        arguments = (*OWN, key, "--reuse", encrypted.reference)
+        out = command("encrypt", image.reference, target.reference, *arguments).out
+        assert "layers 1 encrypted, 3 reused" in out
+        assert [a == b for a, b in zip(target.layers, encrypted.layers, strict=True)] == [
+            True,
+            True,
+            False,
+            True,
+        ]
+        command("verify", target.reference, "--keypath", key)
+
+    def test_in_the_same_layout_nothing_is_written_again(
+        self, plain: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        target = f"oci:{tmp_path}/e"
+        command("encrypt", plain.reference, f"{target}:1", *OWN, key)
+        blobs = {p: p.stat().st_ino for p in (tmp_path / "e/blobs/sha256").iterdir()}
+        image = self.rebuilt(plain, tmp_path / "rebuilt")
+        command("encrypt", image.reference, f"{target}:2", *OWN, key, "--reuse", f"{target}:1")
+        assert {p: p.stat().st_ino for p in blobs} == blobs
+        new = set((tmp_path / "e/blobs/sha256").iterdir()) - set(blobs)
+        assert len(new) == 3, "a layer, the config and the manifest"
+
+    def test_with_another_key_packets_are_wrapped_anew(
+        self,
+        plain: Image,
+        encrypted: Image,
+        key: Path,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        new, target = make_key("new"), Image(tmp_path / "e")
+        command(
+            *("encrypt", plain.reference, target.reference, "--keyid", "/default/key/2"),
+            *("--keypath", new, "--reuse", encrypted.reference, "--reuse-keypath", key),
+        )
+        command("verify", target.reference, "--keypath", new)
+        assert command("verify", target.reference, "--keypath", key, ok=False).code == 4
+        for layer, before in zip(target.layers, encrypted.layers, strict=True):
+            assert layer.blob == before.blob
+            assert layer.packet["kid"] == "kbs:///default/key/2"
+
+    def test_of_an_image_that_does_not_open_is_refused(
+        self,
+        plain: Image,
+        encrypted: Image,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        arguments = (*OWN, make_key("other"), "--reuse", encrypted.reference)
+        target = tmp_path / "e"
+        assert command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False).code == 4
+        assert not target.exists()
+
+
+def test_full_verification_reads_everything_back(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """It finds what no packet shows: a config that names another content for a gzip layer."""
+    forge_diff_id(plain, 2, f"sha256:{'0' * 64}")
+    target = tmp_path / "e"
+    command("encrypt", plain.reference, f"oci:{target}", *OWN, key)
+    full = ("--verify", "full")
+    other = tmp_path / "f"
+    assert command("encrypt", plain.reference, f"oci:{other}", *OWN, key, *full, ok=False).code == 5
+    assert not other.exists()
+
+
+def test_an_image_of_sixty_layers(tmp_path: Path, key: Path, command: Command) -> None:
+    image = write_image(tmp_path / "many", [tar({f"f{n}": bytes([n])}) for n in range(60)])
+    target = Image(tmp_path / "e")
+    command("encrypt", image.reference, target.reference, *OWN, key, "--jobs", "4")
+    assert [layer.media_type.endswith(ENCRYPTED) for layer in target.layers] == [True] * 60
+    decrypted = Image(tmp_path / "d")
+    command("decrypt", target.reference, decrypted.reference, "--keypath", key, "--jobs", "4")
+    assert decrypted.layers == image.layers
+
+
+def forge_diff_id(image: Image, number: int, diff_id: str) -> None:
+    """Let an image's config name another content for a layer."""
+    blobs = image.folder / "blobs/sha256"
+
+    def put(document: object) -> tuple[str, int]:
+        data = json.dumps(document).encode()
+        digest = hashlib.sha256(data).hexdigest()
+        (blobs / digest).write_bytes(data)
+        return f"sha256:{digest}", len(data)
+
+    config = json.loads(image.config)
+    config["rootfs"]["diff_ids"][number] = diff_id
+    manifest = image.manifest
+    manifest["config"]["digest"], manifest["config"]["size"] = put(config)
+    index = json.loads((image.folder / "index.json").read_bytes())
+    index["manifests"][0]["digest"], index["manifests"][0]["size"] = put(manifest)
+    (image.folder / "index.json").write_text(json.dumps(index))
