@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, RefusedError, shown
-from coco_kp.files import reason, sync_directory, write_file
+from coco_kp.files import is_there, reason, sync_directory, write_file
 from coco_kp.kbs.client import deadline
 from coco_kp.kek_file import read_kek
 from coco_kp.model.resource_uri import ResourceUri
@@ -31,20 +31,17 @@ class Registrar:
 
     With ``key_dir`` each KEK that is made here is kept there in the file
     ``<repository>/<type>/<tag>`` before it is registered, for the time after this process; without
-    it the KBS has the only copy. ``replace`` registers another key where the record has one.
+    it the KBS has the only copy.
 
     Each call takes 30 seconds at the most. It raises ``RemoteError`` unless the KBS confirmed,
     ``RefusedError`` where another key was registered before, and ``InputError`` for a key id that
     the KBS cannot hold.
     """
 
-    def __init__(
-        self, admin: Admin, record: Record, *, key_dir: Path | None = None, replace: bool = False
-    ) -> None:
+    def __init__(self, admin: Admin, record: Record, *, key_dir: Path | None = None) -> None:
         self._admin = admin
         self._record = record
         self._key_dir = key_dir
-        self._replace = replace
         self._registered: dict[str, Kek] = {}
 
     @property
@@ -71,21 +68,24 @@ class Registrar:
             self._put(kid, kek, entry, end)
         return kid, kek
 
-    def register(self, kid: ResourceUri, kek: Kek) -> None:
-        """Register a KEK that the user has; a second time in this process does nothing."""
+    def register(self, kid: ResourceUri, kek: Kek, *, replace: bool = False) -> None:
+        """Register a KEK that the user has; a second time in this process does nothing.
+
+        ``replace`` does so where the record has another key, too.
+        """
         self._admin.check(kid)
         end = deadline()
         with self._record.entry(self.kbs_url, kid, end) as entry:
-            self._put(kid, kek, entry, end)
+            self._put(kid, kek, entry, end, replace=replace)
             self._registered[kid.path] = kek
 
     def _stored(self, kid: ResourceUri) -> Kek | None:
-        if self._key_dir is None or not (self._key_dir / kid.path).exists():
+        if self._key_dir is None or not is_there(self._key_dir / kid.path):
             return None
         return read_kek(self._key_dir / kid.path, self._key_dir).kek
 
     def _made(self, kid: ResourceUri, entry: Entry) -> Kek:
-        if not self._replace and (fingerprint := entry.fingerprint()):
+        if fingerprint := entry.fingerprint():
             raise RefusedError(
                 f"the key of '{kid}' was registered before ({fingerprint}), and is not known here",
                 "give that key with keypath=, keep keys in a folder with --key-dir, or choose "
@@ -96,16 +96,18 @@ class Registrar:
             _store(kek, self._key_dir, kid)
         return kek
 
-    def _put(self, kid: ResourceUri, kek: Kek, entry: Entry, end: float) -> None:
+    def _put(
+        self, kid: ResourceUri, kek: Kek, entry: Entry, end: float, *, replace: bool = False
+    ) -> None:
         before, known = entry.fingerprint(), self._registered.get(kid.path)
         if known and known.fingerprint == kek.fingerprint == before:
             return
-        if before not in ("", kek.fingerprint) and not self._replace:
+        if before not in ("", kek.fingerprint) and not replace:
             raise RefusedError(
                 f"'{kid}' was registered with {self.kbs_url} for another key ({before}; "
                 f"this one is {kek.fingerprint})",
                 "images that need the other key could not be opened any more; choose another key "
-                "id, or pass --force",
+                "id, or replace it with: coco-kp keys register --force",
             )
         self._admin.put(kid, kek.raw(), end)
         entry.write(kek.fingerprint)

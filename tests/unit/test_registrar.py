@@ -196,7 +196,7 @@ def test_another_key_under_the_same_id_needs_force(
     assert other.fingerprint in refused.value.message
     assert sim.resources[PATH] == mine.raw()
 
-    Registrar(admin, record, replace=True).register(KID, other)
+    Registrar(admin, record).register(KID, other, replace=True)
     assert sim.resources[PATH] == other.raw()
     with pytest.raises(RefusedError):
         Registrar(admin, record).register(KID, mine)
@@ -211,7 +211,7 @@ def test_a_damaged_record_needs_force(sim: SimulatedKbs, admin: Admin, record: R
         Registrar(admin, record).register(KID, kek)
     with pytest.raises(RefusedError, match="is damaged"):
         Registrar(admin, record).kek_for(KID)
-    Registrar(admin, record, replace=True).register(KID, kek)
+    Registrar(admin, record).register(KID, kek, replace=True)
     assert sim.resources[PATH] == kek.raw()
 
 
@@ -222,7 +222,7 @@ def test_a_key_replaced_by_another_process_is_not_used_on(
     server = Registrar(admin, record)
     server.kek_for(KID)
     new = Kek.generate()
-    Registrar(admin, record, replace=True).register(KID, new)
+    Registrar(admin, record).register(KID, new, replace=True)
     with pytest.raises(RefusedError, match="for another key"):
         server.kek_for(KID)
     assert sim.resources[PATH] == new.raw()
@@ -272,6 +272,16 @@ def test_a_stored_file_that_is_no_key(
         Registrar(admin, record, key_dir=key_dir).kek_for(KID)
     assert file.read_bytes() == b"no key"
     assert not sim.requests
+
+
+def test_a_key_id_too_long_for_a_file_name(
+    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
+) -> None:
+    registrar = Registrar(admin, record, key_dir=key_dir)
+    registrar.kek_for(parse_key_id("kbs:///default/key/short"))
+    with pytest.raises(KekError, match="file name too long"):
+        registrar.kek_for(parse_key_id(f"kbs:///default/key/{'k' * 300}"))
+    assert sim.resources.keys() == {"default/key/short"}
 
 
 def test_a_link_out_of_the_key_dir_is_not_followed(

@@ -121,12 +121,12 @@ def register(file: Path, kid: str, force: bool, registration: RegistrationOption
     from coco_kp.errors import UsageError
     from coco_kp.keys_file import parse_keys_file_name
 
-    registrar = registration.registrar(replace=force)
+    registrar = registration.registrar()
     if registrar is None:
         raise UsageError("no KBS to register with", "name it with --kbs URL")
     uri = parse_keys_file_name(kid)
     kek = _kek(file, uri)
-    registrar.register(uri, kek)
+    registrar.register(uri, kek, replace=force)
     notice(f"registered {uri} with {registrar.kbs_url}: key {kek.fingerprint}")
 
 

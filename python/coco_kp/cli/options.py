@@ -189,7 +189,7 @@ class RegistrationOptions(OptionGroup):
         *_KBS_ACCESS,
     )
 
-    def registrar(self, key_dir: Path | None = None, *, replace: bool = False) -> Registrar | None:
+    def registrar(self, key_dir: Path | None = None) -> Registrar | None:
         """Give what registers keys, or None without ``--kbs``. Raises ``CocoKpError``."""
         admin = self.admin()
         if admin is None:
@@ -197,7 +197,7 @@ class RegistrationOptions(OptionGroup):
         from coco_kp.kbs.record import Record, default_folder
         from coco_kp.registrar import Registrar
 
-        return Registrar(admin, Record(default_folder()), key_dir=key_dir, replace=replace)
+        return Registrar(admin, Record(default_folder()), key_dir=key_dir)
 
     def admin(self) -> Admin | None:
         """Give the KBS and the right to write into it, or None without ``--kbs``.
