@@ -92,12 +92,13 @@ class LayerSealer:
     ) -> LayerSealer: ...
     def update(self, data: ReadableBuffer) -> bytes:
         """Encrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer, *, threads: int = 1) -> int:
         """Encrypt the next piece into the beginning of ``dst``; return its length in bytes.
 
         ``dst`` may be longer than ``src``, and both may be the very same memory. Raises
         ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
-        not contiguous or ``dst`` is read-only.
+        not contiguous or ``dst`` is read-only. With ``threads=2`` a second thread helps from
+        512 KiB on, unless the work is in place.
         """
     def pump(
         self,
@@ -111,7 +112,7 @@ class LayerSealer:
         """Encrypt all that ``src`` holds from where it stands into ``dst``; return the byte count.
 
         Files, pipes and sockets will do for both; neither is closed. ``limit`` is the most that the
-        source may hold, in bytes. ``threads`` is 1 or 2; buffers take 2 MiB at most. The interpreter
+        source may hold, in bytes. ``threads`` is 1 or 2; buffers take 2 MiB. The interpreter
         lock is released, signal handlers run, and an exception of theirs (``KeyboardInterrupt``)
         ends the pump at once, as ``progress.cancel()`` does.
 
@@ -140,7 +141,7 @@ class LayerOpener:
     ) -> LayerOpener: ...
     def update(self, data: ReadableBuffer) -> bytes:
         """Decrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer, *, threads: int = 1) -> int:
         """Decrypt the next piece into the beginning of ``dst``, as ``LayerSealer.update_into``."""
     def pump(
         self,

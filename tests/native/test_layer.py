@@ -35,7 +35,7 @@ def sealer() -> LayerSealer:
     return LayerSealer(key=KEY, nonce=NONCE)
 
 
-def opener_for(ciphertext: bytes) -> LayerOpener:
+def opener_for(ciphertext: bytes | bytearray) -> LayerOpener:
     return LayerOpener(key=KEY, nonce=NONCE, hmac=hmac.digest(KEY, ciphertext, "sha256"))
 
 
@@ -133,6 +133,27 @@ def test_update_into_apart_longer_and_in_place(length: int) -> None:
     assert opener.update_into(view, view) == length
     assert same == data
     opener.finalize()
+
+
+def test_update_into_on_two_threads() -> None:
+    data = LONG * 7
+    one, two = bytearray(len(data)), bytearray(len(data))
+    seal, other = sealer(), sealer()
+    seal.update_into(data, one)
+    assert other.update_into(data, two, threads=2) == len(data)
+    assert one == two
+    sealed = other.finalize()
+    assert sealed.hmac == seal.finalize().hmac
+    opener = opener_for(two)
+    opener.update_into(two, one, threads=2)
+    assert one == data
+    assert opener.finalize().plaintext_sha256 == sealed.plaintext_sha256
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_threads_are_one_or_two(threads: int) -> None:
+    with pytest.raises(ValueError, match="1 or 2"):
+        sealer().update_into(TEXT, bytearray(100), threads=threads)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,10 @@ impl<'a> Data<'a> {
         }
     }
 
+    pub(crate) fn is_apart(&self) -> bool {
+        matches!(self.0, Place::Apart(..))
+    }
+
     pub(crate) fn input(&self) -> &[u8] {
         match &self.0 {
             Place::Apart(input, _) => input,
@@ -73,7 +77,7 @@ impl<'a> Data<'a> {
 
     /// Input and output as slices that lie apart, by copying the input aside if need be.
     ///
-    /// `copy` must be as long as the data.
+    /// `copy` must be as long as data in place; data that lies apart has no use for it.
     pub(crate) fn into_parts(self, copy: &'a mut [u8]) -> (&'a [u8], &'a mut [u8]) {
         match self.0 {
             Place::Apart(input, output) => (input, output),

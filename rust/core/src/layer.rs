@@ -76,7 +76,13 @@ impl LayerSealer {
 
     /// Encrypts the next piece.
     pub fn update(&mut self, data: Data<'_>) {
-        self.pass.update(data);
+        self.pass.update(data, false);
+    }
+
+    /// Encrypts the next piece with the help of a second thread, if it is long and does not lie in
+    /// place.
+    pub fn update_on_two_threads(&mut self, data: Data<'_>) {
+        self.pass.update(data, true);
     }
 
     /// Ends the layer.
@@ -111,7 +117,13 @@ impl LayerOpener {
 
     /// Decrypts the next piece.
     pub fn update(&mut self, data: Data<'_>) {
-        self.pass.update(data);
+        self.pass.update(data, false);
+    }
+
+    /// Decrypts the next piece with the help of a second thread, if it is long and does not lie in
+    /// place.
+    pub fn update_on_two_threads(&mut self, data: Data<'_>) {
+        self.pass.update(data, true);
     }
 
     /// Ends the layer and compares its HMAC in constant time.

@@ -19,6 +19,9 @@ pub(crate) struct Pass {
     pub(crate) size: u64,
 }
 
+/// From this many bytes on a second thread is worth its start.
+const WORTH_TWO_THREADS: usize = 512 * 1024;
+
 /// What a pass comes to.
 pub(crate) struct Sums {
     pub(crate) hmac: [u8; 32],
@@ -52,8 +55,8 @@ impl Pass {
         })
     }
 
-    /// Takes the next piece, of any length.
-    pub(crate) fn update(&mut self, data: Data<'_>) {
+    /// Takes the next piece, of any length; a second thread helps with a long one, if it may.
+    pub(crate) fn update(&mut self, data: Data<'_>, two_threads: bool) {
         self.size += data.len() as u64;
         let missing = (BLOCK - self.partial.len) % BLOCK;
         let head = missing.min(data.len());
@@ -61,16 +64,18 @@ impl Pass {
         let whole = rest.len() / BLOCK * BLOCK;
         let (blocks, tail) = rest.split_at(whole);
         self.pass_part(head);
-        self.pass_blocks(blocks);
+        self.pass_blocks(blocks, two_threads);
         self.pass_part(tail);
     }
 
-    fn pass_blocks(&mut self, blocks: Data<'_>) {
-        if blocks.is_empty() {
-            return;
-        }
+    fn pass_blocks(&mut self, blocks: Data<'_>, two_threads: bool) {
         let Self { engine, direction, counter, hashes, .. } = self;
-        engine.pass(*direction, counter, hashes, blocks);
+        if two_threads && blocks.len() >= WORTH_TWO_THREADS && blocks.is_apart() {
+            let (input, output) = blocks.into_parts(&mut []);
+            engine.pass_on_two(*direction, counter, hashes, input, output);
+        } else if !blocks.is_empty() {
+            engine.pass(*direction, counter, hashes, blocks);
+        }
     }
 
     /// Takes bytes that lie within one block, and hashes the block once it is full.

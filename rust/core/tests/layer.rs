@@ -247,6 +247,41 @@ fn in_place_equals_apart() {
 }
 
 #[test]
+fn two_threads_equal_one() {
+    let mebibyte = 1024 * 1024;
+    for len in [0, 1000, mebibyte / 2, mebibyte, mebibyte + 1, 3 * mebibyte - 77] {
+        let plaintext = noise(17, len);
+        for kernel in Kernel::available() {
+            let (expected, one) = seal(kernel, keys(&KEY, &NONCE), &plaintext, &[]);
+            for (digest, split) in [(true, 0), (true, 100), (false, 0)] {
+                let split = split.min(len);
+                let mut ciphertext = vec![0; len];
+                let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), digest);
+                let (first, rest) = Data::apart(&plaintext, &mut ciphertext).split_at(split);
+                sealer.update_on_two_threads(first);
+                sealer.update_on_two_threads(rest);
+                let two = sealer.finalize();
+                assert!(ciphertext == expected);
+                assert_eq!((two.hmac, two.ciphertext_sha256), (one.hmac, one.ciphertext_sha256));
+                assert_eq!(two.plaintext_sha256, one.plaintext_sha256.filter(|_| digest));
+
+                let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), two.hmac, digest);
+                let mut opened_text = vec![0; len];
+                opener.update_on_two_threads(Data::apart(&ciphertext, &mut opened_text));
+                let opened = opener.finalize().unwrap();
+                assert!(opened_text == plaintext);
+                assert_eq!(opened.plaintext_sha256, two.plaintext_sha256);
+
+                let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), two.hmac, digest);
+                opener.update_on_two_threads(Data::in_place(&mut ciphertext));
+                opener.finalize().unwrap();
+                assert!(ciphertext == plaintext);
+            }
+        }
+    }
+}
+
+#[test]
 fn without_the_plaintext_digest_all_else_is_the_same() {
     let mut data = noise(13, 10_000);
     let expected = oracle::layer(&KEY, &NONCE, &data);

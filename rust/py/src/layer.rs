@@ -39,8 +39,14 @@ impl LayerSealer {
     }
 
     /// Encrypts the next piece into dst and returns its length.
-    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.0.update_into(src, dst)
+    #[pyo3(signature = (src, dst, *, threads=1))]
+    fn update_into(
+        &self,
+        src: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        threads: u32,
+    ) -> PyResult<usize> {
+        self.0.update_into(src, dst, threads)
     }
 
     /// Encrypts all that src holds into dst and returns the number of bytes.
@@ -93,8 +99,14 @@ impl LayerOpener {
     }
 
     /// Decrypts the next piece into dst and returns its length.
-    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.0.update_into(src, dst)
+    #[pyo3(signature = (src, dst, *, threads=1))]
+    fn update_into(
+        &self,
+        src: &Bound<'_, PyAny>,
+        dst: &Bound<'_, PyAny>,
+        threads: u32,
+    ) -> PyResult<usize> {
+        self.0.update_into(src, dst, threads)
     }
 
     /// Decrypts all that src holds into dst and returns the number of bytes.

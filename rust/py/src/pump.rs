@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use coco_kp_core as core;
 use core::{Control, PumpError, Stop};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use crate::borrow::Descriptor;
 use crate::errors;
+use crate::stream::two;
 
 /// How often the interpreter may run its signal handlers, so that Ctrl-C ends a pump.
 const SIGNALS_EVERY: Duration = Duration::from_millis(20);
@@ -66,16 +67,11 @@ impl Request {
         threads: u32,
         progress: Option<&Bound<'_, Progress>>,
     ) -> PyResult<Self> {
-        let two_threads = match threads {
-            1 => false,
-            2 => true,
-            _ => return Err(PyValueError::new_err("threads must be 1 or 2")),
-        };
         Ok(Self {
             src: Descriptor::of(src)?,
             dst: Descriptor::of(dst)?,
             limit,
-            two_threads,
+            two_threads: two(threads)?,
             progress: progress.map(|progress| Arc::clone(&progress.get().0)).unwrap_or_default(),
         })
     }

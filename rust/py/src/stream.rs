@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use coco_kp_core::{self as core, Control, Data, PumpError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -25,9 +26,18 @@ pub(crate) fn released<T: Send>(
     if bytes < RELEASE_FROM { work() } else { py.detach(work) }
 }
 
+/// Whether two threads are meant.
+pub(crate) fn two(threads: u32) -> PyResult<bool> {
+    match threads {
+        1 => Ok(false),
+        2 => Ok(true),
+        _ => Err(PyValueError::new_err("threads must be 1 or 2")),
+    }
+}
+
 /// What [`Stream`] needs of a sealer or opener.
 pub(crate) trait Layer: Send {
-    fn update(&mut self, data: Data<'_>);
+    fn update(&mut self, data: Data<'_>, two_threads: bool);
     fn pump(
         &mut self,
         src: BorrowedFd<'_>,
@@ -39,8 +49,12 @@ pub(crate) trait Layer: Send {
 macro_rules! layer {
     ($type:ty) => {
         impl Layer for $type {
-            fn update(&mut self, data: Data<'_>) {
-                self.update(data);
+            fn update(&mut self, data: Data<'_>, two_threads: bool) {
+                if two_threads {
+                    self.update_on_two_threads(data);
+                } else {
+                    self.update(data);
+                }
             }
 
             fn pump(
@@ -72,7 +86,7 @@ impl<T: Layer> Stream<T> {
             let src = Buffer::of(data)?;
             PyBytes::new_with(py, src.len(), |dst| {
                 let data = Data::apart(src.bytes(), dst);
-                released(py, src.len(), || inner.update(data));
+                released(py, src.len(), || inner.update(data, false));
                 Ok(())
             })
         })
@@ -83,13 +97,15 @@ impl<T: Layer> Stream<T> {
         &self,
         src: &Bound<'_, PyAny>,
         dst: &Bound<'_, PyAny>,
+        threads: u32,
     ) -> PyResult<usize> {
         let py = src.py();
         self.borrow(|inner| {
+            let two_threads = two(threads)?;
             let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
             let data = borrow::pair(&src, &mut dst)?;
             let len = data.len();
-            released(py, len, || inner.update(data));
+            released(py, len, || inner.update(data, two_threads));
             Ok(len)
         })
     }

@@ -11,7 +11,8 @@ mod x86_shani;
 #[cfg(target_arch = "x86_64")]
 mod x86_vaes;
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::thread;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -149,6 +150,36 @@ impl Engine {
             self.compress_layer(hashes, plaintext, ciphertext);
             data = rest;
         }
+    }
+
+    /// The same on two threads, for long data that lies apart: this one encrypts or decrypts and
+    /// hashes the plaintext, the other hashes the ciphertext behind it.
+    pub(crate) fn pass_on_two(
+        &self,
+        direction: Direction,
+        counter: &mut u128,
+        hashes: &mut Hashes,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        const CHUNK: usize = 8 * STEP;
+        let Hashes { mac, ciphertext: digest, plaintext: plaintext_digest } = hashes;
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || {
+                for ciphertext in receiver {
+                    self.compress_pair(mac, digest, ciphertext);
+                }
+            });
+            for (input, output) in input.chunks(CHUNK).zip(output.chunks_mut(CHUNK)) {
+                self.crypt(counter, input, output);
+                let (plaintext, ciphertext) = direction.sides(input, output);
+                sender.send(ciphertext).expect("the other thread receives until this one ends");
+                if let Some(state) = plaintext_digest {
+                    self.compress(state, plaintext);
+                }
+            }
+        });
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) fn pump(
 
     pass.size += whole;
     let mut output = vec![0; tail.len()];
-    pass.update(Data::apart(&tail, &mut output));
+    pass.update(Data::apart(&tail, &mut output), false);
     sink.write(&output, go_on)?;
     progress.add(output.len());
     Ok(())

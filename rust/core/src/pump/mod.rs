@@ -146,7 +146,7 @@ fn solo(
     let (mut input, mut output) = (vec![0; SOLO_CHUNK], vec![0; SOLO_CHUNK]);
     loop {
         let len = source.fill(&mut input, go_on)?;
-        pass.update(Data::apart(&input[..len], &mut output[..len]));
+        pass.update(Data::apart(&input[..len], &mut output[..len]), false);
         sink.write(&output[..len], go_on)?;
         progress.add(len);
         if len < SOLO_CHUNK {
