@@ -77,7 +77,10 @@ def test_concurrent_calls_wait_for_one_registration(
 
 @pytest.mark.parametrize(
     "fault",
-    [Reply(401), Reply(500), Reply(200, truncate=0, body=b"x"), Reply(204)],
+    [
+        *(Reply(401), Reply(500), Reply(200, truncate=0, body=b"x"), Reply(204)),
+        Reply(200, body=b"<html>Welcome"),  # of a server that has a page for everything
+    ],
 )
 def test_no_kek_without_the_kbs_word(
     sim: SimulatedKbs, registrar: Registrar, record: Record, fault: Reply

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coco_kp.errors import InputError
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.kbs.client import deadline, resource_path
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ class Admin:
         if answer.refusal:
             raise answer.refusal.without_text().error(
                 f"register '{uri}'", self._hint(answer.refusal)
+            )
+        if answer.body:
+            raise RemoteError(
+                f"what answers at {self.kbs.url} did not register '{uri}': it sent a document, "
+                "where a KBS that has stored a key sends none",
+                "check host, port and path prefix of the address of the KBS",
             )
 
     def delete(self, uri: ResourceUri) -> None:
