@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import KekError, shown
-from coco_kp.files import read_file, reason
+from coco_kp.files import is_there, read_file, reason
 from coco_kp.kbc import SEV_SECRETS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def take_secret(
     """
     file = folder / guid
     is_kernels = folder == SEV_SECRETS
-    if is_kernels and not file.exists():
+    if is_kernels and not is_there(file):
         if not _SECURITYFS.is_mount():
             run("mount", "-t", "securityfs", "securityfs", str(_SECURITYFS))
         run("modprobe", "efi_secret")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,21 @@ def test_a_secret_that_cannot_be_deleted_is_not_used(
     with pytest.raises(KekError, match="cannot delete the secret") as refused:
         take_secret(GUID, tmp_path)
     assert "--keep-secret" in refused.value.hint
+
+
+def test_a_folder_that_only_root_may_look_into(
+    kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.parent == kernels:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(KekError, match="cannot read"):
+        take_secret(GUID, kernels, run=lambda *_: False)
 
 
 def test_a_secret_without_end(tmp_path: Path) -> None:
