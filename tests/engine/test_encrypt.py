@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import io
 import json
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.altered import Document, altered_config
 from tests.engine.conftest import KID, Command, files
 from tests.interop.image import ENCRYPTED, Image, tar, write_image
 
@@ -256,7 +256,8 @@ class TestSkipBase:
         """A config that lies must not leave a secret layer readable."""
         base = write_image(tmp_path / "base", [tar({"lib": b"x"})])
         image = write_image(tmp_path / "app", [tar({"app": b"secret"}), tar({"more": b"z"})])
-        forge_diff_id(image, 0, json.loads(base.config)["rootfs"]["diff_ids"][0])
+        claimed = json.loads(base.config)["rootfs"]["diff_ids"][0]
+        image = with_diff_id(image, tmp_path / "lying", 0, claimed)
         target = tmp_path / "e"
         arguments = (*OWN, key, "--skip-base", base.reference)
         assert command("encrypt", image.reference, f"oci:{target}", *arguments, ok=False).code == 5
@@ -336,7 +337,7 @@ def test_full_verification_reads_everything_back(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     """It finds what no packet shows: a config that names another content for a gzip layer."""
-    forge_diff_id(plain, 2, f"sha256:{'0' * 64}")
+    plain = with_diff_id(plain, tmp_path / "lying", 2, f"sha256:{'0' * 64}")
     target = tmp_path / "e"
     command("encrypt", plain.reference, f"oci:{target}", *OWN, key)
     full = ("--verify", "full")
@@ -355,20 +356,10 @@ def test_an_image_of_sixty_layers(tmp_path: Path, key: Path, command: Command) -
     assert decrypted.layers == image.layers
 
 
-def forge_diff_id(image: Image, number: int, diff_id: str) -> None:
-    """Let an image's config name another content for a layer."""
-    blobs = image.folder / "blobs/sha256"
+def with_diff_id(image: Image, folder: Path, number: int, diff_id: str) -> Image:
+    """Copy an image whose config names another content for a layer."""
 
-    def put(document: object) -> tuple[str, int]:
-        data = json.dumps(document).encode()
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return f"sha256:{digest}", len(data)
+    def change(config: Document) -> None:
+        config["rootfs"]["diff_ids"][number] = diff_id
 
-    config = json.loads(image.config)
-    config["rootfs"]["diff_ids"][number] = diff_id
-    manifest = image.manifest
-    manifest["config"]["digest"], manifest["config"]["size"] = put(config)
-    index = json.loads((image.folder / "index.json").read_bytes())
-    index["manifests"][0]["digest"], index["manifests"][0]["size"] = put(manifest)
-    (image.folder / "index.json").write_text(json.dumps(index))
+    return altered_config(image, folder, change)

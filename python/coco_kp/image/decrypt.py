@@ -16,7 +16,11 @@ from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree, write_tree
 from coco_kp.model.digest import Digest
-from coco_kp.model.layer_encryption import parse_layer_encryption, without_encryption
+from coco_kp.model.layer_encryption import (
+    parse_layer_encryption,
+    parse_packets,
+    without_encryption,
+)
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted, plain_form
 from coco_kp.model.reference import parse_image_reference
@@ -85,24 +89,37 @@ def _move_blobs(
         plain[key] = open_layer(source, layer, options, public, diff_id, sink, work)
 
     encrypted: dict[_Key, Descriptor] = {}
-    others: dict[Digest, Descriptor] = {}
+    others: dict[tuple[Digest, Digest | None], Descriptor] = {}
     for image in images(tree):
-        others[image.manifest.config.digest] = image.manifest.config
+        others[image.manifest.config.digest, None] = image.manifest.config
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):
                 encrypted[_key(image, number)] = layer
             elif not layer.urls:  # whose content lies elsewhere
-                others[layer.digest] = layer
+                _refuse_packets(layer, f"layer {number} of {image}")
+                others[layer.digest, image.diff_id(number)] = layer
     work.progress.expect(sum(blob.size for blob in (*encrypted.values(), *others.values())))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)
     work.run(
         [
             *(partial(decrypt, key, layer) for key, layer in largest_first),
-            *(partial(copy_layer, source, sink, blob, work) for blob in others.values()),
+            *(
+                # Ciphertext that poses as a plain layer shows by its content.
+                partial(copy_layer, source, sink, blob, work, diff_id)
+                for (_, diff_id), blob in others.items()
+            ),
         ]
     )
     return plain
+
+
+def _refuse_packets(layer: Descriptor, where: str) -> None:
+    if parse_packets(layer.annotations):
+        raise InputError(
+            f"{where} has wrapped keys, but its media type says that it is not encrypted",
+            "the image was damaged when it was copied, or altered",
+        )
 
 
 def _decrypted(image: ImageNode, plain: Mapping[_Key, Digest]) -> ImageManifest:

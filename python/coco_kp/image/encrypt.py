@@ -14,7 +14,7 @@ from typing import Literal
 
 from coco_kp.errors import IntegrityError, UsageError
 from coco_kp.image.destination import check_blobs, writing
-from coco_kp.image.layer import SealedBlob, check_layer, copy_layer, open_layer, seal_layer
+from coco_kp.image.layer import SealedBlob, copy_layer, open_layer, seal_layer
 from coco_kp.image.opener import Opener
 from coco_kp.image.plan import (
     BaseLayers,
@@ -168,9 +168,8 @@ def _move_blobs(
         sealed[_key(layer)] = seal_layer(source, sink, layer, work, threads=threads)
 
     def copy(layer: LayerPlan) -> None:
-        if layer.check_diff_id:
-            check_layer(source, layer.layer, layer.diff_id, work)
-        copy_layer(source, sink, layer.layer, work)
+        claimed = layer.diff_id if layer.check_diff_id else None
+        copy_layer(source, sink, layer.layer, work, claimed)
 
     def reuse(layer: LayerPlan) -> None:
         found = earlier[layer.layer.digest]

@@ -116,13 +116,26 @@ def open_layer(
     return plain
 
 
-def copy_layer(source: Source, sink: Sink, layer: Descriptor, work: Work) -> None:
-    """Bring a blob over as it is: nothing if it is there, mounted if it can be, else copied."""
-    if sink.has_blob(layer) or sink.mount_blob(layer, source):
+def copy_layer(
+    source: Source, sink: Sink, layer: Descriptor, work: Work, diff_id: Digest | None = None
+) -> None:
+    """Bring a blob over as it is: nothing if it is there, mounted if it can be, else copied.
+
+    With ``diff_id`` its content is checked in any case. Raises ``IntegrityError``.
+    """
+    there = sink.has_blob(layer)
+    if there or (diff_id is None and sink.mount_blob(layer, source)):
+        if diff_id:
+            check_layer(source, layer, diff_id, work)
         return
-    with source.open_blob(layer) as reader, sink.begin_blob(layer.size) as writer:
+    content = DiffIdCheck(layer.media_type, diff_id) if diff_id else None
+    with sink.begin_blob(layer.size) as writer, source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):
             writer.write(piece)
+            if content:
+                content.update(piece)
+        if content:
+            content.finish()
         writer.commit(layer.digest, layer.size)
 
 

@@ -1,0 +1,204 @@
+"""Every alteration that the formats allow is found before anything has its final name.
+
+Each attack keeps all digests right that need no key: the attacker owns the registry.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.altered import Document, altered, altered_config, altered_layer, copied
+from tests.engine.conftest import Command
+from tests.interop.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image
+
+
+def refused(
+    image: Image, key: Path, tmp_path: Path, command: Command, code: int, words: str = ""
+) -> None:
+    """The image is neither decrypted nor verified, and nothing of it is left anywhere."""
+    target = tmp_path / "target"
+    opening = ("--keypath", key)
+    outcome = command("decrypt", image.reference, f"oci:{target}", *opening, ok=False)
+    assert (outcome.code, words in outcome.err) == (code, True), outcome.err
+    assert not target.exists()
+    verified = command("verify", image.reference, *opening, ok=False)
+    # What is not encrypted at all outweighs the rest there.
+    assert verified.code in {code, 7}, verified.err
+
+
+def swap(manifest: Document, one: int, other: int, *names: str) -> None:
+    """Swap annotations of two layers."""
+    a, b = (manifest["layers"][number]["annotations"] for number in (one, other))
+    for name in names:
+        a[name], b[name] = b[name], a[name]
+
+
+def public_options(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
+    annotations = manifest["layers"][number]["annotations"]
+    document = json.loads(b64decode(annotations[PUBLIC_OPTIONS]))
+    change(document)
+    annotations[PUBLIC_OPTIONS] = b64encode(json.dumps(document).encode()).decode()
+
+
+def packet(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
+    annotations = manifest["layers"][number]["annotations"]
+    document = json.loads(b64decode(annotations[PACKETS]))
+    change(document)
+    annotations[PACKETS] = b64encode(json.dumps(document).encode()).decode()
+
+
+def flip(member: str) -> Callable[[Document], None]:
+    """Flip a bit in the middle of a base64 member."""
+
+    def change(document: Document) -> None:
+        data = bytearray(b64decode(document[member]))
+        data[len(data) // 2] ^= 1
+        document[member] = b64encode(data).decode()
+
+    return change
+
+
+MANIFESTS: dict[str, tuple[int, Callable[[Document], None]]] = {
+    "packets of two layers swapped": (5, lambda m: swap(m, 0, 2, PACKETS)),
+    "HMACs of two layers swapped": (5, lambda m: swap(m, 0, 2, PUBLIC_OPTIONS)),
+    "all annotations of two layers swapped": (5, lambda m: swap(m, 0, 2, PACKETS, PUBLIC_OPTIONS)),
+    "two layers swapped": (5, lambda m: m["layers"].insert(0, m["layers"].pop(2))),
+    "a layer twice": (5, lambda m: m["layers"].__setitem__(1, m["layers"][2])),
+    "a layer left out": (3, lambda m: m["layers"].pop()),
+    "HMAC flipped": (5, lambda m: public_options(m, 2, flip("hmac"))),
+    "HMAC of zeros": (
+        5,
+        lambda m: public_options(m, 2, lambda d: d.update(hmac=b64encode(bytes(32)).decode())),
+    ),
+    "HMAC empty": (3, lambda m: public_options(m, 2, lambda d: d.update(hmac=""))),
+    "HMAC null": (3, lambda m: public_options(m, 2, lambda d: d.update(hmac=None))),
+    "another cipher": (3, lambda m: public_options(m, 2, lambda d: d.update(cipher="AES_256_CTR"))),
+    "a public nonce": (
+        3,
+        lambda m: public_options(
+            m, 2, lambda d: d.update(cipheroptions={"nonce": b64encode(bytes(16)).decode()})
+        ),
+    ),
+    "public options gone": (3, lambda m: m["layers"][2]["annotations"].pop(PUBLIC_OPTIONS)),
+    "packets gone": (3, lambda m: m["layers"][2]["annotations"].pop(PACKETS)),
+    "packets empty": (3, lambda m: m["layers"][2]["annotations"].update({PACKETS: ""})),
+    "packet cut off": (
+        3,
+        lambda m: m["layers"][2]["annotations"].update(
+            {PACKETS: m["layers"][2]["annotations"][PACKETS][:-8]}
+        ),
+    ),
+    "wrapped data flipped": (4, lambda m: packet(m, 2, flip("wrapped_data"))),
+    "IV flipped": (4, lambda m: packet(m, 2, flip("iv"))),
+    "another wrap type": (3, lambda m: packet(m, 2, lambda d: d.update(wrap_type="A256CTR"))),
+    "a held-back tag": (
+        4,
+        lambda m: packet(
+            m,
+            2,
+            lambda d: d.update(wrapped_data=b64encode(b64decode(d["wrapped_data"])[:-16]).decode()),
+        ),
+    ),
+    "said to be plain": (
+        3,
+        lambda m: m["layers"][2].update(
+            mediaType=m["layers"][2]["mediaType"].removesuffix(ENCRYPTED)
+        ),
+    ),
+    "made plain": (
+        5,
+        lambda m: m["layers"][2].update(
+            mediaType=m["layers"][2]["mediaType"].removesuffix(ENCRYPTED), annotations={}
+        ),
+    ),
+    "another compression": (
+        5,
+        lambda m: m["layers"][2].update(mediaType=m["layers"][2]["mediaType"].replace("+gzip", "")),
+    ),
+    "a size too large": (5, lambda m: m["layers"][2].update(size=m["layers"][2]["size"] + 1)),
+    "a size too small": (5, lambda m: m["layers"][2].update(size=m["layers"][2]["size"] - 1)),
+    "a digest of another layer": (
+        5,
+        lambda m: m["layers"][2].update(
+            digest=m["layers"][0]["digest"], size=m["layers"][0]["size"]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", MANIFESTS)
+def test_manifest(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
+) -> None:
+    code, change = MANIFESTS[attack]
+    refused(altered(encrypted, tmp_path / "altered", change), key, tmp_path, command, code)
+
+
+LAYERS: dict[str, Callable[[bytes], bytes]] = {
+    "first bit flipped": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "last bit flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "cut off": lambda data: data[:-1],
+    "extended": lambda data: data + b"\0",
+    "empty": lambda _: b"",
+    "blocks swapped": lambda data: data[16:32] + data[:16] + data[32:],
+}
+
+
+@pytest.mark.parametrize("attack", LAYERS)
+def test_layer(encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str) -> None:
+    image = altered_layer(encrypted, tmp_path / "altered", 2, LAYERS[attack])
+    refused(image, key, tmp_path, command, 5)
+
+
+@pytest.mark.parametrize("attack", LAYERS)
+def test_layer_under_its_old_digest(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
+) -> None:
+    image = copied(encrypted, tmp_path / "altered")
+    path = max((image.folder / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    path.write_bytes(LAYERS[attack](path.read_bytes()))
+    refused(image, key, tmp_path, command, 5)
+
+
+def test_config_that_names_other_content(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    def change(config: Document) -> None:
+        config["rootfs"]["diff_ids"][2] = f"sha256:{'0' * 64}"
+
+    image = altered_config(encrypted, tmp_path / "altered", change)
+    refused(image, key, tmp_path, command, 5, "not the one that the config names")
+
+
+def test_manifest_under_its_old_digest(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    image = copied(encrypted, tmp_path / "altered")
+    (entry,) = json.loads((image.folder / "index.json").read_bytes())["manifests"]
+    path = image.folder / "blobs/sha256" / entry["digest"][7:]
+    path.write_bytes(path.read_bytes().replace(b"+gzip+encrypted", b"+gzip          "))
+    target = tmp_path / "target"
+    arguments = (image.reference, f"oci:{target}", "--keypath", key)
+    assert command("decrypt", *arguments, ok=False).code == 5
+    assert not target.exists()
+
+
+def test_a_layer_of_another_image_with_the_same_key(
+    encrypted: Image, plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """A whole layer with all its annotations, from an older image of the same owner."""
+    other = Image(tmp_path / "other")
+    arguments = ("--keyid", "/default/key/1", "--keypath", key)
+    command("encrypt", plain.reference, other.reference, *arguments)
+    foreign = other.manifest["layers"][0]
+    (encrypted.folder / "blobs/sha256" / foreign["digest"][7:]).write_bytes(other.layers[0].blob)
+
+    def change(manifest: Document) -> None:
+        manifest["layers"][1] = foreign
+
+    refused(altered(encrypted, tmp_path / "altered", change), key, tmp_path, command, 5)
