@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small, sync_folder
+from coco_kp.transport.files import naming, open_whole, read_small
 from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -74,7 +75,7 @@ class DirectorySink(Sink):
             publish(staged, self._folder / name)
         self._staged.clear()
         with naming("write to", self._folder):
-            sync_folder(self._folder)
+            sync_directory(self._folder)
         publish_durably(top, self._folder / MANIFEST_FILE)
         self._remove_others(self._names_in_use(manifest))
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coco_kp.errors import InputError
+from coco_kp.errors import InputError, shown
+from coco_kp.files import read_file, reason
 from coco_kp.transport.base import RawBlob
 
 
@@ -19,8 +20,7 @@ def naming(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        why = (exc.strerror or str(exc)).lower()
-        raise InputError(f"cannot {action} '{path}': {why}") from exc
+        raise InputError(f"cannot {action} {shown(str(path))}: {reason(exc)}") from exc
 
 
 def open_regular(path: Path) -> int:
@@ -30,16 +30,14 @@ def open_regular(path: Path) -> int:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
-    raise InputError(f"cannot read '{path}': not a plain file")
+    raise InputError(f"cannot read {shown(str(path))}: not a plain file")
 
 
 def read_small(path: Path, limit: int) -> bytes:
     """Read a plain file of at most ``limit`` bytes."""
-    fd = open_regular(path)
-    with naming("read", path), os.fdopen(fd, "rb") as file:
-        data = file.read(limit + 1)
+    data = read_file(path, limit).data
     if len(data) > limit:
-        raise InputError(f"'{path}' is longer than the {limit} bytes that it may have")
+        raise InputError(f"{shown(str(path))} is longer than the {limit} bytes that it may have")
     return data
 
 
@@ -47,15 +45,6 @@ def write_all(fd: int, data: memoryview) -> None:
     """Write ``data`` at the file's position, all of it."""
     while data:
         data = data[os.write(fd, data) :]
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def temporary_folder() -> Path:

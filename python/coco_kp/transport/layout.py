@@ -8,18 +8,16 @@ killed in the moment of publishing, also blobs that no name points to.
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from coco_kp.errors import InputError
+from coco_kp.files import locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small, sync_folder
+from coco_kp.transport.files import naming, open_whole, read_small
 from coco_kp.transport.layout_index import (
     EMPTY_INDEX,
     INDEX_FILE,
@@ -85,9 +83,9 @@ class LayoutSink(Sink):
             publish(staged, self._folder / blob_name(digest))
         with naming("write to", self._folder):
             for folder in {(self._folder / blob_name(digest)).parent for digest in self._staged}:
-                sync_folder(folder)
+                sync_directory(folder)
         self._staged.clear()
-        with self._locked():
+        with locked(self._folder):
             if not (self._folder / LAYOUT_FILE).exists():
                 publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
             index = with_image(self._read_index(), manifest.descriptor(), self._name)
@@ -122,17 +120,6 @@ class LayoutSink(Sink):
     def _read_index(self) -> ImageIndex:
         path = self._folder / INDEX_FILE
         return parse_layout_index(read_small(path, MAX_MANIFEST) if path.exists() else EMPTY_INDEX)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with naming("lock", self._folder):
-            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with naming("lock", self._folder):
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
 
 
 class _StagedLayout(Source):

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import IntegrityError
+from coco_kp.files import sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter
-from coco_kp.transport.files import naming, sync_folder, write_all
+from coco_kp.transport.files import naming, write_all
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -117,7 +118,7 @@ def publish_durably(staged: Path, final: Path) -> None:
     """Give a durable staged file its final name, and make the name durable."""
     publish(staged, final)
     with naming("write", final):
-        sync_folder(final.parent)
+        sync_directory(final.parent)
 
 
 def _make(parent: Path) -> tuple[Path, int, list[Path]]:

@@ -49,19 +49,18 @@ def read(tmp_path: Path, data: bytes) -> TarFile:
 
 
 class TestDialects:
-    @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     @pytest.mark.parametrize(
-        "names",
+        ("form", "names"),
         [
-            ("a", "b/c", "d"),
-            (LONG, "x"),
-            ("p" * 90 + "/" + "n" * 90, "x"),
-            ("./a", "./b/./c", "x"),
+            (tarfile.USTAR_FORMAT, ("a", "b/c", "d")),
+            (tarfile.USTAR_FORMAT, ("p" * 90 + "/" + "n" * 90, "x")),
+            (tarfile.GNU_FORMAT, ("./a", "./b/./c", "x")),
+            (tarfile.GNU_FORMAT, (LONG, "x")),
+            (tarfile.PAX_FORMAT, ("a", "b/c", "d")),
+            (tarfile.PAX_FORMAT, (LONG, "x")),
         ],
     )
     def test_are_read(self, tmp_path: Path, form: int, names: tuple[str, ...]) -> None:
-        if form == tarfile.USTAR_FORMAT and LONG in names:
-            pytest.skip("ustar has no room for it")
         data = archive(
             special("folder", tarfile.DIRTYPE),
             *(file(name, 500 + number) for number, name in enumerate(names)),
