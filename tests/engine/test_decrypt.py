@@ -1,0 +1,178 @@
+"""``coco-kp decrypt``: the image as it was before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.altered import Document, altered
+from tests.engine.conftest import KID, Command, files
+from tests.interop.image import PACKETS, Image, tar, write_image
+
+
+def test_it_is_the_same_image_again(
+    plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    target = Image(tmp_path / "target")
+    out = command("decrypt", encrypted.reference, target.reference, "--keypath", key).out
+    assert target.manifest == plain.manifest
+    assert target.layers == plain.layers
+    assert target.config == plain.config
+    assert out.splitlines()[-1].endswith(": layers 4 decrypted, 0 copied")
+
+
+def test_annotations_of_others_stay_both_ways(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    def annotate(manifest: Document) -> None:
+        manifest["annotations"] = {"org.example": "image"}
+        manifest["layers"][0]["annotations"] = {"org.example": "layer"}
+        manifest["org.example.member"] = [1]
+
+    image = altered(plain, tmp_path / "annotated", annotate)
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    command("encrypt", image.reference, encrypted.reference, "--keyid", KID, "--keypath", key)
+    assert encrypted.layers[0].annotations["org.example"] == "layer"
+    assert encrypted.manifest["annotations"] == {"org.example": "image"}
+    command("decrypt", encrypted.reference, target.reference, "--keypath", key)
+    assert target.manifest == image.manifest
+
+
+def test_layers_that_were_never_encrypted_are_copied(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    command(
+        *("encrypt", plain.reference, encrypted.reference, "--layer", "2"),
+        *("--keyid", KID, "--keypath", key),
+    )
+    out = command("decrypt", encrypted.reference, target.reference, "--keypath", key).out
+    assert "layers 1 decrypted, 3 copied" in out
+    assert target.layers == plain.layers
+
+
+def test_with_a_keys_file_or_a_kbc(plain: Image, tmp_path: Path, command: Command) -> None:
+    keys = tmp_path / "keys.json"
+    command("keys", "generate", "--count", "1", "-o", keys)
+    key = tmp_path / "exported"
+    command("keys", "export", keys, "default/key/key_id1", key)
+    encrypted = f"oci:{tmp_path}/e"
+    arguments = ("--keyid", "/default/key/key_id1", "--keypath", key)
+    command("encrypt", plain.reference, encrypted, *arguments)
+    for number, opening in enumerate(
+        [("--keys", keys), ("--kbc", "offline_fs_kbc::null", "--keys", keys), ("--keypath", key)]
+    ):
+        target = Image(tmp_path / f"target{number}")
+        command("decrypt", encrypted, target.reference, *opening)
+        assert target.layers == plain.layers
+
+
+def test_the_key_that_fits_is_found_among_several(
+    plain: Image,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    target = Image(tmp_path / "target")
+    command(
+        *("decrypt", encrypted.reference, target.reference),
+        *("--keypath", make_key("other"), "--keypath", key),
+    )
+    assert target.layers == plain.layers
+
+
+def test_a_packet_that_does_not_open_does_not_hide_one_that_does(
+    plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    def change(manifest: Document) -> None:
+        for layer in manifest["layers"]:
+            packets = layer["annotations"].pop(PACKETS)
+            layer["annotations"] |= {
+                "org.opencontainers.image.enc.keys.jwe": "bm90IG91cnM=",
+                PACKETS: f"e30=,{packets}",
+            }
+
+    image = altered(encrypted, tmp_path / "altered", change)
+    target = Image(tmp_path / "target")
+    command("decrypt", image.reference, target.reference, "--keypath", key)
+    assert target.layers == plain.layers
+
+
+def test_where_nothing_opens_the_error_says_why_for_each(
+    encrypted: Image,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    target = tmp_path / "target"
+    one, two = make_key("one"), make_key("two")
+    outcome = command(
+        *("decrypt", encrypted.reference, f"oci:{target}"),
+        *("--keypath", one, "--keypath", two),
+        ok=False,
+    )
+    assert outcome.code == 4
+    assert str(one) in outcome.err
+    assert str(two) in outcome.err
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [((), 2), (("--keypath", "missing"), 4), (("--kbc", "nobody"), 3), (("--kbc", "sample"), 4)],
+)
+def test_what_cannot_open_is_refused(
+    encrypted: Image, tmp_path: Path, command: Command, arguments: tuple[str, ...], code: int
+) -> None:
+    target = tmp_path / "target"
+    outcome = command("decrypt", encrypted.reference, f"oci:{target}", *arguments, ok=False)
+    assert outcome.code == code, outcome.err
+    assert not target.exists()
+
+
+def test_a_plain_image_is_no_success(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    arguments = (plain.reference, f"oci:{tmp_path}/d", "--keypath", key)
+    assert command("decrypt", *arguments, ok=False).code == 3
+
+
+def test_the_old_image_stays_where_the_new_one_fails(
+    encrypted: Image, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    target = write_image(tmp_path / "target", [tar({"old": b"old"})])
+    before = files(target.folder)
+    arguments = (encrypted.reference, target.reference, "--keypath", make_key("other"))
+    assert command("decrypt", *arguments, ok=False).code == 4
+    assert files(target.folder) == before
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])
+def test_through_every_transport_that_is_written(
+    plain: Image, key: Path, tmp_path: Path, command: Command, transport: str
+) -> None:
+    encrypted, target = f"{transport}:{tmp_path}/e", f"{transport}:{tmp_path}/d"
+    command("encrypt", plain.reference, encrypted, "--keyid", KID, "--keypath", key)
+    command("verify", encrypted, "--keypath", key)
+    command("decrypt", encrypted, target, "--keypath", key)
+    inspected = command("inspect", target, "--format", "json").json
+    digests = [layer["digest"] for layer in inspected["images"][0]["layers"]]
+    assert digests == [layer["digest"] for layer in plain.manifest["layers"]]
+
+
+def test_the_json_document(encrypted: Image, key: Path, tmp_path: Path, command: Command) -> None:
+    target = tmp_path / "d"
+    arguments = (encrypted.reference, f"oci:{target}", "--keypath", key, "--format", "json")
+    result = command("decrypt", *arguments).json
+    (entry,) = json.loads((target / "index.json").read_bytes())["manifests"]
+    assert result == {
+        "destination": f"oci:{target}",
+        "digest": entry["digest"],
+        "decrypted": 4,
+        "copied": 0,
+    }

@@ -1,0 +1,238 @@
+"""``coco-kp inspect`` and ``verify``: what an image is, and whether it is as it should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.altered import Document, altered
+from tests.engine.conftest import KID, Command
+from tests.engine.test_tamper import packet, public_options
+from tests.interop.image import ENCRYPTED, PACKETS, Image
+
+UNSCHEMED = "/default/key/1"  # as upstream's provider writes it, and no guest reads it
+
+
+def inspected(command: Command, image: Image) -> list[dict[str, Any]]:
+    (found,) = command("inspect", image.reference, "--format", "json").json["images"]
+    layers: list[dict[str, Any]] = found["layers"]
+    return layers
+
+
+def messages(layer: dict[str, Any]) -> str:
+    return "; ".join(finding["message"] for finding in layer["findings"])
+
+
+def unscheme(manifest: Document) -> None:
+    for number in range(len(manifest["layers"])):
+        packet(manifest, number, lambda document: document.update(kid=UNSCHEMED))
+
+
+class TestInspect:
+    def test_shows_each_layer(self, encrypted: Image, command: Command) -> None:
+        lines = command("inspect", encrypted.reference).out.splitlines()
+        assert lines[0].startswith(f"{encrypted.reference} sha256:")
+        assert " ".join(lines[1].split()) == "PLATFORM LAYER SIZE CIPHER KEY ID WRAP DIGEST"
+        assert len(lines) == 2 + 4
+        assert all("AES_256_CTR_HMAC_SHA256" in line and KID in line for line in lines[2:])
+
+    def test_reads_manifests_only(self, encrypted: Image, command: Command) -> None:
+        kept = {encrypted.manifest["config"]["digest"]}
+        expected = command("inspect", encrypted.reference).out
+        for layer in encrypted.manifest["layers"]:
+            kept.add(layer["digest"])
+        for digest in kept:
+            (encrypted.folder / "blobs/sha256" / digest[7:]).unlink()
+        assert command("inspect", encrypted.reference).out == expected
+
+    def test_matches_the_documented_schema(self, encrypted: Image, command: Command) -> None:
+        schema = json.loads(Path("docs/inspect.schema.json").read_bytes())
+        document = command("inspect", encrypted.reference, "--format", "json").json
+        check_schema(document, schema, schema["$defs"])
+
+    def test_shows_what_another_tool_wrote(
+        self, encrypted: Image, tmp_path: Path, command: Command
+    ) -> None:
+        kms = {"version": "0.1.0", "kid": "arn:1", "wrapped_data": "eA==", "provider": "aws"}
+
+        def change(manifest: Document) -> None:
+            manifest["layers"][0]["annotations"] |= {
+                "org.opencontainers.image.enc.keys.jwe": "eA==",
+                "org.opencontainers.image.enc.keys.provider.cloud": b64encode(
+                    json.dumps(kms).encode()
+                ).decode(),
+            }
+
+        layer, *_ = inspected(command, altered(encrypted, tmp_path / "altered", change))
+        assert [(r["scheme"], r["provider"], r["kid"]) for r in layer["recipients"]] == [
+            ("provider.attestation-agent", "kbs", KID),
+            ("jwe", None, None),
+            ("provider.cloud", "aws", "arn:1"),
+        ]
+        assert layer["findings"] == []
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (unscheme, "no guest can read the key id"),
+            (
+                lambda m: public_options(
+                    m, 0, lambda d: d.update(cipheroptions={"nonce": "AAAAAAAAAAAAAAAAAAAAAA=="})
+                ),
+                "cipher options in clear",
+            ),
+            (
+                lambda m: m["layers"][0]["annotations"].update({PACKETS: "e30="}),
+                "has no 'wrap_type'",
+            ),
+            (lambda m: m["layers"][0]["annotations"].update({PACKETS: "!"}), "not base64"),
+            (lambda m: m["layers"][0]["annotations"].update({PACKETS: ""}), "nobody's key"),
+            (
+                lambda m: m["layers"][0].update(
+                    mediaType=m["layers"][0]["mediaType"].removesuffix(ENCRYPTED)
+                ),
+                "says that it is not encrypted",
+            ),
+        ],
+    )
+    def test_shows_what_is_odd_as_a_finding(
+        self,
+        encrypted: Image,
+        tmp_path: Path,
+        command: Command,
+        change: Callable[[Document], None],
+        words: str,
+    ) -> None:
+        image = altered(encrypted, tmp_path / "altered", change)
+        layer, *_ = inspected(command, image)
+        assert words in messages(layer)
+        assert (
+            f"finding: layer 0 of -: {layer['findings'][0]['message']}"
+            in command("inspect", image.reference).out
+        )
+
+    def test_prints_no_control_character_of_the_image(
+        self, encrypted: Image, tmp_path: Path, command: Command
+    ) -> None:
+        def change(manifest: Document) -> None:
+            packet(manifest, 0, lambda document: document.update(kid="\x1b[2Jkbs"))
+            manifest["layers"][1]["mediaType"] += "\x1b[2J"
+
+        image = altered(encrypted, tmp_path / "altered", change)
+        assert "\x1b" not in command("inspect", image.reference).out
+        verified = command("verify", image.reference, "--target", "coco", ok=False)
+        assert "\x1b" not in verified.out + verified.err
+
+
+class TestVerify:
+    def test_names_what_was_checked(self, encrypted: Image, key: Path, command: Command) -> None:
+        report = command("verify", encrypted.reference, "--keypath", key, "--format", "json").json
+        assert report["verified"]
+        assert report["with_key"]
+        for layer in report["layers"]:
+            assert layer["checked"] == ["packet", "digest", "hmac", "plain digest", "diff_id"]
+
+    def test_says_what_it_cannot_check_without_a_key(
+        self, encrypted: Image, command: Command
+    ) -> None:
+        out = command("verify", encrypted.reference).out
+        assert out.splitlines()[-1].endswith(
+            "verified, checked without a key: no packet was opened"
+        )
+
+    def test_still_finds_damage_without_a_key(self, encrypted: Image, command: Command) -> None:
+        path = max(
+            (encrypted.folder / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size
+        )
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+        assert command("verify", encrypted.reference, ok=False).code == 5
+
+    def test_a_plain_image_is_refused(self, plain: Image, key: Path, command: Command) -> None:
+        outcome = command("verify", plain.reference, "--keypath", key, ok=False)
+        assert outcome.code == 7
+        assert outcome.err == "coco-kp: layer 0 of linux/amd64: the layer is not encrypted\n"
+
+    def test_exceptions_are_named(
+        self, plain: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        encrypted = f"oci:{tmp_path}/e"
+        arguments = ("--keyid", KID, "--keypath", key, "--layer", "2")
+        command("encrypt", plain.reference, encrypted, *arguments)
+        allowed = ("--allow-layer", "0", "--allow-layer", "1")
+        opening = ("--keypath", key)
+        assert command("verify", encrypted, *opening, *allowed, ok=False).code == 7
+        command("verify", encrypted, *opening, *allowed, "--allow-layer", "-1")
+
+    def test_a_kid_that_no_guest_reads_is_refused(
+        self, encrypted: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        image = altered(encrypted, tmp_path / "altered", unscheme)
+        outcome = command("verify", image.reference, "--keypath", key, ok=False)
+        assert outcome.code == 3
+        assert "coco-kp rewrap mends it" in outcome.err
+
+    def test_target_coco_finds_what_guests_refuse(
+        self, encrypted: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        def zstd(manifest: Document) -> None:
+            for layer in manifest["layers"]:
+                layer["mediaType"] = layer["mediaType"].replace("+gzip", "+zstd")
+
+        image = altered(encrypted, tmp_path / "altered", zstd)
+        outcome = command("verify", image.reference, "--target", "coco", ok=False)
+        assert outcome.code == 3
+        assert "guests cannot read encrypted layers of type" in outcome.err
+        command("verify", image.reference)  # without a target it is an image like any other
+        command("verify", encrypted.reference, "--target", "coco", "--keypath", key)
+
+    def test_the_gravest_finding_decides(
+        self, plain: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        encrypted = Image(tmp_path / "e")
+        arguments = ("--keyid", KID, "--keypath", key, "--layer", "2")
+        command("encrypt", plain.reference, encrypted.reference, *arguments)
+
+        def break_hmac(manifest: Document) -> None:
+            hmac = b64encode(bytes(32)).decode()
+            public_options(manifest, 2, lambda document: document.update(hmac=hmac))
+
+        image = altered(encrypted, tmp_path / "altered", break_hmac)
+        outcome = command("verify", image.reference, "--keypath", key, ok=False)
+        assert outcome.code == 7
+        assert "HMAC" in outcome.out
+        allowed = [word for n in (0, 1, 3) for word in ("--allow-layer", n)]
+        outcome = command("verify", image.reference, "--keypath", key, *allowed, ok=False)
+        assert outcome.code == 5
+
+    def test_writes_nothing(self, encrypted: Image, key: Path, command: Command) -> None:
+        shutil.copytree(encrypted.folder, encrypted.folder.with_name("before"))
+        command("verify", encrypted.reference, "--keypath", key)
+        for path in encrypted.folder.with_name("before").rglob("*"):
+            there = encrypted.folder / path.relative_to(encrypted.folder.with_name("before"))
+            assert path.is_dir() or there.read_bytes() == path.read_bytes()
+
+
+def check_schema(value: Any, schema: dict[str, Any], defs: dict[str, Any]) -> None:
+    """Check a document against the part of JSON Schema that ours is written in."""
+    if "$ref" in schema:
+        schema = defs[schema["$ref"].removeprefix("#/$defs/")]
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    allowed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if value is None:
+        assert "null" in allowed
+        return
+    assert any(isinstance(value, kinds[kind]) for kind in allowed if kind != "null"), value
+    if isinstance(value, dict):
+        assert value.keys() == schema["properties"].keys() == set(schema["required"])
+        assert schema["additionalProperties"] is False
+        for name, part in value.items():
+            check_schema(part, schema["properties"][name], defs)
+    if isinstance(value, list):
+        for item in value:
+            check_schema(item, schema["items"], defs)

@@ -1,0 +1,166 @@
+"""``coco-kp rewrap``: other recipients, the same layers, and never an image that nobody opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.altered import altered
+from tests.engine.conftest import KID, Command, files
+from tests.engine.test_inspect import unscheme
+from tests.interop.image import Image
+
+NEW = "kbs:///default/key/2"
+
+
+def blobs_of_layers(image: Image) -> list[bytes]:
+    return [layer.blob for layer in image.layers]
+
+
+def test_a_new_key_takes_the_place_of_the_old_one(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
+) -> None:
+    new, before = make_key("new"), blobs_of_layers(encrypted)
+    inodes = {path.name: path.stat().st_ino for path in encrypted.folder.rglob("sha256/*")}
+    out = command(
+        *("rewrap", encrypted.reference, "--keypath", key),
+        *("--to-keyid", NEW, "--to-keypath", new),
+    ).out
+    assert out.splitlines()[-1].endswith(": layers 4 rewrapped")
+    command("verify", encrypted.reference, "--keypath", new)
+    assert command("verify", encrypted.reference, "--keypath", key, ok=False).code == 4
+    assert blobs_of_layers(encrypted) == before
+    assert {layer.packet["kid"] for layer in encrypted.layers} == {NEW}
+    now = {path.name: path.stat().st_ino for path in encrypted.folder.rglob("sha256/*")}
+    assert inodes.items() <= now.items(), "no blob was written again"
+
+
+def test_recipients_come_and_go(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
+) -> None:
+    new = make_key("new")
+    image = encrypted.reference
+    command("rewrap", image, "--keypath", key, "--add", f"keyid={NEW},keypath={new}")
+    for path in (key, new):
+        command("verify", image, "--keypath", path)
+    once_more = command("inspect", image).out
+    command("rewrap", image, "--keypath", key, "--add", f"keyid={NEW},keypath={new}")
+    assert command("inspect", image).out == once_more, "who is there is not added again"
+    command("rewrap", image, "--keypath", new, "--remove", KID)
+    command("verify", image, "--keypath", new)
+    assert command("verify", image, "--keypath", key, ok=False).code == 4
+
+
+def test_into_another_place_the_old_image_stays(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    new, before = make_key("new"), files(encrypted.folder)
+    target = Image(tmp_path / "target")
+    command(
+        *("rewrap", encrypted.reference, target.reference, "--keypath", key),
+        *("--to-keyid", NEW, "--to-keypath", new),
+    )
+    assert files(encrypted.folder) == before
+    assert blobs_of_layers(target) == blobs_of_layers(encrypted)
+    command("verify", target.reference, "--keypath", new)
+
+
+def test_kids_without_a_scheme_are_mended(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    image = altered(encrypted, tmp_path / "altered", unscheme)
+    keys = tmp_path / "keys.json"
+    command("keys", "import", keys, "default/key/1", key)
+    opening = ("--keys", keys)
+    assert command("verify", image.reference, *opening, ok=False).code == 3
+    command(*("rewrap", image.reference, "--keypath", key, "--to-keyid", KID, "--to-keypath", key))
+    command("verify", image.reference, *opening, "--target", "coco")
+
+
+class TestRefused:
+    """And the image is as it was."""
+
+    @pytest.fixture(autouse=True)
+    def unchanged(self, encrypted: Image) -> object:
+        before = files(encrypted.folder)
+        yield
+        assert files(encrypted.folder) == before
+
+    def test_with_a_key_that_opens_nothing(
+        self, encrypted: Image, make_key: Callable[[str], Path], command: Command
+    ) -> None:
+        other = make_key("other")
+        outcome = command(
+            *("rewrap", encrypted.reference, "--keypath", other),
+            *("--to-keyid", NEW, "--to-keypath", other),
+            ok=False,
+        )
+        assert outcome.code == 4
+        assert "layer 0 of" in outcome.err
+
+    def test_to_remove_the_last_recipient(
+        self, encrypted: Image, key: Path, command: Command
+    ) -> None:
+        arguments = (encrypted.reference, "--keypath", key, "--remove", KID)
+        outcome = command("rewrap", *arguments, ok=False)
+        assert outcome.code == 7
+        assert "no packet would remain" in outcome.err
+
+    def test_to_remove_the_last_one_that_is_known_to_open(
+        self,
+        encrypted: Image,
+        key: Path,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        """What the other recipient's packet holds, nobody here can tell."""
+        new, both = make_key("new"), tmp_path / "both"
+        command(
+            *("rewrap", encrypted.reference, f"oci:{both}", "--keypath", key),
+            *("--add", f"keyid={NEW},keypath={new}"),
+        )
+        arguments = (f"oci:{both}", "--keypath", key, "--remove", KID)
+        assert command("rewrap", *arguments, ok=False).code == 7
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ((), 2),
+            (("--to-keyid", NEW), 2),
+            (("--remove", "/default/key/9"), 3),
+            (("--remove", "nonsense"), 3),
+            (("--add", "keyid=/a/b/c"), 2),
+            (("--add", "keyid=/a/b/c,keypath=missing"), 4),
+        ],
+    )
+    def test_what_makes_no_sense(
+        self, encrypted: Image, key: Path, command: Command, arguments: tuple[str, ...], code: int
+    ) -> None:
+        outcome = command("rewrap", encrypted.reference, "--keypath", key, *arguments, ok=False)
+        assert outcome.code == code, outcome.err
+
+    def test_without_a_key(self, encrypted: Image, command: Command) -> None:
+        assert command("rewrap", encrypted.reference, "--remove", KID, ok=False).code == 2
+
+
+def test_a_plain_image_has_nothing_to_rewrap(plain: Image, key: Path, command: Command) -> None:
+    arguments = (plain.reference, "--keypath", key, "--to-keyid", NEW, "--to-keypath", key)
+    assert command("rewrap", *arguments, ok=False).code == 3
+
+
+def test_layers_are_not_even_read(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
+) -> None:
+    new, before = make_key("new"), {}
+    for layer in encrypted.manifest["layers"]:
+        path = encrypted.folder / "blobs/sha256" / layer["digest"][7:]
+        before[path] = path.read_bytes()
+        path.write_bytes(bytes(layer["size"]))
+    arguments = ("--keypath", key, "--to-keyid", NEW, "--to-keypath", new)
+    command("rewrap", encrypted.reference, *arguments)
+    for path, data in before.items():
+        path.write_bytes(data)
+    command("verify", encrypted.reference, "--keypath", new)
