@@ -7,6 +7,7 @@ import logging
 import math
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -19,10 +20,10 @@ from urllib3.util import Url, make_headers
 
 from coco_kp.errors import InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
-from coco_kp.http.failure import failure
+from coco_kp.http.failure import LATER, failure
 from coco_kp.http.response import Response, credentials_in
 from coco_kp.http.tls import Tls
-from coco_kp.http.url import display_url, is_loopback, parse_target
+from coco_kp.http.url import display_url, is_loopback, parse_target, port_of
 
 CONNECT_TIMEOUT = 15.0
 """Seconds to connect, TLS handshake included."""
@@ -57,14 +58,13 @@ class HttpClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         tls = tls or Tls()
-        self._context = tls.context()
+        # Files are read now, so that a wrong one shows. The system's roots alone take 25 ms: later.
+        self._context = None if tls == Tls() else tls.context()
         self._plain_http = plain_http
         self._headers = {"User-Agent": "coco-kp", **(headers or {})}
         self._sleep = sleep
-        self._direct = self._bounded(
-            urllib3.PoolManager(ssl_context=self._context, maxsize=CONNECTIONS_PER_HOST)
-        )
-        self._proxied: dict[str, urllib3.PoolManager] = {}
+        self._connections: dict[tuple[str, str], urllib3.PoolManager] = {}  # by scheme and proxy
+        self._making = threading.Lock()
         if not tls.verify:
             _log.warning("TLS certificates are not verified, as asked")
 
@@ -84,8 +84,8 @@ class HttpClient:
         iterator must not raise ``OSError``, which would be taken for a broken connection.
         ``deadline`` (seconds from now) bounds everything, reading the answer's body included.
         ``attempts`` above 1 repeats after broken connections and :data:`RETRIED` statuses, with
-        growing pauses or the ``Retry-After`` that the other side asked for; only a body that is
-        ``bytes`` can be repeated. The last answer is returned as it is.
+        growing pauses, or those that the other side asks for (``Retry-After``); only a body that
+        is ``bytes`` can be repeated. The last answer is returned as it is.
 
         Raises :class:`UnreachableError` where a repeat may help, :class:`RemoteError` where it
         will not, :class:`RefusedError` for plain http where it is not allowed, and
@@ -108,7 +108,8 @@ class HttpClient:
             else:
                 if response.status not in RETRIED:
                     return response
-                pause = max(pause, _retry_after(response.headers.get("Retry-After")))
+                asked = _retry_after(response.headers.get("Retry-After"))
+                pause = pause if asked is None else asked
                 if pause > LONGEST_PAUSE or time.monotonic() + pause >= end:
                     return response
                 reason = f"{response.request}: {response.outcome}"
@@ -119,8 +120,8 @@ class HttpClient:
 
     def close(self) -> None:
         """Close all idle connections."""
-        for pool in (self._direct, *self._proxied.values()):
-            pool.clear()
+        for pools in self._connections.values():
+            pools.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -144,9 +145,9 @@ class HttpClient:
         request = f"{method} {display_url(target.url)}"
         remaining = end - time.monotonic()
         if remaining <= 0:
-            raise UnreachableError(f"{request}: no answer in time")
+            raise UnreachableError(f"{request}: no answer in time", LATER)
         try:
-            raw = self._pool(target).urlopen(
+            raw = self._pools(target).urlopen(
                 method,
                 target.url,
                 headers=headers,
@@ -174,17 +175,22 @@ class HttpClient:
             "use https, or allow plain http for this host explicitly",
         )
 
-    def _pool(self, target: Url) -> urllib3.PoolManager:
-        host = (target.host or "").strip("[]")
-        proxies = getproxies()
-        proxy = proxies.get(target.scheme or "") or proxies.get("all")
-        if not proxy or is_loopback(host) or proxy_bypass(host):
-            return self._direct
-        if proxy not in self._proxied:
-            self._proxied[proxy] = self._bounded(self._proxy_manager(proxy))
-        return self._proxied[proxy]
+    def _pools(self, target: Url) -> urllib3.PoolManager:
+        scheme, proxy = target.scheme or "", _proxy(target)
+        with self._making:
+            pools = self._connections.get((scheme, proxy))
+            if pools is None:
+                if self._context is None and "https" in (scheme, proxy.partition(":")[0]):
+                    self._context = Tls().context()
+                pools = self._proxied(proxy) if proxy else self._direct()
+                pools.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+                self._connections[scheme, proxy] = pools
+            return pools
 
-    def _proxy_manager(self, proxy: str) -> urllib3.PoolManager:
+    def _direct(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(ssl_context=self._context, maxsize=CONNECTIONS_PER_HOST)
+
+    def _proxied(self, proxy: str) -> urllib3.PoolManager:
         try:
             url = parse_target(proxy if "://" in proxy else f"http://{proxy}", user_info=True)
         except InputError:
@@ -199,10 +205,15 @@ class HttpClient:
             maxsize=CONNECTIONS_PER_HOST,
         )
 
-    @staticmethod
-    def _bounded(manager: urllib3.PoolManager) -> urllib3.PoolManager:
-        manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
-        return manager
+
+def _proxy(target: Url) -> str:
+    """Give the proxy that the environment names for a target, empty for none."""
+    host = (target.host or "").strip("[]")
+    proxies = getproxies()
+    proxy = proxies.get(target.scheme or "") or proxies.get("all") or ""
+    # With its port: NO_PROXY may name one.
+    passed = is_loopback(host) or proxy_bypass(f"{host}:{port_of(target)}")
+    return "" if passed else proxy
 
 
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -213,20 +224,24 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
-def _retry_after(value: str | None) -> float:
-    """Seconds that a ``Retry-After`` asks for: a number or a date (RFC 9110, 10.2.3)."""
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` asks for: a number or a date (RFC 9110, 10.2.3).
+
+    None if it is none, or a date that has passed: clocks differ.
+    """
     if value is None:
-        return 0.0
+        return None
     if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     try:
-        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        pause = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, OverflowError):
-        return 0.0
+        return None
+    return pause if pause >= 0 else None
 
 
 def _until(end: float, request: str, body: Iterable[bytes]) -> Iterable[bytes]:
     for piece in body:
         if time.monotonic() >= end:
-            raise UnreachableError(f"{request}: could not be sent in time")
+            raise UnreachableError(f"{request}: could not be sent in time", LATER)
         yield piece

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 
 import urllib3
 
 from coco_kp.errors import RemoteError, UnreachableError
+
+LATER = "check the network and any proxy on the way, or try again later"
 
 
 def failure(request: str, exc: Exception) -> RemoteError:
@@ -16,11 +19,12 @@ def failure(request: str, exc: Exception) -> RemoteError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return RemoteError(
             f"{request}: the server's certificate is not trusted: {cause.verify_message}",
-            "if the server has a certificate authority of its own, give its certificate",
+            "if the server has a certificate authority of its own, name its certificate: --kbs-ca "
+            "for a KBS, --cert-dir for a registry",
         )
     if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
-        return RemoteError(f"{request}: the host name is not known")
-    return UnreachableError(f"{request}: {why(cause)}")
+        return RemoteError(f"{request}: the host name is not known", "check its spelling")
+    return UnreachableError(f"{request}: {why(cause)}", _way_out(cause))
 
 
 def why(exc: Exception) -> str:
@@ -34,8 +38,22 @@ def why(exc: Exception) -> str:
             return "the answer ended early"
         case OSError() if exc.strerror:
             return exc.strerror.lower()
+        case OSError() if refused := _REFUSED_BY_PROXY.match(str(exc)):
+            return f"the proxy refused the connection (HTTP {refused[1]})"
         case _:
             return "the connection was closed or did not speak HTTP"
+
+
+_REFUSED_BY_PROXY = re.compile(r"Tunnel connection failed: ([0-9]{3})\b")  # of http.client
+
+
+def _way_out(exc: Exception) -> str:
+    match exc:
+        case ConnectionRefusedError():
+            return "nothing listens there: check host and port, and whether the server runs"
+        case ssl.SSLError():
+            return "check that the server speaks TLS on this port, and wants no client certificate"
+    return LATER
 
 
 def _innermost(exc: Exception) -> Exception:

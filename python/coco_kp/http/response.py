@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 import urllib3
 
 from coco_kp.errors import InputError, RemoteError, UnreachableError
-from coco_kp.http.failure import failure
+from coco_kp.http.failure import LATER, failure
 from coco_kp.http.url import display_url, parse_target
 
 SAID_LIMIT = 8192
@@ -136,7 +136,7 @@ class Response:
     def _check_deadline(self) -> None:
         if time.monotonic() >= self._end:
             self.close()
-            raise UnreachableError(f"{self.request}: the answer took too long")
+            raise UnreachableError(f"{self.request}: the answer took too long", LATER)
 
     def _expire(self) -> None:
         # RuntimeError, ValueError: the connection went back to its pool just now; leave it alone.

@@ -53,6 +53,11 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def port_of(url: Url) -> int | None:
+    """Give the port, the scheme's own where none is written."""
+    return url.port or _DEFAULT_PORTS.get(url.scheme or "")
+
+
 def _origin(url: str) -> tuple[str | None, str | None, int | None]:
     parts = parse_url(url)
-    return parts.scheme, parts.host, parts.port or _DEFAULT_PORTS.get(parts.scheme or "")
+    return parts.scheme, parts.host, port_of(parts)

@@ -106,7 +106,8 @@ class TestExchange:
                 with http.request(method, base) as response:
                     if method == "GET":
                         response.document(1)
-            (pool,) = http._direct.pools._container.values()
+            (pools,) = http._connections.values()
+            (pool,) = pools.pools._container.values()
             assert pool.num_connections == 1
 
     def test_does_not_keep_a_connection_whose_body_was_left(self, http: HttpClient) -> None:
@@ -255,7 +256,15 @@ class TestRepeating:
         assert pauses[0] == 7
         assert 55 < pauses[1] <= 60
 
-    @pytest.mark.parametrize("value", ["soon", "-5", "9" * 40, "1.5", ""])
+    def test_asks_again_at_once_where_it_may(self, http: HttpClient, pauses: list[float]) -> None:
+        """``Retry-After: 0`` was taken for none."""
+        with http_server(in_turn(Reply(429, {"Retry-After": "0"}), Reply(200))) as base:
+            assert http.request("GET", base, attempts=2).status == 200
+        assert pauses == [0]
+
+    @pytest.mark.parametrize(
+        "value", ["soon", "-5", "9" * 40, "1.5", "", "Wed, 21 Oct 2015 07:28:00 GMT"]
+    )
     def test_ignores_a_retry_after_that_is_none(
         self, http: HttpClient, pauses: list[float], value: str
     ) -> None:
@@ -276,8 +285,9 @@ class TestRepeating:
     def test_gives_up_on_a_host_that_is_down(self, http: HttpClient, pauses: list[float]) -> None:
         with http_server(lambda _: Reply()) as base:
             pass
-        with pytest.raises(UnreachableError, match="connection refused"):
+        with pytest.raises(UnreachableError, match="connection refused") as caught:
             http.request("GET", base, attempts=3)
+        assert caught.value.hint.startswith("nothing listens there: check host and port")
         assert len(pauses) == 2
 
     def test_a_streamed_body_cannot_be_repeated(self, http: HttpClient) -> None:
@@ -304,7 +314,7 @@ class TestSilence:
             http.request("GET", f"{base}/ok?sig={SECRET}").close()
         with pytest.raises(UnreachableError) as caught:
             http.request("GET", f"{base}/x?sig={SECRET}", headers={"Authorization": SECRET})
-        assert str(caught.value) == f"GET {base}/x: connection refused"
+        assert caught.value.message == f"GET {base}/x: connection refused"
         assert caught.value.__suppress_context__
         assert "/ok?" in caplog.text  # urllib3 did log
         assert SECRET not in caplog.text
@@ -470,9 +480,30 @@ class TestTls:
         with (
             http_server(lambda _: Reply()) as base,
             HttpClient() as http,
-            pytest.raises(UnreachableError, match="TLS failed"),
+            pytest.raises(UnreachableError, match="TLS failed") as caught,
         ):
             http.request("GET", base.replace("http://", "https://"))
+        assert "speaks TLS on this port" in caught.value.hint
+
+    def test_plain_http_does_not_wait_for_the_systems_roots(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Reading them takes 25 ms, and a process of the command mode serves one call."""
+        built = []
+        context = Tls.context
+
+        def count(tls: Tls) -> ssl.SSLContext:
+            built.append(tls)
+            return context(tls)
+
+        monkeypatch.setattr(Tls, "context", count)
+        with http_server(lambda _: Reply()) as base, HttpClient(plain_http="loopback") as http:
+            assert http.request("GET", base).status == 200
+            assert built == []
+            for _ in range(2):
+                with pytest.raises(UnreachableError):
+                    http.request("GET", base.replace("http://", "https://"))
+        assert built == [Tls()]
 
 
 class TestProxy:
@@ -499,6 +530,27 @@ class TestProxy:
                     http.request("GET", "http://inside.invalid/")
         basic = base64.b64encode(f"me:{SECRET}".encode()).decode()
         assert seen == [("registry.invalid", f"Basic {basic}")]
+
+    def test_is_passed_by_for_a_host_with_its_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """skopeo reads NO_PROXY so, too."""
+        monkeypatch.setenv("NO_PROXY", "one.invalid:80, two.invalid:8080")
+        with http_server(lambda _: Reply(body=b"proxied")) as base:
+            monkeypatch.setenv("HTTP_PROXY", base)
+            with HttpClient(plain_http="allowed") as http:
+                for url in ("http://one.invalid/", "http://two.invalid:8080/"):
+                    with pytest.raises(RemoteError, match="host name is not known"):
+                        http.request("GET", url)
+                for url in ("http://one.invalid:8080/", "http://two.invalid/"):
+                    assert http.request("GET", url).document(9) == b"proxied"
+
+    def test_that_refuses_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+        with raw_server(refuse) as base, HttpClient() as http:
+            monkeypatch.setenv("HTTPS_PROXY", base)
+            with pytest.raises(UnreachableError, match=r"the proxy refused .* \(HTTP 407\)"):
+                http.request("GET", "https://registry.invalid/")
 
     def test_that_is_no_url_is_refused_without_its_password(
         self, monkeypatch: pytest.MonkeyPatch
