@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 import click
 
-from coco_kp.cli.output import report, report_bug, reset_verbosity, verbosity
+from coco_kp.cli.output import report, report_bug, reset_verbosity, show_warnings, verbosity
 from coco_kp.errors import CocoKpError, UsageError
 from coco_kp.files import reason
 
@@ -38,6 +38,7 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run a command; give its exit code (docs/cli.md). Never raises."""
     reset_verbosity()
+    show_warnings()
     try:
         code = _cli.main(arguments, prog_name="coco-kp", standalone_mode=False)
         sys.stdout.flush()

@@ -72,6 +72,19 @@ def warn(text: str) -> None:
     notice(f"warning: {text}")
 
 
+class _Warnings(logging.Handler):
+    """Shows what the code below logs, such as a request that is tried again."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+def show_warnings() -> None:
+    """Give logged warnings the form of all other lines; a server sets its own."""
+    logger = logging.getLogger("coco_kp")
+    logger.handlers[:] = [_Warnings(logging.WARNING)]
+
+
 def print_json(document: object) -> None:
     """Print a command's result as one JSON document."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
