@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode
 
-from coco_kp.errors import InputError, RemoteError, UsageError, shown
+from coco_kp.errors import InputError, RefusedError, RemoteError, UsageError, shown
 from coco_kp.http import HttpClient
 from coco_kp.kbs.session import Session
 from coco_kp.kbs.tee_key import TeeKey
@@ -133,7 +133,11 @@ class Agent:
 
     def _get(self, path: str, query: Mapping[str, str]) -> bytes:
         url = f"{self._url}/{path}" + (f"?{urlencode(query)}" if query else "")
-        response = self._http.request("GET", url, deadline=_AGENT_DEADLINE)
+        try:
+            response = self._http.request("GET", url, deadline=_AGENT_DEADLINE)
+        except RefusedError as error:
+            hint = f"the agent's API listens within the guest alone: --aa {AGENT_URL}"
+            raise RefusedError(error.message, hint) from error
         if response.status != 200:
             raise RemoteError(
                 f"the attestation agent refused: {response.request}: {response.outcome}",

@@ -142,8 +142,9 @@ def test_evidence_that_is_no_json(agent: SimulatedAgent, body: bytes) -> None:
 
 
 def test_an_agent_is_on_this_machine() -> None:
-    with pytest.raises(RefusedError, match="plain http"):
+    with pytest.raises(RefusedError, match="plain http") as refused:
         Agent("http://192.0.2.1:8006").primary_evidence(bytes(48))
+    assert "--aa http://127.0.0.1:8006" in refused.value.hint
 
 
 def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
