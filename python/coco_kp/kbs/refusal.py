@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import InputError, RemoteError, shown
 from coco_kp.model.encoding import parse_json_object
 
 if TYPE_CHECKING:
@@ -81,9 +81,10 @@ class Refusal:
     def without_text(self) -> Refusal:
         """Leave out the other side's text, which could repeat what we sent.
 
-        Only what it says of the admin token stays: it judges that before it looks at the body.
+        Only what it says of the admin token stays, unless it looks like a key: a KBS judges that
+        before it looks at the body.
         """
-        said = self.said if self.is_about_admin else ""
+        said = shown(self.said) if self.is_about_admin else ""
         return Refusal(self.kbs, self.status, self.variant, said)
 
     @property

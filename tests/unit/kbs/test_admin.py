@@ -20,6 +20,7 @@ from tests.sim.http_server import Reply, Request
 from tests.sim.kbs import ADMIN_TOKEN, refusal, simulated_kbs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.sim.kbs import SimulatedKbs
@@ -61,7 +62,7 @@ def test_a_401_is_a_failure(kbs: Kbs) -> None:
     """Upstream reports success (docs/protocols.md 6.3, 3)."""
     token = ReadyToken.parse(ADMIN_TOKEN[:-1] + "A", "the test")
     with pytest.raises(
-        RemoteError, match=r"\(AdminAuthInitialization 401\): Admin access"
+        RemoteError, match=r"\(AdminAuthInitialization 401\): 'Admin access"
     ) as refused:
         Admin(kbs, token).put(KID, b"key")
     assert "check the admin token" in refused.value.hint
@@ -121,6 +122,17 @@ def test_a_kbs_that_repeats_the_key_does_not_get_it_shown(
     assert b64encode(key).decode() not in text
     assert str(list(key))[1:20] not in text
     assert ("Role reader not allowed" in text) == (variant == "AdminAuthAccess")
+
+
+@pytest.mark.parametrize("form", [bytes.hex, lambda key: b64encode(key).decode()])
+def test_a_kbs_that_repeats_the_key_where_it_judges_the_token(
+    sim: SimulatedKbs, admin: Admin, form: Callable[[bytes], str]
+) -> None:
+    key = os.urandom(32)
+    sim.faults[POST] = lambda request: refusal("AdminAuthAccess", f"not {form(request.body)}")
+    with pytest.raises(RemoteError, match="characters that look like a key") as refused:
+        admin.put(KID, key)
+    assert form(key) not in str(refused.value)
 
 
 def test_a_registration_that_failed_on_the_way_is_repeated(sim: SimulatedKbs, admin: Admin) -> None:
