@@ -10,6 +10,7 @@ from coco_kp.errors import InputError, RefusedError, RemoteError
 from coco_kp.http import HttpClient, Tls
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
+from coco_kp.model.kbs_url import API
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,7 @@ class Kbs:
         try:
             response = self._http.request(
                 method,
-                f"{self.url}/kbs/v0/{path}",
+                f"{self.url}{API}/{path}",
                 headers=headers,
                 body=body,
                 deadline=end - time.monotonic(),

@@ -1,6 +1,6 @@
 """The address of a KBS: ``https://host[:port][/prefix]``, nothing else.
 
-The API begins behind the prefix with ``/kbs/v0`` (docs/protocols.md 5.1).
+The API begins behind the prefix (docs/protocols.md 5.1).
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.host_port import is_host_name
+
+API: Final = "/kbs/v0"
+"""The path, behind the prefix, that all calls have in common."""
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _PREFIX = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
@@ -49,6 +52,8 @@ class KbsUrl:
         prefix = parts.path.rstrip("/")
         if not _PREFIX.fullmatch(prefix):
             raise InputError(f"the KBS address {shown(text)} has an unusual path", hint)
+        if prefix.endswith(API):
+            raise InputError(f"the KBS address {shown(text)} ends with {API}", f"leave {API} out")
         return cls(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], prefix)
 
     def names(self, address: str) -> bool:

@@ -53,6 +53,14 @@ def test_what_is_no_address_is_refused(text: str, reason: str) -> None:
     assert refused.value.hint == "give the address of the KBS as https://host[:port][/prefix]"
 
 
+@pytest.mark.parametrize("text", ["https://kbs/kbs/v0", "https://kbs/team/kbs/v0/"])
+def test_the_path_of_the_api_is_no_part_of_the_address(text: str) -> None:
+    """With it the KBS says that it has no plugin of that name, which helps nobody."""
+    with pytest.raises(InputError, match="ends with /kbs/v0") as refused:
+        KbsUrl.parse(text)
+    assert refused.value.hint == "leave /kbs/v0 out"
+
+
 def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(InputError) as refused:
         KbsUrl.parse("https://admin:hunter2@kbs.example")
