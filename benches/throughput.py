@@ -194,12 +194,13 @@ def main() -> None:
             )
         peak = peak_memory(folder)
     met = _verdict(peak <= MEMORY_LIMIT)
-    print(f"| peak memory, 10 GiB, MiB | {peak // MIB} | | {MEMORY_LIMIT // MIB} | {met} |\n")
+    limit = MEMORY_LIMIT // MIB
+    print(f"| peak memory, 10 GiB layer, MiB | {peak // MIB} | | {limit} | {met} |\n")
     print(chart(rows))
 
 
 def chart(rows: list[Row]) -> str:
-    """Draw a bar a row: its median, and a mark where its target is. A full line is twice SHA-256."""
+    """Draw a bar a row: its median, and a mark at its target. A full line is twice SHA-256."""
     width = 60
     lines = []
     for row in rows:
