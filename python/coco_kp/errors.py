@@ -76,13 +76,20 @@ class StreamClosedError(CocoKpError):
     """A sealer or opener was used after ``finalize`` or after an earlier error: a caller's bug."""
 
 
-def shown(value: str) -> str:
+class CancelledError(CocoKpError):
+    """A copy was ended from another thread before it was complete."""
+
+    exit_code = 130
+
+
+def shown(value: str, within: str = "") -> str:
     """Quote a value that somebody else wrote, for a message: printable, short, and never a key.
 
     A text that holds what could be a key (32 bytes as base64 or hex), put where a path or a name
-    belongs, is described instead of quoted.
+    belongs, is described instead of quoted; so is a part that was cut from such a text, ``within``.
     """
-    if _LOOKS_LIKE_A_KEY.search(value[: _SHOWN_CHARACTERS + _LONGEST_KEY]):
+    searched = within[:_LONGEST_SEARCHED] or value[: _SHOWN_CHARACTERS + _LONGEST_KEY]
+    if _LOOKS_LIKE_A_KEY.search(searched):
         return f"({len(value)} characters that look like a key)"
     printable = "".join(c if c.isprintable() else "?" for c in value[:_SHOWN_CHARACTERS])
     return f"'{printable}'" if len(value) <= _SHOWN_CHARACTERS else f"'{printable}…'"
@@ -90,15 +97,11 @@ def shown(value: str) -> str:
 
 _SHOWN_CHARACTERS = 120
 _LONGEST_KEY = 64
+_LONGEST_SEARCHED = 4096
 _LOOKS_LIKE_A_KEY = re.compile(
     r"[A-Za-z0-9+/_-]{43}="
-    # Without padding: exactly so many, with a capital, which most paths of that length lack.
-    r"|(?<![A-Za-z0-9+/_-])(?=[a-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+/_-])"
+    # Without padding: exactly so many, perhaps between slashes, and of each kind, as few paths are.
+    r"|(?<![A-Za-z0-9+_-])(?=[a-z0-9+/_-]{0,42}[A-Z])(?=[A-Z0-9+/_-]{0,42}[a-z])"
+    r"(?=[A-Za-z+/_-]{0,42}[0-9])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+_-])"
     r"|(?<![0-9A-Fa-f])(?<!sha256[:/])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"  # digests are no secret
 )
-
-
-class CancelledError(CocoKpError):
-    """A copy was ended from another thread before it was complete."""
-
-    exit_code = 130

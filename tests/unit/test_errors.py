@@ -21,6 +21,7 @@ EXIT_CODES = {
     "UnreachableError": 6,
     "RefusedError": 7,
     "KeyPathForbiddenError": 7,
+    "CancelledError": 130,
 }
 
 KEY = bytes(range(200, 232))
@@ -46,6 +47,7 @@ def test_message_and_hint_share_a_line() -> None:
         "key_id1",
         "/home/ä/keys and more/key",
         "/srv/confidential-images/keys/of/the/base/1",  # 43 characters, as a key has
+        "/srv/Confidential-Images/keys/of/the/base/k",
         "kbs:///default/key/key_id1",
         "docker://registry.example/image@sha256:" + KEY.hex(),
         "oci:/images/base/blobs/sha256/" + KEY.hex(),
@@ -69,7 +71,20 @@ def test_a_value_is_quoted(value: str) -> None:
         KEY.hex().upper(),
     ],
 )
-@pytest.mark.parametrize("form", ["{}", "key={}", "'{}'", "{}\n", "a word, {} and others", "é{}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "key={}",
+        "'{}'",
+        "{}\n",
+        "a word, {} and others",
+        "é{}",
+        "/k/{}",
+        "kbs:///a/b/{}",
+        "kbs://{}/a/b",
+    ],
+)
 def test_a_value_that_could_hold_a_key_is_not_quoted(key: str, form: str) -> None:
     value = form.format(key)
     assert shown(value) == f"({len(value)} characters that look like a key)"
@@ -83,6 +98,13 @@ def test_a_padded_key_is_found_wherever_it_stands(form: str) -> None:
 def test_a_key_that_begins_within_what_would_be_shown_is_found() -> None:
     value = "-" * 100 + " " + KEY.hex()
     assert KEY.hex()[:10] not in shown(value)
+
+
+def test_a_part_of_what_could_be_a_key_is_not_quoted() -> None:
+    key = "QUtgNcL7Y/yghNM5KsJTZKJ7ITXNwYV90ZFdogqZXc8="
+    assert shown("QUtgNcL7Y", key) == "(9 characters that look like a key)"
+    assert shown("yghNM5", "x" * 1000 + f" {key}") == "(6 characters that look like a key)"
+    assert shown("b c", "kbs:///a/b c/d") == "'b c'"
 
 
 def test_a_long_value_is_cut() -> None:

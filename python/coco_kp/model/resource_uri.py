@@ -98,7 +98,8 @@ def _parse(uri: str, text: str) -> ResourceUri:
         if not _SEGMENT.fullmatch(segment):
             raise _refused(
                 text,
-                f"the part {shown(segment)} is not letters, digits, '_', '-' and (not first) '.'",
+                f"the part {shown(segment, text)} is not letters, digits, '_', '-' and "
+                "(not first) '.'",
             )
     if plugin == "resource" and len(segments) != 3:
         raise _refused(text, f"its path must have three parts, not {len(segments)}")
@@ -112,13 +113,13 @@ def _canonical_address(address: str, text: str) -> str:
         return ""
     match = _ADDRESS.fullmatch(address)
     if not match:
-        raise _refused(text, f"{shown(address)} is not host, host:port or [IPv6]:port")
+        raise _refused(text, f"{shown(address, text)} is not host, host:port or [IPv6]:port")
     host = match["host"]
     if match["ipv6"]:
         try:
             host = f"[{ipaddress.IPv6Address(match['ipv6']).compressed}]"
         except ValueError:
-            raise _refused(text, f"{shown(host)} is not an IPv6 address") from None
+            raise _refused(text, f"{shown(host, text)} is not an IPv6 address") from None
     port = match["port"]
     if port and int(port) > 65535:
         raise _refused(text, f"the port {port} is greater than 65535")
