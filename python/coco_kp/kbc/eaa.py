@@ -55,7 +55,10 @@ class EaaKbc:
             what = (error.reason or "the connection was closed").replace("_", " ").lower()
             raise RemoteError(f"no TLS with {self._name}: {what}") from None
         except OSError as error:
-            raise UnreachableError(f"{self._name} cannot be reached: {reason(error)}") from None
+            raise UnreachableError(
+                f"{self._name} cannot be reached: {reason(error)}",
+                "check host and port, and whether Verdictd runs",
+            ) from None
         if not answer:
             raise RemoteError(
                 f"{self._name} closed the connection without an answer",

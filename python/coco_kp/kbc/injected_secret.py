@@ -56,7 +56,11 @@ def take_secret(
         if not _SECURITYFS.is_mount():
             run("mount", "-t", "securityfs", "securityfs", str(_SECURITYFS))
         run("modprobe", "efi_secret")
-    data = read_file(file, MAX_SECRET, KekError).data
+    try:
+        data = read_file(file, MAX_SECRET, KekError).data
+    except KekError as error:
+        hint = "there the kernel of a SEV guest shows it; --keys FILE names a copy"
+        raise KekError(error.message, hint) from None
     if len(data) > MAX_SECRET:
         raise KekError(f"the secret {shown(str(file))} has more than {MAX_SECRET} bytes")
     if keep:

@@ -106,7 +106,10 @@ class OnlineSevKbc:
     def _fail(self, error: grpc.RpcError, kid: ResourceUri) -> NoReturn:
         code, details = error.code(), str(error.details() or "")
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise UnreachableError(f"{self._name} did not answer: {shown(details)}") from None
+            raise UnreachableError(
+                f"{self._name} did not answer: {shown(details)}",
+                "check host and port, and whether simple-kbs runs",
+            ) from None
         hint = next((hint for text, hint in _HINTS.items() if text in details), "see its log")
         raise RemoteError(
             f"{self._name} refused to hand out '{kid}' ({code.name}): {shown(details)}", hint

@@ -25,6 +25,7 @@ from coco_kp.model.rcar import (
 if TYPE_CHECKING:
     from coco_kp.kbs.attester import Attester
     from coco_kp.kbs.client import Kbs
+    from coco_kp.kbs.refusal import Refusal
 
 _COOKIE = "kbs-session-id"
 
@@ -55,7 +56,8 @@ class Handshake:
             body=attestation(challenge, key.public, Evidence(own, devices)),
         )
         if answer.refusal:
-            raise answer.refusal.error(
+            raise _refused(
+                answer.refusal,
                 f"attest this machine as '{self.attester.tee}'",
                 "its log says why the evidence was not accepted",
             )
@@ -66,7 +68,8 @@ def ask_for_challenge(kbs: Kbs, tee: str, end: float) -> tuple[Challenge, str]:
     """Open a session; give the challenge and the session's cookie. Raises ``RemoteError``."""
     answer = kbs.call("POST", "auth", end=end, body=request(tee), repeatable=True)
     if answer.refusal:
-        raise answer.refusal.error(
+        raise _refused(
+            answer.refusal,
             f"begin the attestation of a '{tee}' machine",
             f"this program speaks protocol version {PROTOCOL_VERSION}, which Trustee speaks since "
             "July 2025",
@@ -75,3 +78,8 @@ def ask_for_challenge(kbs: Kbs, tee: str, end: float) -> tuple[Challenge, str]:
     if not cookie.startswith(f"{_COOKIE}=") or not cookie.isascii():
         raise RemoteError(f"the KBS {kbs.url} opened no session (no cookie {_COOKIE})")
     return Challenge.parse(answer.document()), cookie
+
+
+def _refused(refusal: Refusal, what: str, hint: str) -> RemoteError:
+    """Give ``hint`` only where it was the attestation that the KBS did not like."""
+    return refusal.error(what, hint if refusal.variant == "AttestationError" else "")

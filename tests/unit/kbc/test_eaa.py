@@ -129,8 +129,9 @@ def test_no_tls(wrapping: Wrapping) -> None:
 
 def test_nobody_there(wrapping: Wrapping) -> None:
     kbc = open_kbc(parse_kbc_spec("eaa::127.0.0.1:1"), KbcSettings())
-    with pytest.raises(UnreachableError, match="cannot be reached: connection refused"):
+    with pytest.raises(UnreachableError, match="be reached: connection refused") as refused:
         kbc.unwrap(wrapping.packet())
+    assert refused.value.hint == "check host and port, and whether Verdictd runs"
 
 
 def test_a_name_that_nobody_has(wrapping: Wrapping) -> None:

@@ -74,8 +74,9 @@ def test_a_folder_of_ones_own_has_nothing_to_do_with_the_kernel(tmp_path: Path) 
 
     (tmp_path / GUID).write_bytes(b"secret")
     take_secret(GUID, tmp_path, run=run)
-    with pytest.raises(KekError, match="no such file"):
+    with pytest.raises(KekError, match="no such file") as refused:
         take_secret(GUID, tmp_path, run=run)
+    assert "--keys FILE names a copy" in refused.value.hint
 
 
 def test_a_secret_that_cannot_be_deleted_is_not_used(

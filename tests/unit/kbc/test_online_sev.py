@@ -126,8 +126,9 @@ def test_a_connection_that_it_does_not_know(
 
 def test_nobody_there(settings: KbcSettings, wrapping: Wrapping) -> None:
     kbc = open_kbc(parse_kbc_spec("online_sev::127.0.0.1:1"), settings)
-    with pytest.raises(UnreachableError, match=r"simple-kbs at 127.0.0.1:1 did not answer"):
+    with pytest.raises(UnreachableError, match=r"at 127.0.0.1:1 did not answer") as refused:
         kbc.unwrap(wrapping.packet())
+    assert refused.value.hint == "check host and port, and whether simple-kbs runs"
 
 
 def test_a_slow_one_is_not_waited_for(

@@ -111,6 +111,16 @@ def test_another_protocol_version_names_both(sim: SimulatedKbs, reader: Reader) 
     assert sim.calls("POST attest") == 0
 
 
+@pytest.mark.parametrize("call", ["POST auth", "POST attest"])
+def test_where_no_kbs_is_versions_and_evidence_are_not_to_blame(
+    sim: SimulatedKbs, reader: Reader, call: str
+) -> None:
+    sim.faults[call] = lambda _: Reply(404)
+    with pytest.raises(RemoteError, match=r"\(HTTP 404\)") as refused:
+        reader.fetch(KID)
+    assert refused.value.hint.startswith("no KBS answers here")
+
+
 def test_the_nonce_of_another_session(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
     assert secret
     other = "T3RoZXIgc2Vzc2lvbidzIG5vbmNlLCBhbmQgbm90IG91cnMh"
