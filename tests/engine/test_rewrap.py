@@ -154,7 +154,8 @@ def test_a_plain_image_has_nothing_to_rewrap(plain: Image, key: Path, command: C
 def test_layers_are_not_even_read(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> None:
-    new, before = make_key("new"), {}
+    new = make_key("new")
+    before: dict[Path, bytes] = {}
     for layer in encrypted.manifest["layers"]:
         path = encrypted.folder / "blobs/sha256" / layer["digest"][7:]
         before.setdefault(path, path.read_bytes())

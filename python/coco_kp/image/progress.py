@@ -60,8 +60,8 @@ class Work:
         Whatever happens, none is running any more when this returns.
         """
         with ThreadPoolExecutor(self.jobs) as pool:
-            pending = {pool.submit(piece) for piece in pieces}
             try:
+                pending = {pool.submit(piece) for piece in pieces}
                 while pending:
                     done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
                     self._tell()

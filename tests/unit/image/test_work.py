@@ -16,6 +16,7 @@ from coco_kp.errors import InputError
 from coco_kp.image.progress import Progress, Stopped, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -66,6 +67,18 @@ def test_a_signal_stops_all() -> None:
     with pytest.raises(KeyboardInterrupt):
         work.run([partial(until_stopped, work, ended)] * 5)
     timer.join()
+    assert ended.is_set()
+
+
+def test_a_signal_while_pieces_are_handed_out_stops_those_that_run() -> None:
+    work, ended = Work(Progress(), 2), threading.Event()
+
+    def pieces() -> Iterator[Callable[[], None]]:
+        yield partial(until_stopped, work, ended)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work.run(pieces())
     assert ended.is_set()
 
 
