@@ -47,10 +47,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UsageError.exit_code
-    except click.UsageError as error:
-        return report(_usage_error(error))
     except click.ClickException as error:
-        return report(UsageError(error.format_message()))
+        return report(_usage_error(error))
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
@@ -99,7 +97,8 @@ def _cli() -> None:
     """Make container images that only an attested Confidential Containers guest can open."""
 
 
-def _usage_error(error: click.UsageError) -> UsageError:
+def _usage_error(error: click.ClickException) -> UsageError:
     message = error.format_message().rstrip(".")
-    path = error.ctx.command_path if error.ctx else "coco-kp"
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "coco-kp"
     return UsageError(message[:1].lower() + message[1:], f"{path} --help shows the usage")

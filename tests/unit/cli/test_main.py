@@ -1,0 +1,169 @@
+"""How a command ends, whatever happens in it."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import click
+import pytest
+
+from coco_kp.cli import keys, main
+from coco_kp.cli.main import run
+from coco_kp.errors import RefusedError
+from tests.interop import ocicrypt
+from tests.vectors import load_vectors
+
+PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}
+REQUESTS = {
+    "wrap": ocicrypt.wrap_request("sample=true", PACKETS["gcm"]["optsdata"].encode()),
+    "unwrap": ocicrypt.unwrap_request("offline_fs", PACKETS["gcm"]["packet"].encode()),
+}
+BUG_HINT = "hint: this is a bug; please report it with what -vv prints\n"
+COCO_KP = Path(sys.executable).with_name("coco-kp")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Make ``coco-kp keys list FILE`` end with an exception."""
+
+    def fail_with(error: BaseException) -> None:
+        def fail(**_: object) -> NoReturn:
+            raise error
+
+        monkeypatch.setattr(keys.list_, "callback", fail)
+
+    return fail_with
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (RefusedError("no", "yes"), 7, "coco-kp: no\nhint: yes\n"),
+        (RefusedError("no"), 7, "coco-kp: no\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/secret/path"),
+            1,
+            "coco-kp: the system refused: no space left on device\n",
+        ),
+        (
+            ValueError("symkey AAEC"),
+            1,
+            f"coco-kp: unexpected error: ValueError\n{BUG_HINT}",
+        ),
+        (
+            click.FileError("f", "x"),
+            2,
+            "coco-kp: could not open file 'f': x\nhint: coco-kp --help shows the usage\n",
+        ),
+        (KeyboardInterrupt(), 130, "\n"),  # behind the ^C of the terminal
+        (click.Abort(), 130, ""),
+    ],
+)
+def test_every_error_has_its_form_and_its_exit_code(
+    failing: Callable[[BaseException], None],
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    text: str,
+) -> None:
+    failing(error)
+    assert run(["keys", "list", "file"]) == code
+    assert capsys.readouterr() == ("", text)
+
+
+@pytest.mark.parametrize("error", [RefusedError("no"), ValueError("no")])
+def test_tracebacks_are_for_those_who_ask_twice(
+    failing: Callable[[BaseException], None],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    failing(error)
+    run(["keys", "list", "file", "-v"])
+    assert "Traceback" not in capsys.readouterr().err
+    run(["keys", "list", "file", "-vv"])
+    assert "Traceback" in capsys.readouterr().err
+    run(["keys", "list", "file"])  # what one command was told, the next was not
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_quiet_is_forgotten_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["keys", "generate", "-q", "-o", str(tmp_path / "1")])
+    assert capsys.readouterr().err == ""
+    run(["keys", "generate", "-o", str(tmp_path / "2")])
+    assert "wrote 10 keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", main._COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-h", "--help"):
+        assert run([name, flag]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith(f"Usage: coco-kp {name} ")
+        assert err == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    with subprocess.Popen(
+        [COCO_KP, "keys", "generate", "--count", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("command", [["keys", "generate"], ["config", "--cmd"]])
+def test_a_full_disk_behind_stdout_is_told(command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [COCO_KP, *command], stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"coco-kp: the system refused: no space left on device\n"
+
+
+def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    script = f"""
+import os, signal
+from coco_kp.cli import keys, main
+keys.generate.callback = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+raise SystemExit(main.run(["keys", "generate", "-o", {str(tmp_path / "never")!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"\n")
+
+
+LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
+LOADED_LATER += ["coco_kp.http", "coco_kp.kbs", "coco_kp.transport", "coco_kp.image"]
+
+
+@pytest.mark.parametrize("request_", ["wrap", "unwrap"])
+def test_cmd_mode_loads_only_what_it_needs(tmp_path: Path, request_: str) -> None:
+    """From start to answer it has 80 ms: clients run it for each layer."""
+    (tmp_path / "keys.json").write_text("{}")
+    script = f"""
+import sys
+from coco_kp.cli.main import run
+run(["keyprovider", "--keys", "keys.json"])
+loaded = [name for name in {LOADED_LATER} if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=REQUESTS[request_],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (b"keywrapresults" in done.stdout) is (request_ == "wrap")
