@@ -7,11 +7,12 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from coco_kp.cli.main import run
+from tests.engine.lists import layer_digests, write_list
 from tests.interop.image import ENCRYPTED, TAR, TAR_GZIP, Image, tar, write_image
 
 if TYPE_CHECKING:
@@ -128,7 +129,13 @@ def test_skopeo_copies_an_encrypted_image_untouched(
 def test_a_list_is_encrypted_whole_and_comes_back(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
-    listed = list_of_images(tmp_path / "list", ["amd64", "arm64"])
+    shared = tar({"shared": b"shared"})
+    images = [
+        write_image(tmp_path / name, [shared, tar({"arch": name.encode()})])
+        for name in ("amd64", "arm64")
+    ]
+    platforms = [{"platform": {"os": "linux", "architecture": i.folder.name}} for i in images]
+    listed = write_list(tmp_path / "list", dict(zip(images, platforms, strict=True)))
     encrypted, decrypted = f"oci:{tmp_path}/encrypted", f"oci:{tmp_path}/decrypted"
     coco_kp(
         *("encrypt", listed, encrypted, "--keyid", "/default/key/key_id1", "--keypath", key.path)
@@ -227,45 +234,3 @@ def inspect_raw(skopeo: Skopeo, reference: str) -> bytes:
     return subprocess.run(
         command, env=skopeo.environment(None), capture_output=True, check=True
     ).stdout
-
-
-def list_of_images(folder: Path, architectures: list[str]) -> str:
-    """Write a list of images, each with a layer of its own and one that they share."""
-    shared = tar({"shared": b"shared"})
-    entries = []
-    for architecture in architectures:
-        one = write_image(folder / architecture, [shared, tar({"arch": architecture.encode()})])
-        (entry,) = json.loads((one.folder / "index.json").read_bytes())["manifests"]
-        entries.append(entry | {"platform": {"os": "linux", "architecture": architecture}})
-        for blob in (one.folder / "blobs/sha256").iterdir():
-            target = folder / "blobs/sha256" / blob.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            blob.rename(target)
-    index = json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": entries,
-        }
-    ).encode()
-    digest = hashlib.sha256(index).hexdigest()
-    (folder / "blobs/sha256" / digest).write_bytes(index)
-    top = {
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "digest": f"sha256:{digest}",
-        "size": len(index),
-    }
-    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return f"oci:{folder}"
-
-
-def layer_digests(folder: Path) -> set[str]:
-    """Return the digests of all layers of all images of the list in a layout."""
-
-    def blob(descriptor: Any) -> Any:
-        return json.loads((folder / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes())
-
-    (top,) = json.loads((folder / "index.json").read_bytes())["manifests"]
-    images = [blob(entry) for entry in blob(top)["manifests"]]
-    return {layer["digest"] for image in images for layer in image["layers"]}

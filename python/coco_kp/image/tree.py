@@ -72,8 +72,14 @@ class ImageNode:
         return marked or attached or any(kind.startswith(_DESCRIBING) for kind in layers)
 
     def diff_id(self, number: int) -> Digest | None:
-        """Give the digest that layer ``number`` has uncompressed, where the config tells."""
-        return self.config.diff_ids[number] if self.config and self.config.diff_ids else None
+        """Give the digest that layer ``number`` has uncompressed, where the config tells.
+
+        What is no layer of files has none: attestations list something else there.
+        """
+        if not self.config or not self.config.diff_ids:
+            return None
+        files = is_files(self.manifest.layers[number].media_type)
+        return self.config.diff_ids[number] if files else None
 
     def __str__(self) -> str:
         """Give what a user knows it by: its platform, or else the digest of its manifest."""

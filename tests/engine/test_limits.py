@@ -1,0 +1,84 @@
+"""A full disk, and a layer that is larger than memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine.altered import put
+from tests.engine.conftest import Command, files
+from tests.interop.image import CONFIG, MANIFEST, TAR, Image, tar, write_image
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+def test_a_full_disk_leaves_no_half_image(plain: Image, tmp_path: Path, command: Command) -> None:
+    """The limit on file sizes stands in for a full disk; both are an OSError of write(2)."""
+    layout = tmp_path / "layout"
+    small = write_image(tmp_path / "small", [tar({"old": b"old"})])
+    command("encrypt", small.reference, f"oci:{layout}:app", "--sample")
+    before = files(layout)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for target in (f"oci:{layout}:app", f"oci:{tmp_path}/new"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+        try:
+            outcome = command("encrypt", plain.reference, target, "--sample", ok=False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        assert outcome.code == 3
+        assert "file too large" in outcome.err
+    assert files(layout) == before
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_five_gibibytes_of_zeros_do_not_fill_memory(tmp_path: Path) -> None:
+    image = zeros(tmp_path, 5 * GIB)
+    target = tmp_path / "e"
+    jobs = ("--jobs", "2")
+    assert peak("encrypt", image.reference, f"oci:{target}", "--sample", *jobs) < 96 * MIB
+    assert peak("verify", f"oci:{target}", "--kbc", "sample", *jobs) < 96 * MIB
+
+
+def zeros(folder: Path, size: int) -> Image:
+    """Write an image whose only layer is a sparse file of zeros."""
+    blobs = folder / "image/blobs/sha256"
+    blobs.mkdir(parents=True)
+    piece, hasher = bytes(MIB), hashlib.sha256()
+    for _ in range(size // MIB):
+        hasher.update(piece)
+    layer = hasher.hexdigest()
+    (blobs / layer).touch()
+    os.truncate(blobs / layer, size)
+
+    def described(media_type: str, document: object) -> dict[str, object]:
+        data = json.dumps(document).encode()
+        return {"mediaType": media_type, "digest": put(folder / "image", data), "size": len(data)}
+
+    manifest = {
+        "schemaVersion": 2,
+        "config": described(CONFIG, {"rootfs": {"diff_ids": [f"sha256:{layer}"]}}),
+        "layers": [{"mediaType": TAR, "digest": f"sha256:{layer}", "size": size}],
+    }
+    index = {"schemaVersion": 2, "manifests": [described(MANIFEST, manifest)]}
+    (folder / "image/index.json").write_text(json.dumps(index))
+    (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return Image(folder / "image")
+
+
+def peak(*arguments: str) -> int:
+    """Run a command in a process of its own, and give the bytes of memory that it had at most."""
+    process = subprocess.Popen([sys.executable, "-m", "coco_kp", *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * 1024

@@ -1,0 +1,119 @@
+"""The engine before a registry in this process, which fails as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import KID, Command
+from tests.interop.image import Image
+from tests.sim.http_server import Reply, Request
+from tests.sim.registry import Registry, error, serve
+
+PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def host(registry: Registry) -> Iterator[str]:
+    with serve(registry) as address:
+        yield address
+
+
+@pytest.fixture
+def pushed(host: str, plain: Image, key: Path, registry: Registry, command: Command) -> str:
+    """An encrypted image in the registry, as it was pushed before."""
+    target = f"docker://{host}/team/app:1"
+    arguments = ("--keyid", KID, "--keypath", key)
+    command("encrypt", plain.reference, target, *PLAIN_HTTP, *arguments)
+    command("verify", target, "--tls-verify=false", "--keypath", key)
+    registry.seen.clear()
+    return target
+
+
+def test_the_tag_moves_last(
+    pushed: str, plain: Image, key: Path, registry: Registry, command: Command
+) -> None:
+    arguments = ("--keyid", KID, "--keypath", key)
+    command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments)
+    assert [r.path for r in registry.seen if r.method == "PUT"][-1] == "/v2/team/app/manifests/1"
+    assert registry.seen[-1].path == "/v2/team/app/manifests/1"
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        lambda r: r.method == "PUT" and "/manifests/" in r.path,
+        lambda r: r.method == "PUT" and r.path.endswith("/manifests/1"),
+        lambda r: r.method == "POST",
+    ],
+    ids=["manifest", "tag", "blob"],
+)
+def test_a_refusal_leaves_the_old_image_and_says_what_stays_behind(
+    pushed: str,
+    plain: Image,
+    key: Path,
+    registry: Registry,
+    command: Command,
+    refuses: Callable[[Request], bool],
+) -> None:
+    before = registry.manifests["team/app", "1"]
+    there = set(registry.blobs)
+    registry.faults.append(lambda r: error(403, "DENIED", "no more") if refuses(r) else None)
+    arguments = ("--keyid", KID, "--keypath", key)
+    outcome = command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments, ok=False)
+    assert outcome.code == 6
+    assert "no more" in outcome.err
+    for _, digest in set(registry.blobs) - there:
+        assert digest in outcome.err
+    registry.faults.clear()
+    assert registry.manifests["team/app", "1"] == before
+    command("verify", pushed, "--tls-verify=false", "--keypath", key)
+
+
+def test_a_registry_that_gives_back_another_manifest_is_not_believed(
+    pushed: str, plain: Image, key: Path, registry: Registry, command: Command
+) -> None:
+    before = registry.manifests["team/app", "1"]
+
+    def other(request: Request) -> Reply | None:
+        if request.method == "GET" and "/manifests/sha256:" in request.path:
+            media_type, body = before
+            return Reply(200, {"Content-Type": media_type}, body)
+        return None
+
+    registry.faults.append(other)
+    arguments = ("--keyid", KID, "--keypath", key)
+    outcome = command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments, ok=False)
+    assert outcome.code == 5
+    assert registry.manifests["team/app", "1"] == before
+
+
+def test_rewrap_moves_no_layer(
+    pushed: str, host: str, key: Path, registry: Registry, command: Command
+) -> None:
+    target = f"docker://{host}/other/app:1"
+    command(
+        *("rewrap", pushed, target, *PLAIN_HTTP, "--keypath", key),
+        *("--to-keyid", "/default/key/2", "--to-keypath", key),
+    )
+    assert not registry.requests("PATCH")
+    assert not registry.requests("GET", "/blobs/sha256")
+    assert len(registry.requests("POST", "/other/app/blobs/uploads/")) == 4, "mounted"
+    command("verify", target, "--tls-verify=false", "--keypath", key)
+
+
+def test_reuse_moves_only_what_changed(
+    pushed: str, plain: Image, key: Path, registry: Registry, command: Command
+) -> None:
+    arguments = ("--keyid", KID, "--keypath", key, "--reuse", pushed)
+    command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments)
+    assert not registry.requests("PATCH")
+    downloaded = {r.path.rpartition("/")[2] for r in registry.requests("GET", "/blobs/")}
+    assert downloaded <= {plain.manifest["config"]["digest"]}
