@@ -99,7 +99,7 @@ fn which_kernels_are_tested_here() {
     let (tested, lacking) = (tested.join(", "), Kernel::unavailable().join(", "));
     let lacking = if lacking.is_empty() { "none" } else { &lacking };
     writeln!(io::stderr(), "kernels tested: {tested}; not on this processor: {lacking}").unwrap();
-    assert_eq!(Kernel::available().last(), Some(&Kernel::PORTABLE));
+    assert_eq!(Kernel::available().last(), Some(&Kernel::portable()));
 }
 
 #[test]
@@ -305,17 +305,18 @@ fn without_the_plaintext_digest_all_else_is_the_same() {
 
 #[test]
 fn a_wrong_key_fails() {
-    let (ciphertext, sealed) = seal(Kernel::PORTABLE, keys(&KEY, &NONCE), b"a layer", &[]);
+    let (ciphertext, sealed) = seal(Kernel::portable(), keys(&KEY, &NONCE), b"a layer", &[]);
     let mut other = KEY;
     other[31] ^= 1;
-    let (_, opened) = open(Kernel::PORTABLE, &keys(&other, &NONCE), sealed.hmac, &ciphertext, &[]);
+    let (_, opened) =
+        open(Kernel::portable(), &keys(&other, &NONCE), sealed.hmac, &ciphertext, &[]);
     assert_eq!(opened.unwrap_err(), Error::HmacMismatch);
 }
 
 #[test]
 fn every_flipped_bit_of_ciphertext_and_hmac_fails() {
     let plaintext = noise(14, 130);
-    let (ciphertext, sealed) = seal(Kernel::PORTABLE, keys(&KEY, &NONCE), &plaintext, &[]);
+    let (ciphertext, sealed) = seal(Kernel::portable(), keys(&KEY, &NONCE), &plaintext, &[]);
     for kernel in Kernel::available() {
         for bit in 0..ciphertext.len() * 8 {
             let mut flipped = ciphertext.clone();
@@ -335,14 +336,14 @@ fn every_flipped_bit_of_ciphertext_and_hmac_fails() {
 #[test]
 fn a_truncated_or_extended_layer_fails() {
     let plaintext = noise(15, 300);
-    let (mut ciphertext, sealed) = seal(Kernel::PORTABLE, keys(&KEY, &NONCE), &plaintext, &[]);
+    let (mut ciphertext, sealed) = seal(Kernel::portable(), keys(&KEY, &NONCE), &plaintext, &[]);
     let keys = keys(&KEY, &NONCE);
     for len in [0, 1, 63, 64, 256, 299] {
-        let (_, opened) = open(Kernel::PORTABLE, &keys, sealed.hmac, &ciphertext[..len], &[]);
+        let (_, opened) = open(Kernel::portable(), &keys, sealed.hmac, &ciphertext[..len], &[]);
         assert_eq!(opened.unwrap_err(), Error::HmacMismatch);
     }
     ciphertext.push(0);
-    let (_, opened) = open(Kernel::PORTABLE, &keys, sealed.hmac, &ciphertext, &[]);
+    let (_, opened) = open(Kernel::portable(), &keys, sealed.hmac, &ciphertext, &[]);
     assert_eq!(opened.unwrap_err(), Error::HmacMismatch);
 }
 
@@ -351,11 +352,11 @@ fn a_truncated_or_extended_layer_fails() {
 #[test]
 fn a_flipped_nonce_passes_the_hmac_and_shows_in_the_plaintext_digest() {
     let plaintext = noise(16, 100);
-    let (ciphertext, sealed) = seal(Kernel::PORTABLE, keys(&KEY, &NONCE), &plaintext, &[]);
+    let (ciphertext, sealed) = seal(Kernel::portable(), keys(&KEY, &NONCE), &plaintext, &[]);
     let mut nonce = NONCE;
     nonce[15] ^= 1;
     let (garbage, opened) =
-        open(Kernel::PORTABLE, &keys(&KEY, &nonce), sealed.hmac, &ciphertext, &[]);
+        open(Kernel::portable(), &keys(&KEY, &nonce), sealed.hmac, &ciphertext, &[]);
     assert_ne!(garbage, plaintext);
     assert_ne!(opened.unwrap().plaintext_sha256, sealed.plaintext_sha256);
 }
@@ -369,8 +370,9 @@ fn generated_keys_differ() {
 
 #[test]
 fn debug_prints_no_secret() {
-    let sealer = LayerSealer::new(Kernel::PORTABLE, keys(&[0x5A; 32], &[0xC3; 16]), true);
-    let opener = LayerOpener::new(Kernel::PORTABLE, &keys(&[0x5A; 32], &[0xC3; 16]), [0; 32], true);
+    let sealer = LayerSealer::new(Kernel::portable(), keys(&[0x5A; 32], &[0xC3; 16]), true);
+    let opener =
+        LayerOpener::new(Kernel::portable(), &keys(&[0x5A; 32], &[0xC3; 16]), [0; 32], true);
     let streams = format!("{sealer:?} {opener:?}");
     let shown = format!("{streams} {:?}", sealer.finalize());
     for secret in ["90, 90", "5a5a", "5A5A", "195, 195", "c3c3"] {

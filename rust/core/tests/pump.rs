@@ -68,7 +68,7 @@ fn on(threads: usize, progress: &Progress, work: impl FnOnce(Control<'_>)) {
 /// The same layer without a pump.
 fn sealed_in_memory(plaintext: &[u8]) -> (Vec<u8>, [u8; 32]) {
     let mut data = plaintext.to_vec();
-    let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+    let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
     sealer.update(Data::in_place(&mut data));
     (data, sealer.finalize().hmac)
 }
@@ -118,7 +118,7 @@ fn pumping_after_an_unfinished_block_goes_on_where_it_was() {
     for (threads, first) in [(1, 100), (2, 100), (2, 128)] {
         let (source, target) = (Temporary::new(&plaintext[first..]), Temporary::new(b""));
         let mut begin = plaintext[..first].to_vec();
-        let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
         sealer.update(Data::in_place(&mut begin));
         on(threads, &Progress::default(), |control| {
             let (src, dst) = (source.open(), target.create());
@@ -153,7 +153,7 @@ fn pipes_at_both_ends() {
                     }
                 }
             });
-            let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+            let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
             on(threads, &Progress::default(), |control| {
                 sealer.pump(reader.as_fd(), writer.as_fd(), control).unwrap();
             });
@@ -176,7 +176,7 @@ fn sockets_are_sources_too() {
             far.write_all(&plaintext).unwrap();
             far.shutdown(std::net::Shutdown::Write).unwrap();
         });
-        let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
         on(2, &Progress::default(), |control| {
             sealer.pump(near.as_fd(), target.create().as_fd(), control).unwrap();
         });
@@ -200,7 +200,7 @@ fn a_source_may_be_as_long_as_the_limit_and_no_longer() {
             let (source, target) = (Temporary::new(&noise(6, len)), Temporary::new(b""));
             let (progress, check) = (Progress::default(), &mut || Ok(()));
             let control = Control { limit: Some(limit), two_threads, progress: &progress, check };
-            let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+            let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
             let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control);
             match pumped {
                 Ok(pumped) => assert!(fits && pumped == len as u64),
@@ -224,7 +224,7 @@ fn an_empty_pipe_can_be_cancelled_and_so_can_a_full_one() {
                     progress.cancel();
                     Instant::now()
                 });
-                let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+                let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
                 on(threads, &progress, |control| {
                     let file = source.open();
                     let src = if full { file.as_fd() } else { reader.as_fd() };
@@ -249,7 +249,7 @@ fn the_callers_check_stops_a_pump() {
             if checks > 3 { Err(Stop) } else { Ok(()) }
         };
         let control = Control { limit: None, two_threads, progress: &Progress::default(), check };
-        let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
         let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control);
         assert!(matches!(pumped, Err(PumpError::Stopped)), "{pumped:?}");
         assert!(target.content().len() < 10_000_000);
@@ -268,7 +268,7 @@ fn a_full_disk_and_a_closed_pipe_are_write_errors() {
             (writer.as_fd(), io::ErrorKind::BrokenPipe),
         ];
         for (dst, kind) in expected {
-            let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+            let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
             on(threads, &Progress::default(), |control| {
                 let error = sealer.pump(source.open().as_fd(), dst, control).unwrap_err();
                 assert!(
@@ -284,7 +284,7 @@ fn a_full_disk_and_a_closed_pipe_are_write_errors() {
 fn a_folder_is_a_read_error() {
     for threads in [1, 2] {
         let (folder, target) = (File::open("/").unwrap(), Temporary::new(b""));
-        let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
         on(threads, &Progress::default(), |control| {
             let error = sealer.pump(folder.as_fd(), target.create().as_fd(), control).unwrap_err();
             let is_folder = matches!(&error, PumpError::Read(error) if error.kind() == io::ErrorKind::IsADirectory);
@@ -309,7 +309,7 @@ fn a_file_that_shrinks_meanwhile_is_a_shorter_layer_and_kills_nobody() {
             Ok(())
         };
         let control = Control { limit: None, two_threads, progress: &progress, check };
-        let mut sealer = LayerSealer::new(Kernel::PORTABLE, keys(), true);
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
         let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control).unwrap();
         assert!((500_000..20_000_000).contains(&pumped));
         assert_eq!(sealer.finalize().size, pumped);

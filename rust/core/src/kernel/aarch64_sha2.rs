@@ -10,17 +10,17 @@ use std::arch::aarch64::{
 };
 use std::arch::is_aarch64_feature_detected;
 
-use super::{Hashes, Sha256, for_each_group};
-use crate::sha256::{BLOCK, ROUND_CONSTANTS, State};
+use super::engine::{Hashes, Sha256};
+use super::rounds::{ROUND_CONSTANTS, for_each_group};
+use crate::sha256::{BLOCK, State};
 
-/// The kernel's hashing. A value is the proof that this processor has the instructions.
-pub(super) struct Sha(());
-
-impl Sha {
-    pub(super) fn detect() -> Option<&'static Self> {
-        is_aarch64_feature_detected!("sha2").then_some(&Self(()))
-    }
+/// This hashing, if the processor has the instructions.
+pub(super) fn sha() -> Option<&'static dyn Sha256> {
+    is_aarch64_feature_detected!("sha2").then_some(&Sha(()))
 }
+
+/// A value is the proof that the processor has the instructions.
+struct Sha(());
 
 impl Sha256 for Sha {
     fn compress(&self, state: &mut State, blocks: &[u8]) {

@@ -4,10 +4,11 @@ use aes::Aes256Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher};
 use ctr::{Ctr128BE, CtrCore};
 
-use super::{Cipher, Sha256};
+use super::engine::{Cipher, Sha256};
 use crate::secret::Secret;
 use crate::sha256::State;
 
+/// Hashing that runs everywhere.
 pub(super) struct Sha;
 
 impl Sha256 for Sha {
@@ -16,11 +17,12 @@ impl Sha256 for Sha {
     }
 }
 
+/// A cipher that runs everywhere.
 pub(super) struct Aes(Aes256Enc);
 
 impl Aes {
-    pub(super) fn new(key: &Secret<32>) -> Self {
-        Self(Aes256Enc::new(key.expose().into()))
+    pub(super) fn expand(key: &Secret<32>) -> Box<dyn Cipher> {
+        Box::new(Self(Aes256Enc::new(key.expose().into())))
     }
 }
 

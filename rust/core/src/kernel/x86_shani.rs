@@ -12,20 +12,20 @@ use std::arch::x86_64::{
     _mm_shuffle_epi32, _mm_storeu_si128,
 };
 
-use super::{Hashes, Sha256, for_each_group};
-use crate::sha256::{BLOCK, ROUND_CONSTANTS, State};
+use super::engine::{Hashes, Sha256};
+use super::rounds::{ROUND_CONSTANTS, for_each_group};
+use crate::sha256::{BLOCK, State};
 
-/// The kernel's hashing. A value is the proof that this processor has the instructions.
-pub(super) struct Sha(());
-
-impl Sha {
-    pub(super) fn detect() -> Option<&'static Self> {
-        (is_x86_feature_detected!("sha")
-            && is_x86_feature_detected!("sse4.1")
-            && is_x86_feature_detected!("ssse3"))
-        .then_some(&Self(()))
-    }
+/// This hashing, if the processor has the instructions.
+pub(super) fn sha() -> Option<&'static dyn Sha256> {
+    (is_x86_feature_detected!("sha")
+        && is_x86_feature_detected!("sse4.1")
+        && is_x86_feature_detected!("ssse3"))
+    .then_some(&Sha(()))
 }
+
+/// A value is the proof that the processor has the instructions.
+struct Sha(());
 
 impl Sha256 for Sha {
     fn compress(&self, state: &mut State, blocks: &[u8]) {

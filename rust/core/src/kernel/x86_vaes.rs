@@ -1,8 +1,8 @@
 //! AES with AVX-512 (VAES), 32 cipher blocks abreast.
 //!
 //! On AMD's Zen 4 64 bytes take 18 cycles, where the AES-NI code of the portable kernel takes 42.
-//! To stitch the AES into the hash rounds, which leave its unit idle, did not pay there: 182 cycles
-//! for all, against 175 one after the other; with AES-NI 197 at best against 199.
+//! AES stitched into the hash rounds, which leave its unit idle, did not pay there: see
+//! `docs/performance.md`.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -15,30 +15,27 @@ use std::arch::x86_64::{
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::Cipher;
-use crate::secret::Secret;
+use super::Expand;
+use super::engine::Cipher;
 
 /// Bytes in a cipher block.
 const CIPHER_BLOCK: usize = 16;
 
-/// The kernel's cipher. A value is the proof that this processor has the instructions.
-pub(super) struct Vaes {
-    round_keys: RoundKeys,
+/// This cipher, if the processor has the instructions.
+pub(super) fn cipher() -> Option<Expand> {
+    (is_x86_feature_detected!("aes")
+        && is_x86_feature_detected!("vaes")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw"))
+    .then_some(|key| {
+        // SAFETY: nobody has this function but where the instructions were detected.
+        Box::new(Vaes { round_keys: unsafe { expand(key.expose()) } })
+    })
 }
 
-impl Vaes {
-    pub(super) fn detect() -> bool {
-        is_x86_feature_detected!("aes")
-            && is_x86_feature_detected!("vaes")
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-    }
-
-    /// Expands a key, if this processor has the instructions.
-    pub(super) fn new(key: &Secret<32>) -> Option<Self> {
-        // SAFETY: called only where the instructions were detected.
-        Self::detect().then(|| Self { round_keys: unsafe { expand(key.expose()) } })
-    }
+/// A value is the proof that the processor has the instructions.
+struct Vaes {
+    round_keys: RoundKeys,
 }
 
 impl Cipher for Vaes {

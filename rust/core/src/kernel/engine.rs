@@ -1,0 +1,154 @@
+//! What a kernel must be able to do, and how its parts carry a layer.
+
+use std::sync::mpsc;
+use std::thread;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::data::Data;
+use crate::sha256::{BLOCK, State};
+
+/// The hash states that follow a layer. The first is as good as the key.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Hashes {
+    /// HMAC's inner hash, over the ciphertext.
+    pub(crate) mac: State,
+    /// The ciphertext's digest.
+    pub(crate) ciphertext: State,
+    /// The plaintext's digest, if anybody wants it.
+    pub(crate) plaintext: Option<State>,
+}
+
+/// Which way a layer goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    /// Plaintext comes in, ciphertext goes out.
+    Seal,
+    /// Ciphertext comes in, plaintext goes out.
+    Open,
+}
+
+impl Direction {
+    /// Names the two sides of the work: (plaintext, ciphertext).
+    pub(crate) fn sides<'a>(self, input: &'a [u8], output: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        match self {
+            Self::Seal => (input, output),
+            Self::Open => (output, input),
+        }
+    }
+}
+
+/// SHA-256 compression as a kernel does it. Blocks come in whole numbers.
+pub(super) trait Sha256: Send + Sync {
+    /// Compresses `blocks` into `state`.
+    fn compress(&self, state: &mut State, blocks: &[u8]);
+
+    /// The same blocks into two states.
+    fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
+        for step in blocks.chunks(STEP) {
+            self.compress(first, step);
+            self.compress(second, step);
+        }
+    }
+
+    /// Both sides of a piece of a layer into all its states.
+    fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+        self.compress_pair(&mut hashes.mac, &mut hashes.ciphertext, ciphertext);
+        if let Some(state) = &mut hashes.plaintext {
+            self.compress(state, plaintext);
+        }
+    }
+}
+
+/// AES-256-CTR as a kernel does it, with an expanded key that it wipes when dropped.
+pub(super) trait Cipher: Send + Sync {
+    /// Encrypts or decrypts whole cipher blocks from `counter` on, and advances it.
+    ///
+    /// Counters count 16-byte blocks from the layer's nonce, big-endian, modulo 2^128
+    /// (docs/protocols.md 1.4). Input and output are equally long.
+    fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]);
+}
+
+/// A kernel with one layer's key. All lengths are whole numbers of 64-byte blocks.
+pub(crate) struct Engine {
+    pub(super) sha: &'static dyn Sha256,
+    pub(super) cipher: Box<dyn Cipher>,
+}
+
+/// How much of a layer one step takes: input and output together half of a first-level cache.
+const STEP: usize = 8 * 1024;
+
+impl Engine {
+    /// Compresses `blocks` into `state`.
+    pub(crate) fn compress(&self, state: &mut State, blocks: &[u8]) {
+        self.sha.compress(state, blocks);
+    }
+
+    /// Compresses the same blocks into two states.
+    pub(crate) fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
+        self.sha.compress_pair(first, second, blocks);
+    }
+
+    /// Compresses both sides of a piece of a layer into all its states.
+    pub(crate) fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+        self.sha.compress_layer(hashes, plaintext, ciphertext);
+    }
+
+    /// AES-256-CTR from `counter` on; advances it. Input and output are equally long.
+    pub(crate) fn crypt(&self, counter: &mut u128, input: &[u8], output: &mut [u8]) {
+        self.cipher.crypt(counter, input, output);
+    }
+
+    /// Encrypts or decrypts `data` and hashes both sides, step by step, so that what is encrypted
+    /// is still in the first-level cache when it is hashed.
+    pub(crate) fn pass(
+        &self,
+        direction: Direction,
+        counter: &mut u128,
+        hashes: &mut Hashes,
+        mut data: Data<'_>,
+    ) {
+        debug_assert_eq!(data.len() % BLOCK, 0);
+        // The output of data in place overwrites the input, which is still to be hashed.
+        let mut copy = [0; STEP];
+        while !data.is_empty() {
+            let len = STEP.min(data.len());
+            let (step, rest) = data.split_at(len);
+            let (input, output) = step.into_parts(&mut copy[..len]);
+            self.crypt(counter, input, output);
+            let (plaintext, ciphertext) = direction.sides(input, output);
+            self.compress_layer(hashes, plaintext, ciphertext);
+            data = rest;
+        }
+    }
+
+    /// The same on two threads, for long data that lies apart: this one encrypts or decrypts and
+    /// hashes the plaintext, the other hashes the ciphertext behind it.
+    pub(crate) fn pass_on_two(
+        &self,
+        direction: Direction,
+        counter: &mut u128,
+        hashes: &mut Hashes,
+        input: &[u8],
+        output: &mut [u8],
+    ) {
+        const CHUNK: usize = 8 * STEP;
+        let Hashes { mac, ciphertext: digest, plaintext: plaintext_digest } = hashes;
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || {
+                for ciphertext in receiver {
+                    self.compress_pair(mac, digest, ciphertext);
+                }
+            });
+            for (input, output) in input.chunks(CHUNK).zip(output.chunks_mut(CHUNK)) {
+                self.crypt(counter, input, output);
+                let (plaintext, ciphertext) = direction.sides(input, output);
+                sender.send(ciphertext).expect("the other thread receives until this one ends");
+                if let Some(state) = plaintext_digest {
+                    self.compress(state, plaintext);
+                }
+            }
+        });
+    }
+}
