@@ -141,9 +141,7 @@ def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> M
                     media_type=written.media_type, digest=written.digest, size=written.size
                 )
             )
-        manifest = node.manifest.to_oci()
-        if tuple(entries) != node.manifest.manifests:
-            manifest = manifest.replaced(entries)
+        manifest = node.manifest.to_oci().replaced(entries)
     sink.put_manifest(manifest)
     return manifest
 

@@ -115,7 +115,13 @@ class ImageManifest:
     def replaced(
         self, *, layers: Sequence[Descriptor] | None = None, config: Descriptor | None = None
     ) -> ImageManifest:
-        """Give a manifest with other layers or another config, and the rest as it is."""
+        """Give a manifest with other layers or another config, and the rest as it is.
+
+        Where these are the same, so is the manifest, to the byte.
+        """
+        same = layers is None or tuple(layers) == self.layers
+        if same and config in (None, self.config):
+            return self
         document = dict(self.document)
         if layers is not None:
             document["layers"] = [dict(layer.document) for layer in layers]
@@ -156,7 +162,9 @@ class ImageIndex:
         return describe(self.media_type, self.raw)
 
     def replaced(self, manifests: Sequence[Descriptor]) -> ImageIndex:
-        """Give an index with other entries, and the rest as it is."""
+        """Give an index with other entries, and the rest as it is, to the byte if all is."""
+        if tuple(manifests) == self.manifests:
+            return self
         document = {**self.document, "manifests": [dict(entry.document) for entry in manifests]}
         return _image_index(write_json(document), document, self.media_type)
 
