@@ -16,7 +16,7 @@ help: ## List what there is to make
 tools:
 	@command -v $(PYTHON) >/dev/null || { echo "make: python3 is missing: install Python 3.11 or newer (Debian: apt-get install python3 python3-venv)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old: install Python 3.11 or newer, or name one with PYTHON=" >&2; exit 1; }
-	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust 1.88 or newer from https://rustup.rs" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust 1.89 or newer from https://rustup.rs" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "make: cc is missing: install a C compiler (Debian: apt-get install build-essential)" >&2; exit 1; }
 
 # The locked environment: each file of each package is checked against its hash.
