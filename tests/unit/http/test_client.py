@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import logging
 import socket
 import ssl
@@ -97,6 +98,13 @@ class TestExchange:
         assert sum(sizes) == 100_000
         assert max(sizes) <= 4096
 
+    def test_reads_what_was_sent_and_unpacks_nothing(self, http: HttpClient) -> None:
+        """A digest is of that, and a little packed can be much."""
+        packed = gzip.compress(bytes(10_000_000))
+        reply = Reply(headers={"Content-Encoding": "gzip"}, body=packed)
+        with http_server(lambda _: reply) as base:
+            assert http.request("GET", base).document(20_000) == packed
+
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_keeps_its_connection_after_a_body_that_was_read(
         self, http: HttpClient, method: str
@@ -166,6 +174,22 @@ class TestBounds:
         def answer(peer: socket.socket) -> None:
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
             peer.recv(1)
+
+        with raw_server(answer) as base:
+            start = time.monotonic()
+            response = http.request("GET", base, deadline=0.4)
+            with pytest.raises(UnreachableError, match="took too long"):
+                response.document(5)
+        assert 0.3 < time.monotonic() - start < 2
+
+    def test_a_chunk_that_trickles_in_meets_the_deadline(self, http: HttpClient) -> None:
+        """One read of ours is many of the socket's here, each of them soon enough."""
+
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(60):
+                peer.sendall(b"1")
+                time.sleep(0.05)
 
         with raw_server(answer) as base:
             start = time.monotonic()
@@ -315,6 +339,7 @@ class TestSilence:
         with pytest.raises(UnreachableError) as caught:
             http.request("GET", f"{base}/x?sig={SECRET}", headers={"Authorization": SECRET})
         assert caught.value.message == f"GET {base}/x: connection refused"
+        assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
         assert "/ok?" in caplog.text  # urllib3 did log
         assert SECRET not in caplog.text

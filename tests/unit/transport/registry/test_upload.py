@@ -206,6 +206,30 @@ class TestBroken:
         upload(sink, size=None)
         assert stored(registry) == DATA
 
+    def test_what_it_mixed_up_unseen_is_sent_again(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        """The same, and the registry does not say how much it has: only the digest tells."""
+
+        def late(request: Request) -> Reply | None:
+            data = registry.uploads.get(request.path.rpartition("/")[2])
+            if data is None:
+                return None
+            if request.method == "GET":
+                reply = Reply(204, {"Range": f"0-{len(data) - 1}"})
+                data.extend(b"late")
+                return reply
+            if request.method == "PATCH":
+                data.extend(request.body)
+                return Reply(202, {"Location": request.path})
+            return None
+
+        registry.breaks = [("PATCH", 1_000_000)]
+        registry.faults = [late]
+        upload(sink, size=None)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PUT")) == 2
+
     def test_a_lost_answer_to_put_is_no_loss(self, registry: Registry, sink: RegistrySink) -> None:
         def lose(request: Request) -> BreakOff | None:
             if request.method == "PUT" and "uploads" in request.path:
