@@ -1,1 +1,136 @@
-"""Container images that only an attested Confidential Containers guest can open."""
+"""Container images that only an attested Confidential Containers guest can open.
+
+The library behind the commands: five functions, and what they take and give.
+
+    import coco_kp
+
+    key = coco_kp.KekRecipient(coco_kp.parse_key_id("kbs:///default/key/1"), coco_kp.Kek.generate())
+    coco_kp.encrypt_image("oci:app", "docker://registry.example/app:1", [key])
+    coco_kp.verify_image("docker://registry.example/app:1", [coco_kp.KekOpener(key.kek)])
+
+Images are named as skopeo names them. Every error is a ``CocoKpError``. Nothing is loaded before it
+is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from coco_kp.crypto import Kek
+    from coco_kp.errors import (
+        CocoKpError,
+        InputError,
+        IntegrityError,
+        KekError,
+        RefusedError,
+        RemoteError,
+    )
+    from coco_kp.image.decrypt import DecryptionResult, decrypt_image
+    from coco_kp.image.encrypt import EncryptionResult, encrypt_image
+    from coco_kp.image.inspect import Inspection, inspect_image
+    from coco_kp.image.opener import KbcOpener, KekOpener, Opener
+    from coco_kp.image.plan import Rules
+    from coco_kp.image.progress import Progress
+    from coco_kp.image.recipient import (
+        GeneratedKek,
+        KekRecipient,
+        PacketForm,
+        Recipient,
+        sample_recipient,
+    )
+    from coco_kp.image.rewrap import Changes, RewrapResult, rewrap_image
+    from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
+    from coco_kp.kbc import KbcSettings
+    from coco_kp.kek_file import read_kek
+    from coco_kp.model.kbc_spec import parse_kbc_spec
+    from coco_kp.model.manifest import Platform
+    from coco_kp.model.resource_uri import parse_key_id
+    from coco_kp.transport.access import Access, Credentials
+
+__all__ = [
+    "Access",
+    "Changes",
+    "CocoKpError",
+    "Credentials",
+    "DecryptionResult",
+    "EncryptionResult",
+    "GeneratedKek",
+    "InputError",
+    "Inspection",
+    "IntegrityError",
+    "KbcOpener",
+    "KbcSettings",
+    "Kek",
+    "KekError",
+    "KekOpener",
+    "KekRecipient",
+    "Opener",
+    "PacketForm",
+    "Platform",
+    "Progress",
+    "Recipient",
+    "RefusedError",
+    "RemoteError",
+    "RewrapResult",
+    "Rules",
+    "VerificationReport",
+    "VerificationRules",
+    "decrypt_image",
+    "encrypt_image",
+    "inspect_image",
+    "parse_kbc_spec",
+    "parse_key_id",
+    "read_kek",
+    "rewrap_image",
+    "sample_recipient",
+    "verify_image",
+]
+
+_MODULES: Final = {
+    "crypto": ("Kek",),
+    "errors": (
+        "CocoKpError",
+        "InputError",
+        "IntegrityError",
+        "KekError",
+        "RefusedError",
+        "RemoteError",
+    ),
+    "image.decrypt": ("DecryptionResult", "decrypt_image"),
+    "image.encrypt": ("EncryptionResult", "encrypt_image"),
+    "image.inspect": ("Inspection", "inspect_image"),
+    "image.opener": ("KbcOpener", "KekOpener", "Opener"),
+    "image.plan": ("Rules",),
+    "image.progress": ("Progress",),
+    "image.recipient": (
+        "GeneratedKek",
+        "KekRecipient",
+        "PacketForm",
+        "Recipient",
+        "sample_recipient",
+    ),
+    "image.rewrap": ("Changes", "RewrapResult", "rewrap_image"),
+    "image.verify": ("VerificationReport", "VerificationRules", "verify_image"),
+    "kbc": ("KbcSettings",),
+    "kek_file": ("read_kek",),
+    "model.kbc_spec": ("parse_kbc_spec",),
+    "model.manifest": ("Platform",),
+    "model.resource_uri": ("parse_key_id",),
+    "transport.access": ("Access", "Credentials"),
+}
+
+_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is asked for (PEP 562)."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'coco_kp' has no attribute '{name}'")
+    return getattr(import_module(f"coco_kp.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Name what there is."""
+    return __all__

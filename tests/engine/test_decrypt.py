@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import Document, altered
+from tests.engine.altered import Document, altered, altered_config
 from tests.engine.conftest import KID, Command, files
 from tests.interop.image import PACKETS, Image, tar, write_image
 
@@ -176,3 +176,24 @@ def test_the_json_document(encrypted: Image, key: Path, tmp_path: Path, command:
         "decrypted": 4,
         "copied": 0,
     }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_single_layer_gets_all_jobs(
+    key: Path, tmp_path: Path, command: Command, jobs: int
+) -> None:
+    plain = write_image(tmp_path / "single", [tar({"data": bytes(3_000_000)})])
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    arguments = ("--keyid", KID, "--keypath", key, "--jobs", jobs, "--verify", "full")
+    command("encrypt", plain.reference, encrypted.reference, *arguments)
+    opening = ("--keypath", key, "--jobs", jobs)
+    command("decrypt", encrypted.reference, target.reference, *opening)
+    assert target.layers == plain.layers
+
+    def lie(config: Document) -> None:
+        config["rootfs"]["diff_ids"] = [f"sha256:{'0' * 64}"]
+
+    image = altered_config(encrypted, tmp_path / "altered", lie)
+    outcome = command("decrypt", image.reference, f"oci:{tmp_path}/f", *opening, ok=False)
+    assert outcome.code == 5
+    assert not (tmp_path / "f").exists()

@@ -86,7 +86,9 @@ def _move_blobs(
         encryption = parse_layer_encryption(layer.annotations)
         options = open_one(encryption.packets, openers).options
         public, diff_id = encryption.public_options, key[-1]
-        plain[key] = open_layer(source, layer, options, public, diff_id, sink, work)
+        plain[key] = open_layer(
+            source, layer, options, public, diff_id, sink, work, threads=threads
+        )
 
     encrypted: dict[_Key, Descriptor] = {}
     others: dict[tuple[Digest, Digest | None], Descriptor] = {}
@@ -99,6 +101,7 @@ def _move_blobs(
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
     work.progress.expect(sum(blob.size for blob in (*encrypted.values(), *others.values())))
+    threads = work.threads_for(len(encrypted))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)
     work.run(

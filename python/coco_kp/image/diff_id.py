@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
-from typing import Final, Protocol
+from queue import Queue
+from threading import Thread
+from typing import Final, Protocol, Self
 
 from coco_kp.errors import IntegrityError, RefusedError, shown
 from coco_kp.image.zstd import Zstd
@@ -18,6 +20,7 @@ from coco_kp.model.media_type import plain_form
 PIECE: Final = 256 * 1024
 """Bytes that are decompressed at a time."""
 
+_AHEAD: Final = 4  # pieces that may wait for the thread of a check
 _FEED: Final = 16 * 1024  # bytes; zlib copies what it does not use of them, again and again
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -66,6 +69,47 @@ class DiffIdCheck:
                 f"the layer's content is not the one that the config names {self._diff_id}",
                 "the image is damaged: a guest would refuse it",
             )
+
+
+class DiffIdCheckAside:
+    """The same on a thread of its own, while the caller goes on. A context manager."""
+
+    def __init__(self, media_type: str, diff_id: Digest) -> None:
+        self._check = DiffIdCheck(media_type, diff_id)
+        self._pieces: Queue[bytes | None] = Queue(_AHEAD)
+        self._failure: Exception | None = None
+        self._thread = Thread(target=self._run, name="diff_id")
+        self._thread.start()
+
+    def update(self, data: memoryview) -> None:
+        """Take the next piece of the layer; ``data`` may be overwritten afterwards."""
+        self._pieces.put(bytes(data))
+
+    def finish(self) -> None:
+        """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
+        self._join()
+        if self._failure:
+            raise self._failure
+        self._check.finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._join()
+
+    def _join(self) -> None:
+        if self._thread.is_alive():
+            self._pieces.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (piece := self._pieces.get()) is not None:
+            if self._failure is None:
+                try:
+                    self._check.update(memoryview(piece))
+                except Exception as failure:  # noqa: BLE001 (raised to the caller by finish)
+                    self._failure = failure
 
 
 class _Plain:

@@ -13,17 +13,16 @@ from functools import partial
 from typing import Literal
 
 from coco_kp.errors import IntegrityError, UsageError
+from coco_kp.image.base import base_layers
 from coco_kp.image.destination import check_blobs, writing
 from coco_kp.image.layer import SealedBlob, copy_layer, open_layer, seal_layer
 from coco_kp.image.opener import Opener
 from coco_kp.image.plan import (
-    BaseLayers,
     EncryptionPlan,
     Fate,
     ImagePlan,
     LayerPlan,
     Rules,
-    base_layers,
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
@@ -95,19 +94,19 @@ def encrypt_image(
 
         image = opened(source_reference)
         tree = read_tree(image)
-        layers_of_base = _read_base(opened(parse_image_reference(base))) if base else None
+        of_base = base_layers(read_tree(opened(parse_image_reference(base)))) if base else None
         earlier: dict[Digest, EarlierLayer] = {}
         if reuse:
             known = [r for r in recipients if not isinstance(r, NewRecipient)]
             openers = (*reuse_openers, *known)
             earlier = read_earlier(opened(parse_image_reference(reuse)), openers)
-        plan = plan_encryption(tree, rules or Rules(), layers_of_base, earlier)
+        plan = plan_encryption(tree, rules or Rules(), of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
         if dry_run:
             return EncryptionResult(str(target), None, (), plan)
-        keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
         sink = stack.enter_context(writing(target, destination_access))
+        keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
         work = Work(progress, jobs)
         sealed = _move_blobs(image, sink, plan, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
@@ -150,10 +149,6 @@ def _key(layer: LayerPlan) -> tuple[Digest, bool]:
     return layer.layer.digest, layer.transcode
 
 
-def _read_base(source: Source) -> BaseLayers:
-    return base_layers(read_tree(source))
-
-
 def _move_blobs(
     source: Source,
     sink: Sink,
@@ -190,8 +185,7 @@ def _move_blobs(
         )
     }
     work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
-    # Two threads on one layer where there are processors to spare, else one on each.
-    threads = 2 if 2 * len(secret) <= work.jobs else 1
+    threads = work.threads_for(len(secret))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(secret, key=lambda layer: -layer.layer.size)
     pieces: list[Callable[[], None]] = [
@@ -282,8 +276,10 @@ def _open_all(
         there = layer.layer.replaced(
             media_type=layer.media_type, digest=blob.digest, size=blob.size
         )
-        open_layer(source, there, blob.options, blob.public_options, layer.diff_id, None, work)
+        public, diff_id = blob.public_options, layer.diff_id
+        open_layer(source, there, blob.options, public, diff_id, None, work, threads=threads)
 
     layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    threads = work.threads_for(len(layers))
     work.progress.expect(sum(layer.layer.size for layer in layers))
     work.run(partial(check, layer) for layer in layers)

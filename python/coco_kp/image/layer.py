@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.files import reason
-from coco_kp.image.diff_id import DiffIdCheck, decompressor
+from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, decompressor
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
@@ -78,27 +79,33 @@ def open_layer(
     diff_id: Digest | None,
     sink: Sink | None,
     work: Work,
+    *,
+    threads: int = 1,
 ) -> Digest:
     """Decrypt a layer into ``sink``, or only check it where that is None; give its plain digest.
 
     Raises ``IntegrityError`` unless the layer's digest, its HMAC, the plain digest that ``keys``
-    record (if any) and ``diff_id`` (if any) agree; then nothing is committed.
+    record (if any) and ``diff_id`` (if any) agree; then nothing is committed. With 2 ``threads``
+    the content is checked on one of its own.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
     opener = LayerOpener(key=keys.symkey, nonce=keys.nonce, hmac=public.hmac)
-    content = DiffIdCheck(layer.media_type, diff_id) if diff_id else None
     other = recorded.hasher() if recorded and recorded.algorithm != _SHA256 else None
-    with (
-        sink.begin_blob(layer.size) if sink else _Nowhere() as writer,
-        _open(source, layer) as reader,
-    ):
+    with ExitStack() as stack:
+        writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
+        reader = stack.enter_context(_open(source, layer))
+        content: DiffIdCheck | DiffIdCheckAside | None = None
+        if diff_id and threads > 1:
+            content = stack.enter_context(DiffIdCheckAside(layer.media_type, diff_id))
+        elif diff_id:
+            content = DiffIdCheck(layer.media_type, diff_id)
         for piece in _pieces(reader, layer, work):
             opener.update_into(piece, piece)
-            writer.write(piece)
             if content:
                 content.update(piece)
             if other:
                 other.update(piece)
+            writer.write(piece)
         opened = opener.finalize()
         _check_digest(layer, opened.ciphertext_sha256)
         if content:

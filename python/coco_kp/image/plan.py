@@ -7,11 +7,12 @@ and the plan names it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
 from coco_kp.errors import InputError, IntegrityError, RefusedError, UsageError, shown
+from coco_kp.image.base import BaseLayers
 from coco_kp.image.tree import ImageNode, IndexNode, Node, images, pruned
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import parse_packets
@@ -108,23 +109,6 @@ class EncryptionPlan:
             if layer.fate in fates
         }
         return list(found.values())
-
-
-@dataclass(frozen=True, slots=True)
-class BaseLayers:
-    """The layers of a base image, by their digests and by those of their content."""
-
-    digests: frozenset[Digest] = field(default_factory=frozenset)
-    diff_ids: frozenset[Digest] = field(default_factory=frozenset)
-
-
-def base_layers(base: Node) -> BaseLayers:
-    """Give the layers of a base image, on all its platforms."""
-    found = list(images(base))
-    return BaseLayers(
-        frozenset(layer.digest for image in found for layer in image.manifest.layers),
-        frozenset(diff_id for image in found if image.config for diff_id in image.config.diff_ids),
-    )
 
 
 def plan_encryption(

@@ -49,6 +49,10 @@ class Work:
         self._stopped = False
         self._pumps: dict[PumpProgress, _Pump] = {}
 
+    def threads_for(self, layers: int) -> int:
+        """Tell how many threads each of so many layers gets: 2 where there are jobs to spare."""
+        return 2 if 2 * layers <= self.jobs else 1
+
     def check(self) -> None:
         """Raise ``Stopped`` if this work is no longer wanted."""
         if self._stopped:

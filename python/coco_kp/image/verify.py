@@ -13,10 +13,10 @@ from functools import partial
 from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError
+from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.facts import guest_findings, layer_facts
 from coco_kp.image.layer import check_layer, open_layer
 from coco_kp.image.opener import Opener, open_one
-from coco_kp.image.plan import BaseLayers, base_layers
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
@@ -114,8 +114,9 @@ def verify_tree(
     """Verify an image whose manifests were read already."""
     rules, base = rules or VerificationRules(), base or BaseLayers()
     subjects = [image for image in images(tree) if not image.describes_another]
+    threads = work.threads_for(sum(len(image.manifest.layers) for image in subjects))
     checks = [
-        _LayerCheck(source, image, number, tuple(openers), rules, base)
+        _LayerCheck(source, image, number, tuple(openers), rules, base, threads)
         for image in subjects
         for number in range(len(image.manifest.layers))
     ]
@@ -141,6 +142,7 @@ class _LayerCheck:
     openers: tuple[Opener, ...]
     rules: VerificationRules
     base: BaseLayers
+    threads: int
     encrypted: bool = False
     checked: list[str] = field(default_factory=list)
     findings: list[CocoKpError] = field(default_factory=list)
@@ -183,7 +185,10 @@ class _LayerCheck:
             opened = open_one(encryption.packets, self.openers).options
             self.checked.append("packet")
             public = encryption.public_options
-            open_layer(self.source, self.layer, opened, public, diff_id, None, work)
+            threads = self.threads
+            open_layer(
+                self.source, self.layer, opened, public, diff_id, None, work, threads=threads
+            )
             self.checked += ["digest", "hmac", "plain digest"]
         elif self.encrypted:
             diff_id = None

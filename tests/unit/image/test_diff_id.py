@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import threading
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
@@ -12,21 +13,40 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import IntegrityError, RefusedError
-from coco_kp.image.diff_id import PIECE, DiffIdCheck, decompressor
+from coco_kp.image.diff_id import PIECE, DiffIdCheck, DiffIdCheckAside, decompressor
 from coco_kp.model.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Check = Callable[[str, bytes, bytes, int], None]
+
 TAR = "application/vnd.oci.image.layer.v1.tar"
 CONTENT = os.urandom(100_000) + bytes(2_000_000)
 
 
-def check(media_type: str, layer: bytes, content: bytes, step: int) -> None:
-    checking = DiffIdCheck(media_type, Digest.of(content))
-    view = memoryview(layer)
+@pytest.fixture(params=["here", "aside"])
+def check(request: pytest.FixtureRequest) -> Check:
+    """Checks a layer in pieces, whose buffer is overwritten at once, as the engine does."""
+
+    def run(media_type: str, layer: bytes, content: bytes, step: int) -> None:
+        diff_id = Digest.of(content)
+        if request.param == "here":
+            feed(DiffIdCheck(media_type, diff_id), layer, step)
+        else:
+            with DiffIdCheckAside(media_type, diff_id) as aside:
+                feed(aside, layer, step)
+
+    return run
+
+
+def feed(checking: DiffIdCheck | DiffIdCheckAside, layer: bytes, step: int) -> None:
+    buffer = bytearray(step)
     for start in range(0, len(layer), step):
-        checking.update(view[start : start + step])
+        piece = layer[start : start + step]
+        buffer[: len(piece)] = piece
+        checking.update(memoryview(buffer)[: len(piece)])
+        buffer[:] = bytes(step)
     checking.finish()
 
 
@@ -42,13 +62,15 @@ def check(media_type: str, layer: bytes, content: bytes, step: int) -> None:
         ("+gzip", lambda data: gzip.compress(data, compresslevel=0)),
     ],
 )
-def test_content_is_recognised(kind: str, compress: Callable[[bytes], bytes], step: int) -> None:
+def test_content_is_recognised(
+    check: Check, kind: str, compress: Callable[[bytes], bytes], step: int
+) -> None:
     content = CONTENT if step > 1 else CONTENT[99_000:101_000]
     check(TAR + kind, compress(content), content, step)
 
 
 @pytest.mark.parametrize("kind", ["", "+gzip"])
-def test_other_content_is_refused(kind: str) -> None:
+def test_other_content_is_refused(check: Check, kind: str) -> None:
     layer = gzip.compress(CONTENT) if kind else CONTENT
     with pytest.raises(IntegrityError, match="not the one that the config names"):
         check(TAR + kind, layer, CONTENT + b"x", 1000)
@@ -66,7 +88,7 @@ def test_other_content_is_refused(kind: str) -> None:
         zlib.compress(CONTENT),
     ],
 )
-def test_what_is_no_gzip_stream_is_refused(layer: bytes) -> None:
+def test_what_is_no_gzip_stream_is_refused(check: Check, layer: bytes) -> None:
     with pytest.raises(IntegrityError, match="gzip"):
         check(f"{TAR}+gzip", layer, CONTENT, 1000)
 
@@ -92,3 +114,14 @@ def test_a_bomb_costs_time_but_no_memory() -> None:
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(RefusedError):
         decompressor(f"{TAR}+lzma")
+
+
+def test_a_check_that_is_given_up_leaves_no_thread() -> None:
+    before = threading.active_count()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        DiffIdCheckAside(TAR, Digest.of(b"")) as aside,
+    ):
+        aside.update(memoryview(b"piece"))
+        raise KeyboardInterrupt
+    assert threading.active_count() == before

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, UsageError
+from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.plan import (
-    BaseLayers,
     EncryptionPlan,
     Fate,
     Rules,
-    base_layers,
     plan_encryption,
 )
 from coco_kp.image.tree import ImageNode, IndexNode, images
