@@ -49,18 +49,20 @@ test: build peers ## Run all tests, against real peers too
 	$(BIN)/pytest
 
 .PHONY: check
-check: build ## Formatting, lints, types, and the native stub against the module
+check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=python $(BIN)/stubtest coco_kp._native
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	tools/check-aarch64
 
 .PHONY: bench
 bench: build peers ## Measure this machine: native core, a WrapKey call, peers beside us
 	cargo bench --locked --package coco-kp-core
 	$(BIN)/python -m benches
+	$(BIN)/pytest benches --benchmark-columns=median,min,ops
 
 .PHONY: wheel
 wheel: $(BIN)/.locked ## Build the wheel into dist/
