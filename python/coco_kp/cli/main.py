@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Final, NoReturn
@@ -51,9 +52,10 @@ def run(arguments: list[str]) -> int:
         return report(_usage_error(error))
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads us any more: `coco-kp keys list FILE | head -1`
-        return 0
+    except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
+        # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CocoKpError.exit_code
     except OSError as error:  # most likely of stdout: the disk is full
         return report(CocoKpError(f"the system refused: {reason(error)}"))
     except Exception as error:  # noqa: BLE001 (the last line of defence)
