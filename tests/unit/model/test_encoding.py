@@ -32,7 +32,6 @@ def test_base64_there_and_back(size: int) -> None:
 
 BASE64_THAT_SOME_READER_REFUSES = {
     "no padding": "AAE",
-    "too much padding": "AAEC=",
     "only padding": "====",
     "padding in the middle": "AA==AAEC",
     "text behind the padding": "AAE=x",
@@ -40,8 +39,6 @@ BASE64_THAT_SOME_READER_REFUSES = {
     "a carriage return in the middle": "AA\rEC",
     "a space": "AAEC ",
     "the other alphabet": urlsafe_b64encode(b"\xfb\xff\xbe").decode(),
-    "a bit behind the last byte": "AAF=",
-    "bits behind the last byte": "AB==",
     "not ASCII": "ÄÄÄÄ",
     "half a surrogate pair": "\ud800AAA",
 }
@@ -51,9 +48,16 @@ BASE64_THAT_SOME_READER_REFUSES = {
     "text", BASE64_THAT_SOME_READER_REFUSES.values(), ids=BASE64_THAT_SOME_READER_REFUSES
 )
 def test_base64_that_some_reader_refuses(text: str) -> None:
-    with pytest.raises(InputError, match=r"^the value is not (canonical )?base64") as error:
+    with pytest.raises(InputError, match="^the value is not base64 ") as error:
         decode_base64(text, "the value")
     assert text not in str(error.value)
+
+
+# Python's decoder takes these, in some versions.
+@pytest.mark.parametrize("text", ["AAF=", "AB==", "AAAAAP==", "AAEC=", "AAEC=="])
+def test_base64_that_is_not_what_encoding_gives_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="^the value is not (canonical )?base64 "):
+        decode_base64(text, "the value")
 
 
 def test_a_json_object() -> None:
