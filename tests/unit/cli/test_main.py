@@ -123,6 +123,18 @@ def test_a_reader_that_left_is_no_success_and_no_bug(count: str) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+def test_a_broken_pipe_does_not_raise(
+    failing: Callable[[BaseException], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, getattr(sys, stream))  # click replaces them
+    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert run(["keys", "list", "file"]) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("command", [["keys", "generate"], ["config", "--cmd"]])
 def test_a_full_disk_behind_stdout_is_told(command: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
