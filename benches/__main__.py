@@ -1,6 +1,8 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import throughput
+from benches import peers, throughput
 
 if __name__ == "__main__":
     throughput.main()
+    print()
+    peers.main()

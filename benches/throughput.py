@@ -183,17 +183,17 @@ def peak_memory(folder: Path) -> int:
 def main() -> None:
     """Print the table and the same as a chart."""
     size, rounds = SIZE, ROUNDS
-    print(f"{_machine()}; kernel {_native.kernel()}; {size // MIB} MiB, {rounds} rounds\n")
+    print(f"{machine()}; kernel {_native.kernel()}; {size // MIB} MiB, {rounds} rounds\n")
     print("| case | median | best | target | |\n|---|---|---|---|---|")
-    with _tmpfs() as folder:
+    with tmpfs() as folder:
         rows = measure(size, rounds, folder)
         for row in rows:
             print(
                 f"| {row.name} | {row.median:.2f} | {row.best:.2f} | {row.target:.2f} |"
-                f" {_verdict(row.met)} |"
+                f" {verdict(row.met)} |"
             )
         peak = peak_memory(folder)
-    met = _verdict(peak <= MEMORY_LIMIT)
+    met = verdict(peak <= MEMORY_LIMIT)
     limit = MEMORY_LIMIT // MIB
     print(f"| peak memory, 10 GiB layer, MiB | {peak // MIB} | | {limit} | {met} |\n")
     print(chart(rows))
@@ -212,12 +212,14 @@ def chart(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _verdict(met: bool) -> str:
+def verdict(met: bool) -> str:
+    """Say whether a target was met."""
     return "met" if met else "MISSED"
 
 
 @contextlib.contextmanager
-def _tmpfs() -> Iterator[Path]:
+def tmpfs() -> Iterator[Path]:
+    """Give a folder in memory while the block runs."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder)
@@ -229,7 +231,8 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Name the processor that the figures were taken on."""
     with contextlib.suppress(OSError):
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
         if model is not None:

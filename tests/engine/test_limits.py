@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -77,8 +78,12 @@ def zeros(folder: Path, size: int) -> Image:
 
 def peak(*arguments: str) -> int:
     """Run a command in a process of its own, and give the bytes of memory that it had at most."""
-    process = subprocess.Popen([sys.executable, "-m", "coco_kp", *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * 1024
+    code = (
+        "import sys; from pathlib import Path; from coco_kp.cli.main import run;"
+        "assert run(sys.argv[1:]) == 0; print(Path('/proc/self/status').read_text())"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
