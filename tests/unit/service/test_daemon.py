@@ -1,0 +1,79 @@
+"""Going to the background, where it fails; how it works, tests/interop/test_server.py shows."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError, RemoteError
+from coco_kp.service import daemon
+from coco_kp.service.daemon import Daemon
+
+COCO_KP = Path(sys.executable).with_name("coco-kp")
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return tmp_path / "coco-kp"
+
+
+def serve_in_the_background(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(COCO_KP), "serve", "--daemon", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_server_that_cannot_start_fails_the_command(runtime: Path) -> None:
+    done = serve_in_the_background("--socket", "192.0.2.1:50000", "--key-dir", str(runtime.parent))
+    assert done.returncode == RemoteError.exit_code
+    assert done.stdout == ""
+    assert done.stderr.startswith("coco-kp: cannot listen on 192.0.2.1:50000: ")
+    assert not (runtime / "coco-kp.pid").exists()
+
+
+def test_a_second_one_names_the_first(runtime: Path) -> None:
+    runtime.mkdir()
+    pid_file = runtime / "coco-kp.pid"
+    pid_file.write_text("4711\n")
+    with pid_file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = serve_in_the_background("--socket", "127.0.0.1:0")
+    assert done.returncode == RemoteError.exit_code
+    assert done.stderr == (
+        "coco-kp: a provider is running in the background as process 4711\n"
+        "hint: stop it: kill 4711\n"
+    )
+    assert pid_file.read_text() == "4711\n"
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "coco-kp").touch()
+    with pytest.raises(InputError, match=f"cannot use '{tmp_path}/coco-kp': file exists"):
+        Daemon.start()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "uid", "folder"),
+    [
+        ("/run/user/1000", 1000, "/run/user/1000/coco-kp"),
+        ("", 0, "/run/confidential-containers"),
+        ("", 1000, "{home}/.local/state/coco-kp"),
+    ],
+)
+def test_where_the_pid_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, uid: int, folder: str
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(Path, "mkdir", lambda path, **_: made.append(path))
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    expected = Path(folder.format(home=tmp_path))
+    assert daemon._state_folder() == expected
+    assert made == [expected]
