@@ -198,6 +198,19 @@ class TestBounds:
                 response.document(5)
         assert 0.3 < time.monotonic() - start < 2
 
+    def test_a_tls_handshake_that_trickles_in_meets_the_deadline(self) -> None:
+        def answer(peer: socket.socket) -> None:
+            peer.sendall(b"\x16\x03\x03\x40\x00")  # a TLS record of 16 KiB begins
+            for _ in range(60):
+                peer.sendall(b"\x00")
+                time.sleep(0.05)
+
+        with raw_server(answer) as base, HttpClient() as http:
+            start = time.monotonic()
+            with pytest.raises(UnreachableError, match="no answer in time"):
+                http.request("GET", base.replace("http://", "https://"), deadline=0.4)
+        assert 0.3 < time.monotonic() - start < 2
+
     @pytest.mark.parametrize("bounded_by", ["deadline", "read timeout"])
     def test_a_head_that_trickles_in_does_not_hold_us(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, bounded_by: str
