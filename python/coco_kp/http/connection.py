@@ -7,7 +7,6 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Iterator
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -18,32 +17,40 @@ READ_TIMEOUT = 60.0
 
 
 class _Bounded(HTTPConnection):
-    """Bounds what urllib3 does not: it limits single reads, of which a peer can make many.
+    """Bounds what urllib3 does not: each write of a body, and a head that trickles in.
 
-    Connecting with its TLS handshake, and the head of an answer, take no longer than their timeout
-    in all.
+    (The TLS handshake is bounded as a whole by Python itself.)
     """
 
     def connect(self) -> None:
-        self._handles: list[socket.socket] = []
-        try:
-            with _within(self.timeout, self._handles):
-                super().connect()
-        finally:
-            for handle in self._handles:
-                handle.close()
+        super().connect()
         # The connect timeout would otherwise go on to bound each write.
         self.sock.settimeout(READ_TIMEOUT)
 
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        # A handle of our own: TLS takes the socket itself over before the handshake.
-        self._handles.append(sock.dup())
-        return sock
-
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
-        with _within(self.timeout, [self.sock]):
-            return super().getresponse()
+        limit = self.timeout if isinstance(self.timeout, int | float) else READ_TIMEOUT
+        shutdown, expired = self.sock.shutdown, threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            with contextlib.suppress(OSError):
+                shutdown(socket.SHUT_RDWR)
+
+        watchdog = threading.Timer(limit, expire)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            response = super().getresponse()
+        except Exception:
+            if expired.is_set():
+                raise TimeoutError from None
+            raise
+        finally:
+            watchdog.cancel()
+        if expired.is_set():
+            response.close()
+            raise TimeoutError
+        return response
 
 
 class _BoundedTls(_Bounded, HTTPSConnection):
@@ -63,32 +70,6 @@ class HttpsPool(HTTPSConnectionPool):
     """Kept TLS connections to one host."""
 
     ConnectionCls = _BoundedTls
-
-
-@contextlib.contextmanager
-def _within(seconds: object, sockets: list[socket.socket]) -> Iterator[None]:
-    """Shut ``sockets`` down when the block takes longer, and raise ``TimeoutError`` from it."""
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    watchdog = threading.Timer(seconds if isinstance(seconds, float) else READ_TIMEOUT, expire)
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        yield
-    except Exception:
-        if expired.is_set():
-            raise TimeoutError from None
-        raise
-    finally:
-        watchdog.cancel()
-    if expired.is_set():
-        raise TimeoutError
 
 
 def _without_query(record: logging.LogRecord) -> bool:

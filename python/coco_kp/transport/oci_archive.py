@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 
-from coco_kp.errors import InputError, RefusedError
+from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest
 from coco_kp.model.reference import FileReference
@@ -175,7 +175,7 @@ def _check_replaceable(reference: FileReference) -> None:
             f"'{reference.path}' exists and is not an OCI archive: {exc.message}",
             "remove it, or choose another name",
         ) from exc
-    others = [name or "(no name)" for name in names if name != reference.name]
+    others = [shown(name) if name else "(no name)" for name in names if name != reference.name]
     if others:
         raise RefusedError(
             f"'{reference.path}' holds other images, which would be lost: {', '.join(others)}",

@@ -87,7 +87,7 @@ def test_images_of_other_names_are_not_lost(path: Path, name: str | None) -> Non
     if name == "v1":
         write(path, TWO, name)
         return
-    with pytest.raises(RefusedError, match="would be lost: v1"):
+    with pytest.raises(RefusedError, match="would be lost: 'v1'"):
         write(path, TWO, name)
     assert path.read_bytes() == before
 
