@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "inspect": "inspect",
     "verify": "verify",
     "rewrap": "rewrap",
+    "completion": "completion",
     "doctor": "doctor",
     "bench": "bench",
     "demo": "demo",
