@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,3 +45,13 @@ def admin(kbs: Kbs) -> Admin:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait half a second where users wait thirty."""
     monkeypatch.setattr(client, "DEADLINE", 0.5)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was put on the disk, in that order."""
+    names: list[str] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: names.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    )
+    return names

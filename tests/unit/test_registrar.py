@@ -158,6 +158,16 @@ def test_a_key_dir_keeps_the_kek_for_the_next_process(
     assert sim.resources[PATH] == first.raw()
 
 
+def test_a_stored_kek_and_its_folders_are_on_the_disk(
+    admin: Admin, record: Record, key_dir: Path, synced: list[str]
+) -> None:
+    Registrar(admin, record, key_dir=key_dir).kek_for(KID)
+    file = key_dir / PATH
+    before, after = synced[:2], synced[3:]
+    assert before == [str(key_dir), str(file.parents[1])]
+    assert str(file.parent) in after
+
+
 def test_it_is_stored_before_it_is_registered(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:

@@ -58,6 +58,15 @@ def test_the_question_and_its_answer(
     assert uuid.UUID(guid).version == 4
 
 
+def test_no_proxy_stands_between(
+    kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC would take one from the environment, for loopback too."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert kbc.unwrap(wrapping.packet()) == SECRET
+
+
 def test_each_question_has_a_guid_of_its_own(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
 ) -> None:

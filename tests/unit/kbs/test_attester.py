@@ -88,6 +88,10 @@ def test_devices_evidence_is_bound_into_the_primary(
     assert b'"additional_evidence":"{\\"nvidia\\":' in attest.body
 
 
+def test_without_devices_there_is_no_evidence_of_any(agent: SimulatedAgent) -> None:
+    assert Agent(agent.url).additional_evidence(bytes(48)) == ""
+
+
 def test_report_data_of_every_byte_survives_the_url(agent: SimulatedAgent) -> None:
     digest = bytes(range(0xD0, 0x100))
     evidence = Agent(agent.url).primary_evidence(digest)

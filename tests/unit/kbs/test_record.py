@@ -95,6 +95,13 @@ def test_an_entry_that_could_not_be_written_anew_is_not_empty(
         assert entry.fingerprint() != ""
 
 
+def test_an_entry_and_its_name_are_on_the_disk(record: Record, synced: list[str]) -> None:
+    with record.entry(KBS, KID, soon()) as entry:
+        entry.write(FINGERPRINT)
+    (file,) = record.folder.iterdir()
+    assert synced == [str(file), str(record.folder)]
+
+
 def test_threads_wait_for_each_other(record: Record) -> None:
     inside: list[int] = []
     overlaps: list[int] = []
