@@ -1,11 +1,13 @@
-"""Fixtures for every folder of tests: real peers, each started for one test alone."""
+"""For every folder of tests: real peers, each started for one test alone; how to search."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.peers import peers_required
 from tests.peers.cache import PeerUnavailableError
@@ -15,6 +17,13 @@ from tests.peers.skopeo import Skopeo, find_skopeo
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
+
+
+# Time is bounded so that a hang fails, and a slow machine does not.
+settings.register_profile(
+    "coco-kp", deadline=timedelta(seconds=5), suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("coco-kp")
 
 
 @contextmanager
