@@ -1,0 +1,85 @@
+"""``encrypt --register``: the KBS has the key before an image needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import KID, Command
+from tests.interop.image import Image
+from tests.sim.http_server import Reply
+from tests.sim.kbs import ADMIN_TOKEN, SimulatedKbs, simulated_kbs
+
+PATH = "default/key/1"
+
+
+@pytest.fixture
+def kbs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimulatedKbs]:
+    monkeypatch.setenv("COCO_KP_ADMIN_TOKEN", ADMIN_TOKEN)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with simulated_kbs() as running:
+        yield running
+
+
+def test_a_key_that_you_have(
+    kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    target = f"oci:{tmp_path}/e"
+    register = ("--register", "--kbs", kbs.url)
+    command("encrypt", plain.reference, target, "--keyid", KID, "--keypath", key, *register)
+    assert kbs.resources == {PATH: key.read_bytes()}
+    assert kbs.calls(f"POST resource/{PATH}") == 1, "one key for all layers"
+    command("verify", target, "--keypath", key)
+
+
+def test_a_key_that_is_made_and_kept(
+    kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    target, new = f"oci:{tmp_path}/e", tmp_path / "new"
+    arguments = ("--keyid", KID, "--generate-key", new, "--register", "--kbs", kbs.url)
+    command("encrypt", plain.reference, target, *arguments)
+    assert kbs.resources == {PATH: new.read_bytes()}
+
+
+@pytest.mark.parametrize("key_id", [("--keyid", KID), ()])
+def test_a_key_that_only_the_kbs_has(
+    kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command, key_id: tuple[str, ...]
+) -> None:
+    target, exported = f"oci:{tmp_path}/e", tmp_path / "exported"
+    register = ("--register", "--kbs", kbs.url)
+    result = command("encrypt", plain.reference, target, *key_id, *register, "--format", "json")
+    ((path, raw),) = kbs.resources.items()
+    assert result.json["key_ids"] == [f"kbs:///{path}"]
+    exported.touch(0o600)
+    exported.write_bytes(raw)
+    command("verify", target, "--keypath", exported, "--target", "coco")
+
+
+def test_without_the_kbs_word_there_is_no_image(
+    kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    kbs.faults[f"POST resource/{PATH}"] = lambda _: Reply(401, {}, b"{}")
+    target = tmp_path / "e"
+    arguments = ("--keyid", KID, "--keypath", key, "--register", "--kbs", kbs.url)
+    assert command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False).code == 6
+    assert not target.exists()
+
+
+def test_nothing_is_registered_for_an_image_that_cannot_be_encrypted(
+    kbs: SimulatedKbs, encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    target = tmp_path / "e"
+    arguments = ("--keyid", KID, "--keypath", key, "--register", "--kbs", kbs.url)
+    for more in ((), ("--dry-run", "--keep-encrypted")):
+        command("encrypt", encrypted.reference, f"oci:{target}", *arguments, *more, ok=False)
+        assert not kbs.requests
+
+
+def test_a_kbs_and_its_use_go_together(
+    kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    arguments = (plain.reference, f"oci:{tmp_path}/e", "--keyid", KID, "--keypath", key)
+    assert command("encrypt", *arguments, "--kbs", kbs.url, ok=False).code == 2
+    assert command("encrypt", *arguments, "--register", ok=False).code == 2
