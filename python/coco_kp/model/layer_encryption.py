@@ -113,6 +113,8 @@ def without_encryption(annotations: Mapping[str, str]) -> dict[str, str]:
 
 
 def _packet(scheme: str, element: str) -> LayerPacket:
+    if not element:
+        raise InputError(f"a packet of scheme {shown(scheme)} is empty")
     if len(element) > 2 * MAX_PACKET:
         raise InputError(f"a packet of scheme {shown(scheme)} has {len(element)} characters")
     return LayerPacket(scheme, decode_base64(element, f"a packet of scheme {shown(scheme)}"))

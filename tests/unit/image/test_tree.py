@@ -1,0 +1,124 @@
+"""Trees of manifests: bounded, consistent, and written as they were where nothing changes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.image import tree as tree_module
+from coco_kp.image.tree import MAX_NESTING, images, pruned, read_tree
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
+from coco_kp.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
+from coco_kp.transport.base import RawBlob, Source
+from tests.unit.image.build import GZIP, L, image, listed
+
+
+class Held(Source):
+    """A source in memory."""
+
+    reference = "held:image"
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.top = b""
+
+    def put(self, media_type: str, document: object) -> dict[str, Any]:
+        data = json.dumps(document).encode()
+        digest = str(Digest.of(data))
+        self.blobs[digest] = self.top = data
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+    def image(self, layers: int, diff_ids: int) -> dict[str, Any]:
+        rootfs = {"diff_ids": [f"sha256:{'0' * 64}"] * diff_ids}
+        config = self.put(OCI_CONFIG, {"os": "linux", "architecture": "amd64", "rootfs": rootfs})
+        layer = L("layer", GZIP).document()
+        return self.put(
+            OCI_MANIFEST, {"schemaVersion": 2, "config": config, "layers": [layer] * layers}
+        )
+
+    def index(self, *entries: dict[str, Any]) -> dict[str, Any]:
+        return self.put(OCI_INDEX, {"schemaVersion": 2, "manifests": list(entries)})
+
+    def _top_manifest(self) -> Manifest:
+        return parse_manifest(self.top)
+
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        return self.blobs[str(descriptor.digest)]
+
+    def _open_blob(self, blob: Descriptor) -> RawBlob:
+        return Bytes(self.blobs[str(blob.digest)])
+
+
+class Bytes(RawBlob):
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self.data))
+        buffer[:count], self.data = self.data[:count], self.data[count:]
+        return count
+
+    def close(self) -> None:
+        pass
+
+
+def test_platform_and_diff_ids_come_from_the_config() -> None:
+    source = Held()
+    source.image(2, 2)
+    (only,) = images(read_tree(source))
+    assert str(only.platform) == "linux/amd64"
+    assert str(only.diff_id(1)) == f"sha256:{'0' * 64}"
+    (only,) = images(read_tree(source, configs=False))
+    assert only.platform is None
+    assert only.diff_id(1) is None
+
+
+def test_a_config_without_diff_ids_tells_nothing() -> None:
+    source = Held()
+    source.image(2, 0)
+    (only,) = images(read_tree(source))
+    assert only.diff_id(0) is None
+
+
+@pytest.mark.parametrize("diff_ids", [1, 3])
+def test_a_config_of_another_number_of_layers_is_refused(diff_ids: int) -> None:
+    source = Held()
+    source.image(2, diff_ids)
+    with pytest.raises(InputError, match="has 2 layers, but its config lists"):
+        read_tree(source)
+
+
+def test_lists_in_lists_end_somewhere() -> None:
+    source = Held()
+    entry = source.image(1, 1)
+    for _ in range(MAX_NESTING):
+        entry = source.index(entry)
+    assert len(list(images(read_tree(source)))) == 1
+    source.index(entry)
+    with pytest.raises(InputError, match="too deeply"):
+        read_tree(source)
+
+
+def test_all_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen entries of four mebibytes each would be a cheap way to fill memory."""
+    source = Held()
+    entry = source.image(1, 1)
+    source.index(*[entry] * 8)
+    total = len(source.top) + 8 * entry["size"]
+    monkeypatch.setattr(tree_module, "MAX_BYTES", total)
+    read_tree(source)
+    monkeypatch.setattr(tree_module, "MAX_BYTES", total - 1)
+    with pytest.raises(InputError, match="exceed"):
+        read_tree(source)
+
+
+def test_a_pruned_tree_is_empty_or_smaller() -> None:
+    whole = listed(image(L("a")), image(L("b"), platform="linux/arm64"))
+    one = pruned(whole, lambda found: str(found) == "linux/arm64")
+    assert one is not None
+    assert [str(found) for found in images(one)] == ["linux/arm64"]
+    assert pruned(whole, lambda _: False) is None

@@ -1,0 +1,54 @@
+"""What matters of an image's config."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.model.image_config import ImageConfig, parse_image_config
+from coco_kp.model.manifest import Platform
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+def test_platform_and_diff_ids() -> None:
+    config = parse_image_config(
+        json.dumps(
+            {
+                "os": "linux",
+                "architecture": "arm64",
+                "variant": "v8",
+                "rootfs": {"type": "layers", "diff_ids": [DIGEST]},
+                "config": {"Env": ["A=b"]},
+            }
+        ).encode()
+    )
+    assert config.platform == Platform("linux", "arm64", "v8")
+    assert [str(digest) for digest in config.diff_ids] == [DIGEST]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"rootfs": None}, {"rootfs": {"diff_ids": None}}, {"os": "", "architecture": ""}],
+)
+def test_what_is_missing_is_not_known(document: object) -> None:
+    assert parse_image_config(json.dumps(document).encode()) == ImageConfig(None, ())
+
+
+@pytest.mark.parametrize(
+    "rootfs", [[], "x", {"diff_ids": "x"}, {"diff_ids": [1]}, {"diff_ids": ["sha256:short"]}]
+)
+def test_what_is_no_list_of_digests_is_refused(rootfs: object) -> None:
+    if rootfs == []:
+        assert parse_image_config(b'{"rootfs": []}').diff_ids == ()
+        return
+    with pytest.raises(InputError):
+        parse_image_config(json.dumps({"rootfs": rootfs}).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"os": 1, "os": 2}'])
+def test_what_is_no_object_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError):
+        parse_image_config(data)
