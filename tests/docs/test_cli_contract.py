@@ -20,7 +20,7 @@ from coco_kp.errors import (
 from tests.docs.markdown import ROOT
 
 TEXT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-COMMANDS = dict(re.findall(r"^\| `(\w+)[^|`]*` \| (.*) \|$", TEXT, flags=re.MULTILINE))
+ROWS = re.findall(r"^\| `(\w+)[^`]*` \|", TEXT, flags=re.MULTILINE)
 CONTEXT = click.Context(_cli)
 
 
@@ -35,7 +35,7 @@ def options(command: click.Command) -> set[str]:
 
 
 def test_every_command_has_its_row() -> None:
-    assert set(COMMANDS) | {"keys"} == set(_cli.list_commands(CONTEXT))  # keys has subcommands
+    assert sorted(ROWS) == sorted(_cli.list_commands(CONTEXT))
 
 
 @pytest.mark.parametrize("name", _cli.list_commands(CONTEXT))

@@ -26,7 +26,7 @@ _MIB = 1 << 20
 _ROUNDS = 5
 
 
-@click.command("bench")
+@click.command("bench", short_help="Measure this machine's speed.")
 @click.option(
     "--size", type=click.IntRange(1, 4096), default=256, show_default=True, help="MiB of a layer."
 )

@@ -9,7 +9,7 @@ from coco_kp.cli.output import verbosity
 _VARIABLE = "_COCO_KP_COMPLETE"  # by which the script asks coco-kp what fits, as click has it
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @verbosity
 def command(shell: str) -> None:

@@ -15,7 +15,7 @@ from coco_kp.errors import InputError, UsageError, shown
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 
 
-@click.command("config")
+@click.command("config", short_help="Print ocicrypt's key-provider configuration.")
 @click.option("--grpc", "address", metavar="ADDR", help="The provider listens at ADDR.")
 @click.option("--cmd", "as_command", is_flag=True, help="No server: clients run coco-kp itself.")
 @click.option(

@@ -9,7 +9,7 @@ from coco_kp.cli.options import KbcOptions, with_options
 from coco_kp.cli.output import print_json, verbosity
 
 
-@click.command("decrypt")
+@click.command("decrypt", short_help="Decrypt an image.")
 @click.argument("source")
 @click.argument("destination")
 @with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)

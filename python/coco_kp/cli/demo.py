@@ -33,7 +33,7 @@ _KID: Final = "kbs:///default/key/key_id1"
 _SECONDS: Final = 60.0
 
 
-@click.command("demo")
+@click.command("demo", short_help="Show the whole way of an image.")
 @verbosity
 def command() -> None:
     """Make a key and a small image, encrypt, look, verify, decrypt and compare.

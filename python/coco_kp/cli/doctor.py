@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Find what is wrong with this machine's set-up.")
 @click.option(
     "--name",
     default=DEFAULT_PROVIDER_NAME,

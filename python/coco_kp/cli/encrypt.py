@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coco_kp.image.plan import ImagePlan, LayerPlan
 
 
-@click.command("encrypt")
+@click.command("encrypt", short_help="Encrypt an image.")
 @click.argument("source")
 @click.argument("destination")
 @with_options(recipients=RecipientOptions, packets=PacketOptions)

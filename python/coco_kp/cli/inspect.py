@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from coco_kp.image.inspect import ImageFacts, Inspection
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show what is encrypted, how and for whom.")
 @click.argument("image")
 @with_options(access=ImageAccess)
 @FORMAT

@@ -11,7 +11,7 @@ from coco_kp.cli.options import KbcOptions, ProviderOptions, RegistrationOptions
 from coco_kp.cli.output import log_level, verbosity
 
 
-@click.command("keyprovider")
+@click.command("keyprovider", short_help="Answer one key-provider call on stdin and stdout.")
 @with_options(callers=ProviderOptions, registration=RegistrationOptions, kbc=KbcOptions)
 @verbosity
 def command(callers: ProviderOptions, registration: RegistrationOptions, kbc: KbcOptions) -> None:

@@ -13,7 +13,7 @@ from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError
 
 
-@click.command("rewrap")
+@click.command("rewrap", short_help="Change which keys open an image.")
 @click.argument("image")
 @click.argument("destination", required=False)
 @with_options(opening=OpeningOptions, kbc=KbcOptions)

@@ -10,7 +10,7 @@ from coco_kp.cli.options import KbcOptions, ProviderOptions, RegistrationOptions
 from coco_kp.cli.output import log_level, notice, verbosity, warn
 
 
-@click.command("serve")
+@click.command("serve", short_help="Run the key provider over gRPC.")
 @click.option(
     "-s",
     "--socket",

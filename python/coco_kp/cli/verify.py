@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coco_kp.image.verify import VerificationReport
 
 
-@click.command("verify")
+@click.command("verify", short_help="Prove that an image is encrypted and can be opened.")
 @click.argument("image")
 @with_options(opening=OpeningOptions, kbc=KbcOptions)
 @click.option(
