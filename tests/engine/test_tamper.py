@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from coco_kp.crypto import Kek
 from tests.engine.altered import Document, altered, altered_config, altered_layer, copied
 from tests.engine.conftest import Command
 from tests.interop.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image
@@ -202,3 +203,21 @@ def test_a_layer_of_another_image_with_the_same_key(
         manifest["layers"][1] = foreign
 
     refused(altered(encrypted, tmp_path / "altered", change), key, tmp_path, command, 5)
+
+
+@pytest.mark.parametrize("digest", [f"sha256:{'0' * 64}", f"sha512:{'0' * 128}"])
+def test_a_packet_that_records_other_content(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command, digest: str
+) -> None:
+    """Only who has the key can write it; all else about the layer is right."""
+    kek = Kek(key.read_bytes())
+
+    def change(document: Document) -> None:
+        iv, wrapped = b64decode(document["iv"]), b64decode(document["wrapped_data"])
+        options = json.loads(kek.unwrap("A256GCM", iv, wrapped))
+        options["digest"] = digest
+        iv, wrapped = kek.wrap("A256GCM", json.dumps(options).encode())
+        document |= {"iv": b64encode(iv).decode(), "wrapped_data": b64encode(wrapped).decode()}
+
+    image = altered(encrypted, tmp_path / "altered", lambda m: packet(m, 2, change))
+    refused(image, key, tmp_path, command, 5, "something else than what was encrypted")

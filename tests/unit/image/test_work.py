@@ -32,6 +32,14 @@ class Told(Progress):
         self.ended.append(name)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Heed SIGINT even where whoever started the tests has it ignored, as ``nohup`` does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def until_stopped(work: Work, ended: threading.Event) -> None:
     try:
         while True:
@@ -60,6 +68,7 @@ def test_a_failure_stops_the_others_and_is_raised() -> None:
     assert threading.active_count() == 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_stops_all() -> None:
     work, ended = Work(Progress(), 2), threading.Event()
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
