@@ -205,6 +205,21 @@ def test_a_layer_of_another_image_with_the_same_key(
     refused(altered(encrypted, tmp_path / "altered", change), key, tmp_path, command, 5)
 
 
+def test_a_layer_under_a_name_that_is_not_its_own(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """Its HMAC is right, for its bytes are; its name would be anybody's."""
+
+    def change(manifest: Document) -> None:
+        blobs = tmp_path / "altered/blobs/sha256"
+        layer = manifest["layers"][2]
+        (blobs / layer["digest"][7:]).rename(blobs / ("0" * 64))
+        layer["digest"] = f"sha256:{'0' * 64}"
+
+    image = altered(encrypted, tmp_path / "altered", change)
+    refused(image, key, tmp_path, command, 5, "does not have the content that it names")
+
+
 @pytest.mark.parametrize("digest", [f"sha256:{'0' * 64}", f"sha512:{'0' * 128}"])
 def test_a_packet_that_records_other_content(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, digest: str

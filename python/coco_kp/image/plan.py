@@ -134,6 +134,13 @@ def plan_encryption(
         for image in attestations
     ]
     planned = {image.manifest.digest: _image(image, rules, base, reusable) for image in subjects}
+    notices += [
+        f"layer {layer.number} of {image.image} is compressed anew with gzip: guests cannot read "
+        "zstd layers once they are encrypted"
+        for image in planned.values()
+        for layer in image.layers
+        if layer.transcode
+    ]
     plan = EncryptionPlan(chosen, tuple(planned.values()), attestations, tuple(notices))
     _check_base(plan, base)
     _check_nothing_leaks(plan)

@@ -1,0 +1,86 @@
+"""zstd layers, which guests cannot read once they are encrypted: compressed anew, or not at all."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.altered import Document, altered, put
+from tests.engine.conftest import KID, Command
+from tests.interop.image import ENCRYPTED, TAR, TAR_GZIP, Image
+
+zstd: Any = pytest.importorskip("backports.zstd")
+
+TOC = {"io.github.containers.zstd-chunked.manifest-checksum": f"sha256:{'0' * 64}"}
+
+
+@pytest.fixture
+def compressed(plain: Image, tmp_path: Path) -> Image:
+    """The image with its layers compressed by zstd, and annotations about that."""
+
+    def change(manifest: Document) -> None:
+        for layer, before in zip(manifest["layers"], plain.layers, strict=True):
+            data = zstd.compress(gzip.decompress(before.blob))
+            layer |= {"digest": put(tmp_path / "compressed", data), "size": len(data)}
+            layer |= {"mediaType": f"{TAR}+zstd", "annotations": TOC}
+
+    return altered(plain, tmp_path / "compressed", change)
+
+
+def test_guests_get_gzip_with_the_same_content(
+    plain: Image, compressed: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    arguments = ("--keyid", KID, "--keypath", key, "--verify", "full")
+    out = command("encrypt", compressed.reference, encrypted.reference, *arguments)
+    assert "compressed anew with gzip" in out.err
+    assert all(layer.media_type == TAR_GZIP + ENCRYPTED for layer in encrypted.layers)
+    assert all(TOC.keys().isdisjoint(layer.annotations) for layer in encrypted.layers)
+    assert encrypted.config == compressed.config
+    command("verify", encrypted.reference, "--keypath", key, "--target", "coco")
+    command("decrypt", encrypted.reference, target.reference, "--keypath", key)
+    for layer, before in zip(target.layers, plain.layers, strict=True):
+        assert gzip.decompress(layer.blob) == gzip.decompress(before.blob)
+
+
+def test_the_same_layer_becomes_the_same_bytes(
+    compressed: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """So that it can be reused and compared: a gzip stream made here carries no time."""
+    digests = []
+    for name in ("one", "two"):
+        encrypted, target = f"oci:{tmp_path}/e{name}", Image(tmp_path / name)
+        arguments = ("--keyid", KID, "--keypath", key)
+        command("encrypt", compressed.reference, encrypted, *arguments)
+        command("decrypt", encrypted, target.reference, "--keypath", key)
+        digests.append([layer["digest"] for layer in target.manifest["layers"]])
+    assert digests[0] == digests[1]
+
+
+def test_a_layer_that_is_no_zstd_stream_is_refused(
+    compressed: Image, tmp_path: Path, command: Command
+) -> None:
+    def change(manifest: Document) -> None:
+        data = b"no zstd"
+        digest = put(tmp_path / "altered", data)
+        manifest["layers"][1] |= {"digest": digest, "size": len(data)}
+
+    image = altered(compressed, tmp_path / "altered", change)
+    target = tmp_path / "e"
+    assert command("encrypt", image.reference, f"oci:{target}", "--sample", ok=False).code == 5
+    assert not target.exists()
+
+
+def test_it_can_be_kept_or_refused(
+    compressed: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    arguments = (compressed.reference, encrypted.reference, "--keyid", KID, "--keypath", key)
+    assert command("encrypt", *arguments, "--zstd", "refuse", ok=False).code == 7
+    command("encrypt", *arguments, "--zstd", "keep")
+    assert command("verify", encrypted.reference, "--target", "coco", ok=False).code == 3
+    command("decrypt", encrypted.reference, target.reference, "--keypath", key)
+    assert target.manifest == compressed.manifest
