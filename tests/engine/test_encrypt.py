@@ -8,10 +8,16 @@ import io
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from coco_kp.errors import IntegrityError
+from coco_kp.image.encrypt import encrypt_image
+from coco_kp.image.recipient import KekRecipient, sample_recipient
+from coco_kp.model.layer_encryption import LayerPacket
+from coco_kp.model.layer_options import PrivateOptions
 from tests.engine.altered import Document, altered_config
 from tests.engine.conftest import KID, Command, files
 from tests.interop.image import ENCRYPTED, Image, tar, write_image
@@ -331,6 +337,33 @@ class TestReuse:
         target = tmp_path / "e"
         assert command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False).code == 4
         assert not target.exists()
+
+
+@dataclass(frozen=True)
+class Careless:
+    """A recipient that wraps something else than it was given, as broken hardware may."""
+
+    recipient: KekRecipient
+    name: str = "careless"
+
+    def wrap(self, options: PrivateOptions) -> LayerPacket:
+        return self.recipient.wrap(replace(options, symkey=bytes(32)))
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        return self.recipient.open(packet)
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        return self.recipient.confirms(packet, options)
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        return self.recipient.wrote(packet)
+
+
+def test_a_packet_without_the_layer_s_key_is_no_success(plain: Image, tmp_path: Path) -> None:
+    target = tmp_path / "e"
+    with pytest.raises(IntegrityError):
+        encrypt_image(plain.reference, f"oci:{target}", [Careless(sample_recipient())])
+    assert not target.exists()
 
 
 def test_full_verification_reads_everything_back(
