@@ -29,7 +29,7 @@ pub(super) fn cipher() -> Option<Expand> {
         && is_x86_feature_detected!("avx512bw"))
     .then_some(|key| {
         // SAFETY: nobody has this function but where the instructions were detected.
-        Box::new(Vaes { round_keys: unsafe { expand(key.expose()) } })
+        unsafe { expand(key.expose()) }
     })
 }
 
@@ -177,16 +177,18 @@ fn apply(keystream: __m512i, input: &[u8], output: &mut [u8]) {
 struct RoundKeys([__m128i; 15]);
 
 /// FIPS 197, 5.2: each step makes four words out of the eight before.
+///
+/// It does so on the heap: an expanded key that is moved there leaves a copy on the stack.
 #[target_feature(enable = "aes")]
-fn expand(key: &[u8; 32]) -> RoundKeys {
-    let mut keys = RoundKeys([_mm_set_epi64x(0, 0); 15]);
+fn expand(key: &[u8; 32]) -> Box<Vaes> {
+    let mut cipher = Box::new(Vaes { round_keys: RoundKeys([_mm_set_epi64x(0, 0); 15]) });
+    let k = &mut cipher.round_keys.0;
     let (first, second) = key.split_at(16);
     // SAFETY: both halves are 16 readable bytes.
     unsafe {
-        keys.0[0] = _mm_loadu_si128(first.as_ptr().cast());
-        keys.0[1] = _mm_loadu_si128(second.as_ptr().cast());
+        k[0] = _mm_loadu_si128(first.as_ptr().cast());
+        k[1] = _mm_loadu_si128(second.as_ptr().cast());
     }
-    let k = &mut keys.0;
     k[2] = after_rotation::<0x01>(k[0], k[1]);
     k[3] = after(k[1], k[2]);
     k[4] = after_rotation::<0x02>(k[2], k[3]);
@@ -200,7 +202,7 @@ fn expand(key: &[u8; 32]) -> RoundKeys {
     k[12] = after_rotation::<0x20>(k[10], k[11]);
     k[13] = after(k[11], k[12]);
     k[14] = after_rotation::<0x40>(k[12], k[13]);
-    keys
+    cipher
 }
 
 /// The four words after eight, where the last word is rotated, substituted, and meets the constant.
