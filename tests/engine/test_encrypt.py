@@ -325,6 +325,45 @@ class TestReuse:
             assert layer.blob == before.blob
             assert layer.packet["kid"] == "kbs:///default/key/2"
 
+    @pytest.mark.parametrize(
+        ("arguments", "member", "value"),
+        [
+            (("--keyid", "/default/key/2"), "kid", "kbs:///default/key/2"),
+            (("--keyid", KID, "--packet", "v2"), "version", "0.1.0"),
+            (("--keyid", KID, "--algorithm", "A256CTR"), "wrap_type", "A256CTR"),
+        ],
+    )
+    def test_packets_of_another_form_are_wrapped_anew(
+        self,
+        plain: Image,
+        encrypted: Image,
+        key: Path,
+        tmp_path: Path,
+        command: Command,
+        arguments: tuple[str, ...],
+        member: str,
+        value: str,
+    ) -> None:
+        target = Image(tmp_path / "e")
+        reuse = ("--keypath", key, "--reuse", encrypted.reference)
+        command("encrypt", plain.reference, target.reference, *arguments, *reuse)
+        assert {layer.packet[member] for layer in target.layers} == {value}
+        assert [x.blob for x in target.layers] == [x.blob for x in encrypted.layers]
+
+    def test_another_key_under_the_same_id_gets_packets_of_its_own(
+        self,
+        plain: Image,
+        encrypted: Image,
+        key: Path,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        new, target = make_key("new"), f"oci:{tmp_path}/e"
+        reuse = ("--reuse", encrypted.reference, "--reuse-keypath", key)
+        command("encrypt", plain.reference, target, *OWN, new, *reuse)
+        command("verify", target, "--keypath", new)
+
     def test_of_an_image_that_does_not_open_is_refused(
         self,
         plain: Image,

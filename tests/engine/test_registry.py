@@ -95,6 +95,32 @@ def test_a_registry_that_gives_back_another_manifest_is_not_believed(
     assert registry.manifests["team/app", "1"] == before
 
 
+@pytest.mark.parametrize("operation", ["encrypt", "decrypt", "rewrap"])
+def test_a_registry_that_loses_what_it_took_gets_no_tag(
+    pushed: str,
+    host: str,
+    plain: Image,
+    key: Path,
+    registry: Registry,
+    command: Command,
+    operation: str,
+) -> None:
+    target = f"docker://{host}/other/app:1"
+    registry.mounts = False
+    registry.faults.append(
+        lambda r: error(404, "BLOB_UNKNOWN", "gone") if r.method == "HEAD" else None
+    )
+    arguments = {
+        "encrypt": (plain.reference, target, "--keyid", KID, "--keypath", key),
+        "decrypt": (pushed, target, "--keypath", key),
+        "rewrap": (pushed, target, "--keypath", key, "--to-keyid", KID, "--to-keypath", key),
+    }[operation]
+    outcome = command(operation, *arguments, *PLAIN_HTTP, ok=False)
+    assert outcome.code == 5
+    assert "lacks the blob" in outcome.err
+    assert ("other/app", "1") not in registry.manifests
+
+
 def test_rewrap_moves_no_layer(
     pushed: str, host: str, key: Path, registry: Registry, command: Command
 ) -> None:

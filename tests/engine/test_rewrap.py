@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import altered
+from coco_kp.crypto import Kek
+from coco_kp.errors import IntegrityError
+from coco_kp.image.opener import KekOpener
+from coco_kp.image.recipient import sample_recipient
+from coco_kp.image.rewrap import Changes, rewrap_image
+from tests.engine.altered import Document, altered
 from tests.engine.conftest import KID, Command, files
+from tests.engine.test_encrypt import Careless
 from tests.engine.test_inspect import unscheme
-from tests.interop.image import Image
+from tests.interop.image import PACKETS, Image
 
 NEW = "kbs:///default/key/2"
 
@@ -124,6 +130,26 @@ class TestRefused:
         )
         arguments = (f"oci:{both}", "--keypath", key, "--remove", KID)
         assert command("rewrap", *arguments, ok=False).code == 7
+
+    def test_packets_that_hold_different_keys(
+        self, encrypted: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        """Which of them is the layer's, rewrap cannot tell without reading the layer."""
+
+        def change(manifest: Document) -> None:
+            one, _, other, _ = (layer["annotations"] for layer in manifest["layers"])
+            one[PACKETS] += f",{other[PACKETS]}"
+
+        image = altered(encrypted, tmp_path / "altered", change)
+        arguments = ("--keypath", key, "--to-keyid", NEW, "--to-keypath", key)
+        assert command("rewrap", image.reference, *arguments, ok=False).code == 5
+
+    def test_a_recipient_that_wraps_something_else(self, encrypted: Image, key: Path) -> None:
+        careless = Careless(sample_recipient())
+        opener = KekOpener(Kek(key.read_bytes()))
+        for changes in (Changes(replace_by=(careless,)), Changes(add=(careless,))):
+            with pytest.raises(IntegrityError, match="holds another key"):
+                rewrap_image(encrypted.reference, [opener], changes)
 
     @pytest.mark.parametrize(
         ("arguments", "code"),

@@ -174,8 +174,16 @@ def _check(written: Node, before: Node, openers: Sequence[Opener], changes: Chan
             ):
                 raise IntegrityError(f"the destination has another layer than {was.digest}")
             if is_encrypted(layer.media_type):
-                packets = parse_layer_encryption(layer.annotations).packets
-                new = (*changes.replace_by, *changes.add)
-                open_one(packets, (*openers, *new))
-                for recipient in new:
-                    open_one(packets, [recipient])
+                _check_packets(layer, was, openers, (*changes.replace_by, *changes.add))
+
+
+def _check_packets(
+    layer: Descriptor, was: Descriptor, openers: Sequence[Opener], new: Sequence[Recipient]
+) -> None:
+    """Open a layer's packets again: what they hold must be what the old ones held."""
+    packets = parse_layer_encryption(layer.annotations).packets
+    options = open_one(parse_layer_encryption(was.annotations).packets, openers).options
+    knowing: list[Sequence[Opener]] = [[recipient] for recipient in new]
+    for known in knowing or [openers]:
+        if open_one(packets, known).options != options:
+            raise IntegrityError(f"a new packet of the layer {layer.digest} holds another key")

@@ -118,15 +118,15 @@ def write_unwrap_request(name: str, parameters: str, packet: bytes) -> bytes:
 
 
 def parse_wrap_response(data: bytes) -> bytes:
-    """Read WrapKey's answer: the packet. Raises ``InputError``."""
+    """Read WrapKey's answer: the packet, empty where there is none. Raises ``InputError``."""
     results = _object(parse_json_object(data, "the answer"), "keywrapresults", "the answer")
-    return _bytes(results.get("annotation"), "'annotation' of the answer")
+    return _bytes(results.get("annotation") or "", "'annotation' of the answer")
 
 
 def parse_unwrap_response(data: bytes) -> bytes:
-    """Read UnWrapKey's answer: the private options. Raises ``InputError``."""
+    """Read UnWrapKey's answer: the private options, or nothing. Raises ``InputError``."""
     results = _object(parse_json_object(data, "the answer"), "keyunwrapresults", "the answer")
-    return _bytes(results.get("optsdata"), "'optsdata' of the answer")
+    return _bytes(results.get("optsdata") or "", "'optsdata' of the answer")
 
 
 def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:

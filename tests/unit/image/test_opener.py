@@ -1,0 +1,112 @@
+"""Who opens packets, and whose packets he leaves alone."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
+from coco_kp.image import foreign_provider
+from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
+from coco_kp.image.opener import KbcOpener, KekOpener, open_one
+from coco_kp.image.recipient import sample_recipient
+from coco_kp.kbc import KbcSettings
+from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.model.layer_encryption import LayerPacket
+from coco_kp.model.layer_options import PrivateOptions
+from coco_kp.model.ocicrypt_config import CmdProvider, GrpcProvider
+
+OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
+SAMPLE = sample_recipient()
+PACKET = SAMPLE.wrap(OPTIONS)
+KMS = LayerPacket(PACKET.scheme, b'{"kid":"1","wrapped_data":"eA==","provider":"aws"}')
+
+Script = Callable[[str], ForeignProvider]
+
+
+def test_a_packet_is_opened_by_its_key_and_by_a_kbc() -> None:
+    kbc = KbcOpener(KbcSpec("sample", ""), KbcSettings())
+    assert SAMPLE.open(PACKET) == kbc.open(PACKET) == OPTIONS
+
+
+@pytest.mark.parametrize("scheme", ["jwe", "pgp"])
+def test_packets_of_other_schemes_are_for_other_tools(scheme: str) -> None:
+    for opener in (SAMPLE, KbcOpener(KbcSpec("sample", ""), KbcSettings())):
+        with pytest.raises(InputError, match="for another tool"):
+            opener.open(LayerPacket(scheme, PACKET.data))
+
+
+def test_a_key_that_a_cloud_holds_is_named() -> None:
+    with pytest.raises(KekError, match="held by 'aws'"):
+        SAMPLE.open(KMS)
+
+
+def test_failures_are_listed_once_each() -> None:
+    one, two = KekOpener(Kek.generate(), "one"), KekOpener(Kek.generate(), "two")
+    with pytest.raises(KekError) as error:
+        open_one([PACKET, PACKET, KMS], [one, two])
+    text = error.value.message
+    assert text.count("one does not open") == text.count("two does not open") == 1
+    assert "aws" in text
+    with pytest.raises(CocoKpError, match="no key"):
+        open_one([PACKET], [])
+
+
+def test_parameters_are_split_as_ocicrypt_splits_them() -> None:
+    assert split_parameters("name") == ("name", "Enabled")
+    assert split_parameters("name:a=b::c=kbs:///d") == ("name", "a=b::c=kbs:///d")
+
+
+class TestForeignProvider:
+    @pytest.fixture
+    def script(self, tmp_path: Path) -> Script:
+        """Makes a provider of a program in Python."""
+
+        def make(code: str) -> ForeignProvider:
+            path = tmp_path / "provider"
+            path.write_text(f"#!{sys.executable}\n{code}\n")
+            path.chmod(stat.S_IRWXU)
+            return ForeignProvider("other", "Enabled", CmdProvider(str(path), ()))
+
+        return make
+
+    def test_is_not_asked_about_the_packets_of_another(self) -> None:
+        provider = ForeignProvider("other", "Enabled", CmdProvider("/does/not/exist", ()))
+        with pytest.raises(InputError, match="is not provider:other's"):
+            provider.open(PACKET)
+
+    @pytest.mark.parametrize(
+        ("code", "error", "words"),
+        [
+            ("import sys; sys.exit('no such key')", RemoteError, "no such key"),
+            ("print('{}')", RemoteError, "gave no packet"),
+            ("print('[]')", InputError, "answer"),
+            ("print('{\"keywrapresults\": null}')", RemoteError, "gave no packet"),
+            ("print('x' * 9_000_000)", InputError, "more than"),
+        ],
+    )
+    def test_that_gives_no_packet(
+        self, script: Script, code: str, error: type[CocoKpError], words: str
+    ) -> None:
+        with pytest.raises(error, match=words):
+            script(code).wrap(OPTIONS)
+
+    def test_that_never_answers(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(foreign_provider, "TIMEOUT", 0.3)
+        with pytest.raises(RemoteError, match="did not answer"):
+            script("import time; time.sleep(60)").wrap(OPTIONS)
+
+    def test_that_cannot_be_called(self) -> None:
+        for door, words in (
+            (CmdProvider("/does/not/exist", ()), "cannot be run"),
+            (GrpcProvider("127.0.0.1:1"), "UNAVAILABLE"),
+        ):
+            with pytest.raises(RemoteError, match=words):
+                ForeignProvider("other", "Enabled", door).wrap(OPTIONS)
+        with pytest.raises(InputError, match="grpc-tls"):
+            ForeignProvider("other", "Enabled", GrpcProvider("127.0.0.1:1", tls=True)).wrap(OPTIONS)
