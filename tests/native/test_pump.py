@@ -184,6 +184,28 @@ def test_threads_are_one_or_two(threads: int, source: Path) -> None:
         sealer().pump(src, src, threads=threads)
 
 
+def test_one_thread_does_the_work_where_the_second_cannot_be_had(source: Path) -> None:
+    code = (
+        "import sys; from coco_kp._native import LayerSealer;"
+        f"made = lambda: LayerSealer(key={KEY!r}, nonce={NONCE!r});"
+        "pumped, updated = made(), made();"
+        "pumped.pump(0, 1, threads=2); data = open(sys.argv[1], 'rb').read();"
+        "updated.update_into(data, bytearray(len(data)), threads=2);"
+        "assert pumped.finalize().hmac == updated.finalize().hmac"
+    )
+    with source.open("rb") as src:
+        run = subprocess.run(
+            [sys.executable, "-c", code, source],
+            stdin=src,
+            capture_output=True,
+            # As where no more processes are allowed: no stack fits into the address space.
+            env=os.environ | {"RUST_MIN_STACK": str(1 << 47)},
+            check=False,
+        )
+    assert run.stderr == b""
+    assert run.stdout == sealer().update(PLAINTEXT)
+
+
 @BOTH_WAYS
 def test_cancelling_ends_a_pump_that_waits_for_its_source(threads: int, tmp_path: Path) -> None:
     progress = Progress()

@@ -1,7 +1,7 @@
 //! What a kernel must be able to do, and how its parts carry a layer.
 
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, Builder};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -123,7 +123,8 @@ impl Engine {
     }
 
     /// The same on two threads, for long data that lies apart: this one encrypts or decrypts and
-    /// hashes the plaintext, the other hashes the ciphertext behind it.
+    /// hashes the plaintext, the other hashes the ciphertext behind it. On one where the operating
+    /// system gives no second.
     pub(crate) fn pass_on_two(
         &self,
         direction: Direction,
@@ -133,14 +134,17 @@ impl Engine {
         output: &mut [u8],
     ) {
         const CHUNK: usize = 8 * STEP;
-        let Hashes { mac, ciphertext: digest, plaintext: plaintext_digest } = hashes;
-        thread::scope(|scope| {
+        let Hashes { mac, ciphertext: digest, plaintext: plaintext_digest } = &mut *hashes;
+        let on_two = thread::scope(|scope| {
             let (sender, receiver) = mpsc::channel();
-            scope.spawn(move || {
+            let second = Builder::new().spawn_scoped(scope, move || {
                 for ciphertext in receiver {
                     self.compress_pair(mac, digest, ciphertext);
                 }
             });
+            if second.is_err() {
+                return false;
+            }
             for (input, output) in input.chunks(CHUNK).zip(output.chunks_mut(CHUNK)) {
                 self.crypt(counter, input, output);
                 let (plaintext, ciphertext) = direction.sides(input, output);
@@ -149,6 +153,10 @@ impl Engine {
                     self.compress(state, plaintext);
                 }
             }
+            true
         });
+        if !on_two {
+            self.pass(direction, counter, hashes, Data::apart(input, output));
+        }
     }
 }

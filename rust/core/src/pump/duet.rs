@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, Builder};
 use std::time::Duration;
 
 use super::descriptor::{Sink, Source};
-use super::{GoOn, Progress, PumpError};
+use super::{GoOn, Progress, PumpError, solo};
 use crate::data::Data;
 use crate::kernel::{Direction, Hashes};
 use crate::pass::Pass;
@@ -25,7 +25,8 @@ const CHUNKS: usize = 8;
 /// How long a thread sleeps before it looks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Pumps all that the source holds through a pass that has no unfinished block.
+/// Pumps all that the source holds through a pass that has no unfinished block; on one thread where
+/// the operating system gives no second.
 pub(super) fn pump(
     pass: &mut Pass,
     source: &mut Source<'_>,
@@ -41,8 +42,8 @@ pub(super) fn pump(
     let mut whole = 0;
     let mut tail = Vec::new();
 
-    thread::scope(|scope| {
-        scope.spawn(|| {
+    let on_two = thread::scope(|scope| {
+        let second = Builder::new().spawn_scoped(scope, || {
             let _guard = table.fail_on_panic();
             loop {
                 match table.job_of_the_second() {
@@ -58,6 +59,9 @@ pub(super) fn pump(
                 }
             }
         });
+        if second.is_err() {
+            return false;
+        }
 
         let _guard = table.fail_on_panic();
         loop {
@@ -84,7 +88,11 @@ pub(super) fn pump(
                 Job::Hash(_) | Job::None => break,
             }
         }
+        true
     });
+    if !on_two {
+        return solo(pass, source, sink, progress, go_on);
+    }
     table.verdict()?;
 
     pass.size += whole;
