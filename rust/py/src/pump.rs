@@ -83,10 +83,11 @@ impl Request {
         pump: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>, Control<'_>) -> Result<u64, PumpError> + Send,
     ) -> PyResult<u64> {
         let mut raised = None;
+        let runs_handlers = runs_signal_handlers(py)?;
         let result = py.detach(|| {
             let mut looked = Instant::now();
             let check = &mut || {
-                if looked.elapsed() < SIGNALS_EVERY {
+                if !runs_handlers || looked.elapsed() < SIGNALS_EVERY {
                     return Ok(());
                 }
                 looked = Instant::now();
@@ -107,6 +108,14 @@ impl Request {
             (None, PumpError::Cancelled | PumpError::Stopped) => errors::cancelled(),
         })
     }
+}
+
+/// Whether Python runs its signal handlers on this thread. If not, a pump need not ask for them, and
+/// so never waits for a lock that others hold.
+fn runs_signal_handlers(py: Python<'_>) -> PyResult<bool> {
+    let threading = py.import("threading")?;
+    let main = threading.call_method0("main_thread")?.getattr("ident")?;
+    threading.call_method0("get_ident")?.eq(main)
 }
 
 /// The `OSError` of the error's number, of the subclass that Python has for it.
