@@ -1,8 +1,8 @@
-"""``encrypt --register``: the KBS has the key before an image needs it."""
+"""``--register``: the KBS has the key before an image needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -83,3 +83,47 @@ def test_a_kbs_and_its_use_go_together(
     arguments = (plain.reference, f"oci:{tmp_path}/e", "--keyid", KID, "--keypath", key)
     assert command("encrypt", *arguments, "--kbs", kbs.url, ok=False).code == 2
     assert command("encrypt", *arguments, "--register", ok=False).code == 2
+
+
+def test_rewrap_registers_the_new_key(
+    kbs: SimulatedKbs,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    command: Command,
+) -> None:
+    new = make_key("new")
+    to = ("--to-keyid", "kbs:///default/key/2", "--to-keypath", new)
+    register = ("--register", "--kbs", kbs.url)
+    command("rewrap", encrypted.reference, "--keypath", key, *to, *register)
+    assert kbs.resources == {"default/key/2": new.read_bytes()}
+    command("verify", encrypted.reference, "--keypath", new)
+
+
+def test_rewrap_to_a_key_that_only_the_kbs_has(
+    kbs: SimulatedKbs, encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    register = ("--to-keyid", "kbs:///default/key/2", "--register", "--kbs", kbs.url)
+    command("rewrap", encrypted.reference, "--keypath", key, *register)
+    exported = tmp_path / "exported"
+    exported.touch(0o600)
+    exported.write_bytes(kbs.resources["default/key/2"])
+    command("verify", encrypted.reference, "--keypath", exported)
+
+
+def test_rewrap_without_the_kbs_word_leaves_the_image_as_it_was(
+    kbs: SimulatedKbs, encrypted: Image, key: Path, command: Command
+) -> None:
+    kbs.faults["POST resource/default/key/2"] = lambda _: Reply(401, {}, b"{}")
+    before = encrypted.manifest
+    register = ("--to-keyid", "kbs:///default/key/2", "--register", "--kbs", kbs.url)
+    outcome = command("rewrap", encrypted.reference, "--keypath", key, *register, ok=False)
+    assert outcome.code == 6
+    assert encrypted.manifest == before
+
+
+def test_rewrap_takes_a_new_key_id_without_a_key_only_to_register_one(
+    encrypted: Image, key: Path, command: Command
+) -> None:
+    to = ("--to-keyid", "kbs:///default/key/2")
+    assert command("rewrap", encrypted.reference, "--keypath", key, *to, ok=False).code == 2

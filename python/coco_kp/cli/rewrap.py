@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from coco_kp.cli.image_options import FORMAT, NO_PROGRESS, CopyAccess, OpeningOptions
-from coco_kp.cli.options import FILE, KbcOptions, with_options
+from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError
@@ -16,7 +16,7 @@ from coco_kp.errors import UsageError
 @click.command("rewrap", short_help="Change which keys open an image.")
 @click.argument("image")
 @click.argument("destination", required=False)
-@with_options(opening=OpeningOptions, kbc=KbcOptions)
+@with_options(opening=OpeningOptions, kbc=KbcOptions, registration=RegistrationOptions)
 @click.option("--to-keyid", metavar="URI", help="Where guests find the new key.")
 @click.option(
     "--to-keypath",
@@ -36,6 +36,11 @@ from coco_kp.errors import UsageError
     multiple=True,
     help="Take the packets with this key id away; never the last that opens. May be repeated.",
 )
+@click.option(
+    "--register",
+    is_flag=True,
+    help="Register the new keys with the KBS of --kbs first; --to-keypath may then be left out.",
+)
 @with_options(packets=PacketOptions, access=CopyAccess)
 @FORMAT
 @NO_PROGRESS
@@ -45,10 +50,12 @@ def command(
     destination: str | None,
     opening: OpeningOptions,
     kbc: KbcOptions,
+    registration: RegistrationOptions,
     to_keyid: str | None,
     to_keypath: Path | None,
     add: tuple[str, ...],
     remove: tuple[str, ...],
+    register: bool,
     packets: PacketOptions,
     access: CopyAccess,
     form: str,
@@ -65,18 +72,28 @@ def command(
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.cli.recipients import parse_recipient, read_key_file
-    from coco_kp.image.recipient import KekRecipient
+    from coco_kp.image.recipient import KekRecipient, RegisteredKek
     from coco_kp.image.rewrap import Changes, rewrap_image
     from coco_kp.model.resource_uri import parse_key_id
 
-    if (to_keyid is None) != (to_keypath is None):
+    registrar = registration.registrar()
+    if register != (registrar is not None):
+        raise UsageError("--register and --kbs URL go together")
+    if (to_keyid is None) != (to_keypath is None) and not (to_keyid and registrar):
         raise UsageError("--to-keyid URI and --to-keypath FILE go together")
     packet_form = packets.form()
-    replace_by: tuple[KekRecipient, ...] = ()
+    replace_by: list[KekRecipient] = []
+    added = [parse_recipient(text, packet_form) for text in add]
     if to_keyid is not None and to_keypath is not None:
-        kid, kek = parse_key_id(to_keyid), read_key_file(to_keypath)
-        replace_by = (KekRecipient(kid, kek, packet_form),)
-    changes = Changes(replace_by, tuple(parse_recipient(text, packet_form) for text in add), remove)
+        kid = parse_key_id(to_keyid)
+        replace_by.append(KekRecipient(kid, read_key_file(to_keypath), packet_form))
+    if registrar:
+        for recipient in (*replace_by, *added):
+            registrar.register(recipient.kid, recipient.kek)
+        if to_keyid is not None and to_keypath is None:
+            made = RegisteredKek(parse_key_id(to_keyid), registrar, packet_form)
+            replace_by.append(made.make())
+    changes = Changes(tuple(replace_by), tuple(added), remove)
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         result = rewrap_image(
             image,
