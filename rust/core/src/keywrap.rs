@@ -78,7 +78,6 @@ enum Iv<'a> {
 }
 
 /// A key-encryption key: 32 bytes that are the AES key as they stand, without derivation.
-#[derive(Clone)]
 pub struct Kek(Secret<32>);
 
 impl Kek {

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 
 /// A layer's key (32 bytes) and nonce (16 bytes). Both are secret: who has the nonce's place in the
 /// packet decides what the layer decrypts to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LayerKey {
     /// The LEK: AES-256 key and HMAC key at once.
     pub key: Secret<32>,

@@ -9,7 +9,7 @@ use crate::data::Data;
 use crate::sha256::{BLOCK, State};
 
 /// The hash states that follow a layer. The first is as good as the key.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Hashes {
     /// HMAC's inner hash, over the ciphertext.
     pub(crate) mac: State,
