@@ -5,8 +5,9 @@ A layer's cipher is ocicrypt's AES_256_CTR_HMAC_SHA256 (docs/protocols.md 1.4), 
 docs/protocols.md 3.2 says. All keys, nonces, IVs, HMACs and digests are raw bytes.
 
 Buffers are any C-contiguous object with the buffer protocol; of what type its items are does not
-matter. From 64 KiB on the work is done without the interpreter lock. Do not write to a mutable
-buffer from another thread meanwhile: what comes out is then undefined.
+matter. From 64 KiB on the work is done without the interpreter lock. Nobody may write to a buffer
+meanwhile, neither another thread nor, to a shared mapping, another process: what comes out is then
+undefined, and the verdict is of no worth.
 
 Rust wipes the keys that it holds as soon as they are no longer needed. It cannot wipe the ``bytes``
 objects that Python holds: those live in ordinary memory until the interpreter reuses it.
@@ -67,7 +68,10 @@ class Progress:
     def cancelled(self) -> bool:
         """Whether ``cancel`` was called. It stays so: a cancelled progress is not used again."""
     def cancel(self) -> None:
-        """End every pump that has this progress with ``CancelledError``, within 50 ms."""
+        """End every pump that has this progress with ``CancelledError``.
+
+        It takes less than 50 ms, unless a disk holds the pump up.
+        """
 
 @final
 class LayerSealer:
@@ -98,7 +102,8 @@ class LayerSealer:
         ``dst`` may be longer than ``src``, and both may be the very same memory. Raises
         ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
         not contiguous or ``dst`` is read-only. With ``threads=2`` a second thread helps from
-        512 KiB on, unless the work is in place.
+        512 KiB on, unless the work is in place; give it all the data at once, for it is begun anew
+        with each call.
         """
     def pump(
         self,
@@ -111,10 +116,11 @@ class LayerSealer:
     ) -> int:
         """Encrypt all that ``src`` holds from where it stands into ``dst``; return the byte count.
 
-        Files, pipes and sockets will do for both; neither is closed. ``limit`` is the most that the
-        source may hold, in bytes. ``threads`` is 1 or 2; buffers take 2 MiB. The interpreter
-        lock is released, signal handlers run, and an exception of theirs (``KeyboardInterrupt``)
-        ends the pump at once, as ``progress.cancel()`` does.
+        Files, pipes and sockets will do for both; neither is closed. They must not be the same
+        file. ``limit`` is the most that the source may hold, in bytes. ``threads`` is 1 or 2;
+        buffers take 2 MiB. The interpreter lock is released. On the main thread signal handlers
+        run, and an exception of theirs (``KeyboardInterrupt``) ends the pump at once, as
+        ``progress.cancel()`` does.
 
         Raises ``OSError`` with its ``errno`` if reading or writing fails, ``IntegrityError`` if the
         source holds more than ``limit`` (nothing beyond it is written), ``CancelledError``. What is

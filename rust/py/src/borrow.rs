@@ -5,12 +5,14 @@
 //! even while the interpreter lock is released. So the slices stay valid.
 //!
 //! What is not ours to enforce: another Python thread can still *write* to a `bytearray` that is
-//! being read here with the lock released, or read one that is being written. By Rust's rules that
-//! is a data race, and no binding can exclude it; `hashlib`, `zlib` and pyca/cryptography stand in
-//! the same place and reason alike. It is the caller's bug, it cannot reach memory beyond the
+//! being read here, or read one that is being written: while the lock is released, and in a build
+//! without that lock at any time. Another process can do so to a shared mapping. By Rust's rules
+//! that is a data race, and no binding can exclude it; `hashlib`, `zlib` and pyca/cryptography stand
+//! in the same place and reason alike. It is the caller's bug, it cannot reach memory beyond the
 //! buffer, for no length, pointer or branch is ever taken from the buffer's contents, and what
-//! comes out is a layer whose bytes are as undefined as what was put in. Immutable `bytes` cannot
-//! run into it.
+//! comes out is a layer whose bytes are as undefined as what was put in: the verdict then holds for
+//! other bytes than those that were decrypted, for the source is read twice. Immutable `bytes`
+//! cannot run into it. A mapping of a file that is made shorter kills the process, here as anywhere.
 //!
 //! Descriptors: a [`Descriptor`] is a duplicate of the caller's, so that nobody can close it, or let
 //! its number become another file's, while the interpreter lock is released.
