@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +12,10 @@ from tests.engine.altered import Document, altered, put
 from tests.engine.conftest import KID, Command
 from tests.interop.image import ENCRYPTED, TAR, TAR_GZIP, Image
 
-zstd: Any = pytest.importorskip("backports.zstd")
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TOC = {"io.github.containers.zstd-chunked.manifest-checksum": f"sha256:{'0' * 64}"}
 
