@@ -307,9 +307,12 @@ def test_a_pump_beside_the_main_thread_never_waits_for_the_lock(
     progress = Progress()
 
     def work() -> None:
-        with (tmp_path / "sparse").open("rb") as src, Path("/dev/null").open("wb") as dst:
-            with pytest.raises(CancelledError):
-                sealer().pump(src, dst, threads=threads, progress=progress)
+        with (
+            (tmp_path / "sparse").open("rb") as src,
+            Path("/dev/null").open("wb") as dst,
+            pytest.raises(CancelledError),
+        ):
+            sealer().pump(src, dst, threads=threads, progress=progress)
 
     pump = threading.Thread(target=work)
     pump.start()
