@@ -34,7 +34,14 @@ _COMMANDS: Final = {
 
 def main() -> NoReturn:
     """Run the command that the process was started with, and exit."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # run() has told; Python would try again at its end, and end with 120
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -55,7 +62,6 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
         # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CocoKpError.exit_code
     except OSError as error:  # most likely of stdout: the disk is full
         return report(CocoKpError(f"the system refused: {reason(error)}"))

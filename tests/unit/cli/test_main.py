@@ -135,11 +135,17 @@ def test_a_broken_pipe_does_not_raise(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # Python buffers stdout, or it does not
 @pytest.mark.parametrize("command", [["keys", "generate"], ["config", "--cmd"]])
-def test_a_full_disk_behind_stdout_is_told(command: list[str]) -> None:
+def test_a_full_disk_behind_stdout_is_told(command: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [COCO_KP, *command], stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
+            [COCO_KP, *command],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
         )
     assert done.returncode == 1
     assert done.stderr == b"coco-kp: the system refused: no space left on device\n"
