@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod duet;
+mod table;
 
 use std::io;
 use std::os::fd::BorrowedFd;
