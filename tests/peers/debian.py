@@ -1,4 +1,4 @@
-"""skopeo and the registry of Debian 13, from the machine's own package mirror, nothing installed.
+"""skopeo, umoci and the registry of Debian 13, from the machine's own mirror, nothing installed.
 
 Debian 12's skopeo (1.9.3) is built without key providers, so the tests take the next release's: a
 private apt root with Debian 13 as its only source and no package installed resolves the whole
@@ -16,7 +16,7 @@ from pathlib import Path
 from .cache import PeerUnavailableError, cached, run
 
 SUITE = "trixie"
-PROGRAMS = ("skopeo", "docker-registry")
+PROGRAMS = ("skopeo", "docker-registry", "umoci")
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """The archive's public keys, as Debian's own package ``debian-archive-keyring`` installs them."""
