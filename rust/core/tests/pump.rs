@@ -15,6 +15,7 @@ use coco_kp_core::{
     Control, Data, Kernel, LayerKey, LayerOpener, LayerSealer, Progress, PumpError, Secret, Stop,
 };
 use oracle::noise;
+use rustix::io::ioctl_fionbio;
 
 /// Around the chunks of one thread (64 KiB) and of two (128 KiB), and more than all of these at once.
 const LENGTHS: [usize; 14] = [
@@ -135,8 +136,9 @@ fn pumping_after_an_unfinished_block_goes_on_where_it_was() {
 fn pipes_at_both_ends() {
     let plaintext = noise(4, 700_001);
     let (ciphertext, hmac) = sealed_in_memory(&plaintext);
-    for threads in [1, 2] {
+    for (threads, waits) in [(1, true), (2, true), (1, false), (2, false)] {
         let ((reader, mut feed), (mut drain, writer)) = (pipe().unwrap(), pipe().unwrap());
+        ioctl_fionbio(&writer, !waits).unwrap();
         let pieces = plaintext.chunks(3001);
         let received = thread::scope(|scope| {
             scope.spawn(move || {
@@ -213,10 +215,12 @@ fn a_source_may_be_as_long_as_the_limit_and_no_longer() {
 
 #[test]
 fn an_empty_pipe_can_be_cancelled_and_so_can_a_full_one() {
-    for threads in [1, 2] {
-        for full in [false, true] {
+    for (threads, waits) in [(1, true), (2, true), (1, false), (2, false)] {
+        // The shorter layer's last chunk is the one that fits no more.
+        for full in [None, Some(100_000), Some(10_000_000)] {
             let ((reader, _feed), (_drain, writer)) = (pipe().unwrap(), pipe().unwrap());
-            let source = Temporary::new(&vec![0; 10_000_000]);
+            ioctl_fionbio(&writer, !waits).unwrap();
+            let source = Temporary::new(&vec![0; full.unwrap_or(0)]);
             let progress = Progress::default();
             thread::scope(|scope| {
                 let cancelled = scope.spawn(|| {
@@ -227,7 +231,7 @@ fn an_empty_pipe_can_be_cancelled_and_so_can_a_full_one() {
                 let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
                 on(threads, &progress, |control| {
                     let file = source.open();
-                    let src = if full { file.as_fd() } else { reader.as_fd() };
+                    let src = if full.is_some() { file.as_fd() } else { reader.as_fd() };
                     let error = sealer.pump(src, writer.as_fd(), control).unwrap_err();
                     assert!(matches!(error, PumpError::Cancelled), "{error:?}");
                 });
