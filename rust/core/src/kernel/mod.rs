@@ -17,8 +17,8 @@ mod x86_vaes;
 use std::fmt;
 use std::sync::OnceLock;
 
+pub(crate) use engine::{CIPHER_BLOCK, Direction, Engine, Hashes};
 use engine::{Cipher, Sha256};
-pub(crate) use engine::{Direction, Engine, Hashes};
 
 use crate::Error;
 use crate::secret::Secret;

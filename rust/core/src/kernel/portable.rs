@@ -4,7 +4,7 @@ use aes::Aes256Enc;
 use aes::cipher::{InnerIvInit, KeyInit, StreamCipher};
 use ctr::{Ctr128BE, CtrCore};
 
-use super::engine::{Cipher, Sha256};
+use super::engine::{CIPHER_BLOCK, Cipher, Sha256};
 use crate::secret::Secret;
 use crate::sha256::State;
 
@@ -33,6 +33,6 @@ impl Cipher for Aes {
         let first = counter.to_be_bytes().into();
         Ctr128BE::from_core(CtrCore::inner_iv_init(&self.0, &first))
             .apply_keystream_b2b(input, output);
-        *counter = counter.wrapping_add((input.len() / 16) as u128);
+        *counter = counter.wrapping_add((input.len() / CIPHER_BLOCK) as u128);
     }
 }

@@ -16,10 +16,7 @@ use std::arch::x86_64::{
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::Expand;
-use super::engine::Cipher;
-
-/// Bytes in a cipher block.
-const CIPHER_BLOCK: usize = 16;
+use super::engine::{CIPHER_BLOCK, Cipher};
 
 /// This cipher, if the processor has the instructions.
 pub(super) fn cipher() -> Option<Expand> {

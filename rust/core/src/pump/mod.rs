@@ -1,11 +1,10 @@
 //! A whole layer from one file descriptor to another.
 //!
 //! On one thread a small buffer is read, passed and written in turn; it stays in the cache. On two,
-//! see [`duet`]. Files are read, not mapped: a mapped file that shrinks kills the process.
+//! see [`relay`]. Files are read, not mapped: a mapped file that shrinks kills the process.
 
 mod descriptor;
-mod duet;
-mod table;
+mod relay;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -125,7 +124,8 @@ fn pump(
     let mut source = Source::new(src, limit);
     let sink = Sink::new(dst);
     if two_threads && pass.is_aligned() {
-        duet::pump(pass, &mut source, &sink, progress, &mut go_on)?;
+        let fused = pass.engine.fuses();
+        relay::pump(pass, &mut source, &sink, progress, fused, &mut go_on)?;
     } else {
         solo(pass, &mut source, &sink, progress, &mut go_on)?;
     }
