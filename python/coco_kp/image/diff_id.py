@@ -6,11 +6,12 @@ A layer that decompresses to more than memory holds costs no more memory than an
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Iterator
 from queue import Queue
 from threading import Thread
 from typing import Final, Protocol, Self
+
+from isal import igzip_lib, isal_zlib
 
 from coco_kp.errors import IntegrityError, RefusedError, shown
 from coco_kp.image.zstd import Zstd
@@ -21,8 +22,8 @@ PIECE: Final = 256 * 1024
 """Bytes that are decompressed at a time."""
 
 _AHEAD: Final = 4  # pieces that may wait for the thread of a check
-_FEED: Final = 16 * 1024  # bytes; zlib copies what it does not use of them, again and again
-_GZIP: Final = 16 + zlib.MAX_WBITS
+_GZIP: Final = 16 + isal_zlib.MAX_WBITS
+_NO_GZIP: Final[type[Exception]] = igzip_lib.IsalError  # type: ignore[assignment]  # (their stub)
 
 
 class Decompressor(Protocol):
@@ -48,6 +49,20 @@ def decompressor(media_type: str) -> Decompressor:
     raise RefusedError(f"layers of type {shown(media_type)} cannot be decompressed here")
 
 
+def is_compressed(media_type: str) -> bool:
+    """Tell whether a layer of this type, encrypted or not, has other bytes than its content."""
+    return "+" in plain_form(media_type)
+
+
+def check_diff_id(content: Digest, diff_id: Digest) -> None:
+    """Raise ``IntegrityError`` unless a layer's content has the digest that the config names."""
+    if content != diff_id:
+        raise IntegrityError(
+            f"the layer's content is not the one that the config names {diff_id}",
+            "the image is damaged: a guest would refuse it",
+        )
+
+
 class DiffIdCheck:
     """Compares a layer's content with the diff_id that the image's config has for it."""
 
@@ -64,11 +79,7 @@ class DiffIdCheck:
     def finish(self) -> None:
         """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
         self._decompressor.finish()
-        if self._hasher.hexdigest() != self._diff_id.hex:
-            raise IntegrityError(
-                f"the layer's content is not the one that the config names {self._diff_id}",
-                "the image is damaged: a guest would refuse it",
-            )
+        check_diff_id(Digest(self._diff_id.algorithm, self._hasher.hexdigest()), self._diff_id)
 
 
 class DiffIdCheckAside:
@@ -124,26 +135,22 @@ class _Gzip:
     """One gzip member after another, as tools that make seekable layers write them."""
 
     def __init__(self) -> None:
-        self._member = zlib.decompressobj(_GZIP)
+        self._member = isal_zlib.decompressobj(_GZIP)
 
     def pieces(self, data: memoryview) -> Iterator[bytes]:
-        for start in range(0, len(data), _FEED):
-            yield from self._feed(data[start : start + _FEED])
-
-    def finish(self) -> None:
-        if not self._member.eof:
-            raise IntegrityError("the layer's gzip stream ends early")
-
-    def _feed(self, data: memoryview) -> Iterator[bytes]:
         rest: bytes | memoryview = data
         held_back = False  # output that did not fit into the last piece
         while rest or held_back:
             if self._member.eof:
-                self._member = zlib.decompressobj(_GZIP)
+                self._member = isal_zlib.decompressobj(_GZIP)
             try:
                 piece = self._member.decompress(rest, PIECE)
-            except zlib.error:
+            except _NO_GZIP:
                 raise IntegrityError("the layer is not the gzip stream that it should be") from None
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             held_back = len(piece) == PIECE and not self._member.eof
             yield piece
+
+    def finish(self) -> None:
+        if not self._member.eof:
+            raise IntegrityError("the layer's gzip stream ends early")
