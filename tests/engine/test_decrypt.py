@@ -179,10 +179,12 @@ def test_the_json_document(encrypted: Image, key: Path, tmp_path: Path, command:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("compress", [True, False])
 def test_a_single_layer_gets_all_jobs(
-    key: Path, tmp_path: Path, command: Command, jobs: int
+    key: Path, tmp_path: Path, command: Command, jobs: int, *, compress: bool
 ) -> None:
-    plain = write_image(tmp_path / "single", [tar({"data": bytes(3_000_000)})])
+    archive = tar({"data": bytes(3_000_000)})
+    plain = write_image(tmp_path / "single", [archive], compress=compress)
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
     arguments = ("--keyid", KID, "--keypath", key, "--jobs", jobs, "--verify", "full")
     command("encrypt", plain.reference, encrypted.reference, *arguments)
@@ -196,4 +198,5 @@ def test_a_single_layer_gets_all_jobs(
     image = altered_config(encrypted, tmp_path / "altered", lie)
     outcome = command("decrypt", image.reference, f"oci:{tmp_path}/f", *opening, ok=False)
     assert outcome.code == 5
+    assert "not the one that the config names" in outcome.err
     assert not (tmp_path / "f").exists()

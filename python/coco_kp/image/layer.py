@@ -5,8 +5,9 @@ Each function gives its result, or commits a blob, only after every verdict on t
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.files import reason
-from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, decompressor
+from coco_kp.image.diff_id import (
+    DiffIdCheck,
+    DiffIdCheckAside,
+    check_diff_id,
+    decompressor,
+    is_compressed,
+)
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
@@ -57,12 +64,8 @@ def seal_layer(
         if plan.transcode:
             for data in _transcoded(_pieces(reader, layer, work), plan):
                 writer.write(sealer.update(data))
-        elif reader.fd is not None and writer.fd is not None:
-            _pump(sealer, reader.fd, writer.fd, layer, work, threads)
         else:
-            for piece in _pieces(reader, layer, work):
-                sealer.update_into(piece, piece)
-                writer.write(piece)
+            _pass(sealer, reader, writer, layer, work, threads)
         sealed = sealer.finalize()
         if not plan.transcode:
             _check_digest(layer, sealed.plaintext_sha256)
@@ -85,8 +88,8 @@ def open_layer(
     """Decrypt a layer into ``sink``, or only check it where that is None; give its plain digest.
 
     Raises ``IntegrityError`` unless the layer's digest, its HMAC, the plain digest that ``keys``
-    record (if any) and ``diff_id`` (if any) agree; then nothing is committed. With 2 ``threads``
-    the content is checked on one of its own.
+    record (if any) and ``diff_id`` (if any) agree; then nothing is committed. ``threads``, 1 or 2,
+    work on it: on compressed content one of them only to check it.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
     opener = LayerOpener(key=keys.symkey, nonce=keys.nonce, hmac=public.hmac)
@@ -95,22 +98,20 @@ def open_layer(
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
         reader = stack.enter_context(_open(source, layer))
         content: DiffIdCheck | DiffIdCheckAside | None = None
-        if diff_id and threads > 1:
-            content = stack.enter_context(DiffIdCheckAside(layer.media_type, diff_id))
-        elif diff_id:
-            content = DiffIdCheck(layer.media_type, diff_id)
-        for piece in _pieces(reader, layer, work):
-            opener.update_into(piece, piece)
-            if content:
-                content.update(piece)
-            if other:
-                other.update(piece)
-            writer.write(piece)
+        if diff_id and (is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
+            if threads > 1:
+                content = stack.enter_context(DiffIdCheckAside(layer.media_type, diff_id))
+            else:
+                content = DiffIdCheck(layer.media_type, diff_id)
+        also = [part.update for part in (content, other) if part]
+        _pass(opener, reader, writer, layer, work, threads, also)
         opened = opener.finalize()
         _check_digest(layer, opened.ciphertext_sha256)
+        plain = Digest(_SHA256, (opened.plaintext_sha256 or b"").hex())
         if content:
             content.finish()
-        plain = Digest(_SHA256, (opened.plaintext_sha256 or b"").hex())
+        elif diff_id:
+            check_diff_id(plain, diff_id)
         if recorded and other:
             plain = Digest(recorded.algorithm, other.hexdigest())
         # A tool that compresses while it encrypts records the digest from before (1.3).
@@ -162,17 +163,45 @@ def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobRea
     return source.open_blob(layer, verify=verify or layer.digest.algorithm != _SHA256)
 
 
-def _pump(
-    sealer: LayerSealer, source: int, target: int, layer: Descriptor, work: Work, threads: int
+def _pass(
+    stream: LayerSealer | LayerOpener,
+    reader: BlobReader,
+    writer: BlobWriter,
+    layer: Descriptor,
+    work: Work,
+    threads: int,
+    also: Sequence[Callable[[memoryview], None]] = (),
 ) -> None:
-    """Encrypt from file to file, outside the interpreter."""
+    """Encrypt or decrypt a layer, and give what is written to ``also``, too.
+
+    Where nobody else wants it, from file to file outside the interpreter.
+    """
+    if reader.fd is not None and writer.fd is not None and not also:
+        _pump(stream, reader.fd, writer.fd, layer, work, threads)
+        return
+    for piece in _pieces(reader, layer, work):
+        stream.update_into(piece, piece)
+        for take in also:
+            take(piece)
+        writer.write(piece)
+
+
+def _pump(
+    stream: LayerSealer | LayerOpener,
+    source: int,
+    target: int,
+    layer: Descriptor,
+    work: Work,
+    threads: int,
+) -> None:
     try:
         with work.pumping(str(layer.digest), layer.size) as progress:
-            count = sealer.pump(
+            count = stream.pump(
                 source, target, limit=layer.size, threads=threads, progress=progress
             )
     except OSError as failure:
-        raise InputError(f"cannot encrypt {layer.digest}: {reason(failure)}") from None
+        verb = "encrypt" if isinstance(stream, LayerSealer) else "decrypt"
+        raise InputError(f"cannot {verb} {layer.digest}: {reason(failure)}") from None
     if count != layer.size:
         raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 
@@ -218,6 +247,10 @@ def _check_digest(layer: Descriptor, sha256: bytes | None) -> None:
 class _Nowhere(BlobWriter):
     """Where a layer goes that is only checked."""
 
+    def __init__(self) -> None:
+        # Not to wait: the pump then writes as much at a time as to a file.
+        self.fd: int | None = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
     def write(self, data: object) -> None:
         """Drop it."""
 
@@ -225,4 +258,7 @@ class _Nowhere(BlobWriter):
         """Keep nothing."""
 
     def abort(self) -> None:
-        """Drop nothing."""
+        """Close what is open."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
