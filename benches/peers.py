@@ -2,8 +2,8 @@
 
 skopeo calls upstream's key provider where ``COCO_KP_PEERS`` has it, else ours. Each figure is a
 ratio to ``openssl dgst -sha256`` of all the layers' bytes, for no tool can name a blob faster.
-Rounds are interleaved, so that what else the machine does falls on all alike. Images and results
-lie on tmpfs; a registry runs on loopback and keeps its blobs there, too.
+Rounds are interleaved, so that what else the machine does falls on all alike. Images, results and
+temporary files lie on tmpfs; a registry runs on loopback and keeps its blobs there, too.
 
 ``python -m benches.peers [--rounds N] [--scale PERCENT] [--output FOLDER]`` prints a table and
 writes ``peers.json`` and ``peers.svg``.
@@ -37,10 +37,10 @@ from tests.peers.skopeo import PROVIDER, Skopeo, find_skopeo
 from tests.peers.upstream import attestation_agent, upstream_provider
 
 from benches.chart import bar_chart
-from benches.throughput import MIB, machine, tmpfs, verdict
+from benches.throughput import MIB, machine, tmpfs, verdict, warm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from coco_kp.model.digest import Hasher
 
@@ -170,15 +170,14 @@ class Setting:
 
     def _run(self, row: Row, operation: str, image: Image, destination: str, number: int) -> None:
         # A fresh place each time: what is there already is not written again.
+        size = sum(file.stat().st_size for file in layer_files(image))
         for tool, measure in (("ours", row.ours), ("skopeo", row.skopeo)):
+            warm(self.folder, size if destination == "oci" else 2 * size)
             target = f"docker://{self.registry}/{operation}/{tool}{number}:latest"
             if destination == "oci":
                 target = f"oci:{self.folder}/target"
-            if tool == "ours":
-                measure.run(self._our_command(operation, image.reference, target))
-            else:
-                command, config = self._skopeo_command(operation, image.reference, target)
-                measure.run(command, self.skopeo.environment(config))
+            command, env = self._command(tool, operation, image.reference, target)
+            measure.run(command, {**env, "TMPDIR": str(self.folder)})
             shutil.rmtree(self.folder / "target", ignore_errors=True)
             for blobs in (self.folder / "registry/storage").glob("*"):
                 shutil.rmtree(blobs)
@@ -186,18 +185,22 @@ class Setting:
     def _ours(self) -> list[str | Path]:
         return ["--keyid", f"kbs:///{KID}", "--keypath", self.key]
 
-    def _our_command(self, operation: str, source: str, target: str) -> list[str | Path]:
-        opening = ["--keys", self.keys_file]
-        keys = self._ours() if operation == "encrypt" else opening
-        return [COCO_KP, "-q", operation, source, target, "--dest-tls-verify=false", *keys]
-
-    def _skopeo_command(self, operation: str, source: str, target: str) -> tuple[list[str], Path]:
-        parameters = f"keypath={self.key}::keyid=kbs:///{KID}"
+    def _command(
+        self, tool: str, operation: str, source: str, target: str
+    ) -> tuple[Sequence[str | Path], Mapping[str, str]]:
+        if tool == "ours":
+            keys = self._ours() if operation == "encrypt" else ["--keys", self.keys_file]
+            ours = [COCO_KP, "-q", operation, source, target, "--dest-tls-verify=false", *keys]
+            return ours, os.environ
         if operation == "encrypt":
-            flags = ["--encryption-key", f"{PROVIDER}:{parameters}"]
-            return self.skopeo.copy_command(source, target, *flags), self.encrypting
-        flags = ["--decryption-key", f"{PROVIDER}:offline_fs_kbc::null"]
-        return self.skopeo.copy_command(source, target, *flags), self.decrypting
+            key = f"{PROVIDER}:keypath={self.key}::keyid=kbs:///{KID}"
+            flags, config = ["--encryption-key", key], self.encrypting
+        else:
+            flags, config = (
+                ["--decryption-key", f"{PROVIDER}:offline_fs_kbc::null"],
+                self.decrypting,
+            )
+        return self.skopeo.copy_command(source, target, *flags), self.skopeo.environment(config)
 
 
 def write_random_image(folder: Path, sizes: Sequence[int]) -> Image:
