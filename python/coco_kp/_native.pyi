@@ -118,7 +118,7 @@ class LayerSealer:
 
         Files, pipes and sockets will do for both; neither is closed. They must not be the same
         file. ``limit`` is the most that the source may hold, in bytes. ``threads`` is 1 or 2;
-        buffers take 2 MiB. The interpreter lock is released. On the main thread signal handlers
+        buffers take 256 KiB. The interpreter lock is released. On the main thread signal handlers
         run, and an exception of theirs (``KeyboardInterrupt``) ends the pump at once, as
         ``progress.cancel()`` does.
 
