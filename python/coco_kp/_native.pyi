@@ -116,15 +116,15 @@ class LayerSealer:
     ) -> int:
         """Encrypt all that ``src`` holds from where it stands into ``dst``; return the byte count.
 
-        Files, pipes and sockets will do for both; neither is closed. They must not be the same
-        file. ``limit`` is the most that the source may hold, in bytes. ``threads`` is 1 or 2;
-        buffers take 256 KiB. The interpreter lock is released. On the main thread signal handlers
-        run, and an exception of theirs (``KeyboardInterrupt``) ends the pump at once, as
-        ``progress.cancel()`` does.
+        Files, pipes and sockets will do for both; neither is closed. ``limit`` is the most that the
+        source may hold, in bytes. ``threads`` is 1 or 2; buffers take 256 KiB. The interpreter lock
+        is released. On the main thread signal handlers run, and an exception of theirs
+        (``KeyboardInterrupt``) ends the pump at once, as ``progress.cancel()`` does.
 
-        Raises ``OSError`` with its ``errno`` if reading or writing fails, ``IntegrityError`` if the
-        source holds more than ``limit`` (nothing beyond it is written), ``CancelledError``. What is
-        in ``dst`` then is of no use, and the sealer is closed.
+        Raises ``OSError`` with its ``errno`` if reading or writing fails (``EINVAL`` if both are
+        one file: then nothing is written), ``IntegrityError`` if the source holds more than
+        ``limit`` (nothing beyond it is written), ``CancelledError``. What is in ``dst`` then is of
+        no use, and the sealer is closed.
         """
     def finalize(self) -> SealedLayer:
         """End the layer."""

@@ -261,6 +261,21 @@ fn the_callers_check_stops_a_pump() {
 }
 
 #[test]
+fn a_file_is_not_pumped_into_itself() {
+    let file = Temporary::new(b"content");
+    let target = File::options().write(true).open(&file.0).unwrap();
+    on(1, &Progress::default(), |control| {
+        let mut sealer = LayerSealer::new(Kernel::portable(), keys(), true);
+        let error = sealer.pump(file.open().as_fd(), target.as_fd(), control).unwrap_err();
+        assert!(
+            matches!(&error, PumpError::Write(error) if error.kind() == io::ErrorKind::InvalidInput),
+            "{error:?}"
+        );
+    });
+    assert_eq!(file.content(), b"content");
+}
+
+#[test]
 fn a_full_disk_and_a_closed_pipe_are_write_errors() {
     for threads in [1, 2] {
         let source = Temporary::new(&vec![0; 3_000_000]);

@@ -102,6 +102,16 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// Fails for a source that is overwritten while it is read.
+pub(super) fn differ(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> Result<(), PumpError> {
+    let (source, target) = (fstat(src).map_err(read_failed)?, fstat(dst).map_err(write_failed)?);
+    let is_file = FileType::from_raw_mode(target.st_mode) == FileType::RegularFile;
+    if is_file && (source.st_dev, source.st_ino) == (target.st_dev, target.st_ino) {
+        return Err(write_failed(Errno::INVAL));
+    }
+    Ok(())
+}
+
 fn may_block(fd: BorrowedFd<'_>) -> bool {
     !fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

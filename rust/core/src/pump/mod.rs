@@ -66,7 +66,7 @@ pub struct Control<'a> {
 pub enum PumpError {
     /// Reading failed.
     Read(io::Error),
-    /// Writing failed.
+    /// Writing failed; `EINVAL` where source and target are one file.
     Write(io::Error),
     /// The source holds more than the limit.
     TooLong,
@@ -121,6 +121,7 @@ fn pump(
         }
         check().map_err(|Stop| PumpError::Stopped)
     };
+    descriptor::differ(src, dst)?;
     let mut source = Source::new(src, limit);
     let sink = Sink::new(dst);
     if two_threads && pass.is_aligned() {
