@@ -11,11 +11,17 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
+
+LOCK_SECONDS: Final = 60.0
+"""How long to wait for a lock that is held only while a file is replaced."""
+
+_POLL: Final = 0.01  # seconds between two tries for a lock
 
 
 class Content(NamedTuple):
@@ -28,6 +34,22 @@ class Content(NamedTuple):
 def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> Content:
     """Read a regular file of at most ``limit`` bytes; longer ones give ``limit + 1`` bytes.
 
+    Raises ``error`` as :func:`open_regular` does.
+    """
+    descriptor = open_regular(path, error)
+    try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            mode = os.fstat(descriptor).st_mode
+            return Content(file.read(limit + 1), bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
+    except OSError as failure:
+        raise error(f"cannot read {shown(str(path))}: {reason(failure)}") from None
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: Path, error: type[CocoKpError] = InputError) -> int:
+    """Open a regular file for reading, and give its descriptor.
+
     Raises ``error`` if there is none or it cannot be read. A FIFO or a device is refused unopened,
     since reading one could block for ever.
     """
@@ -37,19 +59,13 @@ def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> 
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as failure:
         raise error(f"cannot read {name}: {reason(failure)}") from None
-    try:
-        # Before a file object is made of it: Python makes none of a directory, and leaks it.
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise error(f"{name} is a directory, not a file")
-        if not stat.S_ISREG(mode):
-            raise error(f"{name} is not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return Content(file.read(limit + 1), bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
-    except OSError as failure:
-        raise error(f"cannot read {name}: {reason(failure)}") from None
-    finally:
-        os.close(descriptor)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise error(f"{name} is a directory, not a file")
+    raise error(f"{name} is not a regular file")
 
 
 def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> None:
@@ -106,16 +122,37 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other processes that lock the same directory out. Raises ``InputError``."""
+    """Keep other processes that lock the same directory out.
+
+    Raises ``InputError`` if it cannot be used, or if another process keeps it for a minute: what is
+    done under this lock takes no time.
+    """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as failure:
         raise InputError(f"cannot use {shown(str(directory))}: {reason(failure)}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not lock(descriptor, time.monotonic() + LOCK_SECONDS):
+            raise InputError(f"another process keeps {shown(str(directory))} locked")
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, end: float) -> bool:
+    """Lock an open file or directory until it is closed; False if another has it until ``end``.
+
+    ``end`` is a time of ``time.monotonic``.
+    """
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() + _POLL > end:
+                return False
+            time.sleep(_POLL)
+        else:
+            return True
 
 
 def reason(failure: OSError) -> str:

@@ -174,6 +174,18 @@ def test_a_locked_folder_keeps_other_processes_out(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "900"
 
 
+def test_who_keeps_a_folder_locked_does_not_hold_others_up_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coco_kp.files.LOCK_SECONDS", 0.05)
+    with (
+        locked(tmp_path),
+        pytest.raises(InputError, match="another process keeps .* locked"),
+        locked(tmp_path),
+    ):
+        pytest.fail("it was locked twice")
+
+
 def test_a_folder_that_is_none_cannot_be_locked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, message in {"absent": "no such file", "file": "not a directory"}.items():

@@ -8,16 +8,14 @@ across threads and processes: who holds an entry holds its lock. No key is in it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, UnreachableError, shown
-from coco_kp.files import reason, sync_directory
+from coco_kp.files import lock, reason, sync_directory
 from coco_kp.model.encoding import parse_json_object, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from coco_kp.model.resource_uri import ResourceUri
 
 _MAX_ENTRY: Final = 8192  # bytes
-_POLL: Final = 0.02  # seconds between two tries to get a lock
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -73,10 +70,8 @@ class Record:
                 "set XDG_STATE_HOME to a folder that can be written",
             ) from None
         try:
-            while not _lock(descriptor):
-                if time.monotonic() + _POLL > end:
-                    raise UnreachableError(f"another registration of '{kid}' is still running")
-                time.sleep(_POLL)
+            if not lock(descriptor, end):
+                raise UnreachableError(f"another registration of '{kid}' is still running")
             yield Entry(descriptor, file, str(kbs), f"kbs:///{kid.path}")
         finally:
             os.close(descriptor)  # gives the lock back
@@ -118,11 +113,3 @@ class Entry:
             raise InputError(
                 f"cannot write the record {shown(str(self._file))}: {reason(failure)}"
             ) from None
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

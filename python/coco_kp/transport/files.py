@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import read_file, reason
+from coco_kp.files import open_regular, read_file, reason
 from coco_kp.transport.base import RawBlob
 
 
@@ -21,16 +20,6 @@ def naming(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise InputError(f"cannot {action} {shown(str(path))}: {reason(exc)}") from exc
-
-
-def open_regular(path: Path) -> int:
-    """Open a plain file for reading; refuses folders, devices and pipes, and never waits."""
-    with naming("read", path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return fd
-        os.close(fd)
-    raise InputError(f"cannot read {shown(str(path))}: not a plain file")
 
 
 def read_small(path: Path, limit: int) -> bytes:

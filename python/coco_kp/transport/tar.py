@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, shown
+from coco_kp.files import open_regular
 from coco_kp.transport.base import CHUNK
-from coco_kp.transport.files import naming, open_regular, unnamed_file
+from coco_kp.transport.files import naming, unnamed_file
 
 BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000

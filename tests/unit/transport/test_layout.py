@@ -218,7 +218,7 @@ class TestDamage:
                 path.mkdir()
             case _:
                 path.symlink_to("/dev/zero")
-        with pytest.raises(InputError, match=r"not a plain file|is a directory"):
+        with pytest.raises(InputError, match=r"not a regular file|is a directory"):
             source(folder).open_blob(blob)
 
     @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schemaVersion":2,"manifests":{}}'])
