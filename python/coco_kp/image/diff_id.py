@@ -11,7 +11,7 @@ from queue import Queue
 from threading import Thread
 from typing import Final, Protocol, Self
 
-from isal import igzip_lib, isal_zlib
+from zlib_ng import zlib_ng
 
 from coco_kp.errors import IntegrityError, RefusedError, shown
 from coco_kp.image.zstd import Zstd
@@ -22,8 +22,9 @@ PIECE: Final = 256 * 1024
 """Bytes that are decompressed at a time."""
 
 _AHEAD: Final = 4  # pieces that may wait for the thread of a check
-_GZIP: Final = 16 + isal_zlib.MAX_WBITS
-_NO_GZIP: Final[type[Exception]] = igzip_lib.IsalError  # type: ignore[assignment]  # (their stub)
+_FEED: Final = 16 * 1024  # bytes; zlib copies what it does not use of them, again and again
+_GZIP: Final = 16 + zlib_ng.MAX_WBITS
+_NO_GZIP: Final[type[Exception]] = zlib_ng.error  # type: ignore[assignment]  # (their stub)
 
 
 class Decompressor(Protocol):
@@ -135,14 +136,22 @@ class _Gzip:
     """One gzip member after another, as tools that make seekable layers write them."""
 
     def __init__(self) -> None:
-        self._member = isal_zlib.decompressobj(_GZIP)
+        self._member = zlib_ng.decompressobj(_GZIP)
 
     def pieces(self, data: memoryview) -> Iterator[bytes]:
+        for start in range(0, len(data), _FEED):
+            yield from self._feed(data[start : start + _FEED])
+
+    def finish(self) -> None:
+        if not self._member.eof:
+            raise IntegrityError("the layer's gzip stream ends early")
+
+    def _feed(self, data: memoryview) -> Iterator[bytes]:
         rest: bytes | memoryview = data
         held_back = False  # output that did not fit into the last piece
         while rest or held_back:
             if self._member.eof:
-                self._member = isal_zlib.decompressobj(_GZIP)
+                self._member = zlib_ng.decompressobj(_GZIP)
             try:
                 piece = self._member.decompress(rest, PIECE)
             except _NO_GZIP:
@@ -150,7 +159,3 @@ class _Gzip:
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             held_back = len(piece) == PIECE and not self._member.eof
             yield piece
-
-    def finish(self) -> None:
-        if not self._member.eof:
-            raise IntegrityError("the layer's gzip stream ends early")

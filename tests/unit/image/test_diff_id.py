@@ -93,6 +93,32 @@ def test_what_is_no_gzip_stream_is_refused(check: Check, layer: bytes) -> None:
         check(f"{TAR}+gzip", layer, CONTENT, 1000)
 
 
+@pytest.mark.parametrize("flags", range(32))
+def test_a_header_may_come_in_pieces_whatever_it_holds(flags: int) -> None:
+    """RFC 1952, 2.3. ISA-L, tried for its speed, refused some of these."""
+    plain = gzip.compress(b"content", mtime=0)
+    header = bytearray(plain[:10])
+    header[3] = flags
+    header += b"\x04\x00abcd" if flags & 4 else b""
+    header += b"name\0" if flags & 8 else b""
+    header += b"comment\0" if flags & 16 else b""
+    header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") if flags & 2 else b""
+    layer = bytes(header) + plain[10:]
+    for cut in range(len(header) + 1):
+        checking = DiffIdCheck(f"{TAR}+gzip", Digest.of(b"content"))
+        checking.update(memoryview(layer)[:cut])
+        checking.update(memoryview(layer)[cut:])
+        checking.finish()
+
+
+@pytest.mark.parametrize("flag", [0x20, 0x40, 0x80])
+def test_reserved_flags_of_a_header_are_refused(flag: int) -> None:
+    layer = bytearray(gzip.compress(b"content"))
+    layer[3] |= flag
+    with pytest.raises(IntegrityError, match="gzip"):
+        DiffIdCheck(f"{TAR}+gzip", Digest.of(b"content")).update(memoryview(layer))
+
+
 def test_a_bomb_costs_time_but_no_memory() -> None:
     size = 300 * 1024 * 1024
     stream = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -106,7 +132,7 @@ def test_a_bomb_costs_time_but_no_memory() -> None:
     try:
         checking.update(memoryview(bomb))
         checking.finish()
-        assert tracemalloc.get_traced_memory()[1] < 8 * PIECE
+        assert tracemalloc.get_traced_memory()[1] < 4 * PIECE
     finally:
         tracemalloc.stop()
 
