@@ -50,7 +50,7 @@ def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> 
 def open_regular(path: Path, error: type[CocoKpError] = InputError) -> int:
     """Open a regular file for reading, and give its descriptor.
 
-    Raises ``error`` if there is none or it cannot be read. A FIFO or a device is refused unopened,
+    Raises ``error`` if there is none or it cannot be read. A FIFO or a device is refused unread,
     since reading one could block for ever.
     """
     name = shown(str(path))
@@ -142,7 +142,7 @@ def locked(directory: Path) -> Iterator[None]:
 def lock(descriptor: int, end: float) -> bool:
     """Lock an open file or directory until it is closed; False if another has it until ``end``.
 
-    ``end`` is a time of ``time.monotonic``.
+    ``end`` is a time of ``time.monotonic``. Raises ``InputError`` where there are no locks.
     """
     while True:
         try:
@@ -151,6 +151,8 @@ def lock(descriptor: int, end: float) -> bool:
             if time.monotonic() + _POLL > end:
                 return False
             time.sleep(_POLL)
+        except OSError as failure:
+            raise InputError(f"cannot lock what is to be written: {reason(failure)}") from None
         else:
             return True
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import socket
@@ -184,6 +185,17 @@ def test_who_keeps_a_folder_locked_does_not_hold_others_up_for_good(
         locked(tmp_path),
     ):
         pytest.fail("it was locked twice")
+
+
+def test_a_file_system_without_locks_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match="cannot lock .* no locks available"), locked(tmp_path):
+        pytest.fail("it was locked")
 
 
 def test_a_folder_that_is_none_cannot_be_locked(tmp_path: Path) -> None:
