@@ -5,7 +5,6 @@ Each function gives its result, or commits a blob, only after every verdict on t
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -174,7 +173,7 @@ def _pass(
 ) -> None:
     """Encrypt or decrypt a layer, and give what is written to ``also``, too.
 
-    Where nobody else wants it, from file to file outside the interpreter.
+    From file to file, and where nobody else wants it, outside the interpreter.
     """
     if reader.fd is not None and writer.fd is not None and not also:
         _pump(stream, reader.fd, writer.fd, layer, work, threads)
@@ -247,10 +246,6 @@ def _check_digest(layer: Descriptor, sha256: bytes | None) -> None:
 class _Nowhere(BlobWriter):
     """Where a layer goes that is only checked."""
 
-    def __init__(self) -> None:
-        # Not to wait: the pump then writes as much at a time as to a file.
-        self.fd: int | None = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-
     def write(self, data: object) -> None:
         """Drop it."""
 
@@ -258,7 +253,4 @@ class _Nowhere(BlobWriter):
         """Keep nothing."""
 
     def abort(self) -> None:
-        """Close what is open."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
+        """Drop nothing."""

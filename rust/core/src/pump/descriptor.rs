@@ -6,7 +6,7 @@
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::fs::{FileType, fstat};
 use rustix::io::{Errno, read, write};
 use rustix::pipe::fcntl_setpipe_size;
 
@@ -73,26 +73,25 @@ impl<'a> Source<'a> {
 pub(super) struct Sink<'a> {
     fd: BorrowedFd<'a>,
     may_block: bool,
-    /// The most that a call may write without ever waiting.
-    at_once: usize,
 }
 
 impl<'a> Sink<'a> {
     pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
-        let may_block = may_block(fd);
-        let waits =
-            may_block && !fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-        Self { fd, may_block, at_once: if waits { PIPE_BUF } else { usize::MAX } }
+        Self { fd, may_block: may_block(fd) }
     }
 
     /// Writes all of it.
     pub(super) fn write(&self, mut bytes: &[u8], go_on: &mut GoOn<'_>) -> Result<(), PumpError> {
         while !bytes.is_empty() {
             go_on()?;
-            if self.may_block && !ready(self.fd, PollFlags::OUT).map_err(write_failed)? {
-                continue;
+            let mut most = bytes.len();
+            if self.may_block {
+                if !ready(self.fd, PollFlags::OUT).map_err(write_failed)? {
+                    continue;
+                }
+                most = most.min(PIPE_BUF);
             }
-            match write(self.fd, &bytes[..bytes.len().min(self.at_once)]) {
+            match write(self.fd, &bytes[..most]) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Err(error) => return Err(write_failed(error)),
