@@ -57,7 +57,7 @@ pub struct Control<'a> {
     pub two_threads: bool,
     /// What to tell, and whether to go on.
     pub progress: &'a Progress,
-    /// Called on the pump's own thread every few milliseconds at most, also while it waits.
+    /// Called on the pump's own thread several times for each chunk, and every 10 ms while it waits.
     pub check: &'a mut dyn FnMut() -> Result<(), Stop>,
 }
 
@@ -125,7 +125,7 @@ fn pump(
     let mut source = Source::new(src, limit);
     let sink = Sink::new(dst);
     if two_threads && pass.is_aligned() {
-        let fused = pass.engine.fuses();
+        let fused = pass.hashes.plaintext.is_none() || pass.engine.fuses();
         relay::pump(pass, &mut source, &sink, progress, fused, &mut go_on)?;
     } else {
         solo(pass, &mut source, &sink, progress, &mut go_on)?;
