@@ -39,8 +39,7 @@ class Decompressor(Protocol):
 
 def decompressor(media_type: str) -> Decompressor:
     """Give one for layers of this type. Raises ``RefusedError`` for an unknown compression."""
-    _, _, compression = plain_form(media_type).partition("+")
-    match compression:
+    match _compression(media_type):
         case "":
             return _Plain()
         case "gzip":
@@ -52,7 +51,11 @@ def decompressor(media_type: str) -> Decompressor:
 
 def is_compressed(media_type: str) -> bool:
     """Tell whether a layer of this type, encrypted or not, has other bytes than its content."""
-    return "+" in plain_form(media_type)
+    return _compression(media_type) != ""
+
+
+def _compression(media_type: str) -> str:
+    return plain_form(media_type).partition("+")[2]
 
 
 def check_diff_id(content: Digest, diff_id: Digest) -> None:

@@ -99,8 +99,7 @@ impl Engine {
     }
 
     /// Whether hashing both sides at once costs this processor much less than one after the other.
-    /// Processors differ in that, so it is measured, which takes 0.1 ms where
-    /// there are SHA instructions.
+    /// Processors differ in that, so it is measured: 0.1 ms where there are SHA instructions.
     pub(crate) fn fuses(&self) -> bool {
         let blocks = [0; STEP];
         let mut hashes = Hashes { mac: INITIAL, ciphertext: INITIAL, plaintext: Some(INITIAL) };

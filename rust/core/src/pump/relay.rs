@@ -46,13 +46,13 @@ pub(super) fn pump<'fd>(
     go_on: &mut GoOn<'_>,
 ) -> Result<(), PumpError> {
     debug_assert!(pass.is_aligned());
-    let Pass { engine, direction, counter, hashes, .. } = &mut *pass;
+    let Pass { engine, direction, counter, hashes, size, .. } = &mut *pass;
     let plaintext = if fused { None } else { hashes.plaintext.take() };
     let relay = Relay {
         engine,
         direction: *direction,
         progress,
-        reading: Baton::new(Reading { source, counter, tail: Vec::new(), size: 0, end: None }),
+        reading: Baton::new(Reading { source, counter, size, tail: Vec::new(), end: None }),
         hashes: Baton::new(hashes),
         plaintext: plaintext.map(Baton::new),
         sink: Baton::new(sink),
@@ -70,14 +70,13 @@ pub(super) fn pump<'fd>(
     if let Some(failure) = into_inner(failure) {
         return Err(failure);
     }
-    let Reading { size, tail, .. } = reading.into_value();
+    let Reading { tail, .. } = reading.into_value();
     if let Some(baton) = plaintext {
         pass.hashes.plaintext = Some(baton.into_value());
     }
     if !on_two {
         return solo(pass, source, sink, progress, go_on);
     }
-    pass.size += size;
     let mut output = vec![0; tail.len()];
     pass.update(Data::apart(&tail, &mut output), false);
     sink.write(&output, go_on)?;
@@ -103,10 +102,10 @@ struct Reading<'a, 'fd> {
     source: &'a mut Source<'fd>,
     /// The next cipher block's.
     counter: &'a mut u128,
+    /// The pass's, in whole blocks.
+    size: &'a mut u64,
     /// What the source held beyond its last whole block.
     tail: Vec<u8>,
-    /// Bytes in whole blocks.
-    size: u64,
     /// How many chunks there are, once the source has ended.
     end: Option<u64>,
 }
@@ -141,7 +140,7 @@ impl Relay<'_, '_> {
             let mut counter = Zeroizing::new(*reading.counter);
             *reading.counter = counter.wrapping_add((whole / CIPHER_BLOCK) as u128);
             reading.tail.extend_from_slice(&input[whole..len]);
-            reading.size += whole as u64;
+            *reading.size += whole as u64;
             reading.end = (len < CHUNK).then_some(turn + 1);
             self.reading.pass_on(reading);
 
