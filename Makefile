@@ -44,9 +44,13 @@ peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a 
 	$(BIN)/python -m tests.peers
 
 .PHONY: test
-test: build peers ## Run all tests, against real peers too
+test: build peers ## Run the tests, against real peers too, in minutes
 	cargo test --locked --workspace --quiet
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not full"
+
+.PHONY: test-all
+test-all: test ## And those that take long or need much: container image, wheels
+	$(BIN)/pytest -m full
 
 .PHONY: check
 check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
