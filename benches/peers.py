@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from tests.interop.image import CONFIG, MANIFEST, TAR_GZIP, Image
-from tests.interop.provider import grpc_config, served_address, serving
 from tests.peers.cache import PeerUnavailableError
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
 from tests.peers.skopeo import PROVIDER, Skopeo, find_skopeo
 from tests.peers.upstream import attestation_agent, upstream_provider
+from tests.support.image import CONFIG, MANIFEST, TAR_GZIP, Image
+from tests.support.provider import grpc_config, served_address, serving
 
 from benches.chart import bar_chart
 from benches.throughput import MIB, machine, tmpfs, verdict, warm

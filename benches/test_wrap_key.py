@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from tests.interop.provider import served_address, serving
 from tests.peers.upstream import upstream_provider
+from tests.support.provider import served_address, serving
 
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.provider import Provider

@@ -21,28 +21,10 @@ import grpc
 import pytest
 
 from coco_kp.cli.main import run
-from tests.interop import ocicrypt
-from tests.interop.provider import served_address, serving
-from tests.unit.model.test_params import REFUSALS
-from tests.unit.model.test_params import VECTORS as PARAMETERS
+from tests.support import ocicrypt
+from tests.support.provider import served_address, serving
+from tests.support.traces import traces
 from tests.vectors import load_vectors
-
-WINDOW = 12
-"""Bytes of a key in a row that give it away; 12 are 16 characters of base64."""
-
-
-def traces(secret: bytes) -> set[bytes]:
-    """Give every form in which a piece of a secret would show."""
-    found = set()
-    for text in (secret, b64encode(secret)):  # JSON holds keys in base64, and is encoded again
-        for start in range(len(text) - WINDOW + 1):
-            piece = text[start : start + WINDOW]
-            # With all starts, base64 of a piece covers each alignment.
-            found |= {piece, b64encode(piece), urlsafe_b64encode(piece)}
-            found |= {piece.hex().encode(), piece.hex().upper().encode()}
-            found |= {repr(piece)[2:-1].encode()}
-            found |= {",".join(map(str, piece)).encode(), ", ".join(map(str, piece)).encode()}
-    return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +92,9 @@ def requests(secrets: Secrets, packet: bytes) -> Iterator[bytes]:
             *("keyid=kbs://{}/a/b/c::keypath=/k", "keyid=/a/b/c?{}::keypath=/absent", "key={}"),
         )
     ]
-    suites = [text for text, _ in PARAMETERS["accept"]] + PARAMETERS["reject"] + list(REFUSALS)
+    vectors = load_vectors("params")
+    suites = [text for kind in ("accept", "refusals") for text, _ in vectors[kind]]
+    suites += vectors["reject"]
     for parameters in (*good, *bad_files, *misplaced, *suites):
         yield ocicrypt.wrap_request(parameters, options)
     kbcs = [

@@ -27,7 +27,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interop import ocicrypt
+from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}

@@ -17,7 +17,7 @@ from coco_kp.errors import (
     RemoteError,
     UsageError,
 )
-from tests.docs.markdown import ROOT
+from tests.support.markdown import ROOT
 
 TEXT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `(\w+)[^`]*` \|", TEXT, flags=re.MULTILINE)

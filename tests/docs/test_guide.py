@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import blocks
-from tests.interop.image import Image, tar, write_image
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
+from tests.support.image import Image, tar, write_image
+from tests.support.markdown import blocks
 
 
 @pytest.mark.peer

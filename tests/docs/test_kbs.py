@@ -12,10 +12,10 @@ import pytest
 
 from coco_kp.kbs.refusal import _HINTS
 from coco_kp.model.kbc_spec import KBC_NAMES
-from tests.docs.markdown import ROOT, blocks
-from tests.interop.image import Image, tar, write_image
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import kbs
+from tests.support.image import Image, tar, write_image
+from tests.support.markdown import ROOT, blocks
 
 DOCUMENT = "docs/kbs.md"
 

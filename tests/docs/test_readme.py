@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import ROOT, blocks
-from tests.interop.image import Image, tar, write_image
+from tests.support.image import Image, tar, write_image
+from tests.support.markdown import ROOT, blocks
 
 
 @pytest.mark.peer

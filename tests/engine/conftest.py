@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from coco_kp.cli.main import run
-from tests.interop.image import Image, tar, write_image
-
-KID = "kbs:///default/key/1"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command gave: its exit code, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Outcome]
+from tests.support.command import KID, Command, Outcome
+from tests.support.image import Image, tar, write_image
 
 
 @pytest.fixture
@@ -80,12 +60,3 @@ def encrypted(plain: Image, key: Path, tmp_path: Path, command: Command) -> Imag
     image = Image(tmp_path / "encrypted")
     command("encrypt", plain.reference, image.reference, "--keyid", KID, "--keypath", key)
     return image
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Give all files under a folder with their contents, hidden ones included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }

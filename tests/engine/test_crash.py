@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from coco_kp.cli.main import run
-from tests.engine.altered import Document, altered
-from tests.engine.conftest import KID, files
-from tests.interop.image import Image, tar, write_image
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
+from tests.support.altered import Document, altered
+from tests.support.command import KID, files
+from tests.support.image import Image, tar, write_image
 
 pytestmark = pytest.mark.slow
 

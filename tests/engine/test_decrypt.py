@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import Document, altered, altered_config
-from tests.engine.conftest import KID, Command, files
-from tests.interop.image import PACKETS, Image, tar, write_image
+from tests.support.altered import Document, altered, altered_config
+from tests.support.command import KID, Command, files
+from tests.support.image import PACKETS, Image, tar, write_image
 
 
 def test_it_is_the_same_image_again(

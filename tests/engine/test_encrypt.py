@@ -8,19 +8,17 @@ import io
 import json
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from coco_kp.errors import IntegrityError
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.recipient import KekRecipient, sample_recipient
-from coco_kp.model.layer_encryption import LayerPacket
-from coco_kp.model.layer_options import PrivateOptions
-from tests.engine.altered import Document, altered_config
-from tests.engine.conftest import KID, Command, files
-from tests.interop.image import ENCRYPTED, Image, tar, write_image
+from coco_kp.image.recipient import sample_recipient
+from tests.support.altered import Document, altered_config
+from tests.support.command import KID, Command, files
+from tests.support.image import ENCRYPTED, Image, tar, write_image
+from tests.support.recipients import Careless
 
 OWN = ("--keyid", KID, "--keypath")
 
@@ -376,26 +374,6 @@ class TestReuse:
         target = tmp_path / "e"
         assert command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False).code == 4
         assert not target.exists()
-
-
-@dataclass(frozen=True)
-class Careless:
-    """A recipient that wraps something else than it was given, as broken hardware may."""
-
-    recipient: KekRecipient
-    name: str = "careless"
-
-    def wrap(self, options: PrivateOptions) -> LayerPacket:
-        return self.recipient.wrap(replace(options, symkey=bytes(32)))
-
-    def open(self, packet: LayerPacket) -> PrivateOptions:
-        return self.recipient.open(packet)
-
-    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
-        return self.recipient.confirms(packet, options)
-
-    def wrote(self, packet: LayerPacket) -> bool:
-        return self.recipient.wrote(packet)
 
 
 def test_a_packet_without_the_layer_s_key_is_no_success(plain: Image, tmp_path: Path) -> None:

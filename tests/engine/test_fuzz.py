@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from coco_kp.cli.main import run
 from coco_kp.image.facts import guest_findings, layer_facts
 from coco_kp.model.manifest import parse_descriptor
-from tests.engine.altered import altered
-from tests.engine.conftest import Command
-from tests.interop.image import PACKETS, PUBLIC_OPTIONS, Image
+from tests.support.altered import altered
+from tests.support.command import Command
+from tests.support.image import PACKETS, PUBLIC_OPTIONS, Image
 
 BUG = 1
 JSON = st.recursive(

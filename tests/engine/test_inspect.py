@@ -11,12 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.engine.altered import Document, altered
-from tests.engine.conftest import KID, Command
-from tests.engine.test_tamper import packet, public_options
-from tests.interop.image import ENCRYPTED, PACKETS, Image
-
-UNSCHEMED = "/default/key/1"  # as upstream's provider writes it, and no guest reads it
+from tests.support.altered import Document, altered, packet, public_options, unscheme
+from tests.support.command import KID, Command
+from tests.support.image import ENCRYPTED, PACKETS, Image
 
 
 def inspected(command: Command, image: Image) -> list[dict[str, Any]]:
@@ -27,11 +24,6 @@ def inspected(command: Command, image: Image) -> list[dict[str, Any]]:
 
 def messages(layer: dict[str, Any]) -> str:
     return "; ".join(finding["message"] for finding in layer["findings"])
-
-
-def unscheme(manifest: Document) -> None:
-    for number in range(len(manifest["layers"])):
-        packet(manifest, number, lambda document: document.update(kid=UNSCHEMED))
 
 
 class TestInspect:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import put
-from tests.engine.conftest import Command, files
-from tests.interop.image import CONFIG, MANIFEST, TAR, Image, tar, write_image
+from tests.support.altered import put
+from tests.support.command import Command, files
+from tests.support.image import CONFIG, MANIFEST, TAR, Image, tar, write_image
 
 GIB = 1 << 30
 MIB = 1 << 20

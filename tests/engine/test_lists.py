@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import Document, altered
-from tests.engine.conftest import Command
-from tests.engine.lists import layer_digests, read_list, write_list
-from tests.interop.image import Image, tar, write_image
+from tests.support.altered import Document, altered
+from tests.support.command import Command
+from tests.support.image import Image, tar, write_image
+from tests.support.index import layer_digests, read_index, write_index
 
 
 @pytest.fixture
@@ -30,25 +30,25 @@ def listed(tmp_path: Path) -> str:
     attestation = altered(statement, tmp_path / "attestation", attest)
     about = {"vnd.docker.reference.type": "attestation-manifest"}
     unknown = {"os": "unknown", "architecture": "unknown"}
-    return write_list(
+    return write_index(
         tmp_path / "list", {**images, attestation: {"annotations": about, "platform": unknown}}
     )
 
 
 def test_the_attestation_stays_and_is_named(listed: str, tmp_path: Path, command: Command) -> None:
     outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample")
-    before, after = read_list(tmp_path / "list"), read_list(tmp_path / "e")
+    before, after = read_index(tmp_path / "list"), read_index(tmp_path / "e")
     assert after[2] == before[2]
     assert [entry["platform"] for entry in after] == [entry["platform"] for entry in before]
     assert f"{before[2]['digest']} stays as it is" in outcome.err
     command("verify", f"oci:{tmp_path}/e", "--kbc", "sample")
     command("decrypt", f"oci:{tmp_path}/e", f"oci:{tmp_path}/d", "--kbc", "sample")
-    assert read_list(tmp_path / "d") == before
+    assert read_index(tmp_path / "d") == before
 
 
 def test_the_attestation_can_be_left_out(listed: str, tmp_path: Path, command: Command) -> None:
     outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--drop-attestations")
-    assert len(read_list(tmp_path / "e")) == 2
+    assert len(read_index(tmp_path / "e")) == 2
     assert "is left out" in outcome.err
 
 
@@ -60,7 +60,7 @@ def test_one_platform_is_an_image_and_several_are_a_list(
     assert len(Image(tmp_path / "one").layers) == 1
     both = ("--platform", "linux/arm64", "--platform", "linux/amd64", "--drop-attestations")
     command("encrypt", listed, f"oci:{tmp_path}/two", "--sample", *both)
-    assert len(read_list(tmp_path / "two")) == 2
+    assert len(read_index(tmp_path / "two")) == 2
     assert layer_digests(tmp_path / "two").isdisjoint(layer_digests(tmp_path / "list"))
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import KID, Command
-from tests.interop.image import Image
 from tests.sim.http_server import Reply
 from tests.sim.kbs import ADMIN_TOKEN, SimulatedKbs, simulated_kbs
+from tests.support.command import KID, Command
+from tests.support.image import Image
 
 PATH = "default/key/1"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import KID, Command
-from tests.interop.image import Image
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
+from tests.support.command import KID, Command
+from tests.support.image import Image
 
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
 

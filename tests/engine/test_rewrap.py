@@ -12,11 +12,10 @@ from coco_kp.errors import IntegrityError
 from coco_kp.image.opener import KekOpener
 from coco_kp.image.recipient import sample_recipient
 from coco_kp.image.rewrap import Changes, rewrap_image
-from tests.engine.altered import Document, altered
-from tests.engine.conftest import KID, Command, files
-from tests.engine.test_encrypt import Careless
-from tests.engine.test_inspect import unscheme
-from tests.interop.image import PACKETS, Image
+from tests.support.altered import Document, altered, unscheme
+from tests.support.command import KID, Command, files
+from tests.support.image import PACKETS, Image
+from tests.support.recipients import Careless
 
 NEW = "kbs:///default/key/2"
 

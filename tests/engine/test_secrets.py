@@ -12,11 +12,10 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.image.opener import KekOpener
 from coco_kp.model.layer_encryption import parse_layer_encryption
-from tests.engine.altered import altered
-from tests.engine.conftest import KID, Command
-from tests.engine.test_tamper import flip, packet, public_options
-from tests.interop.image import Image
-from tests.test_no_secret_in_output import traces
+from tests.support.altered import altered, flip, packet, public_options
+from tests.support.command import KID, Command
+from tests.support.image import Image
+from tests.support.traces import traces
 
 
 def test_no_key_in_any_output(

@@ -14,9 +14,18 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
-from tests.engine.altered import Document, altered, altered_config, altered_layer, copied
-from tests.engine.conftest import Command
-from tests.interop.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image, tar, write_image
+from tests.support.altered import (
+    Document,
+    altered,
+    altered_config,
+    altered_layer,
+    copied,
+    flip,
+    packet,
+    public_options,
+)
+from tests.support.command import Command
+from tests.support.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image, tar, write_image
 
 
 @pytest.fixture(params=["gzip", "uncompressed"])
@@ -51,31 +60,6 @@ def swap(manifest: Document, one: int, other: int, *names: str) -> None:
     a, b = (manifest["layers"][number]["annotations"] for number in (one, other))
     for name in names:
         a[name], b[name] = b[name], a[name]
-
-
-def public_options(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
-    annotations = manifest["layers"][number]["annotations"]
-    document = json.loads(b64decode(annotations[PUBLIC_OPTIONS]))
-    change(document)
-    annotations[PUBLIC_OPTIONS] = b64encode(json.dumps(document).encode()).decode()
-
-
-def packet(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
-    annotations = manifest["layers"][number]["annotations"]
-    document = json.loads(b64decode(annotations[PACKETS]))
-    change(document)
-    annotations[PACKETS] = b64encode(json.dumps(document).encode()).decode()
-
-
-def flip(member: str) -> Callable[[Document], None]:
-    """Flip a bit in the middle of a base64 member."""
-
-    def change(document: Document) -> None:
-        data = bytearray(b64decode(document[member]))
-        data[len(data) // 2] ^= 1
-        document[member] = b64encode(data).decode()
-
-    return change
 
 
 MANIFESTS: dict[str, tuple[int, Callable[[Document], None]]] = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.altered import Document, altered, put
-from tests.engine.conftest import KID, Command
-from tests.interop.image import ENCRYPTED, TAR, TAR_GZIP, Image
+from tests.support.altered import Document, altered, put
+from tests.support.command import KID, Command
+from tests.support.image import ENCRYPTED, TAR, TAR_GZIP, Image
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-from base64 import b64encode
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.image import Image, tar, write_image
-from tests.interop.provider import Provider, grpc_config, our_config, our_provider
 from tests.peers.upstream import attestation_agent, upstream_provider
+from tests.support.image import Image, tar, write_image
+from tests.support.key import Key, make_key
+from tests.support.provider import Provider, grpc_config, our_config, our_provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.peers.skopeo import Skopeo
-
-KEY_ID: Final = "default/key/key_id1"
-
-
-@dataclass(frozen=True)
-class Key:
-    """A fresh KEK in a file of its own, and in a keys file as offline_fs_kbc reads it."""
-
-    raw: bytes
-    path: Path
-    keys_file: Path
-
-    def parameters(self, **more: str) -> str:
-        """Return the encryption parameters that name this key, with others added or replaced."""
-        fields = {"keypath": str(self.path), "keyid": f"kbs:///{KEY_ID}"} | more
-        return "::".join(f"{name}={value}" for name, value in fields.items())
-
-
-def make_key(folder: Path) -> Key:
-    """Make a key under the id `KEY_ID`."""
-    folder.mkdir()
-    key = Key(os.urandom(32), folder / "kek", folder / "keys.json")
-    key.path.write_bytes(key.raw)
-    key.keys_file.write_text(json.dumps({KEY_ID: b64encode(key.raw).decode()}))
-    for file in (key.path, key.keys_file):
-        file.chmod(0o600)
-    return key
 
 
 @pytest.fixture

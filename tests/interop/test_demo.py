@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.provider import COCO_KP
+from tests.support.provider import COCO_KP
 
 
 def demo(folder: Path, *programs: Path) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import Key
-from tests.interop.provider import COCO_KP, our_config, served_address, serving
+from tests.support.key import Key
+from tests.support.provider import COCO_KP, our_config, served_address, serving
 
 
 class Doctor:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.cli.main import run
-from tests.engine.lists import layer_digests, write_list
-from tests.interop.image import ENCRYPTED, TAR, TAR_GZIP, Image, tar, write_image
+from tests.support.image import ENCRYPTED, TAR, TAR_GZIP, Image, tar, write_image
+from tests.support.index import layer_digests, write_index
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import Key
-    from tests.interop.provider import Provider
     from tests.peers.skopeo import Skopeo
+    from tests.support.key import Key
+    from tests.support.provider import Provider
 
 pytestmark = pytest.mark.peer
 
@@ -135,7 +135,7 @@ def test_a_list_is_encrypted_whole_and_comes_back(
         for name in ("amd64", "arm64")
     ]
     platforms = [{"platform": {"os": "linux", "architecture": i.folder.name}} for i in images]
-    listed = write_list(tmp_path / "list", dict(zip(images, platforms, strict=True)))
+    listed = write_index(tmp_path / "list", dict(zip(images, platforms, strict=True)))
     encrypted, decrypted = f"oci:{tmp_path}/encrypted", f"oci:{tmp_path}/decrypted"
     coco_kp(
         *("encrypt", listed, encrypted, "--keyid", "/default/key/key_id1", "--keypath", key.path)

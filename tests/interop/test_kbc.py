@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.conftest import KEY_ID
-from tests.interop.provider import Provider, grpc_config, our_provider
 from tests.peers.kbs import kbs, simple_kbs, verdictd
 from tests.peers.skopeo import SkopeoError
 from tests.peers.upstream import attestation_agent
+from tests.support.key import KEY_ID
+from tests.support.provider import Provider, grpc_config, our_provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.interop.conftest import Key
-    from tests.interop.image import Image
     from tests.peers.skopeo import Skopeo
+    from tests.support.image import Image
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

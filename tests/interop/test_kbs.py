@@ -32,20 +32,20 @@ from coco_kp.kbs.tee_key import KINDS
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.registrar import Registrar
-from tests.interop.conftest import KEY_ID
-from tests.interop.image import Image
-from tests.interop.provider import COCO_KP, LOG, Provider, grpc_config, our_provider
 from tests.peers.daemon import daemon
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import RunningKbs, kbs
 from tests.peers.skopeo import SkopeoError
+from tests.support.image import Image
+from tests.support.key import KEY_ID
+from tests.support.provider import COCO_KP, LOG, Provider, grpc_config, our_provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.interop.conftest import Key
     from tests.peers.skopeo import Skopeo
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.provider import Provider, our_provider
 from tests.peers.skopeo import SkopeoError
+from tests.support.provider import Provider, our_provider
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.conftest import Key
-    from tests.interop.image import Image
     from tests.peers.skopeo import Skopeo
+    from tests.support.image import Image
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.image import Image
+from tests.support.image import Image
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.conftest import Key
-    from tests.interop.provider import Provider
     from tests.peers.skopeo import Skopeo
+    from tests.support.key import Key
+    from tests.support.provider import Provider
 
 pytestmark = pytest.mark.peer
 

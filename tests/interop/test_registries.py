@@ -26,7 +26,7 @@ from coco_kp.transport import Access, Credentials, copy_blob, put_blob, read_blo
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.peers.registry import REGISTRIES, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
-from tests.unit.transport.images import check, image, index, store
+from tests.support.stored import check, image, index, store
 
 pytestmark = pytest.mark.peer
 

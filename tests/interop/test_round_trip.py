@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop.image import ENCRYPTED, TAR_GZIP, Image, tar, write_image
-from tests.interop.provider import Provider, our_config, our_provider, served_address, serving
 from tests.peers.skopeo import PROVIDER
+from tests.support.image import ENCRYPTED, TAR_GZIP, Image, tar, write_image
+from tests.support.provider import Provider, our_config, our_provider, served_address, serving
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import Key
     from tests.peers.skopeo import Skopeo
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import ROOT
-from tests.interop.conftest import KEY_ID, Key
-from tests.interop.image import Image
-from tests.interop.provider import Provider
+from tests.support.image import Image
+from tests.support.key import KEY_ID, Key
+from tests.support.markdown import ROOT
+from tests.support.provider import Provider
 
 CONTRIB = ROOT / "contrib"
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.interop import ocicrypt
-from tests.interop.provider import COCO_KP, READY, our_config, served_address, serving
 from tests.peers.skopeo import PROVIDER
+from tests.support import ocicrypt
+from tests.support.provider import COCO_KP, READY, our_config, served_address, serving
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import Key
-    from tests.interop.image import Image
     from tests.peers.daemon import Daemon
     from tests.peers.skopeo import Skopeo
+    from tests.support.image import Image
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

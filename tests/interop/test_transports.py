@@ -11,16 +11,16 @@ import pytest
 
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.transport import Access, Source, copy_blob, open_sink, open_source, read_blob
-from tests.interop.image import Image, tar, write_image
+from coco_kp.transport import Source, copy_blob, open_sink, open_source, read_blob
 from tests.peers.registry import REGISTRIES, registry
 from tests.peers.skopeo import Skopeo
-from tests.unit.transport.images import image as in_memory
-from tests.unit.transport.images import index, store
+from tests.support.access import PLAIN
+from tests.support.image import Image, tar, write_image
+from tests.support.stored import image as in_memory
+from tests.support.stored import index, store
 
 pytestmark = pytest.mark.peer
 
-PLAIN = Access(tls_verify=False)
 LIST = index(in_memory(b"layer one", b"shared"), in_memory(b"layer two", b"shared"))
 
 

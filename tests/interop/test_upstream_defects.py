@@ -14,17 +14,17 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.interop import ocicrypt
-from tests.interop.provider import LOG, Provider, grpc_config, our_provider, served_address, serving
 from tests.peers.skopeo import PROVIDER, SkopeoError
 from tests.peers.upstream import upstream_provider
+from tests.support import ocicrypt
+from tests.support.provider import LOG, Provider, grpc_config, our_provider, served_address, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.interop.conftest import Key
-    from tests.interop.image import Image, Layer
     from tests.peers.skopeo import Skopeo
+    from tests.support.image import Image, Layer
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.interop import ocicrypt
+from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 ANY_CHARACTER = st.characters(categories=None)

@@ -17,13 +17,13 @@ from coco_kp.errors import CocoKpError
 from coco_kp.provider import Provider
 from coco_kp.service.grpc_server import new_server
 from coco_kp.service.stdio import answer_stdio
-from tests.interop import ocicrypt
 from tests.property.strategies import (
     REQUESTS,
     altered,
     json_objects,
     retyped,
 )
+from tests.support import ocicrypt
 
 METHODS: Final = [ocicrypt.WRAP_KEY, ocicrypt.UNWRAP_KEY]
 REFUSALS: Final = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION}

@@ -13,10 +13,10 @@ import grpc
 import pytest
 
 from coco_kp.model.encoding import MAX_MESSAGE
-from tests.interop import ocicrypt
-from tests.interop.provider import served_address, serving
 from tests.peers.daemon import Daemon
 from tests.property.strategies import PACKETS, PRIVATE_OPTIONS
+from tests.support import ocicrypt
+from tests.support.provider import served_address, serving
 
 MIB = 1024 * 1024
 ROOM = MAX_MESSAGE - 100  # for the message around

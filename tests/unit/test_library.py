@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import coco_kp
-from tests.interop.image import Image, tar, write_image
+from tests.support.image import Image, tar, write_image
 
 
 def test_all_names_are_there_and_documented() -> None:

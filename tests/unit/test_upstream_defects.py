@@ -27,7 +27,7 @@ from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.provider import Provider
 from coco_kp.service.address import parse_address
 from coco_kp.service.calls import answer
-from tests.interop import ocicrypt
+from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 ROOT: Final = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import pytest
 from coco_kp.cli import keys, main
 from coco_kp.cli.main import run
 from coco_kp.errors import RefusedError
-from tests.interop import ocicrypt
+from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}

@@ -11,7 +11,7 @@ from coco_kp.image.facts import guest_findings, layer_facts
 from coco_kp.model.layer_encryption import LayerPacket, with_encryption
 from coco_kp.model.layer_options import PublicOptions
 from coco_kp.model.manifest import parse_descriptor
-from tests.unit.image.build import GZIP, L
+from tests.support.nodes import GZIP, L
 
 PACKET = {"kid": "kbs:///a/b/c", "wrapped_data": "A" * 24, "iv": "A" * 16, "wrap_type": "A256GCM"}
 

@@ -15,7 +15,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.tree import ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
 from coco_kp.model.manifest import Platform
-from tests.unit.image.build import GZIP, L, digest, image, listed
+from tests.support.nodes import GZIP, L, digest, image, listed
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"

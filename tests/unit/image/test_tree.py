@@ -14,7 +14,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
 from coco_kp.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from coco_kp.transport.base import RawBlob, Source
-from tests.unit.image.build import GZIP, L, image, listed
+from tests.support.nodes import GZIP, L, image, listed
 
 
 class Held(Source):

@@ -3,31 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Final
 
 import pytest
 
-from coco_kp.crypto import Kek
-from coco_kp.model.algorithm import Algorithm
-from coco_kp.model.packet import AnnotationPacket
-from coco_kp.model.resource_uri import parse_key_id
-
-KID: Final = "kbs:///default/key/key_id1"
-PATH: Final = "default/key/key_id1"
-SECRET: Final = b'{"symkey":"a layer\'s private options"}'
-
-
-@dataclass(frozen=True)
-class Wrapping:
-    """A raw KEK, and what it wraps."""
-
-    raw: bytes
-
-    def packet(self, algorithm: Algorithm = Algorithm.A256GCM, kid: str = KID) -> AnnotationPacket:
-        """Wrap `SECRET`."""
-        iv, wrapped = Kek(self.raw).wrap(algorithm, SECRET)
-        return AnnotationPacket(parse_key_id(kid), wrapped, iv, algorithm)
+from tests.support.wrapping import Wrapping
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
 from tests.sim.kbs import SimulatedKbs, json_reply, simulated_kbs
-from tests.unit.kbc.conftest import PATH, SECRET, Wrapping
+from tests.support.wrapping import PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from coco_kp.kbc import Kbc, KbcSettings, eaa, open_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from tests.sim.verdictd import SimulatedVerdictd, simulated_verdictd
-from tests.unit.kbc.conftest import PATH, SECRET, Wrapping
+from tests.support.wrapping import PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from coco_kp.model.sev_secret import CONNECTION_GUID
 from tests.sim.simple_kbs import SimulatedSimpleKbs, simulated_simple_kbs
-from tests.unit.kbc.conftest import KID, PATH, SECRET, Wrapping
+from tests.support.wrapping import KID, PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -49,34 +49,7 @@ def test_known_refusals(text: str) -> None:
     assert error.value.hint
 
 
-REFUSALS = {
-    "": "the encryption parameters are empty",
-    "Enabled": "the encryption parameters are empty",
-    "sample": "encryption parameters 'sample' are not k=v::k=v",
-    f"::{FILE_KEK}": "are not k=v::k=v",
-    f"/k::{FILE_KEK}": "are not k=v::k=v",
-    "sample=True": "sample is 'True', not true or false",
-    "sample=": "sample is '', not true or false",
-    "sample=true ": "sample is 'true ', not true or false",
-    "sample=true::keyid=kbs:///default/key/1": "sample=true and keyid exclude each other",
-    "keypath=/k::sample=true": "sample=true and keypath exclude each other",
-    f"{FILE_KEK}::sample=false::sample=true": "parameter 'sample' is given twice",
-    f"{FILE_KEK}::keypath=/k": "parameter 'keypath' is given twice",
-    f"{FILE_KEK}::algoritm=A256CTR": "parameter 'algoritm' is unknown",
-    f"{FILE_KEK}::Algorithm=A256CTR": "parameter 'Algorithm' is unknown",
-    f"{FILE_KEK}:: algorithm=A256CTR": "parameter ' algorithm' is unknown",
-    f"{FILE_KEK}::=x": "parameter '' is unknown",
-    f"{FILE_KEK}::algorithm=": "algorithm '' is unknown",
-    f"{FILE_KEK}::algorithm=a256gcm": "algorithm 'a256gcm' is unknown",
-    f"{FILE_KEK}::": "the part '1::' is not letters",
-    "keypath=::keyid=kbs:///default/key/1": "keypath is empty",
-    "keypath=/k\0x::keyid=kbs:///default/key/1": "keypath has a NUL character",
-    "keypath=/k": "keyid is missing",
-    "keypath=/k::keyid=": "key id '' cannot be used: it is empty",
-}
-
-
-@pytest.mark.parametrize(("text", "message"), REFUSALS.items())
+@pytest.mark.parametrize(("text", "message"), VECTORS["refusals"])
 def test_a_refusal_names_the_word_at_fault(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_params(text)

@@ -11,7 +11,7 @@ import pytest
 
 from coco_kp.provider import Provider
 from coco_kp.service.grpc_server import new_server
-from tests.interop.ocicrypt import connection
+from tests.support.ocicrypt import connection
 
 Serve = Callable[[Provider], AbstractContextManager[grpc.Channel]]
 

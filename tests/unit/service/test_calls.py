@@ -15,7 +15,7 @@ from coco_kp.provider import Provider
 from coco_kp.service import calls
 from coco_kp.service.calls import MalformedRequestError, answer
 from coco_kp.service.stdio import answer_stdio
-from tests.interop import ocicrypt
+from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")

@@ -23,8 +23,8 @@ from coco_kp.provider import Provider
 from coco_kp.service import calls, grpc_server
 from coco_kp.service.address import TcpAddress, UnixAddress
 from coco_kp.service.grpc_server import bind, new_server
-from tests.interop import ocicrypt
-from tests.interop.ocicrypt import UNWRAP_KEY, WRAP_KEY
+from tests.support import ocicrypt
+from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
 from tests.unit.service.conftest import Serve
 from tests.vectors import load_vectors
 

@@ -25,7 +25,7 @@ from coco_kp.transport import (
     read_blob,
 )
 from tests.sim.registry import Registry, serve
-from tests.unit.transport.images import Image, check, check_parts, image, index, store
+from tests.support.stored import Image, check, check_parts, image, index, store
 
 OLD = image(b"old layer", b"shared layer")
 NEW = image(b"new layer", b"shared layer", b"")

@@ -9,7 +9,7 @@ import pytest
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.directory import DirectorySink, DirectorySource
-from tests.unit.transport.images import Image, check, image, index, store
+from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one", b"shared")
 TWO = image(b"layer two", b"shared")

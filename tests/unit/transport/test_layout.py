@@ -19,7 +19,7 @@ from coco_kp.model.manifest import ImageManifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import copy_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
-from tests.unit.transport.images import Image, check, descriptor, image, index, store
+from tests.support.stored import Image, check, descriptor, image, index, store
 
 ONE = image(b"layer one")
 TWO = image(b"layer two")
@@ -268,7 +268,7 @@ WRITER = """
 import os, signal, sys
 from coco_kp.transport import staging, layout
 from coco_kp.model.reference import FileReference
-from tests.unit.transport.images import image, store
+from tests.support.stored import image, store
 
 steps, folder = int(sys.argv[1]), sys.argv[2]
 calls = 0

@@ -17,7 +17,7 @@ from coco_kp.model.reference import FileReference
 from coco_kp.transport import put_blob, read_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
-from tests.unit.transport.images import Image, check, image, index, store
+from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one", b"shared")
 TWO = image(b"layer two", b"shared")

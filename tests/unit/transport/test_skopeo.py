@@ -12,7 +12,7 @@ from coco_kp.errors import RemoteError
 from coco_kp.model.reference import FileReference, SkopeoReference
 from coco_kp.transport import open_source
 from coco_kp.transport.directory import DirectorySink
-from tests.unit.transport.images import check, image, store
+from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
 NAME = SkopeoReference("docker-daemon", "docker-daemon:nginx:1")

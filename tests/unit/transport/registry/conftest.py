@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.registry import Registry, serve
-
-PLAIN = Access(tls_verify=False)
-REPOSITORY = "team/app"
+from tests.support.access import PLAIN, REPOSITORY
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from coco_kp.transport import put_blob, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, serve
-from tests.unit.transport.images import image, store
-from tests.unit.transport.registry.conftest import PLAIN, REPOSITORY
+from tests.support.access import PLAIN, REPOSITORY
+from tests.support.stored import image, store
 
 DATA = os.urandom(1000)
 BLOB = describe("x", DATA)

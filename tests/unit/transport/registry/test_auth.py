@@ -17,8 +17,8 @@ from coco_kp.transport import Access, Credentials, copy_blob, put_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
-from tests.unit.transport.images import check, image, store
-from tests.unit.transport.registry.conftest import PLAIN, REPOSITORY
+from tests.support.access import PLAIN, REPOSITORY
+from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
 PASSWORD = "correct horse"

@@ -16,7 +16,7 @@ from coco_kp.transport import Access
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.certificates import tls_settings
 from tests.sim.registry import Registry, serve
-from tests.unit.transport.images import check, image, store
+from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
 

@@ -19,8 +19,8 @@ from coco_kp.transport import Access, copy_blob, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serve_tokens
-from tests.unit.transport.images import check, image, index, store
-from tests.unit.transport.registry.conftest import PLAIN, REPOSITORY
+from tests.support.access import PLAIN, REPOSITORY
+from tests.support.stored import check, image, index, store
 
 DATA = os.urandom(1_000_000)
 BLOB = describe("x", DATA)

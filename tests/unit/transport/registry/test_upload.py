@@ -18,7 +18,7 @@ from coco_kp.transport import put_blob
 from coco_kp.transport.registry import RegistrySink
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, error
-from tests.unit.transport.registry.conftest import REPOSITORY
+from tests.support.access import REPOSITORY
 
 Fault = Callable[[Request], Reply | BreakOff | None]
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.interop.image import Image
+from tests.support.image import Image
 
 INDEX: Final = "application/vnd.oci.image.index.v1+json"
 
 
-def write_list(folder: Path, images: Mapping[Image, Mapping[str, Any]]) -> str:
+def write_index(folder: Path, images: Mapping[Image, Mapping[str, Any]]) -> str:
     """Write a list of these images, with more members for the entry of each; name it."""
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
@@ -32,7 +32,7 @@ def write_list(folder: Path, images: Mapping[Image, Mapping[str, Any]]) -> str:
     return f"oci:{folder}"
 
 
-def read_list(folder: Path) -> list[dict[str, Any]]:
+def read_index(folder: Path) -> list[dict[str, Any]]:
     """Give the entries of the list in a layout."""
     (top,) = json.loads((folder / "index.json").read_bytes())["manifests"]
     entries: list[dict[str, Any]] = _blob(folder, top)["manifests"]
@@ -41,7 +41,7 @@ def read_list(folder: Path) -> list[dict[str, Any]]:
 
 def layer_digests(folder: Path) -> set[str]:
     """Give the digests of all layers of all images of the list in a layout."""
-    images = [_blob(folder, entry) for entry in read_list(folder)]
+    images = [_blob(folder, entry) for entry in read_index(folder)]
     return {layer["digest"] for image in images for layer in image["layers"]}
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.interop.image import Image
+from tests.support.image import PACKETS, PUBLIC_OPTIONS, Image
 
 Document = dict[str, Any]
+
+UNSCHEMED = "/default/key/1"  # as upstream's provider writes it, and no guest reads it
 
 
 def altered(image: Image, folder: Path, change: Callable[[Document], None]) -> Image:
@@ -56,7 +59,40 @@ def copied(image: Image, folder: Path) -> Image:
 
 
 def put(folder: Path, data: bytes) -> str:
-    """Store a blob in a layout and give its digest."""
+    """Store a blob in a layout and return its digest."""
     digest = hashlib.sha256(data).hexdigest()
     (folder / "blobs/sha256" / digest).write_bytes(data)
     return f"sha256:{digest}"
+
+
+def public_options(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
+    """Change the public options of a layer."""
+    annotations = manifest["layers"][number]["annotations"]
+    document = json.loads(b64decode(annotations[PUBLIC_OPTIONS]))
+    change(document)
+    annotations[PUBLIC_OPTIONS] = b64encode(json.dumps(document).encode()).decode()
+
+
+def packet(manifest: Document, number: int, change: Callable[[Document], None]) -> None:
+    """Change the packet of a layer."""
+    annotations = manifest["layers"][number]["annotations"]
+    document = json.loads(b64decode(annotations[PACKETS]))
+    change(document)
+    annotations[PACKETS] = b64encode(json.dumps(document).encode()).decode()
+
+
+def flip(member: str) -> Callable[[Document], None]:
+    """Flip a bit in the middle of a base64 member."""
+
+    def change(document: Document) -> None:
+        data = bytearray(b64decode(document[member]))
+        data[len(data) // 2] ^= 1
+        document[member] = b64encode(data).decode()
+
+    return change
+
+
+def unscheme(manifest: Document) -> None:
+    """Put a key ID without a scheme into every packet."""
+    for number in range(len(manifest["layers"])):
+        packet(manifest, number, lambda document: document.update(kid=UNSCHEMED))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.interop.image import Image
 from tests.peers.daemon import daemon
+from tests.support.image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
