@@ -33,7 +33,9 @@ from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
 from tests.peers.skopeo import PROVIDER, Skopeo, find_skopeo
 from tests.peers.upstream import attestation_agent, upstream_provider
-from tests.support.image import CONFIG, MANIFEST, TAR_GZIP, Image
+from tests.support.documents import TAR_GZIP, Document
+from tests.support.image import Image
+from tests.support.layout import LayoutWriter
 from tests.support.provider import grpc_config, served_address, serving
 
 from benches.chart import bar_chart
@@ -205,48 +207,29 @@ class Setting:
 
 def write_random_image(folder: Path, sizes: Sequence[int]) -> Image:
     """Write an image with a layer for each size in MiB: gzip streams that nothing compresses."""
-    blobs = folder / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def described(media_type: str, data: bytes) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-    layers, diff_ids = zip(*(_write_layer(blobs, size * MIB) for size in sizes), strict=True)
-    config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": diff_ids}}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": described(CONFIG, json.dumps(config).encode()),
-        "layers": layers,
-    }
-    index = {"schemaVersion": 2, "manifests": [described(MANIFEST, json.dumps(manifest).encode())]}
-    (folder / "index.json").write_text(json.dumps(index))
-    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    layout = LayoutWriter(folder)
+    layers, diff_ids = zip(*(_write_layer(layout, size * MIB) for size in sizes), strict=True)
+    layout.name(layout.put_image(layers, diff_ids))
     return Image(folder)
 
 
-def _write_layer(blobs: Path, size: int) -> tuple[dict[str, object], str]:
-    """Write a layer; give its descriptor and the digest of its content."""
+def _write_layer(layout: LayoutWriter, size: int) -> tuple[Document, str]:
+    """Write a layer; return its descriptor and the digest of its content."""
     layer, content = hashlib.sha256(), hashlib.sha256()
     stream = zlib.compressobj(0, wbits=16 + zlib.MAX_WBITS)
-    written = 0
-    with (blobs / "layer").open("wb") as file:
+    unnamed = layout.folder / "layer"
+    with unnamed.open("wb") as file:
         for _ in range(size // MIB):
             piece = os.urandom(MIB)
             content.update(piece)
-            written += _append(file, layer, stream.compress(piece))
-        written += _append(file, layer, stream.flush())
-    (blobs / "layer").rename(blobs / layer.hexdigest())
-    digest = f"sha256:{layer.hexdigest()}"
-    descriptor = {"mediaType": TAR_GZIP, "digest": digest, "size": written}
-    return descriptor, f"sha256:{content.hexdigest()}"
+            _append(file, layer, stream.compress(piece))
+        _append(file, layer, stream.flush())
+    return layout.take(TAR_GZIP, unnamed, layer.hexdigest()), f"sha256:{content.hexdigest()}"
 
 
-def _append(file: BinaryIO, hasher: Hasher, data: bytes) -> int:
+def _append(file: BinaryIO, hasher: Hasher, data: bytes) -> None:
     hasher.update(data)
-    return file.write(data)
+    file.write(data)
 
 
 def layer_files(image: Image) -> list[Path]:

@@ -20,8 +20,9 @@ import pytest
 from coco_kp.cli.main import run
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
-from tests.support.altered import Document, altered
+from tests.support.altered import altered
 from tests.support.command import KID, files
+from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
 
 pytestmark = pytest.mark.slow

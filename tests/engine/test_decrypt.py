@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import Document, altered, altered_config
+from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
+from tests.support.documents import Document
 from tests.support.image import PACKETS, Image, tar, write_image
 
 

@@ -15,8 +15,9 @@ import pytest
 from coco_kp.errors import IntegrityError
 from coco_kp.image.encrypt import encrypt_image
 from coco_kp.image.recipient import sample_recipient
-from tests.support.altered import Document, altered_config
+from tests.support.altered import altered_config
 from tests.support.command import KID, Command, files
+from tests.support.documents import Document
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.recipients import Careless
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.altered import Document, altered, packet, public_options, unscheme
+from tests.support.altered import altered, packet, public_options, unscheme
 from tests.support.command import KID, Command
+from tests.support.documents import Document
 from tests.support.image import ENCRYPTED, PACKETS, Image
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import resource
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import put
 from tests.support.command import Command, files
-from tests.support.image import CONFIG, MANIFEST, TAR, Image, tar, write_image
+from tests.support.documents import TAR
+from tests.support.image import Image, tar, write_image
+from tests.support.layout import LayoutWriter
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -52,28 +52,16 @@ def test_five_gibibytes_of_zeros_do_not_fill_memory(tmp_path: Path) -> None:
 
 def zeros(folder: Path, size: int) -> Image:
     """Write an image whose only layer is a sparse file of zeros."""
-    blobs = folder / "image/blobs/sha256"
-    blobs.mkdir(parents=True)
     piece, hasher = bytes(MIB), hashlib.sha256()
     for _ in range(size // MIB):
         hasher.update(piece)
-    layer = hasher.hexdigest()
-    (blobs / layer).touch()
-    os.truncate(blobs / layer, size)
-
-    def described(media_type: str, document: object) -> dict[str, object]:
-        data = json.dumps(document).encode()
-        return {"mediaType": media_type, "digest": put(folder / "image", data), "size": len(data)}
-
-    manifest = {
-        "schemaVersion": 2,
-        "config": described(CONFIG, {"rootfs": {"diff_ids": [f"sha256:{layer}"]}}),
-        "layers": [{"mediaType": TAR, "digest": f"sha256:{layer}", "size": size}],
-    }
-    index = {"schemaVersion": 2, "manifests": [described(MANIFEST, manifest)]}
-    (folder / "image/index.json").write_text(json.dumps(index))
-    (folder / "image/oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return Image(folder / "image")
+    sparse = folder / "zeros"
+    sparse.touch()
+    os.truncate(sparse, size)
+    layout = LayoutWriter(folder / "image")
+    layer = layout.take(TAR, sparse, hasher.hexdigest())
+    layout.name(layout.put_image([layer], [layer["digest"]]))
+    return Image(layout.folder)
 
 
 def peak(*arguments: str) -> int:

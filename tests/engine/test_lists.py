@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import Document, altered
+from tests.support.altered import altered
 from tests.support.command import Command
+from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
 from tests.support.index import layer_digests, read_index, write_index
 

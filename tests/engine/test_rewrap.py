@@ -12,8 +12,9 @@ from coco_kp.errors import IntegrityError
 from coco_kp.image.opener import KekOpener
 from coco_kp.image.recipient import sample_recipient
 from coco_kp.image.rewrap import Changes, rewrap_image
-from tests.support.altered import Document, altered, unscheme
+from tests.support.altered import altered, unscheme
 from tests.support.command import KID, Command, files
+from tests.support.documents import Document
 from tests.support.image import PACKETS, Image
 from tests.support.recipients import Careless
 

@@ -15,7 +15,6 @@ import pytest
 
 from coco_kp.crypto import Kek
 from tests.support.altered import (
-    Document,
     altered,
     altered_config,
     altered_layer,
@@ -25,6 +24,7 @@ from tests.support.altered import (
     public_options,
 )
 from tests.support.command import Command
+from tests.support.documents import Document
 from tests.support.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image, tar, write_image
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import Document, altered, put
+from tests.support.altered import altered, put
 from tests.support.command import KID, Command
-from tests.support.image import ENCRYPTED, TAR, TAR_GZIP, Image
+from tests.support.documents import TAR, TAR_GZIP, Document
+from tests.support.image import ENCRYPTED, Image
 
 if sys.version_info >= (3, 14):
     from compression import zstd

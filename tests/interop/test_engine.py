@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.cli.main import run
-from tests.support.image import ENCRYPTED, TAR, TAR_GZIP, Image, tar, write_image
+from tests.support.documents import TAR, TAR_GZIP
+from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.index import layer_digests, write_index
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.peers.skopeo import PROVIDER
-from tests.support.image import ENCRYPTED, TAR_GZIP, Image, tar, write_image
+from tests.support.documents import TAR_GZIP
+from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.provider import Provider, our_config, our_provider, served_address, serving
 
 if TYPE_CHECKING:

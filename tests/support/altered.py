@@ -8,11 +8,9 @@ import shutil
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from tests.support.documents import Document
 from tests.support.image import PACKETS, PUBLIC_OPTIONS, Image
-
-Document = dict[str, Any]
 
 UNSCHEMED = "/default/key/1"  # as upstream's provider writes it, and no guest reads it
 

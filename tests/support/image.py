@@ -11,14 +11,12 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.support.documents import TAR, TAR_GZIP, sha256
+from tests.support.layout import LayoutWriter
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
-CONFIG: Final = "application/vnd.oci.image.config.v1+json"
-TAR: Final = "application/vnd.oci.image.layer.v1.tar"
-TAR_GZIP: Final = f"{TAR}+gzip"
 
 # docs/protocols.md 1.1 and 1.2
 ENCRYPTED: Final = "+encrypted"
@@ -88,28 +86,14 @@ class Layer:
 
 def write_image(folder: Path, archives: Sequence[bytes], *, compress: bool = True) -> Image:
     """Write an image with a layer for each tar archive; the same bytes for the same archives."""
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def put(media_type: str, blob: bytes) -> dict[str, Any]:
-        digest = hashlib.sha256(blob).hexdigest()
-        (blobs / digest).write_bytes(blob)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(blob)}
-
-    diff_ids = [f"sha256:{hashlib.sha256(archive).hexdigest()}" for archive in archives]
-    rootfs = {"type": "layers", "diff_ids": diff_ids}
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": put(CONFIG, _json({"architecture": "amd64", "os": "linux", "rootfs": rootfs})),
-        "layers": [
-            put(TAR_GZIP, gzip.compress(archive, mtime=0)) if compress else put(TAR, archive)
-            for archive in archives
-        ],
-    }
-    index = {"schemaVersion": 2, "manifests": [put(MANIFEST, _json(manifest))]}
-    (folder / "index.json").write_bytes(_json(index))
-    (folder / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
+    layout = LayoutWriter(folder)
+    layers = [
+        layout.put(TAR_GZIP, gzip.compress(archive, mtime=0))
+        if compress
+        else layout.put(TAR, archive)
+        for archive in archives
+    ]
+    layout.name(layout.put_image(layers, map(sha256, archives)))
     return Image(folder)
 
 
@@ -122,7 +106,3 @@ def tar(files: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return stream.getvalue()
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +11,9 @@ from coco_kp.model.manifest import ImageIndex, ImageManifest, parse_descriptor, 
 from coco_kp.model.media_type import (
     DOCKER_MANIFEST,
     OCI_CONFIG,
-    OCI_INDEX,
     OCI_LAYER,
-    OCI_MANIFEST,
 )
+from tests.support import documents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,11 +32,7 @@ class L:
     urls: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "mediaType": self.media_type,
-            "digest": digest(self.data),
-            "size": len(self.data),
-        }
+        document = documents.descriptor(self.media_type, self.data.encode())
         document |= {"annotations": dict(self.annotations)} if self.annotations else {}
         return document | ({"urls": list(self.urls)} if self.urls else {})
 
@@ -51,7 +44,7 @@ class L:
 
 
 def digest(text: str) -> str:
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return documents.sha256(text.encode())
 
 
 def image(
@@ -62,21 +55,13 @@ def image(
     docker: bool = False,
     **members: Any,
 ) -> ImageNode:
-    """Give an image with these layers; ``entry`` are members of the list's entry for it."""
-    config = json.dumps({"rootfs": {"diff_ids": [layer.diff_id for layer in layers]}}).encode()
-    media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST
-    document = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "config": {
-            "mediaType": config_type,
-            "digest": digest(config.decode()),
-            "size": len(config),
-        },
-        "layers": [layer.document() for layer in layers],
-        **members,
-    }
-    manifest = parse_manifest(json.dumps(document).encode())
+    """Return an image with these layers; ``entry`` are members of the index's entry for it."""
+    config = documents.config(layer.diff_id for layer in layers)
+    described = documents.descriptor(config_type, config)
+    members = {"mediaType": DOCKER_MANIFEST} | members if docker else members
+    manifest = parse_manifest(
+        documents.manifest(described, [layer.document() for layer in layers], **members)
+    )
     assert isinstance(manifest, ImageManifest)
     pointer = dict(manifest.descriptor().document) | dict(entry or {})
     if platform:
@@ -89,10 +74,9 @@ def image(
 
 
 def listed(*children: ImageNode) -> IndexNode:
-    """Give a list of images."""
+    """Return an index of images."""
     entries = [dict(child.entry.document) for child in children if child.entry]
-    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-    manifest = parse_manifest(json.dumps(document).encode())
+    manifest = parse_manifest(documents.index(entries))
     assert isinstance(manifest, ImageIndex)
     nodes: tuple[Node, ...] = children
     return IndexNode(manifest, nodes)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from coco_kp.model.manifest import Descriptor, ImageIndex, ImageManifest, Manifest, parse_manifest
 from coco_kp.transport import Sink, Source, put_blob, read_blob
-
-OCI = "application/vnd.oci.image"
+from tests.support import documents
+from tests.support.documents import CONFIG, TAR, config, descriptor, manifest, sha256
 
 
 @dataclass(frozen=True)
@@ -25,18 +23,11 @@ class Image:
 
 def image(*layers: bytes, **more: Any) -> Image:
     """An OCI image with these layers; ``more`` goes into its manifest."""
-    config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [sha256(b) for b in layers]}})
-    document = {
-        "schemaVersion": 2,
-        "mediaType": f"{OCI}.manifest.v1+json",
-        "config": descriptor(f"{OCI}.config.v1+json", config.encode()),
-        "layers": [descriptor(f"{OCI}.layer.v1.tar", layer) for layer in layers],
-        **more,
-    }
-    top = parse_manifest(json.dumps(document).encode())
+    settings = config(map(sha256, layers))
+    described = [descriptor(TAR, layer) for layer in layers]
+    top = parse_manifest(manifest(descriptor(CONFIG, settings), described, **more))
     assert isinstance(top, ImageManifest)
-    contents = (config.encode(), *layers)
-    return Image(top, dict(zip((top.config, *top.layers), contents, strict=True)))
+    return Image(top, dict(zip((top.config, *top.layers), (settings, *layers), strict=True)))
 
 
 def index(*images: Image) -> Image:
@@ -48,19 +39,10 @@ def index(*images: Image) -> Image:
         }
         for number, each in enumerate(images)
     ]
-    document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}
-    top = parse_manifest(json.dumps(document).encode())
+    top = parse_manifest(documents.index(entries))
     blobs = {name: blob for each in images for name, blob in each.blobs.items()}
     children = tuple(each.top for each in images if isinstance(each.top, ImageManifest))
     return Image(top, blobs, children)
-
-
-def descriptor(media_type: str, data: bytes, **more: Any) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": sha256(data), "size": len(data), **more}
-
-
-def sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def store(sink: Sink, stored: Image, *, named: bool = True) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from coco_kp.errors import InputError
 from coco_kp.image import tree as tree_module
 from coco_kp.image.tree import MAX_NESTING, images, pruned, read_tree
-from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
-from coco_kp.model.media_type import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from coco_kp.transport.base import RawBlob, Source
+from tests.support.documents import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    Document,
+    config,
+    descriptor,
+    index,
+    manifest,
+    sha256,
+)
 from tests.support.nodes import GZIP, L, image, listed
 
 
@@ -26,22 +32,16 @@ class Held(Source):
         self.blobs: dict[str, bytes] = {}
         self.top = b""
 
-    def put(self, media_type: str, document: object) -> dict[str, Any]:
-        data = json.dumps(document).encode()
-        digest = str(Digest.of(data))
-        self.blobs[digest] = self.top = data
-        return {"mediaType": media_type, "digest": digest, "size": len(data)}
+    def put(self, media_type: str, data: bytes) -> Document:
+        self.blobs[sha256(data)] = self.top = data
+        return descriptor(media_type, data)
 
-    def image(self, layers: int, diff_ids: int) -> dict[str, Any]:
-        rootfs = {"diff_ids": [f"sha256:{'0' * 64}"] * diff_ids}
-        config = self.put(OCI_CONFIG, {"os": "linux", "architecture": "amd64", "rootfs": rootfs})
-        layer = L("layer", GZIP).document()
-        return self.put(
-            OCI_MANIFEST, {"schemaVersion": 2, "config": config, "layers": [layer] * layers}
-        )
+    def image(self, layers: int, diff_ids: int) -> Document:
+        described = self.put(CONFIG, config([f"sha256:{'0' * 64}"] * diff_ids))
+        return self.put(MANIFEST, manifest(described, [L("layer", GZIP).document()] * layers))
 
-    def index(self, *entries: dict[str, Any]) -> dict[str, Any]:
-        return self.put(OCI_INDEX, {"schemaVersion": 2, "manifests": list(entries)})
+    def index(self, *entries: Document) -> Document:
+        return self.put(INDEX, index(entries))
 
     def _top_manifest(self) -> Manifest:
         return parse_manifest(self.top)

@@ -18,7 +18,7 @@ from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFES
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import read_blob
 from coco_kp.transport.docker_archive import DockerArchiveSource
-from tests.support.stored import sha256
+from tests.support.documents import sha256
 
 LAYERS = (b"layer one" * 100, b"layer two" * 100)
 

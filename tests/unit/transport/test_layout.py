@@ -19,7 +19,8 @@ from coco_kp.model.manifest import ImageManifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import copy_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
-from tests.support.stored import Image, check, descriptor, image, index, store
+from tests.support.documents import descriptor
+from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one")
 TWO = image(b"layer two")

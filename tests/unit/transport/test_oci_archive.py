@@ -152,6 +152,6 @@ class TestHostile:
             path.write_bytes(data.replace(good, bad))
             with source(path) as opened, pytest.raises(IntegrityError):
                 check(opened, ONE)
-        path.write_bytes(data.replace(b'"schemaVersion": 2', b'"schemaVersion":  2'[:18]))
+        path.write_bytes(data.replace(b'"config":{', b'"config": '))
         with source(path) as opened, pytest.raises(IntegrityError, match="is damaged"):
             check(opened, ONE)

@@ -1,0 +1,54 @@
+"""The documents of the OCI image specification, as bytes and as descriptors of them.
+
+Written from the specification with none of our own code, so that no mistake in ours can hide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+OCI: Final = "application/vnd.oci.image"
+INDEX: Final = f"{OCI}.index.v1+json"
+MANIFEST: Final = f"{OCI}.manifest.v1+json"
+CONFIG: Final = f"{OCI}.config.v1+json"
+TAR: Final = f"{OCI}.layer.v1.tar"
+TAR_GZIP: Final = f"{TAR}+gzip"
+
+Document = dict[str, Any]
+
+
+def sha256(data: bytes) -> str:
+    """Return the digest of ``data`` as descriptors write it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def descriptor(media_type: str, data: bytes, **more: Any) -> Document:
+    """Return the descriptor of a blob, with more members."""
+    return {"mediaType": media_type, "digest": sha256(data), "size": len(data), **more}
+
+
+def config(diff_ids: Iterable[str], **more: Any) -> bytes:
+    """Return the config of an image for linux/amd64 whose layers have these diff_ids."""
+    rootfs = {"type": "layers", "diff_ids": list(diff_ids)}
+    return to_json({"architecture": "amd64", "os": "linux", "rootfs": rootfs, **more})
+
+
+def manifest(config: Mapping[str, Any], layers: Sequence[Mapping[str, Any]], **more: Any) -> bytes:
+    """Return the manifest of an image; ``config`` and ``layers`` are descriptors."""
+    document = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
+    return to_json(document | more)
+
+
+def index(entries: Sequence[Mapping[str, Any]], **more: Any) -> bytes:
+    """Return an image index of these descriptors."""
+    return to_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries} | more)
+
+
+def to_json(document: object) -> bytes:
+    """Write a document without blanks."""
+    return json.dumps(document, separators=(",", ":")).encode()
