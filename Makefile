@@ -76,10 +76,11 @@ wheel: $(BIN)/.locked ## Build the wheel into dist/
 proto: ## Generate the gRPC stubs anew, with an old pinned grpcio-tools so that every later runtime loads them
 	tools/generate-proto
 
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 .PHONY: lock
 lock: $(BIN)/.locked ## Lock the Python dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --output-file requirements/dev.txt requirements/dev.in
+	$(LOCK) --output-file requirements/dev.txt requirements/dev.in
+	$(LOCK) --output-file requirements/runtime.txt --constraint requirements/dev.txt requirements/runtime.in
 
 .PHONY: clean
 clean: ## Remove what was built (not the fetched peers)
