@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 
-from tests.docs.markdown import ROOT
+from tests.support.markdown import ROOT
 
 
 def test_what_the_image_installs_is_what_the_wheel_needs() -> None:
