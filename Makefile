@@ -62,6 +62,13 @@ check: build ## Formatting, lints, types, the stub against the module, the core 
 	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	tools/check-aarch64
 
+.PHONY: audit
+audit: $(BIN)/.locked ## Look for known vulnerabilities in what is locked, for its licences and sources
+	$(BIN)/uv run --quiet --isolated --no-project --python $(BIN)/python --with-requirements requirements/audit.txt \
+	  pip-audit --strict --disable-pip --require-hashes $(addprefix --requirement=,$(wildcard requirements/*.txt))
+	@command -v cargo-deny >/dev/null || { echo "make: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check
+
 .PHONY: bench
 bench: build peers ## Measure this machine: native core, a WrapKey call, peers beside us
 	cargo bench --locked --package coco-kp-core
@@ -81,6 +88,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(BIN)/.locked ## Lock the Python dependencies anew
 	$(LOCK) --output-file requirements/dev.txt requirements/dev.in
 	$(LOCK) --output-file requirements/runtime.txt --constraint requirements/dev.txt requirements/runtime.in
+	$(LOCK) --output-file requirements/audit.txt --constraint requirements/dev.txt requirements/audit.in
 
 .PHONY: clean
 clean: ## Remove what was built (not the fetched peers)
