@@ -1,7 +1,8 @@
 """A KBS in this process, of protocol 0.4.0, that fails as it is told.
 
 Written from docs/protocols.md 5 with none of our own code, so that no mistake in ours can hide in
-it: report data, key agreement and content encryption are computed here from primitives.
+it: report data, key agreement and content encryption are computed here from primitives. Held to the
+real one by tests/replay/test_kbs_simulator.py. Tokens are not signed: it knows those that it made.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import base64
 import hashlib
 import json
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -28,7 +31,28 @@ if TYPE_CHECKING:
 
 ADMIN_TOKEN: Final = "e30.eyJleHAiOjQwMDAwMDAwMDAsInJvbGUiOiJhZG1pbiJ9.c2ln"  # exp in 2096
 CURVES: Final = {"P-256": ec.SECP256R1(), "P-521": ec.SECP521R1()}
+ALGORITHMS: Final = {"EC": "ECDH-ES+A256KW", "RSA": "RSA-OAEP-256"}
+JWK_MEMBERS: Final = {"EC": {"kty", "alg", "crv", "x", "y"}, "RSA": {"kty", "alg", "n", "e"}}
+"""What a KBS reads of a TEE's public key: it hashes nothing else."""
+TEES: Final = (
+    *("az-snp-vtpm", "az-tdx-vtpm", "cca", "csv", "hygondcu", "nvidia", "sample", "sampledevice"),
+    *("se", "sgx", "snp", "tdx", "tpm"),
+)
 PREFIX: Final = "/kbs/v0/"
+METHODS: Final = ("GET", "POST", "PUT", "DELETE")
+MOST_BYTES: Final = 2 * 1024 * 1024
+"""Bytes of a body at the most; ``payload_request_size`` unless it is configured."""
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+@dataclass
+class Session:
+    """What a KBS remembers of a client between two requests; ``token`` once it was attested."""
+
+    nonce: str
+    tee: str = "sample"
+    token: str = ""
 
 
 @dataclass
@@ -40,15 +64,19 @@ class SimulatedKbs:
     resources: dict[str, bytes] = field(default_factory=dict)
     denies: bool = False
     """Whether its resource policy denies everybody."""
+    admins: Literal["by token", "anybody", "nobody"] = "by token"
+    """Its ``authorization_mode``."""
+    roles: dict[str, str] = field(default_factory=lambda: {ADMIN_TOKEN: "admin"})
+    """Roles by admin token; ``admin`` may do everything, and an empty one is missing."""
     faults: dict[str, Callable[[Request], Reply | None]] = field(default_factory=dict)
     """Asked first, by ``METHOD path`` (``GET resource/a/b/c``); after None it answers as ever."""
     breaks: dict[str, int] = field(default_factory=dict)
     """How many connections to break off in the middle of a request, by ``METHOD path``."""
     requests: list[Request] = field(default_factory=list)
-    sessions: dict[str, str] = field(default_factory=dict)
-    """Nonces by session id."""
+    sessions: dict[str, Session] = field(default_factory=dict)
+    """By the ID in their cookie."""
     tokens: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Attested public keys by token."""
+    """Attested public keys by token, of those tokens that it believes."""
 
     def calls(self, name: str) -> int:
         """Count the requests ``METHOD path`` that arrived."""
@@ -60,65 +88,114 @@ class SimulatedKbs:
         name = _name(request.method, request.path)
         if (fault := self.faults.get(name)) and (reply := fault(request)):
             return reply
-        match request.method, request.path.removeprefix(PREFIX).split("/"):
-            case "POST", ["auth"]:
-                return self._auth(json.loads(request.body))
-            case "POST", ["attest"]:
-                return self._attest(request, json.loads(request.body))
-            case "GET", ["resource-policy"]:
-                return self._admin(request) or json_reply(["resource-policy"])
-            case "GET", ["resource", *path]:
-                return self._resource(request, "/".join(path))
-            case "POST", ["resource", *path]:
-                refused = self._admin(request)
-                if not refused:
-                    self.resources["/".join(path)] = request.body
-                return refused or Reply()
-            case "DELETE", ["resource", *path]:
-                found = self.resources.pop("/".join(path), None)
-                return Reply() if found is not None else refusal("PluginInternalError")
-        return Reply(404)
+        if not request.path.startswith(PREFIX):
+            return Reply(404)
+        if request.method not in METHODS:
+            return Reply(405, {"Allow": ", ".join(METHODS)})
+        if len(request.body) > MOST_BYTES:
+            kind = {"Content-Type": "text/plain; charset=utf-8"}
+            return Reply(413, kind, b"payload reached size limit")
+        return self._route(request)
+
+    def _route(self, request: Request) -> Reply:
+        plugin, *path = unquote(request.path.removeprefix(PREFIX)).split("/")
+        match request.method, plugin:
+            case "POST", "auth":
+                return self._auth(_document(request))
+            case "POST", "attest":
+                return self._attest(request, _document(request))
+            case "GET", "resource-policy":
+                return self._access(request, plugin) or json_reply([plugin])
+            case "POST", "resource-policy" | "attestation-policy":  # taken without a look
+                return self._access(request, plugin) or Reply()
+            case "POST" | "DELETE", "resource":
+                return self._write(request, path)
+            case _, "resource":
+                return self._read(request, path)
+        return refusal("PluginNotFound", f"Plugin {plugin} not found", 404)
 
     def _auth(self, document: dict[str, Any]) -> Reply:
-        if document["version"] != self.version:
-            detail = f"expect ={self.version} while the request is {document['version']}"
-            return refusal("AttestationError", f"Version Mismatch: {detail}")
+        failed = "Attestation error: RCAR handshake Auth failed"
+        if not document.keys() >= {"version", "tee", "extra-params"} or document["tee"] not in TEES:
+            return refusal("AttestationError", f"{failed}: deserialize Request")
+        version = document["version"]
+        if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+            return refusal("AttestationError", f"{failed}: failed to parse KBS version")
+        if version != self.version:
+            detail = f"expect ={self.version} while the request is {version}"
+            mismatch = "KBS Client Protocol Version Mismatch"
+            return refusal("AttestationError", f"{failed}: {mismatch}: {detail}")
+        if document["tee"] == "se":
+            what = "Attestation Service generate challenge failed"
+            return refusal("AttestationError", f"{failed}: {what}")
         session, nonce = os.urandom(16).hex(), base64.b64encode(os.urandom(32)).decode()
-        self.sessions[session] = nonce
-        reply = json_reply({"nonce": nonce, "extra-params": ""})
-        return Reply(
-            headers={"Set-Cookie": f"kbs-session-id={session}; Expires=x"}, body=reply.body
-        )
+        self.sessions[session] = Session(nonce, document["tee"])
+        return json_reply({"nonce": nonce, "extra-params": ""}, cookie=session)
 
     def _attest(self, request: Request, document: dict[str, Any]) -> Reply:
-        session = request.headers["Cookie"].removeprefix("kbs-session-id=")
-        runtime, evidence = document["runtime-data"], document["tee-evidence"]
-        if runtime["nonce"] != self.sessions[session]:
-            return refusal("AttestationError", "nonce mismatch")
-        bound = {"additional-evidence": evidence["additional_evidence"]} | runtime
-        text = json.dumps(bound, sort_keys=True, separators=(",", ":"))
-        digest = base64.b64encode(hashlib.sha384(text.encode()).digest()).decode()
-        if evidence["primary_evidence"] != {"svn": "1", "report_data": digest}:
-            return refusal("AttestationError", "report data mismatch")
-        token = f"e30.e30.{os.urandom(8).hex()}"
-        self.tokens[token] = runtime["tee-pubkey"]
-        return json_reply({"token": token})
+        cookie, session = self._session(request)
+        if session is None or not (session.token or _is_proven(session, document)):
+            return refusal("AttestationError", "Attestation error: RCAR handshake Attest failed")
+        if not session.token:
+            session.token = f"e30.e30.{os.urandom(8).hex()}"
+            self.tokens[session.token] = document["runtime-data"]["tee-pubkey"]
+        return json_reply({"token": session.token}, cookie=cookie)
 
-    def _resource(self, request: Request, path: str) -> Reply:
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token not in self.tokens:
+    def _session(self, request: Request) -> tuple[str, Session | None]:
+        cookie = request.headers.get("Cookie", "").removeprefix("kbs-session-id=")
+        return cookie, self.sessions.get(cookie)
+
+    def _read(self, request: Request, path: list[str]) -> Reply:
+        _, session = self._session(request)
+        if not (token := (session and session.token) or _bearer(request)):
             return refusal("TokenNotFound", "Attestation Token not found")
+        if not (public := self.tokens.get(token)):
+            return refusal("TokenVerifierError", "Token Verifier error")
         if self.denies:
             return refusal("PolicyDeny", "Access denied by policy")
-        if path not in self.resources:
+        resource = self.resources.get("/".join(path))
+        if request.method != "GET" or resource is None:
             return refusal("PluginInternalError", "Plugin internal error")
-        return json_reply(encrypt(self.resources[path], self.tokens[token]))
+        try:
+            return json_reply(encrypt(resource, public))
+        except (KeyError, ValueError):
+            return refusal("JweError", "JWE failed")
 
-    def _admin(self, request: Request) -> Reply | None:
-        if request.headers.get("Authorization") == f"Bearer {ADMIN_TOKEN}":
-            return None
-        detail = "failed to initialize [admin] configuration: Admin access denied: bad token"
-        return refusal("AdminAuthInitialization", detail)
+    def _write(self, request: Request, path: list[str]) -> Reply:
+        if reason := self._reason_against(request):
+            detail = f"failed to initialize [admin] configuration: {reason}"
+            return refusal("AdminAuthInitialization", detail)
+        name = "/".join(path)
+        if request.method == "POST" and len(path) == 3 and all(map(_PART.fullmatch, path)):
+            self.resources[name] = request.body
+        elif request.method == "POST" or self.resources.pop(name, None) is None:
+            return refusal("PluginInternalError", "Plugin internal error")
+        return Reply(headers={"Content-Type": "text/xml"})
+
+    def _access(self, request: Request, endpoint: str) -> Reply | None:
+        reason = self._reason_against(request)
+        detail = f"admin access denied for endpoint {endpoint}: {reason}"
+        return refusal("AdminAuthAccess", detail) if reason else None
+
+    def _reason_against(self, request: Request) -> str:
+        """Return why who sent a request is no administrator; nothing if it is one."""
+        denied, token = "Admin access denied", _bearer(request)
+        if self.admins == "anybody":
+            return ""
+        if self.admins == "nobody":
+            return f"{denied}: {denied} as DenyAll authorization_mode is enabled"
+        if not token:
+            return "Failed to parse HTTP Auth Bearer header"
+        match self.roles.get(token):
+            case None:
+                return f"{denied}: Cannot verify token with any of the issuers"
+            case "":
+                claims = 'AdminAccessDenied { reason: "Missing required `role` claim in JWT" }'
+                return f"{denied}: Failed to parse claims from token: {claims}"
+            case "admin":
+                return ""
+            case role:
+                return f"{denied}: Role {role} not allowed for path {request.path}"
 
 
 @contextmanager
@@ -139,18 +216,25 @@ def simulated_kbs(tls: ssl.SSLContext | None = None) -> Iterator[SimulatedKbs]:
 def refusal(variant: str, detail: str = "", status: int = 401) -> Reply:
     """Refuse as a KBS does (docs/protocols.md 5.2)."""
     kind = f"https://github.com/confidential-containers/kbs/errors/{variant}"
-    return json_reply({"type": kind, "detail": detail}, status)
+    return Reply(status, body=_json({"type": kind, "detail": detail}))
 
 
-def json_reply(document: object, status: int = 200) -> Reply:
-    return Reply(status, body=json.dumps(document, separators=(",", ":")).encode())
+def json_reply(document: object, status: int = 200, *, cookie: str = "") -> Reply:
+    """Answer with a document, and with the cookie of a session."""
+    headers = {"Content-Type": "application/json"}
+    if cookie:
+        headers["Set-Cookie"] = f"kbs-session-id={cookie}; Expires=Thu, 26 Nov 2099 00:00:00 GMT"
+    return Reply(status, headers, _json(document))
 
 
 def encrypt(plain: bytes, public: dict[str, str], **more: object) -> dict[str, str]:
     """Encrypt a resource to a public key: a flattened JWE (docs/protocols.md 5.5).
 
-    A real one has no header members but its own; ``more`` adds some.
+    A real one has no header members but its own; ``more`` adds some. Raises ``ValueError`` or
+    ``KeyError`` for a key that it cannot encrypt to.
     """
+    if public["alg"] != ALGORITHMS[public["kty"]]:
+        raise ValueError(public["alg"])
     cek, iv = os.urandom(32), os.urandom(12)
     header: dict[str, Any] = {"alg": public["alg"], "enc": "A256GCM"} | more
     if public["kty"] == "RSA":
@@ -194,12 +278,47 @@ def wrapping_key(shared: bytes) -> bytes:
 
 
 def encode(data: bytes) -> str:
-    """Give base64url without padding."""
+    """Return base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _is_proven(session: Session, document: dict[str, Any]) -> bool:
+    """Return whether the evidence of a sample TEE binds the session's nonce and the public key."""
+    try:
+        runtime, evidence = document["runtime-data"], document["tee-evidence"]
+        key = runtime["tee-pubkey"]
+        known = {name: key[name] for name in JWK_MEMBERS[key["kty"]]}
+        additional, primary = evidence["additional_evidence"], evidence["primary_evidence"]
+        bound = {"additional-evidence": additional, "nonce": runtime["nonce"], "tee-pubkey": known}
+        text = json.dumps(bound, sort_keys=True, separators=(",", ":"))
+        digest = base64.b64encode(hashlib.sha384(text.encode()).digest()).decode()
+        proven = bool(primary == {"svn": "1", "report_data": digest})
+    except KeyError:
+        return False
+    return proven and session.tee == "sample" and runtime["nonce"] == session.nonce
+
+
+def _bearer(request: Request) -> str:
+    """Return the bearer's token; the word before it is case-sensitive."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token if scheme == "Bearer" else ""
+
+
+def _document(request: Request) -> dict[str, Any]:
+    """Return the object in a request's body; an empty one if there is none."""
+    try:
+        found = json.loads(request.body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _name(method: str, path: str) -> str:
