@@ -46,11 +46,11 @@ peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a 
 .PHONY: test
 test: build peers ## Run the tests, against real peers too, in minutes
 	cargo test --locked --workspace --quiet
-	$(BIN)/pytest -m "not full"
+	$(BIN)/pytest -n auto -m "not full"
 
 .PHONY: test-all
 test-all: test ## And those that take long or need much: container image, wheels
-	$(BIN)/pytest -m full
+	$(BIN)/pytest -n auto -m full
 
 .PHONY: check
 check: build ## Formatting, lints, types, the stub against the module, the core on aarch64

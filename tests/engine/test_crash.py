@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,7 @@ from tests.support.altered import altered
 from tests.support.command import KID, files
 from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
-
-pytestmark = pytest.mark.slow
+from tests.support.patience import PATIENCE, wait_until
 
 KILLS = 13  # of each of the four operations
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
@@ -154,9 +153,9 @@ def test_a_signal_undoes_what_was_begun(
     process = start("encrypt", endless.reference, target, "--keyid", KID, *opening)
     signal.signal(number, inherited)
     try:
-        wait_for(lambda: any(layout.glob(".coco-kp-*/*")))
+        wait_until(lambda: any(layout.glob(".coco-kp-*/*")))
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)
     finally:
         process.kill()  # or it would fill the disk
         process.communicate()
@@ -175,10 +174,3 @@ def make_endless(image: Image) -> Image:
     digest = endless.manifest["layers"][0]["digest"]
     os.truncate(endless.folder / "blobs/sha256" / digest[7:], size)
     return endless
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

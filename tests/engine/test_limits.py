@@ -40,7 +40,7 @@ def test_a_full_disk_leaves_no_half_image(plain: Image, tmp_path: Path, command:
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_five_gibibytes_of_zeros_do_not_fill_memory(tmp_path: Path) -> None:
     image = zeros(tmp_path, 5 * GIB)

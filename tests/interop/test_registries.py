@@ -26,6 +26,7 @@ from coco_kp.transport import Access, Credentials, copy_blob, put_blob, read_blo
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.peers.registry import REGISTRIES, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
+from tests.support.patience import wait_until
 from tests.support.stored import check, image, index, store
 
 pytestmark = pytest.mark.peer
@@ -244,10 +245,7 @@ class TestKilled:
             sink = RegistrySink(name(address), access)
             writer = sink.begin_blob(size)
             writer.write(data[: 32 << 20])
-            until = time.monotonic() + 20
-            while uploaded(folder) < 8 << 20 and time.monotonic() < until:
-                time.sleep(0.01)
-            assert uploaded(folder) >= 8 << 20
+            wait_until(lambda: uploaded(folder) >= 8 << 20)
             running.process.kill()
             running.process.wait()
         writer.write(data[32 << 20 :])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import string
-import time
+import threading
 import uuid
 from base64 import b64encode
 from collections.abc import Callable
@@ -44,8 +44,9 @@ class SimulatedSimpleKbs:
     key: bytes = field(default_factory=lambda: os.urandom(32))
     secrets: dict[str, bytes | None] = field(default_factory=dict)
     """Its keys by path; None for one that is no base64 in its database."""
-    delay: float = 0.0
-    """Seconds before the answer."""
+    silent: bool = False
+    """Whether it never answers."""
+    closed: threading.Event = field(default_factory=threading.Event)
     change: Callable[[bytes], bytes] = field(default=lambda plain: plain)
     """What becomes of the map before it is encrypted."""
     answer: tuple[str, str] | None = None
@@ -68,7 +69,8 @@ class SimulatedSimpleKbs:
             for details in fields.get(2, [])
         ]
         self.requests += [{1: client_id, 2: details} for details in wanted]
-        time.sleep(self.delay)
+        if self.silent:
+            self.closed.wait()
         if self.answer is not None:
             return _field(1, self.answer[0].encode()) + _field(2, self.answer[1].encode())
         if _parse_client_id(client_id) != uuid.UUID(self.client_id):
@@ -119,6 +121,7 @@ def behaving(behaviour: Behaviour) -> Iterator[str]:
     try:
         yield address
     finally:
+        simulated.closed.set()
         server.stop(None).wait()
 
 

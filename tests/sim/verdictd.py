@@ -11,7 +11,6 @@ import json
 import socket
 import ssl
 import threading
-import time
 from base64 import b64decode, b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,14 +39,16 @@ class SimulatedVerdictd:
     keys: dict[str, bytes] = field(default_factory=dict)
     answer: bytes | None = None
     """What to send instead of an answer; nothing (and hang up) if it is empty."""
-    delay: float = 0.0
-    """Seconds before the answer."""
+    silent: bool = False
+    """Whether it never answers."""
+    closed: threading.Event = field(default_factory=threading.Event)
     requests: list[bytes] = field(default_factory=list)
 
     def reply(self, request: bytes) -> bytes:
         """Answer one request; with nothing where the real one hangs up."""
         self.requests.append(request)
-        time.sleep(self.delay)
+        if self.silent:
+            self.closed.wait()
         if self.answer is not None:
             return self.answer
         if len(request) > MAX_REQUEST:
@@ -120,6 +121,7 @@ def simulated_verdictd() -> Iterator[SimulatedVerdictd]:
         verdictd.address = f"127.0.0.1:{server.getsockname()[1]}"
         threading.Thread(target=listen, args=(server,), daemon=True).start()
         yield verdictd
+        verdictd.closed.set()
         server.shutdown(socket.SHUT_RDWR)
 
 

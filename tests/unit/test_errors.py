@@ -109,9 +109,9 @@ def test_a_part_of_what_could_be_a_key_is_not_quoted() -> None:
 
 def test_a_long_value_is_cut() -> None:
     assert shown("y" * 121) == f"'{'y' * 120}…'"
-    began = time.monotonic()
+    began = time.process_time()
     assert len(shown("y" * 4_000_000)) == 123
-    assert time.monotonic() - began < 1  # what is not shown is not searched
+    assert time.process_time() - began < 1  # what is not shown is not searched
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from coco_kp.kbc import Kbc, KbcSettings, eaa, open_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from tests.sim.verdictd import SimulatedVerdictd, simulated_verdictd
+from tests.support.patience import ends
 from tests.support.wrapping import PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
@@ -75,11 +75,9 @@ def test_a_slow_one_is_not_waited_for(
     sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eaa, "DEADLINE", 0.3)
-    sim.delay = 2
-    begin = time.monotonic()
-    with pytest.raises(UnreachableError, match="did not answer within"):
+    sim.silent = True
+    with ends(), pytest.raises(UnreachableError, match="did not answer within"):
         kbc.unwrap(wrapping.packet())
-    assert time.monotonic() - begin < 1.5
 
 
 def test_a_handshake_that_trickles_is_not_waited_for(
@@ -91,20 +89,17 @@ def test_a_handshake_that_trickles_is_not_waited_for(
     def trickle(server: socket.socket) -> None:
         connection, _ = server.accept()
         with connection:
-            for byte in b"\x16\x03\x03\x40\x00" + bytes(1000):
-                if stop.wait(0.1):
-                    return
-                connection.sendall(bytes([byte]))
+            connection.sendall(b"\x16\x03\x03\x40\x00")
+            while not stop.wait(0.1):
+                connection.sendall(b"\x00")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=trickle, args=(server,))
         thread.start()
         kbc = open_kbc(parse_kbc_spec(f"eaa::127.0.0.1:{server.getsockname()[1]}"), KbcSettings())
-        begin = time.monotonic()
         try:
-            with pytest.raises(UnreachableError):
+            with ends(after=0.4), pytest.raises(UnreachableError):
                 kbc.unwrap(wrapping.packet())
-            assert time.monotonic() - begin < 2
         finally:
             stop.set()
             thread.join()

@@ -15,6 +15,7 @@ from coco_kp.errors import InputError, UnreachableError
 from coco_kp.kbs.record import Record, default_folder
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
+from tests.support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ FINGERPRINT = "sha256:0123456789abcdef"
 
 
 def soon() -> float:
-    return time.monotonic() + 5
+    return time.monotonic() + PATIENCE
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_threads_wait_for_each_other(record: Record) -> None:
 def hold_in_another_process(record: Record, held: threading.Event, done: threading.Event) -> None:
     with record.entry(KBS, KID, soon()):
         held.set()
-        done.wait(10)
+        done.wait()
 
 
 def test_processes_wait_for_each_other_but_not_for_ever(record: Record) -> None:
@@ -133,7 +134,7 @@ def test_processes_wait_for_each_other_but_not_for_ever(record: Record) -> None:
     process = context.Process(target=hold_in_another_process, args=(record, held, done))
     process.start()
     try:
-        assert held.wait(10)
+        assert held.wait(PATIENCE)
         refused = pytest.raises(UnreachableError, match="another registration of 'kbs:///default")
         with refused, record.entry(KBS, KID, time.monotonic() + 0.1):
             pass

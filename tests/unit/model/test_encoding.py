@@ -117,10 +117,10 @@ def test_a_member_given_twice_is_refused_at_any_depth(document: str) -> None:
 def test_finding_the_doubled_one_of_many_members_takes_no_longer_than_reading_them() -> None:
     names = [f'"{number}":0' for number in range(200_000)]
     document = "{" + ",".join([*names, names[-1]]) + "}"
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match="'199999' twice"):
         parse_json_object(document, "it")
-    assert time.monotonic() - began < 10  # when each was compared with all others: minutes
+    assert time.process_time() - began < 10  # when each was compared with all others: minutes
 
 
 def nested(levels: int, innermost: str = "") -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import pytest
@@ -14,10 +14,11 @@ from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, copy_blob, put_blob
-from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry import RegistrySink, RegistrySource, auth
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.patience import wait_until
 from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
@@ -134,14 +135,20 @@ class TestTokens:
         }
 
     def test_are_renewed_before_they_expire(
-        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
+        self,
+        tokens: TokenServer,
+        registry: Registry,
+        image_name: RegistryReference,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        tokens.life = 1
+        passed = 0.0
+        monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: passed))
         with RegistrySink(image_name, PLAIN) as sink:
             put_blob(sink, describe("x", b"1"), b"1")
-            time.sleep(0.85)
+            assert len(tokens.issued) == 1
+            passed = tokens.life * 0.9
             put_blob(sink, describe("x", b"2"), b"2")
-        assert len(tokens.issued) >= 2
+        assert len(tokens.issued) == 2
         refused = [
             r for r in registry.seen if r.path != "/v2/" and "Authorization" not in r.headers
         ]
@@ -163,9 +170,7 @@ class TestTokens:
             sink.begin_blob(size) as writer,
         ):
             writer.write(data[:100_000])
-            until = time.monotonic() + 10
-            while not registry.uploads and time.monotonic() < until:
-                time.sleep(0.01)
+            wait_until(lambda: registry.uploads)
             tokens.issued = dict.fromkeys(tokens.issued, (0.0, ()))
             writer.write(data[100_000:])
             writer.commit(blob.digest, len(data))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from coco_kp.transport.registry import RegistrySink
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, error
 from tests.support.access import REPOSITORY
+from tests.support.patience import wait_until
 
 Fault = Callable[[Request], Reply | BreakOff | None]
 
@@ -81,9 +81,7 @@ class TestTheWay:
     def test_starts_before_the_end_is_written(self, registry: Registry, sink: RegistrySink) -> None:
         with sink.begin_blob(len(DATA)) as writer:
             writer.write(DATA[:2_000_000])
-            until = time.monotonic() + 10
-            while not registry.requests("POST", "uploads") and time.monotonic() < until:
-                time.sleep(0.01)
+            wait_until(lambda: registry.requests("POST", "uploads"))
             assert registry.requests("POST", "uploads")
             writer.write(DATA[2_000_000:])
             writer.commit(BLOB.digest, len(DATA))
@@ -298,9 +296,7 @@ class TestDropped:
     def test_an_upload_is_cancelled(self, registry: Registry, sink: RegistrySink) -> None:
         with sink.begin_blob(len(DATA)) as writer:
             writer.write(DATA[:1000])
-            until = time.monotonic() + 10
-            while not registry.uploads and time.monotonic() < until:
-                time.sleep(0.01)
+            wait_until(lambda: registry.uploads)
         assert not registry.uploads
         assert registry.requests("DELETE")
         assert stored(registry) is None
