@@ -103,10 +103,11 @@ def test_an_image_that_another_run_replaced_fails_without_output(
 
 
 def test_names_are_no_code_and_no_options(runner: Path, image: Image, key: Key) -> None:
-    for hostile in ('x"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "--sample"):
+    for hostile in ('x"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "--help"):
         names = inputs(image.reference, hostile, keyid=hostile)
         done, outputs = run_step(ENCRYPT, names, runner, **environment(key.raw))
         assert done.returncode != 0
+        assert done.stderr.startswith("coco-kp: ")
         assert outputs == {}
     assert not (runner / "pwned").exists()
 
