@@ -108,7 +108,10 @@ def simulated_simple_kbs() -> Iterator[SimulatedSimpleKbs]:
     """Run one on loopback while the block runs."""
     simulated = SimulatedSimpleKbs()
     with behaving(simulated.get_online_secret) as simulated.address:
-        yield simulated
+        try:
+            yield simulated
+        finally:
+            simulated.closed.set()
 
 
 @contextmanager
@@ -121,7 +124,6 @@ def behaving(behaviour: Behaviour) -> Iterator[str]:
     try:
         yield address
     finally:
-        simulated.closed.set()
         server.stop(None).wait()
 
 
