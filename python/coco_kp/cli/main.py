@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "inspect": "inspect",
     "verify": "verify",
     "rewrap": "rewrap",
+    "schema": "schema",
     "completion": "completion",
     "doctor": "doctor",
     "bench": "bench",
