@@ -75,9 +75,37 @@ bench: build peers ## Measure this machine: native core, a WrapKey call, peers b
 	$(BIN)/python -m benches
 	$(BIN)/pytest benches --benchmark-columns=median,min,ops
 
+# What a wheel installs beside the package; maturin looks for it under this name.
+WHEEL_DATA := coco_kp._native.data
+DIST := dist
+
+.PHONY: wheel-data
+wheel-data: build
+	rm -rf $(WHEEL_DATA)
+	$(BIN)/python tools/wheel_data.py $(WHEEL_DATA)/data/share
+
 .PHONY: wheel
-wheel: $(BIN)/.locked ## Build the wheel into dist/
-	$(BIN)/maturin build --release --locked --out dist
+wheel: wheel-data ## Build a wheel for this machine alone into dist/
+	$(BIN)/maturin build --release --locked --out $(DIST)
+
+$(BIN)/.wheel-tools: $(BIN)/.locked requirements/wheels.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/wheels.txt
+	touch $@
+
+.PHONY: sdist
+sdist: wheel-data ## Pack the sources into dist/
+	$(BIN)/maturin sdist --out $(DIST)
+
+# zig links against the symbols of an old glibc, so that RHEL 8 and Debian 11 load the wheels, too.
+WHEEL_TARGETS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+
+.PHONY: wheels
+wheels: wheel-data sdist $(BIN)/.wheel-tools ## Build the wheels that are published (x86-64, aarch64) and the sdist into dist/
+	@for target in $(WHEEL_TARGETS); do \
+	  rustc --print target-libdir --target $$target | xargs test -d || rustup target add $$target; \
+	  PATH="$(abspath $(BIN)):$$PATH" maturin build --release --locked --out $(DIST) \
+	    --zig --compatibility manylinux2014 --target $$target; \
+	done
 
 .PHONY: proto
 proto: ## Generate the gRPC stubs anew, with an old pinned grpcio-tools so that every later runtime loads them
@@ -89,9 +117,10 @@ lock: $(BIN)/.locked ## Lock the Python dependencies anew
 	$(LOCK) --output-file requirements/dev.txt requirements/dev.in
 	$(LOCK) --output-file requirements/runtime.txt --constraint requirements/dev.txt requirements/runtime.in
 	$(LOCK) --output-file requirements/audit.txt --constraint requirements/dev.txt requirements/audit.in
+	$(LOCK) --output-file requirements/wheels.txt --constraint requirements/dev.txt requirements/wheels.in
 
 .PHONY: clean
 clean: ## Remove what was built (not the fetched peers)
-	rm -rf $(VENV) target dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) target dist $(WHEEL_DATA) .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/coco_kp/_native*.so
