@@ -1,6 +1,6 @@
-"""The skopeo of this machine: whether there is one, and whether it knows key providers.
+"""skopeo, buildah and podman on this machine: which are there, and which can call a key provider.
 
-Debian 12's is built without them, and says so only when it is asked to encrypt.
+Debian 12's are built without key providers, and say so only when they are asked to encrypt.
 """
 
 from __future__ import annotations
@@ -8,44 +8,104 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import RemoteError
+from coco_kp.errors import RemoteError, shown
 
 _PROBE_SECONDS: Final = 20
 
+# Of a provider that no configuration names: nothing is called.
+_PROBE_KEY: Final = ("--encryption-key", "provider:probe:x")
+
 
 @dataclass(frozen=True, slots=True)
-class Skopeo:
-    """A skopeo, its version as it prints it, and whether it was built with key providers."""
+class Program:
+    """One of `PROGRAMS`: its path, its version, and whether its ``--encryption-key`` takes one."""
 
-    program: Path
+    path: Path
     version: str
     knows_key_providers: bool
 
 
-def find_skopeo() -> Skopeo | None:
-    """Look for skopeo on ``PATH``. Raises ``RemoteError`` for one that does not answer."""
-    found = shutil.which("skopeo")
+def find_program(name: str) -> Program | None:
+    """Look for one of `PROGRAMS` on ``PATH``.
+
+    Nothing is changed or left behind. Raises ``RemoteError`` for one that does not answer.
+    """
+    found = shutil.which(name)
     if found is None:
         return None
-    version = run_skopeo(Path(found), ["--version"], timeout=_PROBE_SECONDS).stdout
-    # Keys are parsed before the source is looked at; a build without key providers stops there.
-    # One with them would make the folder of its destination: this one cannot be made.
-    probe = ["copy", "--insecure-policy", "--encryption-key", "provider:probe:x"]
-    refusal = run_skopeo(
-        Path(found), [*probe, "dir:/dev/null/x", "dir:/dev/null/x"], timeout=_PROBE_SECONDS
-    )
-    return Skopeo(
-        program=Path(found),
-        version=version.removeprefix("skopeo version ").strip(),
-        knows_key_providers="protocol not recognized" not in refusal.stderr,
-    )
+    with tempfile.TemporaryDirectory(prefix="coco-kp-probe-") as folder:
+        trial = _Trial(Path(found).absolute(), folder)
+        printed = trial.run("--version").stdout
+        version = printed.removeprefix(f"{name} version").strip().partition(" ")[0]
+        return Program(trial.program, version, _PROBES[name](trial))
 
 
-def run_skopeo(
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """Runs a program that keeps in ``folder`` what it would keep in folders of the user."""
+
+    program: Path
+    folder: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        kinds = ("RUNTIME_DIR", "CONFIG_HOME", "DATA_HOME", "CACHE_HOME")
+        places = {"TMPDIR": self.folder} | {f"XDG_{kind}": self.folder for kind in kinds}
+        return run_program(
+            self.program, list(arguments), timeout=_PROBE_SECONDS, environment=places
+        )
+
+    def looks_for(self, image: str, *copy: str) -> bool:
+        """Return whether ``copy`` gets as far as to look for an image that is not there.
+
+        Keys are parsed before, and a build without key providers stops at those of a provider.
+        """
+        refusal = self.run(*copy, f"dir:{self.folder}/copy").stderr
+        if "protocol not recognized" in refusal:
+            return False
+        if image not in refusal:
+            said = refusal.strip().splitlines() or [""]
+            raise RemoteError(f"{self.program} does not run here: {shown(said[-1])}")
+        return True
+
+
+def _skopeo_knows_key_providers(skopeo: _Trial) -> bool:
+    # An oci: source is opened before its cache of blobs, which is the machine's for root.
+    source = f"oci:{skopeo.folder}/none"
+    return skopeo.looks_for(source, "copy", "--insecure-policy", *_PROBE_KEY, source)
+
+
+def _buildah_knows_key_providers(buildah: _Trial) -> bool:
+    # It opens its storage first, so it is given an empty one. A name with a host keeps it from its
+    # cache of short names.
+    folder = buildah.folder
+    storage = (f"--root={folder}/root", f"--runroot={folder}/run", "--storage-driver=vfs")
+    image = "localhost/coco-kp-probe"
+    return buildah.looks_for(image, *storage, "push", *_PROBE_KEY, image)
+
+
+def _podman_knows_key_providers(podman: _Trial) -> bool:
+    # To run it would leave a process behind where the user is not root. Its help does not, and says
+    # enough: 4.3 and older have no such option, and those that have it know providers.
+    return "--encryption-key" in podman.run("push", "--help").stdout
+
+
+_PROBES: Final[dict[str, Callable[[_Trial], bool]]] = {
+    "skopeo": _skopeo_knows_key_providers,
+    "buildah": _buildah_knows_key_providers,
+    "podman": _podman_knows_key_providers,
+}
+
+PROGRAMS: Final = tuple(_PROBES)
+"""The programs that are looked for, by name."""
+
+
+def run_program(
     program: Path,
     arguments: list[str],
     *,
@@ -53,7 +113,7 @@ def run_skopeo(
     environment: dict[str, str] | None = None,
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run skopeo in ``folder`` for at most ``timeout`` seconds, with ``environment`` added to ours.
+    """Run it in ``folder`` for at most ``timeout`` seconds, with ``environment`` added to ours.
 
     Never put a key into ``arguments``: every user of the machine can read them. Raises
     ``RemoteError`` if it cannot be run or takes longer; its exit status is the caller's to judge.
@@ -71,6 +131,6 @@ def run_skopeo(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RemoteError(f"skopeo did not end within {timeout:.0f} seconds") from None
+        raise RemoteError(f"{program.name} did not end within {timeout:.0f} seconds") from None
     except OSError as failure:
         raise RemoteError(f"cannot run {program}: {failure.strerror}") from None

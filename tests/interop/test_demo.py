@@ -44,7 +44,7 @@ def test_the_demo_says_that_it_left_skopeo_out(tmp_path: Path) -> None:
 def test_the_demo_fails_where_a_step_fails(tmp_path: Path) -> None:
     skopeo = tmp_path / "bin" / "skopeo"
     skopeo.parent.mkdir()
-    skopeo.write_text('#!/bin/sh\n[ "$1" = --version ] && echo skopeo version 2 || exit 1\n')
+    skopeo.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "no $5" >&2; exit 1; }\n')
     skopeo.chmod(0o755)
     home = tmp_path / "home"
     home.mkdir()

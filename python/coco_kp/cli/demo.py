@@ -24,7 +24,7 @@ import click
 from coco_kp.cli.output import verbosity
 from coco_kp.errors import IntegrityError, RemoteError
 from coco_kp.model.ocicrypt_config import VARIABLE
-from coco_kp.skopeo import Skopeo, find_skopeo, run_skopeo
+from coco_kp.skopeo import Program, find_program, run_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def command() -> None:
         demo = _Demo(Path(folder))
         demo.make_key_and_image()
         demo.through_coco_kp()
-        skopeo = find_skopeo()
+        skopeo = find_program("skopeo")
         if skopeo and skopeo.knows_key_providers:
             demo.through_skopeo(skopeo)
         else:
@@ -76,7 +76,7 @@ class _Demo:
         self._coco_kp("decrypt", "oci:encrypted", "oci:decrypted", *guest)
         self._compare("decrypted")
 
-    def through_skopeo(self, skopeo: Skopeo) -> None:
+    def through_skopeo(self, skopeo: Program) -> None:
         _say(f"the same through skopeo {skopeo.version}, which calls the key provider")
         with self._serving() as address:
             self._coco_kp("config", "--grpc", address, "-o", "ocicrypt.json")
@@ -88,8 +88,8 @@ class _Demo:
                 key = f"provider:attestation-agent:{value}"
                 copy = ["copy", "--insecure-policy", flag, key, f"oci:{source}", f"oci:{target}"]
                 _show(f"{VARIABLE}=ocicrypt.json", "skopeo", *copy)
-                done = run_skopeo(
-                    skopeo.program,
+                done = run_program(
+                    skopeo.path,
                     copy,
                     timeout=_SECONDS,
                     environment={VARIABLE: "ocicrypt.json"},

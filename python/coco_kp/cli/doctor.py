@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,7 +26,7 @@ from coco_kp.model.ocicrypt_config import (
 )
 from coco_kp.model.params import FileKek, SampleKek, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
-from coco_kp.skopeo import Skopeo, find_skopeo
+from coco_kp.skopeo import PROGRAMS, find_program
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin import Admin
@@ -52,10 +53,11 @@ T = TypeVar("T")
 def command(
     name: str, parameters: str | None, registration: RegistrationOptions, form: str
 ) -> None:
-    """Check skopeo, its key-provider configuration, the provider and, on request, a key and a KBS.
+    """Check what encrypts, its key-provider configuration, the provider and, on request, a key.
 
-    Prints a line for each check. The exit code is that of the first check that failed. Nothing is
-    changed anywhere.
+    Prints a line for each check. Those of skopeo, buildah and podman that are on PATH are checked;
+    one of them must be. With --kbs a KBS is, too. The exit code is that of the first check that
+    failed. Nothing is changed anywhere.
     """
     checks = _examine(name, parameters)
     _examine_kbs(checks, registration)
@@ -103,7 +105,8 @@ class _Checklist:
 
 def _examine(name: str, parameters: str | None) -> _Checklist:
     checks = _Checklist()
-    checks.run("skopeo", _skopeo)
+    for program in [name for name in PROGRAMS if shutil.which(name)] or PROGRAMS[:1]:
+        checks.run(program, partial(_program, program))
     providers = checks.run("configuration file", _configuration)
     if providers:
         provider = checks.run("provider name", lambda: _provider(providers, name))
@@ -136,29 +139,29 @@ def _reach_kbs(registration: RegistrationOptions) -> tuple[str, tuple[Admin, Ans
     return f"{admin.kbs.url} answers", (admin, checkup.reach(admin.kbs))
 
 
-def _skopeo() -> tuple[str, Skopeo]:
-    skopeo = find_skopeo()
-    if skopeo is None:
+def _program(name: str) -> tuple[str, None]:
+    program = find_program(name)
+    if program is None:
         raise RemoteError(
-            "there is none on PATH",
+            f"none of {', '.join(PROGRAMS)} is on PATH",
             "install one built with key providers, or use coco-kp encrypt, which needs none",
         )
-    if not skopeo.knows_key_providers:
+    if not program.knows_key_providers:
         raise RemoteError(
-            f"{skopeo.program} {skopeo.version} is built without key providers",
+            f"{program.path} {program.version} is built without key providers",
             "Debian 12's is; take a newer one, or use coco-kp encrypt, which needs none",
         )
-    return f"{skopeo.program} {skopeo.version}, built with key providers", skopeo
+    return f"{program.path} {program.version}, built with key providers", None
 
 
 def _configuration() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
     path = os.environ.get(VARIABLE)
     if not path:
         raise InputError(
-            f"{VARIABLE} is not set: skopeo knows no provider",
+            f"{VARIABLE} is not set: no provider is known",
             f"coco-kp config --grpc 127.0.0.1:50000 -o ocicrypt.json, then export {VARIABLE}",
         )
-    # A file that is missing or malformed is silently no provider to skopeo.
+    # A file that is missing or malformed is silently no provider to them.
     return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)
 
 
@@ -169,7 +172,7 @@ def _provider(
         raise InputError(
             f"the file names {', '.join(map(shown, providers))}, not {shown(name)}",
             "the name in --encryption-key provider:NAME:… must be one of the file's; "
-            "skopeo passes over a provider that is not named",
+            "a provider that is not named is passed over",
         )
     return f"{name} is {providers[name]}", providers[name]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from coco_kp.errors import RemoteError, shown
 from coco_kp.model.reference import FileReference, SkopeoReference
-from coco_kp.skopeo import run_skopeo
+from coco_kp.skopeo import run_program
 from coco_kp.transport.directory import DirectorySource
 from coco_kp.transport.files import temporary_folder
 from coco_kp.transport.staging import Staging
@@ -47,7 +47,7 @@ class SkopeoSource(DirectorySource):
 def _copy(program: Path, image: str, folder: Path) -> None:
     # "--": an image's name is not an option, whatever it looks like.
     arguments = ["copy", "--quiet", "--all", "--", image, f"dir:{folder}"]
-    result = run_skopeo(program, arguments, timeout=_COPY_SECONDS)
+    result = run_program(program, arguments, timeout=_COPY_SECONDS)
     if result.returncode != 0:
         said = result.stderr.strip().splitlines() or [""]
         raise RemoteError(f"skopeo cannot read {image}: {shown(said[-1])}")
