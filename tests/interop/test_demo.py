@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.provider import COCO_KP
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def demo(folder: Path, *programs: Path) -> subprocess.CompletedProcess[str]:
-    path = ":".join(str(folder) for folder in (*programs, "/usr/bin", "/bin"))
-    done = subprocess.run(
-        [COCO_KP, "demo"],
+    done = run([COCO_KP, "demo"], folder, *programs)
+    assert list(folder.iterdir()) == [], "something stayed behind"
+    return done
+
+
+def run(
+    command: Sequence[str | Path], folder: Path, *programs: Path
+) -> subprocess.CompletedProcess[str]:
+    path = ":".join(str(folder) for folder in (*programs, COCO_KP.parent, "/usr/bin", "/bin"))
+    return subprocess.run(
+        command,
+        cwd=folder,
         env={"PATH": path, "HOME": str(folder), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert list(folder.iterdir()) == [], "something stayed behind"
-    return done
 
 
 @pytest.mark.peer
@@ -44,6 +56,7 @@ def test_the_demo_says_that_it_left_skopeo_out(tmp_path: Path) -> None:
 def test_the_demo_fails_where_a_step_fails(tmp_path: Path) -> None:
     skopeo = tmp_path / "bin" / "skopeo"
     skopeo.parent.mkdir()
+    # to the probe it answers that there is no such image
     skopeo.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "no $5" >&2; exit 1; }\n')
     skopeo.chmod(0o755)
     home = tmp_path / "home"
@@ -65,3 +78,40 @@ def test_the_demo_notices_a_layer_that_came_back_different(
     monkeypatch.setenv("PATH", os.defpath)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert run(["demo"]) == 5
+
+
+@pytest.mark.peer
+def test_what_the_demo_keeps_runs_again_as_it_was_written_down(
+    skopeo_program: Path, tmp_path: Path
+) -> None:
+    done = run([COCO_KP, "demo", "--keep", "kept"], tmp_path, skopeo_program.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("in commands.sh\n")
+    kept, again = tmp_path / "kept", tmp_path / "again"
+    images = {"image", "encrypted", "decrypted", "by-skopeo", "decrypted-by-skopeo"}
+    files = {"keys.json", "kek", "ocicrypt.json", "commands.sh"}
+    assert {path.name for path in kept.iterdir()} == images | files
+    shutil.copytree(kept / "image", again / "image")
+    repeated = run(["sh", kept / "commands.sh"], again, skopeo_program.parent)
+    assert repeated.returncode == 0, repeated.stderr
+    assert {path.name for path in again.iterdir()} == images | files - {"commands.sh"}
+
+
+def test_the_demo_is_not_kept_among_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    done = run([COCO_KP, "demo", "--keep", "."], tmp_path)
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "the folder '.' is not empty" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_demo_is_kept_in_a_folder_that_is_empty(tmp_path: Path) -> None:
+    assert run([COCO_KP, "demo", "--keep", "."], tmp_path).returncode == 0
+    assert (tmp_path / "commands.sh").is_file()
+
+
+def test_the_demo_is_not_kept_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    done = run([COCO_KP, "demo", "--keep", "mine"], tmp_path)
+    assert done.returncode == 3
+    assert "cannot make the folder 'mine': File exists" in done.stderr

@@ -1,4 +1,4 @@
-"""``coco-kp demo``: the whole way of an image, in a temporary folder, compared at its end.
+"""``coco-kp demo``: the whole way of an image, in a folder of its own, compared at its end.
 
 Each step is a command as a user would type it, run as it is printed.
 """
@@ -15,57 +15,84 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from coco_kp.cli.output import verbosity
-from coco_kp.errors import IntegrityError, RemoteError
+from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError, shown
 from coco_kp.model.ocicrypt_config import VARIABLE
+from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.skopeo import Program, find_program, run_program
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _KID: Final = "kbs:///default/key/key_id1"
 _SECONDS: Final = 60.0
+_COMMANDS: Final = "commands.sh"
 
 
 @click.command("demo", short_help="Show the whole way of an image.")
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Work in DIR, which must be empty or not there, and leave all of it, with the commands.",
+)
 @verbosity
-def command() -> None:
+def command(keep: Path | None) -> None:
     """Make a key and a small image, encrypt, look, verify, decrypt and compare.
 
-    Works in a temporary folder that is removed at the end. Where a skopeo with key-provider support
-    is on PATH, it encrypts and decrypts the same image, too, through a provider that is served
-    meanwhile.
+    Works in a temporary folder that is removed at the end, but for --keep. Where a skopeo with
+    key-provider support is on PATH, it encrypts and decrypts the same image, too, and calls coco-kp
+    for the keys.
     """
-    with tempfile.TemporaryDirectory(prefix="coco-kp-demo-") as folder:
-        demo = _Demo(Path(folder))
-        demo.make_key_and_image()
-        demo.through_coco_kp()
-        skopeo = find_program("skopeo")
-        if skopeo and skopeo.knows_key_providers:
-            demo.through_skopeo(skopeo)
-        else:
-            _say("skopeo is left out: none with key-provider support is on PATH (coco-kp doctor)")
+    if keep:
+        _make_folder(keep)
+        _show_all(_Demo(keep))
+        _say(f"kept in {keep}: the images, the keys, and the commands in {_COMMANDS}")
+    else:
+        with tempfile.TemporaryDirectory(prefix="coco-kp-demo-") as folder:
+            _show_all(_Demo(Path(folder)))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if next(folder.iterdir(), None):
+            raise RefusedError(f"the folder {shown(str(folder))} is not empty", "name a new one")
+    except OSError as failure:
+        raise InputError(
+            f"cannot make the folder {shown(str(folder))}: {failure.strerror}"
+        ) from None
+
+
+def _show_all(demo: _Demo) -> None:
+    demo.make_key_and_image()
+    demo.through_coco_kp()
+    skopeo = find_program("skopeo")
+    if skopeo and skopeo.knows_key_providers:
+        demo.through_skopeo(skopeo)
+    else:
+        _say("skopeo is left out: none with key-provider support is on PATH (coco-kp doctor)")
     _say("done: each layer was encrypted, and came back byte for byte")
 
 
 class _Demo:
-    """Runs the steps in one folder, and stops at the first that fails."""
+    """Runs the steps in one folder, writes down each command, and stops at the first that fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._write_down(
+            "# What coco-kp demo ran here. Where image is and nothing else, it runs again."
+        )
+        self._write_down("set -e")
 
     def make_key_and_image(self) -> None:
+        _say("a small image with two layers, in the folder image")
+        _write_image(self._folder / "image")
         _say("a key: in a keys file, as an offline_fs guest has it, and alone")
         self._coco_kp("keys", "generate", "--count", "1", "-o", "keys.json")
         self._coco_kp("keys", "export", "keys.json", _KID, "kek")
-        _say("a small image with two layers, in the folder image")
-        _write_image(self._folder / "image")
 
     def through_coco_kp(self) -> None:
         _say("encrypt it, look at it, prove that a guest can open it, decrypt it")
@@ -77,66 +104,53 @@ class _Demo:
         self._compare("decrypted")
 
     def through_skopeo(self, skopeo: Program) -> None:
-        _say(f"the same through skopeo {skopeo.version}, which calls the key provider")
-        with self._serving() as address:
-            self._coco_kp("config", "--grpc", address, "-o", "ocicrypt.json")
-            parameters = f"keypath=kek::keyid={_KID}"
-            for flag, value, source, target in (
-                ("--encryption-key", parameters, "image", "by-skopeo"),
-                ("--decryption-key", "offline_fs_kbc::null", "by-skopeo", "decrypted-by-skopeo"),
-            ):
-                key = f"provider:attestation-agent:{value}"
-                copy = ["copy", "--insecure-policy", flag, key, f"oci:{source}", f"oci:{target}"]
-                _show(f"{VARIABLE}=ocicrypt.json", "skopeo", *copy)
-                done = run_program(
-                    skopeo.path,
-                    copy,
-                    timeout=_SECONDS,
-                    environment={VARIABLE: "ocicrypt.json"},
-                    folder=self._folder,
-                )
-                if done.returncode:
-                    raise RemoteError(f"skopeo failed: {done.stderr.strip()}")
+        _say(f"the same through skopeo {skopeo.version}, which calls coco-kp for the keys")
+        self._coco_kp("config", "--cmd", "-o", "ocicrypt.json", "--", "--keys", "keys.json")
+        wrap, unwrap = f"keypath=kek::keyid={_KID}", "offline_fs_kbc::null"
+        self._skopeo(skopeo, "--encryption-key", wrap, "image", "by-skopeo")
         self._coco_kp("inspect", "oci:by-skopeo")
+        self._skopeo(skopeo, "--decryption-key", unwrap, "by-skopeo", "decrypted-by-skopeo")
         self._compare("decrypted-by-skopeo")
 
     def _coco_kp(self, *arguments: str) -> None:
-        _show("coco-kp", *arguments)
+        self._show("coco-kp", *arguments)
         command = [sys.executable, "-m", "coco_kp", *arguments]
         done = subprocess.run(command, cwd=self._folder, stdin=subprocess.DEVNULL, check=False)
         if done.returncode:  # the command has said why
             raise RemoteError(f"coco-kp {arguments[0]} ended with exit code {done.returncode}")
 
-    @contextmanager
-    def _serving(self) -> Iterator[str]:
-        """Serve while the block runs; give the address."""
-        arguments = ["serve", "--socket", "127.0.0.1:0", "--keys", "keys.json"]
-        _show("coco-kp", *arguments, "&")
-        with subprocess.Popen(
-            [sys.executable, "-m", "coco_kp", *arguments],
-            cwd=self._folder,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as server:
-            try:
-                assert server.stderr  # noqa: S101 (it is a pipe)
-                ready, _, address = server.stderr.readline().strip().partition(" ready on ")
-                if not address:
-                    raise RemoteError(f"the provider did not start: {ready}")
-                yield address
-            finally:
-                server.terminate()
-                server.communicate(timeout=_SECONDS)
+    def _skopeo(self, skopeo: Program, flag: str, value: str, source: str, target: str) -> None:
+        key = f"provider:{DEFAULT_PROVIDER_NAME}:{value}"
+        copy = ["copy", "--insecure-policy", flag, key, f"oci:{source}", f"oci:{target}"]
+        self._show(f"{VARIABLE}=ocicrypt.json", "skopeo", *copy)
+        done = run_program(
+            skopeo.path,
+            copy,
+            timeout=_SECONDS,
+            environment={VARIABLE: "ocicrypt.json"},
+            folder=self._folder,
+        )
+        if done.returncode:
+            raise RemoteError(f"skopeo failed: {done.stderr.strip()}")
 
     def _compare(self, name: str) -> None:
         if _digests(self._folder / name) != _digests(self._folder / "image"):
             raise IntegrityError(f"the image {name} is not the one that was encrypted")
         _say(f"{name}: config and layers have the digests that they had")
 
+    def _show(self, *words: str) -> None:
+        """Show a command as a user would type it, and write it down."""
+        line = shlex.join(words)
+        click.echo(f"$ {line}")
+        self._write_down(line)
+
+    def _write_down(self, line: str) -> None:
+        with (self._folder / _COMMANDS).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
 
 def _digests(layout: Path) -> list[str]:
-    """Give the digests of an image's config and layers, computed from their bytes."""
+    """Return the digests of an image's config and layers, computed from their bytes."""
     index = json.loads((layout / "index.json").read_bytes())
     manifest = json.loads(_blob(layout, index["manifests"][0]))
     descriptors = [manifest["config"], *manifest["layers"]]
@@ -190,8 +204,3 @@ def _tar(name: str, content: bytes) -> bytes:
 
 def _say(text: str) -> None:
     click.secho(f"# {text}", bold="NO_COLOR" not in os.environ)
-
-
-def _show(*words: str) -> None:
-    """Show a command as a user would type it."""
-    click.echo("$ " + " ".join(word if word == "&" else shlex.quote(word) for word in words))
