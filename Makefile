@@ -22,22 +22,24 @@ tools:
 # The locked environment: each file of each package is checked against its hash.
 $(BIN)/.locked: requirements/dev.txt | tools
 	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	touch $@
+	@tools/quietly "Installing the locked Python packages into $(VENV) (a minute or two)" \
+	  $(BIN)/pip install --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
 
 .PHONY: venv
 venv: $(BIN)/.locked ## Make the virtual environment from the lock file
 
 $(BIN)/.built: $(BIN)/.locked $(NATIVE_SOURCES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet
-	touch $@
+	@VIRTUAL_ENV=$(abspath $(VENV)) tools/quietly "Building coco-kp's native core (two minutes or three)" \
+	  $(BIN)/maturin develop --release --locked
+	@touch $@
 
 .PHONY: build
 build: $(BIN)/.built ## Build the native module and install coco-kp into the environment
 
 .PHONY: demo
 demo: build ## Encrypt and decrypt a small image in a temporary folder, step by step
-	PATH="$$PATH:$(CURDIR)/.cache/peers/debian-trixie/bin" $(BIN)/coco-kp demo
+	@PATH="$(CURDIR)/.cache/peers/debian-trixie/bin:$$PATH" $(BIN)/coco-kp demo
 
 .PHONY: peers
 peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a registry)
