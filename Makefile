@@ -30,7 +30,7 @@ $(BIN)/.locked: requirements/dev.txt | tools
 venv: $(BIN)/.locked ## Make the virtual environment from the lock file
 
 $(BIN)/.built: $(BIN)/.locked $(NATIVE_SOURCES)
-	@VIRTUAL_ENV=$(abspath $(VENV)) tools/quietly "Building coco-kp's native core (two minutes or three)" \
+	@VIRTUAL_ENV=$(abspath $(VENV)) tools/quietly "Building coco-kp's native core (a minute or two)" \
 	  $(BIN)/maturin develop --release --locked
 	@touch $@
 
