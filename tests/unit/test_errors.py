@@ -28,14 +28,14 @@ KEY = bytes(range(200, 232))
 PADDED = b64encode(KEY).decode()
 
 
-def test_exit_codes_are_the_contracts() -> None:
+def test_error_exit_codes_match_the_contract() -> None:
     members = [member for _, member in inspect.getmembers(errors, inspect.isclass)]
     classes = [member for member in members if issubclass(member, CocoKpError)]
     assert len(members) == len(classes)
     assert {error.__name__: error.exit_code for error in classes} == EXIT_CODES
 
 
-def test_message_and_hint_share_a_line() -> None:
+def test_error_text_joins_message_and_hint() -> None:
     assert str(CocoKpError("no such file", "make it")) == "no such file (hint: make it)"
     assert str(CocoKpError("no such file")) == "no such file"
 
@@ -56,7 +56,7 @@ def test_message_and_hint_share_a_line() -> None:
         "x" * 120,
     ],
 )
-def test_a_value_is_quoted(value: str) -> None:
+def test_shown_quotes_value(value: str) -> None:
     assert shown(value) == f"'{value}'"
 
 
@@ -85,29 +85,29 @@ def test_a_value_is_quoted(value: str) -> None:
         "kbs://{}/a/b",
     ],
 )
-def test_a_value_that_could_hold_a_key_is_not_quoted(key: str, form: str) -> None:
+def test_shown_hides_value_that_could_hold_a_key(key: str, form: str) -> None:
     value = form.format(key)
     assert shown(value) == f"({len(value)} characters that look like a key)"
 
 
 @pytest.mark.parametrize("form", ["/run/keys/{}", "kbs:///default/key/{}", "x" * 110 + "{}"])
-def test_a_padded_key_is_found_wherever_it_stands(form: str) -> None:
+def test_shown_hides_padded_key_wherever_it_stands(form: str) -> None:
     assert PADDED[:10] not in shown(form.format(PADDED))
 
 
-def test_a_key_that_begins_within_what_would_be_shown_is_found() -> None:
+def test_shown_hides_key_that_begins_near_the_cut() -> None:
     value = "-" * 100 + " " + KEY.hex()
     assert KEY.hex()[:10] not in shown(value)
 
 
-def test_a_part_of_what_could_be_a_key_is_not_quoted() -> None:
+def test_shown_hides_part_of_what_could_be_a_key() -> None:
     key = "QUtgNcL7Y/yghNM5KsJTZKJ7ITXNwYV90ZFdogqZXc8="
     assert shown("QUtgNcL7Y", key) == "(9 characters that look like a key)"
     assert shown("yghNM5", "x" * 1000 + f" {key}") == "(6 characters that look like a key)"
     assert shown("b c", "kbs:///a/b c/d") == "'b c'"
 
 
-def test_a_long_value_is_cut() -> None:
+def test_shown_truncates_long_value() -> None:
     assert shown("y" * 121) == f"'{'y' * 120}…'"
     began = time.process_time()
     assert len(shown("y" * 4_000_000)) == 123
@@ -118,5 +118,5 @@ def test_a_long_value_is_cut() -> None:
     "character",
     ["\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}", "\ud800"],
 )
-def test_what_could_steer_a_terminal_or_a_log_is_replaced(character: str) -> None:
+def test_shown_replaces_control_characters(character: str) -> None:
     assert shown(f"a{character}b") == "'a?b'"

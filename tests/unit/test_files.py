@@ -24,7 +24,7 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_file_is_read_whole_or_one_byte_beyond_the_limit(tmp_path: Path) -> None:
+def test_read_file_returns_whole_file_or_one_byte_beyond_limit(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"12345")
     assert [read_file(file, limit).data for limit in (6, 5, 4, 0)] == [
@@ -39,14 +39,16 @@ def test_a_file_is_read_whole_or_one_byte_beyond_the_limit(tmp_path: Path) -> No
     ("mode", "others"),
     [(0o600, False), (0o400, False), (0o640, True), (0o604, True), (0o622, False)],
 )
-def test_who_may_read_it_is_told(tmp_path: Path, mode: int, others: bool) -> None:
+def test_read_file_reports_whether_others_may_read_it(
+    tmp_path: Path, mode: int, others: bool
+) -> None:
     file = tmp_path / "file"
     file.touch()
     file.chmod(mode)
     assert read_file(file, 1).readable_by_others is others
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_read_file_names_what_is_not_a_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as server:
@@ -67,7 +69,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replace", [True, False])
-def test_a_file_is_written_for_its_owner_alone(tmp_path: Path, replace: bool) -> None:
+def test_write_file_is_readable_by_owner_only(tmp_path: Path, replace: bool) -> None:
     old_umask = os.umask(0)
     try:
         write_file(tmp_path / "key", b"secret", replace=replace)
@@ -79,7 +81,7 @@ def test_a_file_is_written_for_its_owner_alone(tmp_path: Path, replace: bool) ->
     assert sorted(names(tmp_path)) == ["key", "open"]
 
 
-def test_a_file_is_replaced_only_with_consent(tmp_path: Path) -> None:
+def test_write_file_replaces_existing_file_only_with_replace(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(b"old")
     file.chmod(0o644)
@@ -92,7 +94,7 @@ def test_a_file_is_replaced_only_with_consent(tmp_path: Path) -> None:
     assert names(tmp_path) == ["key"]
 
 
-def test_a_name_that_points_nowhere_is_taken_too(tmp_path: Path) -> None:
+def test_write_file_does_not_write_through_dangling_symlink(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
     with pytest.raises(RefusedError):
         write_file(tmp_path / "link", b"", replace=False)
@@ -100,7 +102,7 @@ def test_a_name_that_points_nowhere_is_taken_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replace", [True, False])
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, replace: bool) -> None:
+def test_write_file_that_fails_leaves_nothing(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "full").mkdir()
     for path, message in {
         tmp_path / "absent" / "key": "no such file",
@@ -115,7 +117,9 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, replace: bool) ->
     assert names(tmp_path) == ["full"]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_file_on_full_disk_keeps_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -127,7 +131,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "key").read_bytes() == b"old"
 
 
-def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_write_file_is_atomic_for_readers(tmp_path: Path) -> None:
     file, contents = tmp_path / "file", (b"a" * 100_000, b"b" * 200_000)
     write_file(file, contents[0], replace=False)
     done = threading.Event()
@@ -144,7 +148,7 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     writer.join()
 
 
-def test_is_there(tmp_path: Path) -> None:
+def test_is_there_returns_whether_path_exists(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to("absent")
     assert is_there(tmp_path / "file")
@@ -163,7 +167,7 @@ def add(folder: Path, times: int, ready: Any) -> None:
             (folder / "count").write_text(str(count + 1))
 
 
-def test_a_locked_folder_keeps_other_processes_out(tmp_path: Path) -> None:
+def test_locked_folder_excludes_other_processes(tmp_path: Path) -> None:
     (tmp_path / "count").write_text("0")
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(3, timeout=60)
@@ -175,7 +179,7 @@ def test_a_locked_folder_keeps_other_processes_out(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "900"
 
 
-def test_who_keeps_a_folder_locked_does_not_hold_others_up_for_good(
+def test_locked_gives_up_on_folder_kept_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coco_kp.files.LOCK_SECONDS", 0.05)
@@ -187,7 +191,7 @@ def test_who_keeps_a_folder_locked_does_not_hold_others_up_for_good(
         pytest.fail("it was locked twice")
 
 
-def test_a_file_system_without_locks_is_an_error(
+def test_locked_reports_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -198,7 +202,7 @@ def test_a_file_system_without_locks_is_an_error(
         pytest.fail("it was locked")
 
 
-def test_a_folder_that_is_none_cannot_be_locked(tmp_path: Path) -> None:
+def test_locked_refuses_path_that_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path, message in {"absent": "no such file", "file": "not a directory"}.items():
         with pytest.raises(InputError, match=message), locked(tmp_path / path):

@@ -21,14 +21,14 @@ def key_file(path: Path, data: bytes = RAW, mode: int = 0o600) -> Path:
     return path
 
 
-def test_32_raw_bytes_are_a_key(tmp_path: Path) -> None:
+def test_read_kek_accepts_32_raw_bytes(tmp_path: Path) -> None:
     file = read_kek(key_file(tmp_path / "key"))
     assert file.kek.raw() == RAW
     assert file.warnings == ()
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
-def test_a_key_that_others_may_read_comes_with_a_warning(tmp_path: Path, mode: int) -> None:
+def test_read_kek_warns_about_file_that_others_may_read(tmp_path: Path, mode: int) -> None:
     path = key_file(tmp_path / "key", mode=mode)
     (warning,) = read_kek(path).warnings
     assert warning == f"others may read the key file '{path}': chmod 600 it"
@@ -55,7 +55,7 @@ def test_a_key_that_others_may_read_comes_with_a_warning(tmp_path: Path, mode: i
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_key_is_told_from_what_is_one_in_disguise(
+def test_read_kek_recognises_encoded_key_and_refuses_other_content(
     tmp_path: Path, data: bytes, found: str, hint: str
 ) -> None:
     path = key_file(tmp_path / "kek", data)
@@ -67,7 +67,7 @@ def test_what_is_no_key_is_told_from_what_is_one_in_disguise(
 
 
 @pytest.mark.parametrize("path", ["/", "/dev/urandom", "/absent", "/dev/null"])
-def test_what_is_no_file_is_a_key_error(path: str) -> None:
+def test_read_kek_raises_kek_error_for_what_is_not_a_regular_file(path: str) -> None:
     with pytest.raises(KekError):
         read_kek(Path(path))
 
@@ -76,7 +76,9 @@ def test_what_is_no_file_is_a_key_error(path: str) -> None:
     ("name", "data"),
     [("key.b64", TEXT), ("key.hex", RAW.hex().encode()), ("old", RAW + b"\n")],
 )
-def test_the_command_of_the_hint_makes_it_a_key(tmp_path: Path, name: str, data: bytes) -> None:
+def test_read_kek_hint_is_a_command_that_makes_a_key(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
     if name == "key.hex" and not shutil.which("xxd"):
         pytest.skip("xxd is not installed")
     with pytest.raises(KekError) as error:
@@ -104,7 +106,7 @@ def key_dir(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", ["sub/key", "{}/sub/key", "link", "sub/../link", "{}/../in/key"])
-def test_keys_under_the_allowed_folder(key_dir: Path, path: str) -> None:
+def test_read_kek_accepts_path_under_key_dir(key_dir: Path, path: str) -> None:
     assert read_kek(Path(path.format(key_dir)), key_dir).kek.raw() == RAW
 
 
@@ -124,7 +126,7 @@ def test_keys_under_the_allowed_folder(key_dir: Path, path: str) -> None:
         "/" + "x" * 300,
     ],
 )
-def test_keys_outside_the_allowed_folder_get_one_answer(key_dir: Path, path: str) -> None:
+def test_read_kek_refuses_every_path_outside_key_dir_alike(key_dir: Path, path: str) -> None:
     path = path.format(key_dir)
     with pytest.raises(KeyPathForbiddenError) as error:
         read_kek(Path(path), key_dir)
@@ -132,12 +134,12 @@ def test_keys_outside_the_allowed_folder_get_one_answer(key_dir: Path, path: str
     assert "--key-dir" in error.value.hint
 
 
-def test_the_allowed_folder_may_itself_be_a_link(key_dir: Path, tmp_path: Path) -> None:
+def test_read_kek_accepts_key_dir_that_is_a_symlink(key_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "allowed").symlink_to(key_dir)
     assert read_kek(Path("link"), tmp_path / "allowed").kek.raw() == RAW
     assert read_kek(key_dir / "link", tmp_path / "allowed").kek.raw() == RAW
 
 
-def test_an_absent_key_under_the_allowed_folder_is_named(key_dir: Path) -> None:
+def test_read_kek_names_missing_file_under_key_dir(key_dir: Path) -> None:
     with pytest.raises(KekError, match="absent': no such file"):
         read_kek(Path("absent"), key_dir)

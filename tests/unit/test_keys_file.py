@@ -29,7 +29,7 @@ TEXT = b64encode(RAW).decode()
 KID = parse_key_id("kbs:///default/key/key_id1")
 
 
-def test_generated_keys_have_upstreams_names_and_are_all_different() -> None:
+def test_generate_keys_uses_upstream_names_and_distinct_keys() -> None:
     keys = generate_keys("default", 10)
     assert list(keys) == [f"default/key/key_id{number}" for number in range(1, 11)]
     assert len({b64decode(key, validate=True) for key in keys.values()}) == 10
@@ -37,12 +37,12 @@ def test_generated_keys_have_upstreams_names_and_are_all_different() -> None:
 
 
 @pytest.mark.parametrize("repository", ["", "a/b", "../x", "a b", "ä", "a\n"])
-def test_a_repository_that_no_key_id_can_have_is_refused(repository: str) -> None:
+def test_generate_keys_refuses_repository_that_no_key_id_can_have(repository: str) -> None:
     with pytest.raises(InputError, match="cannot be used"):
         generate_keys(repository, 1)
 
 
-def test_the_file_is_laid_out_as_upstreams() -> None:
+def test_format_keys_writes_file_as_upstream_does() -> None:
     text = format_keys({"a/b/1": "AA==", "a/b/2": "AQ=="})
     assert text == b'{\n  "a/b/1": "AA==",\n  "a/b/2": "AQ=="\n}\n'
 
@@ -56,20 +56,20 @@ def test_the_file_is_laid_out_as_upstreams() -> None:
         ("kbs://kbs.example/default/key/key_id1", "kbs://kbs.example/default/key/key_id1"),
     ],
 )
-def test_names_as_files_and_as_packets_have_them(text: str, kid: str) -> None:
+def test_parse_keys_file_name_reads_names_from_files_and_packets(text: str, kid: str) -> None:
     uri = parse_keys_file_name(text)
     assert str(uri) == kid
     assert find_kek({"default/key/key_id1": TEXT}, uri, "the file").raw() == RAW
 
 
 @pytest.mark.parametrize("text", ["", "key_id1", "default/key", "a/b/c/d", "default/key/key id1"])
-def test_names_that_are_none(text: str) -> None:
+def test_parse_keys_file_name_refuses_malformed_name(text: str) -> None:
     with pytest.raises(InputError):
         parse_keys_file_name(text)
 
 
 @pytest.mark.parametrize("kid", ["kbs://h:1/a/b/c", "kbs+x:///a/b/c", "kbs:///a/b/c?q=1"])
-def test_host_plugin_and_query_do_not_count(kid: str) -> None:
+def test_find_kek_ignores_host_plugin_and_query_of_key_id(kid: str) -> None:
     assert find_kek({"a/b/c": TEXT}, parse_key_id(kid), "it").raw() == RAW
 
 
@@ -86,7 +86,7 @@ def test_host_plugin_and_query_do_not_count(kid: str) -> None:
         ),
     ],
 )
-def test_a_key_that_is_none(keys: dict[str, str], message: str) -> None:
+def test_find_kek_reports_missing_or_malformed_key(keys: dict[str, str], message: str) -> None:
     with pytest.raises(KekError) as error:
         find_kek(keys, KID, "the file")
     assert error.value.message == message
@@ -103,17 +103,17 @@ def test_a_key_that_is_none(keys: dict[str, str], message: str) -> None:
         (b" " * (MAX_KEYS_FILE + 1), "more than the 4194304 allowed"),
     ],
 )
-def test_a_file_that_is_none(data: bytes, message: str) -> None:
+def test_parse_keys_refuses_malformed_file(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_keys(data, "the keys file")
 
 
-def test_a_missing_file_is_a_matter_of_the_key(tmp_path: Path) -> None:
+def test_read_keys_raises_kek_error_for_missing_file(tmp_path: Path) -> None:
     with pytest.raises(KekError, match="no such file"):
         read_keys(tmp_path / "absent")
 
 
-def test_a_list_shows_names_and_fingerprints_and_what_is_wrong() -> None:
+def test_list_keys_returns_names_with_fingerprint_or_fault() -> None:
     rows = list_keys({"default/key/1": TEXT, "bare": TEXT, "a/b/2": "AA==", "a/b/3": "?"})
     fingerprint = "sha256:" + hashlib.sha256(RAW).hexdigest()[:16]
     assert rows == [
@@ -124,17 +124,17 @@ def test_a_list_shows_names_and_fingerprints_and_what_is_wrong() -> None:
     ]
 
 
-def test_a_list_shows_no_key_that_stands_where_its_name_belongs() -> None:
+def test_list_keys_hides_key_in_place_of_name() -> None:
     assert list_keys({TEXT: "default/key/1"}) == [
         ("(44 characters that look like a key)", "not a 32-byte key in base64")
     ]
 
 
-def test_a_list_does_not_steer_the_terminal() -> None:
+def test_list_keys_replaces_control_characters() -> None:
     assert list_keys({"\x1b[2J": TEXT})[0][0] == "'?[2J'"
 
 
-def test_a_key_is_added_and_every_other_member_kept(tmp_path: Path) -> None:
+def test_add_kek_keeps_every_other_member(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     add_kek(file, KID, Kek(RAW), replace=False)
     assert json.loads(file.read_bytes()) == {KID.path: TEXT}
@@ -145,7 +145,7 @@ def test_a_key_is_added_and_every_other_member_kept(tmp_path: Path) -> None:
     assert list(json.loads(file.read_bytes()).items()) == [*others.items(), (KID.path, TEXT)]
 
 
-def test_a_key_is_replaced_only_with_consent(tmp_path: Path) -> None:
+def test_add_kek_replaces_key_only_with_replace(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     old = {KID.path: b64encode(bytes(32)).decode(), "x": "y"}
     file.write_text(json.dumps(old))
@@ -158,7 +158,7 @@ def test_a_key_is_replaced_only_with_consent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a":1}', b'{"a":"b","a":"c"}'])
-def test_a_file_that_cannot_be_understood_is_left_alone(tmp_path: Path, content: bytes) -> None:
+def test_add_kek_leaves_malformed_file_unchanged(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "keys.json"
     file.write_bytes(content)
     with pytest.raises(InputError):
@@ -166,12 +166,12 @@ def test_a_file_that_cannot_be_understood_is_left_alone(tmp_path: Path, content:
     assert file.read_bytes() == content
 
 
-def test_a_file_that_cannot_be_looked_at_is_not_taken_for_absent(tmp_path: Path) -> None:
+def test_add_kek_reports_file_that_cannot_be_examined(tmp_path: Path) -> None:
     with pytest.raises(KekError, match="file name too long"):
         add_kek(tmp_path / ("x" * 300), KID, Kek(RAW), replace=False)
 
 
-def test_a_link_to_a_keys_file_stays_one(tmp_path: Path) -> None:
+def test_add_kek_writes_through_symlink(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "keys.json").symlink_to("real/keys.json")
     for name in ("a/b/1", "a/b/2"):
@@ -186,7 +186,7 @@ def add_many(file: Path, first: int, ready: Any) -> None:
         add_kek(file, parse_key_id(f"/a/b/{number}"), Kek(RAW), replace=False)
 
 
-def test_of_keys_that_are_added_at_once_none_is_lost(tmp_path: Path) -> None:
+def test_add_kek_in_parallel_loses_no_key(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(3, timeout=60)

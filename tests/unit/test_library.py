@@ -12,7 +12,7 @@ import coco_kp
 from tests.support.image import Image, tar, write_image
 
 
-def test_all_names_are_there_and_documented() -> None:
+def test_library_names_are_sorted_and_documented() -> None:
     assert sorted(coco_kp.__all__) == list(coco_kp.__all__) == dir(coco_kp)
     for name in coco_kp.__all__:
         assert getattr(coco_kp, name).__doc__
@@ -20,13 +20,13 @@ def test_all_names_are_there_and_documented() -> None:
         _ = coco_kp.nothing
 
 
-def test_importing_it_loads_nothing() -> None:
+def test_library_import_loads_no_submodule() -> None:
     code = "import sys, coco_kp; print([m for m in sys.modules if m.startswith('coco_kp.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_the_whole_way(tmp_path: Path) -> None:
+def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})])
     encrypted, decrypted = f"oci:{tmp_path}/encrypted", Image(tmp_path / "decrypted")
     kid = coco_kp.parse_key_id("/default/key/1")

@@ -18,7 +18,7 @@ def _restored() -> Iterator[None]:
     logger.setLevel(before[2])
 
 
-def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_is_logged_as_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     configure("text", logging.INFO)
     event(logging.INFO, "answered", method="keywrap", kid="kbs:///default/key/1", seconds=0.00123)
     out, err = capsys.readouterr()
@@ -28,7 +28,7 @@ def test_a_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert time[10] == "T"
 
 
-def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_is_logged_as_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", logging.INFO)
     event(logging.WARNING, "warning", message="others may read 'ä'")
     (line,) = capsys.readouterr().err.splitlines()
@@ -38,7 +38,7 @@ def test_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_an_event_is_one_line_whatever_its_text(
+def test_event_is_one_printable_line_whatever_its_text(
     capsys: pytest.CaptureFixture[str], log_format: str
 ) -> None:
     configure("json" if log_format == "json" else "text", logging.INFO)
@@ -48,18 +48,18 @@ def test_an_event_is_one_line_whatever_its_text(
 
 
 @pytest.mark.parametrize("field", ["request", "optsdata", "parameters", "packet", "key", "path"])
-def test_there_is_no_field_that_could_hold_a_secret(field: str) -> None:
+def test_event_refuses_field_that_could_hold_a_secret(field: str) -> None:
     with pytest.raises(ValueError, match=f"^no such log field: {field}$"):
         event(logging.DEBUG, "call", **{field: "x"})
 
 
-def test_lower_levels_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_below_configured_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     configure("text", logging.WARNING)
     event(logging.INFO, "answered", method="keywrap")
     assert capsys.readouterr().err == ""
 
 
-def test_configuring_twice_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configure_twice_does_not_duplicate_lines(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         configure("text", logging.INFO)
     event(logging.INFO, "ready", address="127.0.0.1:1")

@@ -52,7 +52,7 @@ def decrypted(packet: dict[str, str], kek: bytes) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
 @pytest.mark.parametrize("key_id", [KID, "/default/key/key_id1"])
-def test_wrap_with_a_key_file(kek: Path, algorithm: str, key_id: str) -> None:
+def test_provider_wraps_with_key_file(kek: Path, algorithm: str, key_id: str) -> None:
     parameters = f"keypath={kek}::keyid={key_id}::algorithm={algorithm}"
     wrapped = Provider().wrap(WrapRequest((parameters,), PRIVATE_OPTIONS))
     packet = json.loads(wrapped.packet)
@@ -63,7 +63,7 @@ def test_wrap_with_a_key_file(kek: Path, algorithm: str, key_id: str) -> None:
     assert wrapped.warnings == ()
 
 
-def test_wrap_with_the_sample_key() -> None:
+def test_provider_wraps_with_sample_key() -> None:
     wrapped = Provider().wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS))
     packet = json.loads(wrapped.packet)
     assert packet["kid"] == "kbs:///default/test-key/1"
@@ -71,13 +71,13 @@ def test_wrap_with_the_sample_key() -> None:
     assert decrypted(packet, SAMPLE_KEK) == PRIVATE_OPTIONS
 
 
-def test_each_wrap_draws_a_fresh_iv() -> None:
+def test_provider_draws_new_iv_for_each_wrap() -> None:
     request = WrapRequest(("sample=true",), PRIVATE_OPTIONS)
     ivs = {json.loads(Provider().wrap(request).packet)["iv"] for _ in range(100)}
     assert len(ivs) == 100
 
 
-def test_wrap_for_readers_of_v2(kek: Path) -> None:
+def test_provider_writes_v2_packet_when_configured(kek: Path) -> None:
     request = WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
     packet = json.loads(Provider(packet_version="v2").wrap(request).packet)
     expected = json.loads(next(v["packet"] for v in VECTORS["good"] if v["name"] == "v2_kbs"))
@@ -86,7 +86,7 @@ def test_wrap_for_readers_of_v2(kek: Path) -> None:
     assert decrypted(packet, KEK) == PRIVATE_OPTIONS
 
 
-def test_the_owner_of_a_key_that_others_may_read_is_warned(kek: Path) -> None:
+def test_provider_warns_about_key_file_that_others_may_read(kek: Path) -> None:
     kek.chmod(0o644)
     request = WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
     assert Provider().wrap(request).warnings == (
@@ -106,27 +106,29 @@ def test_the_owner_of_a_key_that_others_may_read_is_warned(kek: Path) -> None:
         (("sample=false",), "keypath is missing: without it the key would be lost"),
     ],
 )
-def test_parameters_that_wrap_nothing(parameters: tuple[str, ...], message: str) -> None:
+def test_provider_refuses_parameters_without_usable_recipient(
+    parameters: tuple[str, ...], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as error:
         Provider().wrap(WrapRequest(parameters, PRIVATE_OPTIONS))
     assert error.value.hint
 
 
 @pytest.mark.parametrize("text", load_vectors("params")["reject"])
-def test_known_refusals(text: str) -> None:
+def test_provider_refuses_known_bad_parameters(text: str) -> None:
     with pytest.raises(InputError) as error:
         Provider().wrap(WrapRequest((text,), PRIVATE_OPTIONS))
     assert error.value.hint
 
 
 @pytest.mark.parametrize("removed", ["symkey", "digest", "cipheroptions"])
-def test_what_no_guest_could_use_is_not_wrapped(removed: str) -> None:
+def test_provider_refuses_private_options_that_no_guest_could_use(removed: str) -> None:
     document = {k: v for k, v in json.loads(PRIVATE_OPTIONS).items() if k != removed}
     with pytest.raises(InputError, match=f"has no '{removed}'"):
         Provider().wrap(WrapRequest(("sample=true",), json.dumps(document).encode()))
 
 
-def test_the_exact_bytes_are_wrapped_up_to_the_longest() -> None:
+def test_provider_wraps_private_options_byte_for_byte_up_to_size_limit() -> None:
     spaced = json.dumps(json.loads(PRIVATE_OPTIONS) | {"later": "ä"}, indent=3).encode()
     for document in (spaced, spaced + b" " * (MAX_DOCUMENT - len(spaced))):
         wrapped = Provider().wrap(WrapRequest(("sample=true",), document))
@@ -137,7 +139,7 @@ def test_the_exact_bytes_are_wrapped_up_to_the_longest() -> None:
         Provider().wrap(WrapRequest(("sample=true",), document + b" "))
 
 
-def test_key_paths_are_held_to_the_allowed_folder(kek: Path, tmp_path: Path) -> None:
+def test_provider_refuses_keypath_outside_key_dir(kek: Path, tmp_path: Path) -> None:
     (tmp_path / "allowed").mkdir()
     provider = Provider(key_dir=tmp_path / "allowed")
     with pytest.raises(KeyPathForbiddenError):
@@ -152,7 +154,7 @@ def test_key_paths_are_held_to_the_allowed_folder(kek: Path, tmp_path: Path) -> 
     [vector for vector in VECTORS["good"] if vector["name"] != "sample_zero_iv"],
     ids=lambda vector: vector["name"],
 )
-def test_known_packets_open(tmp_path: Path, vector: dict[str, Any]) -> None:
+def test_provider_opens_known_packets(tmp_path: Path, vector: dict[str, Any]) -> None:
     provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
     request = UnwrapRequest(("offline_fs_kbc::null",), vector["packet"].encode())
     opened = provider.unwrap(request)
@@ -163,7 +165,7 @@ def test_known_packets_open(tmp_path: Path, vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", VECTORS["bad"], ids=lambda vector: vector["name"])
-def test_known_bad_packets_do_not(tmp_path: Path, vector: dict[str, Any]) -> None:
+def test_provider_refuses_known_bad_packets(tmp_path: Path, vector: dict[str, Any]) -> None:
     provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
     with pytest.raises(CocoKpError) as error:
         provider.unwrap(UnwrapRequest(("offline_fs",), vector["packet"].encode()))
@@ -171,7 +173,7 @@ def test_known_bad_packets_do_not(tmp_path: Path, vector: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
-def test_a_wrong_key_is_told_though_ctr_has_no_tag(
+def test_provider_detects_wrong_key_even_with_ctr(
     kek: Path, tmp_path: Path, algorithm: str
 ) -> None:
     parameters = f"keypath={kek}::keyid={KID}::algorithm={algorithm}"
@@ -181,7 +183,7 @@ def test_a_wrong_key_is_told_though_ctr_has_no_tag(
         provider.unwrap(UnwrapRequest(("offline_fs",), packet))
 
 
-def test_who_opens_is_the_callers_choice_first(tmp_path: Path) -> None:
+def test_provider_prefers_kbc_of_request_to_its_own(tmp_path: Path) -> None:
     settings = keys_file(tmp_path)
     own = Provider(kbc=KbcSpec("offline_fs", ""), kbc_settings=settings)
     for parameters in ((), ("Enabled",), ("offline_fs_kbc::null",)):
@@ -191,14 +193,14 @@ def test_who_opens_is_the_callers_choice_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parameters", [(), ("Enabled",)])
-def test_without_any_kbc_the_way_to_name_one_is_told(parameters: tuple[str, ...]) -> None:
+def test_provider_without_kbc_hints_how_to_name_one(parameters: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="names no KBC") as error:
         Provider().unwrap(UnwrapRequest(parameters, PACKET))
     assert "--kbc" in error.value.hint
     assert "offline_fs_kbc::null" in error.value.hint
 
 
-def test_several_kbcs_are_tried_in_order(tmp_path: Path) -> None:
+def test_provider_tries_several_kbcs_in_order(tmp_path: Path) -> None:
     provider = Provider(kbc_settings=keys_file(tmp_path))
     opened = provider.unwrap(UnwrapRequest(("sample", "offline_fs"), PACKET))
     assert opened.kbc.name == "offline_fs"
@@ -210,20 +212,20 @@ def test_several_kbcs_are_tried_in_order(tmp_path: Path) -> None:
     assert "'offline_fs_kbc::?[2J?': the key of" in error.value.message
 
 
-def test_an_unknown_kbc_among_several_is_refused_before_any_is_tried(tmp_path: Path) -> None:
+def test_provider_refuses_unknown_kbc_before_trying_any(tmp_path: Path) -> None:
     provider = Provider(kbc_settings=keys_file(tmp_path))
     with pytest.raises(InputError, match="KBC 'x' is unknown"):
         provider.unwrap(UnwrapRequest(("offline_fs", "x"), PACKET))
 
 
-def test_the_number_of_kbcs_is_bounded() -> None:
+def test_provider_limits_number_of_kbcs() -> None:
     with pytest.raises(KekError, match="no KBC opened the packet"):
         Provider().unwrap(UnwrapRequest(("sample",) * MAX_KBCS, PACKET))
     with pytest.raises(InputError, match="more than 8 KBCs"):
         Provider().unwrap(UnwrapRequest(("sample",) * (MAX_KBCS + 1), PACKET))
 
 
-def test_what_a_packet_holds_must_be_a_layers_private_options(kek: Path, tmp_path: Path) -> None:
+def test_provider_refuses_packet_without_valid_private_options(kek: Path, tmp_path: Path) -> None:
     iv = bytes(12)
     wrapped = AESGCM(kek.read_bytes()).encrypt(iv, b'{"symkey":"AA=="}', None)
     packet = json.dumps(

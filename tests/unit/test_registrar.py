@@ -56,17 +56,17 @@ def registrar(admin: Admin, record: Record) -> Registrar:
     return Registrar(admin, record)
 
 
-def test_a_kek_is_used_only_as_the_kbs_has_it(sim: SimulatedKbs, registrar: Registrar) -> None:
+def test_registrar_returns_kek_that_kbs_holds(sim: SimulatedKbs, registrar: Registrar) -> None:
     assert registrar.kek_for(KID).raw() == sim.resources[PATH]
 
 
-def test_one_kek_for_all_layers(sim: SimulatedKbs, registrar: Registrar) -> None:
+def test_registrar_uses_one_kek_for_all_layers(sim: SimulatedKbs, registrar: Registrar) -> None:
     """Upstream draws one for each layer, and only the last stays (docs/protocols.md 6.3, 5)."""
     assert len({registrar.kek_for(KID).fingerprint for _ in range(5)}) == 1
     assert sim.calls(POST) == 1
 
 
-def test_concurrent_calls_wait_for_one_registration(
+def test_registrar_registers_once_for_concurrent_calls(
     sim: SimulatedKbs, registrar: Registrar
 ) -> None:
     sim.faults[POST] = lambda _: time.sleep(0.1)
@@ -84,7 +84,7 @@ def test_concurrent_calls_wait_for_one_registration(
         Reply(200, body=b"<html>Welcome"),  # of a server that has a page for everything
     ],
 )
-def test_no_kek_without_the_kbs_word(
+def test_registrar_returns_no_kek_without_confirmation_by_kbs(
     sim: SimulatedKbs, registrar: Registrar, record: Record, fault: Reply
 ) -> None:
     sim.faults[POST] = lambda _: fault
@@ -95,7 +95,9 @@ def test_no_kek_without_the_kbs_word(
     assert registrar.kek_for(KID).raw() == sim.resources[PATH]
 
 
-def test_a_kbs_that_dies_in_the_middle(sim: SimulatedKbs, registrar: Registrar) -> None:
+def test_registrar_fails_when_kbs_keeps_breaking_connection(
+    sim: SimulatedKbs, registrar: Registrar
+) -> None:
     sim.breaks[POST] = 4
     with pytest.raises(UnreachableError):
         registrar.kek_for(KID)
@@ -104,7 +106,7 @@ def test_a_kbs_that_dies_in_the_middle(sim: SimulatedKbs, registrar: Registrar) 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_kbs_that_never_answers(sim: SimulatedKbs, registrar: Registrar) -> None:
+def test_registrar_gives_up_when_kbs_never_answers(sim: SimulatedKbs, registrar: Registrar) -> None:
     sim.faults[POST] = lambda _: Reply(body=b" " * 10_000, delay=0.1)
     with ends(), ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(registrar.kek_for, KID) for _ in range(8)]
@@ -112,7 +114,7 @@ def test_a_kbs_that_never_answers(sim: SimulatedKbs, registrar: Registrar) -> No
     assert all(isinstance(failure, UnreachableError) for failure in failures)
 
 
-def test_waiting_for_others_is_part_of_the_thirty_seconds(
+def test_registrar_counts_wait_for_record_against_same_deadline(
     admin: Admin, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is waited for and the KBS is asked until one and the same time."""
@@ -137,7 +139,7 @@ def test_waiting_for_others_is_part_of_the_thirty_seconds(
     assert len(set(ends_at)) == 1
 
 
-def test_the_key_is_in_no_error_and_no_log(
+def test_registrar_error_and_log_show_no_key(
     sim: SimulatedKbs, registrar: Registrar, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(0)
@@ -155,7 +157,7 @@ def test_the_key_is_in_no_error_and_no_log(
         assert key.hex() not in str(refused.value) + caplog.text
 
 
-def test_a_key_dir_keeps_the_kek_for_the_next_process(
+def test_registrar_with_key_dir_keeps_kek_for_next_process(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     first = Registrar(admin, record, key_dir=key_dir).kek_for(KID)
@@ -169,7 +171,7 @@ def test_a_key_dir_keeps_the_kek_for_the_next_process(
     assert sim.resources[PATH] == first.raw()
 
 
-def test_a_stored_kek_and_its_folders_are_on_the_disk(
+def test_registrar_syncs_stored_kek_and_its_folders_to_disk(
     admin: Admin, record: Record, key_dir: Path, synced: list[str]
 ) -> None:
     Registrar(admin, record, key_dir=key_dir).kek_for(KID)
@@ -179,7 +181,7 @@ def test_a_stored_kek_and_its_folders_are_on_the_disk(
     assert str(file.parent) in after
 
 
-def test_it_is_stored_before_it_is_registered(
+def test_registrar_stores_kek_before_registering_it(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     stored: list[bytes] = []
@@ -197,7 +199,7 @@ def test_it_is_stored_before_it_is_registered(
     assert [kek.raw()] == stored
 
 
-def test_a_key_that_this_process_does_not_know_is_not_replaced(
+def test_registrar_refuses_to_replace_key_registered_by_another_process(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     first = Registrar(admin, record).kek_for(KID)
@@ -209,7 +211,7 @@ def test_a_key_that_this_process_does_not_know_is_not_replaced(
     assert sim.calls(POST) == 1
 
 
-def test_another_key_under_the_same_id_needs_force(
+def test_registrar_replaces_other_key_only_with_replace(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     mine, other = Kek.generate(), Kek.generate()
@@ -226,7 +228,9 @@ def test_another_key_under_the_same_id_needs_force(
         Registrar(admin, record).register(KID, mine)
 
 
-def test_a_damaged_record_needs_force(sim: SimulatedKbs, admin: Admin, record: Record) -> None:
+def test_registrar_with_damaged_record_registers_only_with_replace(
+    sim: SimulatedKbs, admin: Admin, record: Record
+) -> None:
     Registrar(admin, record).register(KID, Kek.generate())
     (file,) = record.folder.iterdir()
     file.write_bytes(b"{")
@@ -239,7 +243,7 @@ def test_a_damaged_record_needs_force(sim: SimulatedKbs, admin: Admin, record: R
     assert sim.resources[PATH] == kek.raw()
 
 
-def test_a_key_replaced_by_another_process_is_not_used_on(
+def test_registrar_stops_using_kek_replaced_by_another_process(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     """An image encrypted with it now could never be opened."""
@@ -252,7 +256,7 @@ def test_a_key_replaced_by_another_process_is_not_used_on(
     assert sim.resources[PATH] == new.raw()
 
 
-def test_the_users_own_key_is_registered_once(sim: SimulatedKbs, registrar: Registrar) -> None:
+def test_registrar_registers_given_kek_once(sim: SimulatedKbs, registrar: Registrar) -> None:
     kek = Kek.generate()
     for _ in range(3):
         registrar.register(KID, kek)
@@ -261,7 +265,7 @@ def test_the_users_own_key_is_registered_once(sim: SimulatedKbs, registrar: Regi
     assert registrar.kek_for(KID).fingerprint == kek.fingerprint
 
 
-def test_the_same_key_is_registered_again_by_the_next_process(
+def test_registrar_registers_given_kek_again_in_next_process(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     """The KBS may have lost its store since: the record does not say that it has the key."""
@@ -272,7 +276,7 @@ def test_the_same_key_is_registered_again_by_the_next_process(
     assert sim.resources[PATH] == kek.raw()
 
 
-def test_a_new_kek_has_a_key_id_of_its_own(
+def test_registrar_new_kek_has_its_own_key_id(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     """With its scheme, which upstream leaves out (docs/protocols.md 6.3, 6)."""
@@ -286,7 +290,7 @@ def test_a_new_kek_has_a_key_id_of_its_own(
     assert len(set(kids)) == 3
 
 
-def test_a_stored_file_that_is_no_key(
+def test_registrar_refuses_stored_file_that_is_not_a_key(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     file = key_dir / PATH
@@ -298,7 +302,7 @@ def test_a_stored_file_that_is_no_key(
     assert not sim.requests
 
 
-def test_a_key_id_too_long_for_a_file_name(
+def test_registrar_refuses_key_id_too_long_for_file_name(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     registrar = Registrar(admin, record, key_dir=key_dir)
@@ -308,7 +312,7 @@ def test_a_key_id_too_long_for_a_file_name(
     assert sim.resources.keys() == {"default/key/short"}
 
 
-def test_a_link_out_of_the_key_dir_is_not_followed(
+def test_registrar_does_not_follow_symlink_out_of_key_dir(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -323,7 +327,7 @@ def test_a_link_out_of_the_key_dir_is_not_followed(
     assert not sim.requests
 
 
-def test_a_key_dir_that_cannot_be_written(
+def test_registrar_reports_key_dir_that_cannot_be_written(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
 ) -> None:
     (key_dir / "default").write_bytes(b"a file where a folder must be")
@@ -333,7 +337,7 @@ def test_a_key_dir_that_cannot_be_written(
 
 
 @pytest.mark.parametrize("kid", ["kbs+pkcs11:///a/b/c", "kbs://other/a/b/c"])
-def test_nothing_is_made_for_a_key_id_that_the_kbs_cannot_hold(
+def test_registrar_creates_nothing_for_key_id_that_kbs_cannot_hold(
     sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path, kid: str
 ) -> None:
     registrar = Registrar(admin, record, key_dir=key_dir)
@@ -346,7 +350,7 @@ def test_nothing_is_made_for_a_key_id_that_the_kbs_cannot_hold(
     assert not sim.requests
 
 
-def test_two_servers_that_race_agree_or_fail(
+def test_registrars_that_race_agree_on_kek_or_fail(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     """Each keeps its keys to itself: one of them must not encrypt with what the other replaced."""

@@ -34,15 +34,17 @@ ROOT: Final = Path(__file__).parents[2]
 
 ADMIN: Final = "tests/unit/kbs/test_admin.py"
 ELSEWHERE: Final = {
-    3: ["tests/unit/test_registrar.py::test_no_kek_without_the_kbs_word"],
-    5: ["tests/unit/test_registrar.py::test_one_kek_for_all_layers"],
-    15: [f"{ADMIN}::test_a_key_id_that_this_kbs_cannot_hold_is_never_sent"],
-    16: ["tests/unit/kbs/test_admin_token.py::test_a_signed_token_has_what_a_kbs_wants"],
+    3: ["tests/unit/test_registrar.py::test_registrar_returns_no_kek_without_confirmation_by_kbs"],
+    5: ["tests/unit/test_registrar.py::test_registrar_uses_one_kek_for_all_layers"],
+    15: [f"{ADMIN}::test_admin_refuses_key_id_that_this_kbs_cannot_hold"],
+    16: [
+        "tests/unit/kbs/test_admin_token.py::test_signing_key_signs_token_with_claims_that_kbs_requires"
+    ],
     17: [
-        f"{ADMIN}::test_a_prefix_is_kept",
-        f"{ADMIN}::test_a_private_certificate_authority",
-        f"{ADMIN}::test_plain_http_beyond_loopback_is_refused_before_anything_is_sent",
-        "tests/unit/test_registrar.py::test_a_kbs_that_never_answers",
+        f"{ADMIN}::test_admin_keeps_path_prefix_of_kbs_url",
+        f"{ADMIN}::test_admin_trusts_private_certificate_authority_only_when_given",
+        f"{ADMIN}::test_admin_refuses_plain_http_beyond_loopback_without_sending_anything",
+        "tests/unit/test_registrar.py::test_registrar_gives_up_when_kbs_never_answers",
     ],
     19: ["tests/interop/test_server.py::test_in_the_background"],
     20: ["rust/core/tests/zeroize.rs"],
@@ -77,17 +79,17 @@ def refusal(parameters: str) -> CocoKpError:
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
 @pytest.mark.parametrize("order", ["keypath=kek::algorithm={}", "algorithm={}::keypath=kek"])
-def test_1_the_algorithm_has_effect(algorithm: str, order: str) -> None:
+def test_defect_1_algorithm_parameter_is_honoured(algorithm: str, order: str) -> None:
     packet = wrapped(f"{order.format(algorithm)}::keyid={KID}")
     assert packet["wrap_type"] == algorithm
 
 
-def test_1_the_name_of_the_key_file_has_none(tmp_path: Path) -> None:
+def test_defect_1_name_of_key_file_does_not_change_algorithm(tmp_path: Path) -> None:
     (tmp_path / "kek").rename(tmp_path / "A256CTR")
     assert wrapped(f"keypath=A256CTR::keyid={KID}")["wrap_type"] == "A256GCM"
 
 
-def test_2_a256ctr_has_an_iv_of_16_bytes_and_works() -> None:
+def test_defect_2_a256ctr_uses_iv_of_16_bytes() -> None:
     packet = wrapped(f"keypath=kek::keyid={KID}::algorithm=A256CTR")
     assert len(b64decode(packet["iv"])) == 16
     (Path("keys.json")).write_text(json.dumps({"default/key/key_id1": b64encode(KEK).decode()}))
@@ -98,18 +100,18 @@ def test_2_a256ctr_has_an_iv_of_16_bytes_and_works() -> None:
 
 
 @pytest.mark.parametrize("parameters", [f"keyid={KID}", "algorithm=A256GCM", "sample=false"])
-def test_4_no_key_is_made_that_nobody_keeps(parameters: str) -> None:
+def test_defect_4_missing_keypath_is_refused_instead_of_losing_key(parameters: str) -> None:
     assert "the key would be lost" in refusal(parameters).message
 
 
 @pytest.mark.parametrize(("key_id", "kid"), load_vectors("keyids")["accept"])
-def test_6_every_kid_has_its_scheme(key_id: str, kid: str) -> None:
+def test_defect_6_kid_always_has_kbs_scheme(key_id: str, kid: str) -> None:
     assert wrapped(f"keypath=kek::keyid={key_id}")["kid"] == kid
     assert re.match(r"kbs(\+[a-z0-9.-]+)?://", kid)
 
 
 @pytest.mark.parametrize("content", [b64encode(KEK), b64encode(KEK) + b"\n"])
-def test_7_a_key_in_base64_is_told_from_a_raw_one(content: bytes) -> None:
+def test_defect_7_base64_key_file_is_refused_with_hint(content: bytes) -> None:
     Path("kek").write_bytes(content)
     error = refusal(f"keypath=kek::keyid={KID}")
     assert isinstance(error, KekError)
@@ -117,13 +119,13 @@ def test_7_a_key_in_base64_is_told_from_a_raw_one(content: bytes) -> None:
     assert "base64 -d" in error.hint
 
 
-def test_8_what_was_wrapped_is_unwrapped() -> None:
+def test_defect_8_wrapped_packet_can_be_unwrapped() -> None:
     packet = json.dumps(wrapped("sample=true")).encode()
     opened = json.loads(answer(Provider(), ocicrypt.unwrap_request("sample", packet)))
     assert bytes(opened["keyunwrapresults"]["optsdata"]) == PRIVATE_OPTIONS
 
 
-def test_9_the_log_has_no_layer_key(capsys: pytest.CaptureFixture[str]) -> None:
+def test_defect_9_debug_log_does_not_show_layer_key(capsys: pytest.CaptureFixture[str]) -> None:
     """In short; tests/test_no_secret_in_output.py searches for every key in every form."""
     logger = logging.getLogger("coco_kp")
     before = logger.handlers[:], logger.propagate, logger.level
@@ -139,12 +141,12 @@ def test_9_the_log_has_no_layer_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert b64encode(PRIVATE_OPTIONS).decode() not in log
 
 
-def test_10_no_iv_comes_twice() -> None:
+def test_defect_10_iv_is_never_reused() -> None:
     assert len({wrapped("sample=true")["iv"] for _ in range(20)}) == 20
 
 
 @pytest.mark.parametrize("url", ["kbs.example", "ftp://kbs.example", "http://", "https://kbs:x"])
-def test_11_a_kbs_url_that_is_none_is_an_error(
+def test_defect_11_malformed_kbs_url_is_refused_before_listening(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = "192.0.2.1:1"  # where nobody can listen
@@ -158,14 +160,14 @@ def with_elements(elements: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_12_a_second_recipient_is_not_dropped() -> None:
+def test_defect_12_second_recipient_is_refused_not_dropped() -> None:
     element = b64encode(b"sample=true").decode()
     with pytest.raises(InputError, match="names 2 recipients"):
         answer(Provider(), with_elements([element, element]))
 
 
 @pytest.mark.parametrize("elements", [["?"], [b64encode(b"\xff").decode()], [], None])
-def test_13_elements_that_cannot_be_read_are_refused(elements: Any) -> None:
+def test_defect_13_undecodable_parameters_are_refused(elements: Any) -> None:
     with pytest.raises(CocoKpError) as error:
         answer(Provider(), with_elements(elements))
     assert error.value.exit_code == InputError.exit_code
@@ -175,7 +177,7 @@ def test_13_elements_that_cannot_be_read_are_refused(elements: Any) -> None:
     "parameters",
     ["sample=True", "sample=1", f"keypth=kek::keyid={KID}", f"KEYPATH=kek::keyid={KID}", "keypath"],
 )
-def test_14_a_misspelt_word_is_refused(parameters: str) -> None:
+def test_defect_14_misspelt_parameter_is_refused(parameters: str) -> None:
     error = refusal(parameters)
     assert isinstance(error, InputError)
     assert error.hint
@@ -183,7 +185,7 @@ def test_14_a_misspelt_word_is_refused(parameters: str) -> None:
 
 @pytest.mark.parametrize("config", [{"DecryptConfig": None}, {}, {"DecryptConfig": {}}])
 @pytest.mark.parametrize("name", ["attestation-agent", "mine"])
-def test_18_no_decrypt_config_and_any_provider_name_will_do(
+def test_defect_18_missing_decrypt_config_and_any_provider_name_are_accepted(
     config: dict[str, Any], name: str
 ) -> None:
     document = json.loads(ocicrypt.wrap_request("", PRIVATE_OPTIONS))
@@ -192,7 +194,7 @@ def test_18_no_decrypt_config_and_any_provider_name_will_do(
     assert ocicrypt.wrapped_packet(answer(Provider(), json.dumps(document).encode()))
 
 
-def test_19_a_daemon_forks_while_it_has_one_thread_and_no_grpc(tmp_path: Path) -> None:
+def test_defect_19_daemon_forks_with_one_thread_and_without_grpc(tmp_path: Path) -> None:
     script = """
 import os, sys, threading
 from coco_kp.cli.main import run
@@ -210,23 +212,23 @@ run(["serve", "--daemon", "--socket", "127.0.0.1:0"])
     assert done.stdout == "1 False\n"
 
 
-def test_20_nobody_beyond_this_machine_may_call_unless_he_is_asked_to() -> None:
+def test_defect_20_server_listens_on_loopback_by_default() -> None:
     """How that is warned of, tests/cli/serve.txt shows."""
     (socket,) = [option for option in serve.params if option.name == "socket_address"]
     assert not parse_address(str(socket.default)).beyond_loopback
 
 
-def test_the_list_is_complete() -> None:
+def test_list_of_defects_covers_all_20_documented() -> None:
     text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     section = text.partition("### 6.3")[2].partition("\n---")[0]
     numbers = {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    own = (re.match(r"test_(\d+)_", name) for name in functions(Path(__file__)))
+    own = (re.match(r"test_defect_(\d+)_", name) for name in functions(Path(__file__)))
     here = {int(match[1]) for match in own if match}
     assert here | ELSEWHERE.keys() == numbers == set(range(1, 21))
 
 
 @pytest.mark.parametrize("place", [place for places in ELSEWHERE.values() for place in places])
-def test_what_is_tested_elsewhere_is(place: str) -> None:
+def test_list_of_defects_names_tests_that_exist(place: str) -> None:
     file, _, name = place.partition("::")
     assert (ROOT / file).exists()
     if name:

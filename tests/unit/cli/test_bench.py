@@ -11,7 +11,7 @@ from coco_kp.cli.main import run
 from coco_kp.crypto import kernel
 
 
-def test_it_measures_every_case_and_removes_its_files(
+def test_bench_measures_every_case_and_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -25,7 +25,7 @@ def test_it_measures_every_case_and_removes_its_files(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_measures_no_second_core_where_there_is_none(
+def test_bench_on_one_core_measures_one_core_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)

@@ -66,7 +66,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (click.Abort(), 130, ""),
     ],
 )
-def test_every_error_has_its_form_and_its_exit_code(
+def test_run_prints_each_error_in_its_form_and_returns_its_exit_code(
     failing: Callable[[BaseException], None],
     capsys: pytest.CaptureFixture[str],
     error: BaseException,
@@ -79,7 +79,7 @@ def test_every_error_has_its_form_and_its_exit_code(
 
 
 @pytest.mark.parametrize("error", [RefusedError("no"), ValueError("no")])
-def test_tracebacks_are_for_those_who_ask_twice(
+def test_run_shows_traceback_only_with_vv(
     failing: Callable[[BaseException], None],
     capsys: pytest.CaptureFixture[str],
     error: Exception,
@@ -93,7 +93,9 @@ def test_tracebacks_are_for_those_who_ask_twice(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_quiet_is_forgotten_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_does_not_carry_quiet_over_to_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(["keys", "generate", "-q", "-o", str(tmp_path / "1")])
     assert capsys.readouterr().err == ""
     run(["keys", "generate", "-o", str(tmp_path / "2")])
@@ -101,7 +103,7 @@ def test_quiet_is_forgotten_too(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("name", main._COMMANDS)
-def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_shows_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("-h", "--help"):
         assert run([name, flag]) == 0
         out, err = capsys.readouterr()
@@ -110,7 +112,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("count", ["1", "1000"])
-def test_a_reader_that_left_is_no_success_and_no_bug(count: str) -> None:
+def test_command_exits_with_1_when_reader_of_stdout_has_left(count: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as pipe:
@@ -123,7 +125,7 @@ def test_a_reader_that_left_is_no_success_and_no_bug(count: str) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_a_broken_pipe_does_not_raise(
+def test_run_returns_1_on_broken_pipe(
     failing: Callable[[BaseException], None],
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -137,7 +139,7 @@ def test_a_broken_pipe_does_not_raise(
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])  # Python buffers stdout, or it does not
 @pytest.mark.parametrize("command", [["keys", "generate"], ["config", "--cmd"]])
-def test_a_full_disk_behind_stdout_is_told(command: list[str], unbuffered: str) -> None:
+def test_command_reports_full_disk_behind_stdout(command: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [COCO_KP, *command],
@@ -151,7 +153,7 @@ def test_a_full_disk_behind_stdout_is_told(command: list[str], unbuffered: str) 
     assert done.stderr == b"coco-kp: the system refused: no space left on device\n"
 
 
-def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+def test_command_exits_with_130_on_ctrl_c(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from coco_kp.cli import keys, main
@@ -167,7 +169,7 @@ LOADED_LATER += ["coco_kp.http", "coco_kp.kbs", "coco_kp.transport", "coco_kp.im
 
 
 @pytest.mark.parametrize("request_", ["wrap", "unwrap"])
-def test_cmd_mode_loads_only_what_it_needs(tmp_path: Path, request_: str) -> None:
+def test_keyprovider_command_imports_only_what_it_needs(tmp_path: Path, request_: str) -> None:
     """From start to answer it has 80 ms: clients run it for each layer."""
     (tmp_path / "keys.json").write_text("{}")
     script = f"""

@@ -74,7 +74,7 @@ def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 class TestExchange:
-    def test_sends_and_receives(self, http: HttpClient) -> None:
+    def test_http_client_sends_request_and_returns_response(self, http: HttpClient) -> None:
         seen = []
 
         def answer(request: Request) -> Reply:
@@ -91,14 +91,14 @@ class TestExchange:
         assert (request.body, request.headers["x-h"]) == (b"data", "v")
 
     @pytest.mark.parametrize("length", [None, 6])
-    def test_streams_a_body_of_pieces(self, http: HttpClient, length: int | None) -> None:
+    def test_http_client_streams_request_body(self, http: HttpClient, length: int | None) -> None:
         headers = {} if length is None else {"Content-Length": str(length)}
         with http_server(lambda r: Reply(body=r.body + str(r.complete).encode())) as base:
             pieces = iter([b"ab", b"cd", b"ef"])
             response = http.request("PATCH", base, headers=headers, body=pieces)
             assert response.document(100) == b"abcdefTrue"
 
-    def test_reads_a_body_piece_by_piece(self, http: HttpClient) -> None:
+    def test_http_client_reads_body_in_pieces(self, http: HttpClient) -> None:
         with (
             http_server(lambda _: Reply(body=bytes(100_000))) as base,
             http.request("GET", base) as response,
@@ -109,7 +109,7 @@ class TestExchange:
         assert sum(sizes) == 100_000
         assert max(sizes) <= 4096
 
-    def test_reads_what_was_sent_and_unpacks_nothing(self, http: HttpClient) -> None:
+    def test_http_client_does_not_decompress_body(self, http: HttpClient) -> None:
         """A digest is of that, and a little packed can be much."""
         packed = gzip.compress(bytes(10_000_000))
         reply = Reply(headers={"Content-Encoding": "gzip"}, body=packed)
@@ -117,7 +117,7 @@ class TestExchange:
             assert http.request("GET", base).document(20_000) == packed
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_keeps_its_connection_after_a_body_that_was_read(
+    def test_http_client_reuses_connection_after_body_was_read(
         self, http: HttpClient, method: str
     ) -> None:
         with http_server(lambda _: Reply(body=b"" if method == "HEAD" else b"x")) as base:
@@ -129,12 +129,12 @@ class TestExchange:
             (pool,) = pools.pools._container.values()
             assert pool.num_connections == 1
 
-    def test_does_not_keep_a_connection_whose_body_was_left(self, http: HttpClient) -> None:
+    def test_http_client_drops_connection_with_unread_body(self, http: HttpClient) -> None:
         with http_server(lambda r: Reply(body=r.path.encode())) as base:
             http.request("GET", f"{base}/one").close()
             assert http.request("GET", f"{base}/two").document(10) == b"/two"
 
-    def test_does_not_follow_a_redirect(self, http: HttpClient) -> None:
+    def test_http_client_does_not_follow_redirect(self, http: HttpClient) -> None:
         with (
             http_server(lambda _: Reply(307, {"Location": "../other?sig=1"})) as base,
             http.request("GET", f"{base}/a/b/c") as response,
@@ -143,7 +143,9 @@ class TestExchange:
             assert response.location == f"{base}/a/other?sig=1"
 
     @pytest.mark.parametrize("location", [None, "ftp://h/x", "http://u:p@h/", "http://[bad/"])
-    def test_refuses_a_location_it_cannot_use(self, http: HttpClient, location: str | None) -> None:
+    def test_http_client_refuses_unusable_location(
+        self, http: HttpClient, location: str | None
+    ) -> None:
         headers = {} if location is None else {"Location": location}
         with (
             http_server(lambda _: Reply(302, headers)) as base,
@@ -154,27 +156,27 @@ class TestExchange:
 
 
 class TestBounds:
-    def test_a_document_over_its_limit_is_refused(self, http: HttpClient) -> None:
+    def test_http_client_refuses_document_over_its_limit(self, http: HttpClient) -> None:
         with http_server(lambda _: Reply(body=b"12345")) as base:
             assert http.request("GET", base).document(5) == b"12345"
             with pytest.raises(RemoteError, match="longer than 4 bytes"):
                 http.request("GET", base).document(4)
 
-    def test_a_body_that_ends_early_is_an_error(self, http: HttpClient) -> None:
+    def test_http_client_fails_when_body_ends_early(self, http: HttpClient) -> None:
         with (
             http_server(lambda _: Reply(body=b"12345", truncate=3)) as base,
             pytest.raises(UnreachableError, match="ended early"),
         ):
             http.request("GET", base).document(5)
 
-    def test_a_chunked_body_that_ends_early_is_an_error(self, http: HttpClient) -> None:
+    def test_http_client_fails_when_chunked_body_ends_early(self, http: HttpClient) -> None:
         def answer(peer: socket.socket) -> None:
             peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
 
         with raw_server(answer) as base, pytest.raises(UnreachableError):
             http.request("GET", base).document(5)
 
-    def test_a_body_that_trickles_meets_the_deadline(self, http: HttpClient) -> None:
+    def test_http_client_gives_up_when_body_trickles_past_deadline(self, http: HttpClient) -> None:
         with (
             http_server(lambda _: Reply(body=bytes(10_000), delay=0.05)) as base,
             ends(after=0.3),
@@ -182,7 +184,7 @@ class TestBounds:
         ):
             http.request("GET", base, deadline=0.4).document(10_000)
 
-    def test_a_body_that_stalls_meets_the_deadline(self, http: HttpClient) -> None:
+    def test_http_client_gives_up_when_body_stalls_past_deadline(self, http: HttpClient) -> None:
         def answer(peer: socket.socket) -> None:
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
             peer.recv(1)
@@ -194,7 +196,9 @@ class TestBounds:
         ):
             http.request("GET", base, deadline=0.4).document(5)
 
-    def test_a_chunk_that_trickles_in_meets_the_deadline(self, http: HttpClient) -> None:
+    def test_http_client_gives_up_when_chunk_size_trickles_past_deadline(
+        self, http: HttpClient
+    ) -> None:
         """One read of ours is many of the socket's here, each of them soon enough."""
 
         def answer(peer: socket.socket) -> None:
@@ -208,7 +212,7 @@ class TestBounds:
         ):
             http.request("GET", base, deadline=0.4).document(5)
 
-    def test_a_tls_handshake_that_trickles_in_meets_the_deadline(self) -> None:
+    def test_http_client_gives_up_when_tls_handshake_trickles_past_deadline(self) -> None:
         def answer(peer: socket.socket) -> None:
             peer.sendall(b"\x16\x03\x03\x40\x00")  # a TLS record of 16 KiB begins
             trickle(peer, b"\x00")
@@ -222,7 +226,7 @@ class TestBounds:
             http.request("GET", base.replace("http://", "https://"), deadline=0.4)
 
     @pytest.mark.parametrize("bounded_by", ["deadline", "read timeout"])
-    def test_a_head_that_trickles_in_does_not_hold_us(
+    def test_http_client_gives_up_when_response_head_trickles(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, bounded_by: str
     ) -> None:
         deadline = 0.4 if bounded_by == "deadline" else None
@@ -240,7 +244,9 @@ class TestBounds:
         ):
             http.request("GET", base, deadline=deadline)
 
-    def test_a_request_body_that_trickles_meets_the_deadline(self, http: HttpClient) -> None:
+    def test_http_client_gives_up_when_request_body_trickles_past_deadline(
+        self, http: HttpClient
+    ) -> None:
         def pieces() -> Iterator[bytes]:
             while True:
                 time.sleep(0.05)
@@ -252,7 +258,7 @@ class TestBounds:
         ):
             http.request("PATCH", base, body=pieces(), deadline=0.3)
 
-    def test_a_peer_that_takes_nothing_does_not_hold_us(
+    def test_http_client_gives_up_when_peer_reads_nothing(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(connection, "READ_TIMEOUT", 0.3)
@@ -270,7 +276,7 @@ class TestBounds:
 
 class TestRepeating:
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-    def test_repeats_what_a_repeat_may_cure(
+    def test_http_client_retries_transient_status(
         self, http: HttpClient, pauses: list[float], status: int
     ) -> None:
         with http_server(in_turn(Reply(status), Reply(status), Reply(200, body=b"ok"))) as base:
@@ -280,25 +286,31 @@ class TestRepeating:
         assert 0.5 <= pauses[0] < 1 <= pauses[1] < 2
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 501])
-    def test_does_not_repeat_what_it_will_not(
+    def test_http_client_does_not_retry_permanent_status(
         self, http: HttpClient, pauses: list[float], status: int
     ) -> None:
         with http_server(lambda _: Reply(status)) as base:
             assert http.request("GET", base, attempts=5).status == status
         assert not pauses
 
-    def test_gives_back_the_last_answer(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_returns_last_response_when_retries_are_exhausted(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         with http_server(lambda _: Reply(503, body=b"maintenance")) as base:
             response = http.request("GET", base, attempts=5)
             assert (response.status, response.said()) == (503, "maintenance")
         assert len(pauses) == 4
 
-    def test_does_not_repeat_unasked(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_does_not_retry_by_default(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         with http_server(lambda _: Reply(503)) as base:
             assert http.request("POST", base).status == 503
         assert not pauses
 
-    def test_waits_as_long_as_it_is_asked_to(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_waits_as_long_as_retry_after_says(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
         first, second = (Reply(429, {"Retry-After": value}) for value in ("7", date))
         with http_server(in_turn(first, second, Reply(200))) as base:
@@ -306,7 +318,9 @@ class TestRepeating:
         assert pauses[0] == 7
         assert 55 < pauses[1] <= 60
 
-    def test_asks_again_at_once_where_it_may(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_retries_at_once_for_retry_after_zero(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         """``Retry-After: 0`` was taken for none."""
         with http_server(in_turn(Reply(429, {"Retry-After": "0"}), Reply(200))) as base:
             assert http.request("GET", base, attempts=2).status == 200
@@ -315,24 +329,30 @@ class TestRepeating:
     @pytest.mark.parametrize(
         "value", ["soon", "-5", "9" * 40, "1.5", "", "Wed, 21 Oct 2015 07:28:00 GMT"]
     )
-    def test_ignores_a_retry_after_that_is_none(
+    def test_http_client_ignores_malformed_retry_after(
         self, http: HttpClient, pauses: list[float], value: str
     ) -> None:
         with http_server(in_turn(Reply(429, {"Retry-After": value}), Reply(200))) as base:
             assert http.request("GET", base, attempts=2).status == 200
         assert 0.5 <= pauses[0] < 1
 
-    def test_does_not_wait_for_hours(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_does_not_wait_for_retry_after_of_hours(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         with http_server(lambda _: Reply(429, {"Retry-After": "3600"})) as base:
             assert http.request("GET", base, attempts=5).status == 429
         assert not pauses
 
-    def test_repeats_after_a_broken_connection(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_retries_after_broken_connection(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         with http_server(in_turn(BreakOff(), BreakOff(), Reply())) as base:
             assert http.request("GET", base, attempts=3).status == 200
         assert len(pauses) == 2
 
-    def test_gives_up_on_a_host_that_is_down(self, http: HttpClient, pauses: list[float]) -> None:
+    def test_http_client_gives_up_on_refused_connection(
+        self, http: HttpClient, pauses: list[float]
+    ) -> None:
         with http_server(lambda _: Reply()) as base:
             pass
         with pytest.raises(UnreachableError, match="connection refused") as caught:
@@ -340,11 +360,11 @@ class TestRepeating:
         assert caught.value.hint.startswith("nothing listens there: check host and port")
         assert len(pauses) == 2
 
-    def test_a_streamed_body_cannot_be_repeated(self, http: HttpClient) -> None:
+    def test_http_client_refuses_to_retry_streamed_body(self, http: HttpClient) -> None:
         with pytest.raises(ValueError, match="streamed"):
             http.request("PUT", "http://127.0.0.1:1/", body=iter([b""]), attempts=2)
 
-    def test_says_that_it_tries_again(
+    def test_http_client_logs_retry_without_query(
         self, http: HttpClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         with http_server(in_turn(Reply(503), Reply(200))) as base:
@@ -356,7 +376,7 @@ class TestRepeating:
 class TestSilence:
     """No message, log line or repr may carry a credential."""
 
-    def test_errors_show_no_query_and_no_cause(
+    def test_http_client_error_shows_no_query_and_no_cause(
         self, http: HttpClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
@@ -370,7 +390,7 @@ class TestSilence:
         assert "/ok?" in caplog.text  # urllib3 did log
         assert SECRET not in caplog.text
 
-    def test_a_warning_of_urllib3_shows_no_query(
+    def test_http_client_urllib3_warning_shows_no_query(
         self, http: HttpClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         def answer(peer: socket.socket) -> None:
@@ -389,7 +409,7 @@ class TestSilence:
             {"Cookie": f"a=b; session={SECRET}"},
         ],
     )
-    def test_an_answer_that_repeats_a_credential_is_cleaned(
+    def test_http_client_removes_credentials_repeated_in_response_text(
         self, http: HttpClient, header: dict[str, str]
     ) -> None:
         (value,) = header.values()
@@ -399,7 +419,7 @@ class TestSilence:
         assert SECRET not in said
         assert value.split()[-1] not in said
 
-    def test_an_answer_is_made_printable_and_short(self, http: HttpClient) -> None:
+    def test_http_client_makes_response_text_printable_and_short(self, http: HttpClient) -> None:
         body = b"a\x1b[31m\r\n\tb\xff\x00" + b"c" * 100_000
         with http_server(lambda _: Reply(400, body=body)) as base:
             said = http.request("GET", base).said()
@@ -407,13 +427,15 @@ class TestSilence:
         assert said.isprintable()
         assert len(said) == 301
 
-    def test_a_url_with_a_password_is_refused_without_it(self, http: HttpClient) -> None:
+    def test_http_client_refuses_url_with_password_without_showing_it(
+        self, http: HttpClient
+    ) -> None:
         with pytest.raises(InputError, match="user name or password") as caught:
             http.request("GET", f"http://me:{SECRET}@127.0.0.1/")
         assert SECRET not in str(caught.value)
 
     @pytest.mark.parametrize("value", [f"{SECRET}\r\nX: y", f"{SECRET}ü", f"{SECRET}\x00"])
-    def test_a_header_that_is_none_is_refused_without_it(
+    def test_http_client_refuses_malformed_header_without_showing_it(
         self, http: HttpClient, value: str
     ) -> None:
         with pytest.raises(InputError, match="'Authorization'") as caught:
@@ -433,7 +455,7 @@ class TestPlainHttp:
             ("loopback", "http://192.0.2.1:1/", False),
         ],
     )
-    def test_is_spoken_only_where_it_is_allowed(
+    def test_http_client_speaks_plain_http_only_where_allowed(
         self, policy: client.PlainHttp, url: str, allowed: bool
     ) -> None:
         with (
@@ -443,7 +465,7 @@ class TestPlainHttp:
             http.request("GET", url)
 
     @pytest.mark.parametrize("url", ["ftp://host/", "host/path", "http://", "http://[::1/", ""])
-    def test_other_urls_are_refused(self, http: HttpClient, url: str) -> None:
+    def test_http_client_refuses_other_urls(self, http: HttpClient, url: str) -> None:
         with pytest.raises(InputError, match="expected an http or https URL"):
             http.request("GET", url)
 
@@ -464,14 +486,14 @@ class TestTls:
         ca.issue_cert("127.0.0.1").configure_cert(context)
         return context
 
-    def test_trusts_a_ca_it_is_given(self, server: ssl.SSLContext, ca_file: Path) -> None:
+    def test_http_client_trusts_given_ca(self, server: ssl.SSLContext, ca_file: Path) -> None:
         with (
             http_server(lambda _: Reply(), tls=server) as base,
             HttpClient(tls=Tls(ca_files=(ca_file,))) as http,
         ):
             assert http.request("GET", base).status == 200
 
-    def test_trusts_no_stranger(self, server: ssl.SSLContext) -> None:
+    def test_http_client_refuses_certificate_of_unknown_ca(self, server: ssl.SSLContext) -> None:
         with (
             http_server(lambda _: Reply(), tls=server) as base,
             HttpClient() as http,
@@ -480,7 +502,9 @@ class TestTls:
             http.request("GET", base, attempts=5)
         assert not isinstance(caught.value, UnreachableError)  # a repeat will not help
 
-    def test_checks_the_name(self, ca: trustme.CA, ca_file: Path) -> None:
+    def test_http_client_refuses_certificate_for_another_host(
+        self, ca: trustme.CA, ca_file: Path
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("elsewhere.example").configure_cert(context)
         with (
@@ -490,7 +514,7 @@ class TestTls:
         ):
             http.request("GET", base)
 
-    def test_trusts_anyone_when_told_to(
+    def test_http_client_trusts_any_certificate_without_verification(
         self, server: ssl.SSLContext, caplog: pytest.LogCaptureFixture
     ) -> None:
         with (
@@ -501,7 +525,7 @@ class TestTls:
         assert "not verified" in caplog.text
 
     @pytest.mark.parametrize("own_file", [True, False])
-    def test_shows_a_client_certificate(
+    def test_http_client_presents_client_certificate(
         self, ca: trustme.CA, ca_file: Path, server: ssl.SSLContext, tmp_path: Path, own_file: bool
     ) -> None:
         ca.configure_trust(server)
@@ -518,7 +542,9 @@ class TestTls:
                 http.request("GET", base)
 
     @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-    def test_names_a_file_that_it_cannot_use(self, tmp_path: Path, content: bytes | None) -> None:
+    def test_http_client_names_unusable_certificate_file(
+        self, tmp_path: Path, content: bytes | None
+    ) -> None:
         file = tmp_path / "ca.pem"
         if content is not None:
             file.write_bytes(content)
@@ -527,7 +553,7 @@ class TestTls:
         with pytest.raises(InputError, match=r"client certificate '.*ca.pem'"):
             HttpClient(tls=Tls(client_certificate=file))
 
-    def test_says_when_the_other_side_speaks_no_tls(self) -> None:
+    def test_http_client_reports_server_without_tls(self) -> None:
         with (
             http_server(lambda _: Reply()) as base,
             HttpClient() as http,
@@ -536,7 +562,7 @@ class TestTls:
             http.request("GET", base.replace("http://", "https://"))
         assert "speaks TLS on this port" in caught.value.hint
 
-    def test_plain_http_does_not_wait_for_the_systems_roots(
+    def test_http_client_does_not_load_system_cas_for_plain_http(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Reading them takes 25 ms, and a process of the command mode serves one call."""
@@ -564,7 +590,9 @@ class TestProxy:
             monkeypatch.delenv(f"{name}_proxy", raising=False)
             monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
 
-    def test_is_used_for_other_hosts_only(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_http_client_uses_proxy_except_for_no_proxy_hosts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen = []
 
         def proxy(request: Request) -> Reply:
@@ -582,7 +610,7 @@ class TestProxy:
         basic = base64.b64encode(f"me:{SECRET}".encode()).decode()
         assert seen == [("registry.invalid", f"Basic {basic}")]
 
-    def test_is_passed_by_for_a_host_with_its_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_http_client_honours_port_in_no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """skopeo reads NO_PROXY so, too."""
         monkeypatch.setenv("NO_PROXY", "one.invalid:80, two.invalid:8080")
         with http_server(lambda _: Reply(body=b"proxied")) as base:
@@ -594,7 +622,7 @@ class TestProxy:
                 for url in ("http://one.invalid:8080/", "http://two.invalid/"):
                     assert http.request("GET", url).document(9) == b"proxied"
 
-    def test_that_refuses_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_http_client_reports_refusal_of_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(peer: socket.socket) -> None:
             peer.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
 
@@ -603,7 +631,7 @@ class TestProxy:
             with pytest.raises(UnreachableError, match=r"the proxy refused .* \(HTTP 407\)"):
                 http.request("GET", "https://registry.invalid/")
 
-    def test_that_is_no_url_is_refused_without_its_password(
+    def test_http_client_refuses_malformed_proxy_without_showing_password(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HTTPS_PROXY", f"socks5://me:{SECRET}@127.0.0.1:1")

@@ -62,7 +62,7 @@ def feed(checking: DiffIdCheck | DiffIdCheckAside, layer: bytes, step: int) -> N
         ("+gzip", lambda data: gzip.compress(data, compresslevel=0)),
     ],
 )
-def test_content_is_recognised(
+def test_diff_id_check_accepts_matching_content_in_pieces_of_any_size(
     check: Check, kind: str, compress: Callable[[bytes], bytes], step: int
 ) -> None:
     content = CONTENT if step > 1 else CONTENT[99_000:101_000]
@@ -70,7 +70,7 @@ def test_content_is_recognised(
 
 
 @pytest.mark.parametrize("kind", ["", "+gzip"])
-def test_other_content_is_refused(check: Check, kind: str) -> None:
+def test_diff_id_check_refuses_other_content(check: Check, kind: str) -> None:
     layer = gzip.compress(CONTENT) if kind else CONTENT
     with pytest.raises(IntegrityError, match="not the one that the config names"):
         check(TAR + kind, layer, CONTENT + b"x", 1000)
@@ -88,13 +88,13 @@ def test_other_content_is_refused(check: Check, kind: str) -> None:
         zlib.compress(CONTENT),
     ],
 )
-def test_what_is_no_gzip_stream_is_refused(check: Check, layer: bytes) -> None:
+def test_diff_id_check_refuses_malformed_gzip_stream(check: Check, layer: bytes) -> None:
     with pytest.raises(IntegrityError, match="gzip"):
         check(f"{TAR}+gzip", layer, CONTENT, 1000)
 
 
 @pytest.mark.parametrize("flags", range(32))
-def test_a_header_may_come_in_pieces_whatever_it_holds(flags: int) -> None:
+def test_diff_id_check_accepts_split_gzip_header_with_any_flags(flags: int) -> None:
     """RFC 1952, 2.3. ISA-L, tried for its speed, refused some of these."""
     plain = gzip.compress(b"content", mtime=0)
     header = bytearray(plain[:10])
@@ -112,14 +112,14 @@ def test_a_header_may_come_in_pieces_whatever_it_holds(flags: int) -> None:
 
 
 @pytest.mark.parametrize("flag", [0x20, 0x40, 0x80])
-def test_reserved_flags_of_a_header_are_refused(flag: int) -> None:
+def test_diff_id_check_refuses_reserved_gzip_flags(flag: int) -> None:
     layer = bytearray(gzip.compress(b"content"))
     layer[3] |= flag
     with pytest.raises(IntegrityError, match="gzip"):
         DiffIdCheck(f"{TAR}+gzip", Digest.of(b"content")).update(memoryview(layer))
 
 
-def test_a_bomb_costs_time_but_no_memory() -> None:
+def test_diff_id_check_decompresses_gzip_bomb_in_bounded_memory() -> None:
     size = 300 * 1024 * 1024
     stream = zlib.compressobj(9, zlib.DEFLATED, 31)
     zeros = bytes(1 << 20)
@@ -137,12 +137,12 @@ def test_a_bomb_costs_time_but_no_memory() -> None:
         tracemalloc.stop()
 
 
-def test_an_unknown_compression_is_refused() -> None:
+def test_decompressor_refuses_unknown_compression() -> None:
     with pytest.raises(RefusedError):
         decompressor(f"{TAR}+lzma")
 
 
-def test_a_check_that_is_given_up_leaves_no_thread() -> None:
+def test_diff_id_check_aside_leaves_no_thread_when_abandoned() -> None:
     before = threading.active_count()
     with DiffIdCheckAside(TAR, Digest.of(b"")) as aside:
         aside.update(memoryview(b"piece"))

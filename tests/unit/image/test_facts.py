@@ -31,12 +31,12 @@ def messages(data: bytes, **more: Any) -> list[str]:
 
 @pytest.mark.parametrize("suffix", ["", "+gzip"])
 @pytest.mark.parametrize("kind", ["layer", "layer.nondistributable"])
-def test_what_guests_read_has_no_finding(kind: str, suffix: str) -> None:
+def test_facts_of_layer_that_guests_read_have_no_findings(kind: str, suffix: str) -> None:
     media_type = f"application/vnd.oci.image.{kind}.v1.tar{suffix}+encrypted"
     assert messages(json.dumps(PACKET).encode(), kind=media_type) == []
 
 
-def test_an_escape_in_a_packet_of_version_1() -> None:
+def test_facts_report_escape_sequence_in_packet_of_version_1() -> None:
     """AA 0.6 borrows the kid from the JSON text (docs/protocols.md 3.1)."""
     escaped = json.dumps(PACKET).replace("kbs:///", "kbs:\\/\\/\\/").encode()
     (message,) = messages(escaped)
@@ -45,24 +45,24 @@ def test_an_escape_in_a_packet_of_version_1() -> None:
     assert messages(v2.encode()) == []
 
 
-def test_a_layer_for_other_tools_alone() -> None:
+def test_facts_report_layer_without_packet_that_guests_read() -> None:
     (message,) = messages(b"jwe", scheme="jwe")
     assert "no packet that a guest can read" in message
 
 
-def test_a_layer_that_lies_elsewhere() -> None:
+def test_facts_report_foreign_layer() -> None:
     (message,) = messages(json.dumps(PACKET).encode(), urls=("https://example.com/layer",))
     assert "foreign" in message
 
 
 @pytest.mark.parametrize("compression", ["+zstd", "+lzma"])
-def test_a_compression_that_guests_do_not_know(compression: str) -> None:
+def test_facts_report_compression_that_guests_do_not_know(compression: str) -> None:
     kind = GZIP.replace("+gzip", f"{compression}+encrypted")
     (message,) = messages(json.dumps(PACKET).encode(), kind=kind)
     assert "guests cannot read encrypted layers of type" in message
 
 
-def test_a_key_that_a_cloud_holds_is_no_kid_of_a_kbs() -> None:
+def test_facts_accept_packet_with_key_held_by_cloud_kms() -> None:
     kms = {"version": "0.1.0", "kid": "key-1", "wrapped_data": "eA==", "provider": "aliyun"}
     facts = layer(json.dumps(kms).encode())
     assert [packet.provider for packet in facts.packets] == ["aliyun"]

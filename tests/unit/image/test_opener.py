@@ -29,24 +29,24 @@ KMS = LayerPacket(PACKET.scheme, b'{"kid":"1","wrapped_data":"eA==","provider":"
 Script = Callable[[str], ForeignProvider]
 
 
-def test_a_packet_is_opened_by_its_key_and_by_a_kbc() -> None:
+def test_opener_opens_packet_by_kek_or_by_kbc() -> None:
     kbc = KbcOpener(KbcSpec("sample", ""), KbcSettings())
     assert SAMPLE.open(PACKET) == kbc.open(PACKET) == OPTIONS
 
 
 @pytest.mark.parametrize("scheme", ["jwe", "pgp"])
-def test_packets_of_other_schemes_are_for_other_tools(scheme: str) -> None:
+def test_opener_refuses_packet_of_another_scheme(scheme: str) -> None:
     for opener in (SAMPLE, KbcOpener(KbcSpec("sample", ""), KbcSettings())):
         with pytest.raises(InputError, match="for another tool"):
             opener.open(LayerPacket(scheme, PACKET.data))
 
 
-def test_a_key_that_a_cloud_holds_is_named() -> None:
+def test_opener_names_cloud_that_holds_the_key() -> None:
     with pytest.raises(KekError, match="held by 'aws'"):
         SAMPLE.open(KMS)
 
 
-def test_failures_are_listed_once_each() -> None:
+def test_open_one_lists_each_failure_once() -> None:
     one, two = KekOpener(Kek.generate(), "one"), KekOpener(Kek.generate(), "two")
     with pytest.raises(KekError) as error:
         open_one([PACKET, PACKET, KMS], [one, two])
@@ -57,7 +57,7 @@ def test_failures_are_listed_once_each() -> None:
         open_one([PACKET], [])
 
 
-def test_parameters_are_split_as_ocicrypt_splits_them() -> None:
+def test_split_parameters_splits_as_ocicrypt_does() -> None:
     assert split_parameters("name") == ("name", "Enabled")
     assert split_parameters("name:a=b::c=kbs:///d") == ("name", "a=b::c=kbs:///d")
 
@@ -75,7 +75,7 @@ class TestForeignProvider:
 
         return make
 
-    def test_is_not_asked_about_the_packets_of_another(self) -> None:
+    def test_foreign_provider_refuses_packet_of_another_provider(self) -> None:
         provider = ForeignProvider("other", "Enabled", CmdProvider("/does/not/exist", ()))
         with pytest.raises(InputError, match="is not provider:other's"):
             provider.open(PACKET)
@@ -90,18 +90,20 @@ class TestForeignProvider:
             ("print('x' * 9_000_000)", InputError, "more than"),
         ],
     )
-    def test_that_gives_no_packet(
+    def test_foreign_provider_reports_answer_without_packet(
         self, script: Script, code: str, error: type[CocoKpError], words: str
     ) -> None:
         with pytest.raises(error, match=words):
             script(code).wrap(OPTIONS)
 
-    def test_that_never_answers(self, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_foreign_provider_gives_up_when_command_never_answers(
+        self, script: Script, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(foreign_provider, "TIMEOUT", 0.3)
         with pytest.raises(RemoteError, match="did not answer"):
             script("import time; time.sleep(60)").wrap(OPTIONS)
 
-    def test_that_cannot_be_called(self) -> None:
+    def test_foreign_provider_reports_provider_that_cannot_be_called(self) -> None:
         for door, words in (
             (CmdProvider("/does/not/exist", ()), "cannot be run"),
             (GrpcProvider("127.0.0.1:1"), "UNAVAILABLE"),

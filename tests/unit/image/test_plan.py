@@ -28,7 +28,7 @@ def fates(plan: EncryptionPlan) -> list[list[Fate]]:
     return [[layer.fate for layer in image.layers] for image in plan.images]
 
 
-def test_every_layer_of_every_image_is_encrypted_unless_rules_say_otherwise() -> None:
+def test_plan_encrypts_every_layer_of_every_image_by_default() -> None:
     tree = listed(image(L("a"), L("b")), image(L("a"), L("c"), platform="linux/arm64"))
     plan = plan_encryption(tree, Rules())
     assert fates(plan) == [[Fate.ENCRYPT] * 2] * 2
@@ -38,7 +38,9 @@ def test_every_layer_of_every_image_is_encrypted_unless_rules_say_otherwise() ->
 @pytest.mark.parametrize(
     ("layers", "expected"), [((0,), {0}), ((-1,), {2}), ((0, -3, 2), {0, 2}), ((1,), {1})]
 )
-def test_layers_are_picked_from_both_ends(layers: tuple[int, ...], expected: set[int]) -> None:
+def test_plan_picks_layers_counted_from_either_end(
+    layers: tuple[int, ...], expected: set[int]
+) -> None:
     plan = plan_encryption(image(L("a"), L("b"), L("c")), Rules(layers=layers))
     picked = {layer.number for layer in plan.layers(Fate.ENCRYPT)}
     assert picked == expected
@@ -46,23 +48,23 @@ def test_layers_are_picked_from_both_ends(layers: tuple[int, ...], expected: set
 
 
 @pytest.mark.parametrize("number", [3, -4, 7])
-def test_a_layer_that_is_not_there_is_no_other_one(number: int) -> None:
+def test_plan_refuses_layer_number_out_of_range(number: int) -> None:
     with pytest.raises(InputError, match=f"no layer {number}"):
         plan_encryption(image(L("a"), L("b"), L("c")), Rules(layers=(0, number)))
 
 
-def test_a_layer_must_be_there_in_each_image() -> None:
+def test_plan_requires_picked_layer_in_each_image() -> None:
     tree = listed(image(L("a"), L("b")), image(L("c"), platform="linux/arm64"))
     with pytest.raises(InputError, match="no layer 1 in linux/arm64"):
         plan_encryption(tree, Rules(layers=(1,)))
 
 
-def test_the_same_content_is_not_encrypted_here_and_readable_there() -> None:
+def test_plan_refuses_to_encrypt_only_one_of_two_identical_layers() -> None:
     with pytest.raises(RefusedError, match="layer 2 is the same"):
         plan_encryption(image(L("a"), L("b"), L("a")), Rules(layers=(0,)))
 
 
-def test_the_same_content_in_two_images_of_a_list() -> None:
+def test_plan_refuses_layer_encrypted_in_one_image_and_readable_in_another() -> None:
     tree = listed(image(L("a"), L("b")), image(L("b"), L("c"), platform="linux/arm64"))
     with pytest.raises(RefusedError, match="is the same"):
         plan_encryption(tree, Rules(layers=(0,)))
@@ -81,36 +83,36 @@ class TestPlatforms:
         plan = plan_encryption(self.tree, Rules(platforms=wanted))
         return [str(image.image) for image in plan.images]
 
-    def test_one_is_no_list(self) -> None:
+    def test_plan_for_one_platform_yields_single_image(self) -> None:
         plan = plan_encryption(self.tree, Rules(platforms=(Platform("linux", "amd64"),)))
         assert isinstance(plan.tree, ImageNode)
         assert str(plan.tree) == "linux/amd64"
 
-    def test_several_are_a_list_of_those(self) -> None:
+    def test_plan_for_several_platforms_yields_index_of_those(self) -> None:
         assert self.chosen("linux/arm/v7", "linux/amd64") == ["linux/amd64", "linux/arm/v7"]
 
-    def test_without_a_variant_any_will_do(self) -> None:
+    def test_plan_for_platform_without_variant_matches_any_variant(self) -> None:
         assert self.chosen("linux/arm64") == ["linux/arm64/v8"]
 
-    def test_another_variant_is_another_platform(self) -> None:
+    def test_plan_refuses_platform_with_another_variant(self) -> None:
         with pytest.raises(InputError, match="no platform linux/arm/v6") as error:
             self.chosen("linux/arm/v6")
         assert error.value.hint == "it has linux/amd64, linux/arm/v7, linux/arm64/v8"
 
-    def test_an_image_that_is_no_list_must_fit_as_well(self) -> None:
+    def test_plan_refuses_single_image_of_another_platform(self) -> None:
         with pytest.raises(InputError, match="no platform"):
             plan_encryption(image(L("a")), Rules(platforms=(Platform("linux", "arm64"),)))
 
 
 class TestWhatDescribesThePlaintext:
-    def test_stays_and_is_named(self) -> None:
+    def test_plan_keeps_attestation_and_names_it(self) -> None:
         attestation = image(IN_TOTO, platform="unknown/unknown", entry=ATTESTATION)
         plan = plan_encryption(listed(image(L("a")), attestation), Rules())
         assert plan.attestations == (attestation,)
         assert any(str(attestation.manifest.digest) in notice for notice in plan.notices)
         assert len(list(images(plan.tree))) == 2
 
-    def test_is_left_out_on_request_and_named_too(self) -> None:
+    def test_plan_drops_attestation_on_request_and_names_it(self) -> None:
         attestation = image(IN_TOTO, platform="unknown/unknown", entry=ATTESTATION)
         tree = listed(image(L("a")), attestation)
         plan = plan_encryption(tree, Rules(drop_attestations=True))
@@ -120,7 +122,7 @@ class TestWhatDescribesThePlaintext:
         assert any(str(attestation.manifest.digest) in notice for notice in plan.notices)
 
     @pytest.mark.parametrize("media_type", [TAR, GZIP, FOREIGN])
-    def test_is_believed_only_of_what_holds_no_files(self, media_type: str) -> None:
+    def test_plan_distrusts_attestation_mark_on_image_with_files(self, media_type: str) -> None:
         """A mark in an index must not be a way to leave an image readable."""
         marked = image(L("files", media_type), entry=ATTESTATION)
         attached = image(
@@ -133,7 +135,7 @@ class TestWhatDescribesThePlaintext:
         assert plan.attestations == ()
         assert len(plan.images) == 2
 
-    def test_a_signature_is_known_by_its_layers(self) -> None:
+    def test_plan_recognises_signature_by_its_layers(self) -> None:
         signature = image(L("s", "application/vnd.dev.cosign.simplesigning.v1+json"))
         plan = plan_encryption(listed(image(L("a")), signature), Rules())
         assert plan.attestations == (signature,)
@@ -142,20 +144,20 @@ class TestWhatDescribesThePlaintext:
 class TestEncryptedLayers:
     encrypted = L("x", f"{GZIP}+encrypted", annotations={PACKETS: "e30="})
 
-    def test_are_refused_with_the_way_out(self) -> None:
+    def test_plan_refuses_encrypted_layer_with_hint_to_rewrap(self) -> None:
         with pytest.raises(RefusedError, match="encrypted already") as error:
             plan_encryption(image(L("a"), self.encrypted), Rules())
         assert "rewrap" in error.value.hint
 
-    def test_are_kept_on_request(self) -> None:
+    def test_plan_keeps_encrypted_layer_on_request(self) -> None:
         plan = plan_encryption(image(L("a"), self.encrypted), Rules(keep_encrypted=True))
         assert fates(plan) == [[Fate.ENCRYPT, Fate.KEEP]]
 
-    def test_may_be_all_there_is(self) -> None:
+    def test_plan_accepts_image_with_encrypted_layers_only(self) -> None:
         plan = plan_encryption(image(self.encrypted), Rules(keep_encrypted=True))
         assert fates(plan) == [[Fate.KEEP]]
 
-    def test_that_say_they_are_plain_are_damaged(self) -> None:
+    def test_plan_refuses_plain_media_type_with_wrapped_keys(self) -> None:
         damaged = L("x", annotations={PACKETS: "e30="})
         with pytest.raises(InputError, match="has wrapped keys"):
             plan_encryption(image(damaged), Rules())
@@ -165,7 +167,7 @@ class TestForeignLayers:
     @pytest.mark.parametrize(
         "foreign", [L("w", FOREIGN), L("w", urls=("https://example.com/layer",))]
     )
-    def test_are_refused_because_they_stay_readable(self, foreign: L) -> None:
+    def test_plan_refuses_foreign_layer_unless_allowed(self, foreign: L) -> None:
         with pytest.raises(RefusedError, match="layer 0 of linux/amd64 is foreign"):
             plan_encryption(image(foreign, L("a")), Rules())
         plan = plan_encryption(image(foreign, L("a")), Rules(allow_foreign=True))
@@ -178,39 +180,39 @@ class TestBase:
     ) -> EncryptionPlan:
         return plan_encryption(subject, Rules(layers=layers), base)
 
-    def test_layers_that_it_has_stay_readable(self) -> None:
+    def test_plan_leaves_layers_of_base_readable(self) -> None:
         base = base_layers(image(L("base"), platform="linux/arm64"))
         plan = self.plan(image(L("base"), L("mine")), base)
         assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
         assert not plan.layers(Fate.BASE)[0].check_diff_id
 
-    def test_layers_with_its_content_are_checked(self) -> None:
+    def test_plan_checks_diff_id_of_base_layer_compressed_differently(self) -> None:
         """The source's config says so, and the source could lie."""
         base = base_layers(image(L("one gzip", content="files")))
         plan = self.plan(image(L("another gzip", content="files"), L("mine")), base)
         assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
         assert plan.layers(Fate.BASE)[0].check_diff_id
 
-    def test_that_shares_nothing_is_a_mistake(self) -> None:
+    def test_plan_refuses_base_that_shares_no_layer(self) -> None:
         with pytest.raises(InputError, match="shares no layer"):
             self.plan(image(L("mine")), base_layers(image(L("base"))))
 
-    def test_that_has_everything_leaves_nothing_to_do(self) -> None:
+    def test_plan_refuses_base_that_has_every_layer(self) -> None:
         with pytest.raises(RefusedError, match="no layer to encrypt"):
             self.plan(image(L("base")), base_layers(image(L("base"))))
 
-    def test_and_picked_layers_exclude_each_other(self) -> None:
+    def test_plan_refuses_base_together_with_picked_layers(self) -> None:
         with pytest.raises(UsageError):
             self.plan(image(L("base")), base_layers(image(L("base"))), layers=(0,))
 
 
 class TestMediaTypes:
-    def test_docker_layers_become_oci_layers(self) -> None:
+    def test_plan_turns_docker_layers_into_oci_layers(self) -> None:
         docker = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         plan = plan_encryption(image(L("a", docker), docker=True), Rules())
         assert [layer.media_type for layer in plan.layers(Fate.ENCRYPT)] == [GZIP]
 
-    def test_zstd_becomes_gzip_which_guests_can_read(self) -> None:
+    def test_plan_transcodes_zstd_to_gzip_unless_told_otherwise(self) -> None:
         zstd = image(L("a", f"{TAR}+zstd"))
         (layer,) = plan_encryption(zstd, Rules()).layers(Fate.ENCRYPT)
         assert layer.transcode
@@ -229,14 +231,14 @@ class TestMediaTypes:
             "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
         ],
     )
-    def test_what_has_no_encrypted_form_is_refused(self, media_type: str) -> None:
+    def test_plan_refuses_media_type_without_encrypted_form(self, media_type: str) -> None:
         with pytest.raises(RefusedError, match="cannot be encrypted"):
             plan_encryption(image(L("a"), L("b", media_type)), Rules())
         plan = plan_encryption(image(L("a"), L("b", media_type)), Rules(layers=(0,)))
         assert fates(plan) == [[Fate.ENCRYPT, Fate.UNSELECTED]]
 
 
-def test_an_uncompressed_layer_has_one_digest_under_two_names() -> None:
+def test_plan_refuses_uncompressed_layer_whose_diff_id_differs() -> None:
     good = image(L("tar", TAR))
     assert plan_encryption(good, Rules()).layers(Fate.ENCRYPT)
     config = good.config
@@ -247,12 +249,12 @@ def test_an_uncompressed_layer_has_one_digest_under_two_names() -> None:
 
 
 class TestReuse:
-    def test_of_a_layer_that_is_there_encrypted(self) -> None:
+    def test_plan_reuses_layer_that_destination_has_encrypted(self) -> None:
         there = [parse_digest(digest("same"))]
         plan = plan_encryption(image(L("same"), L("new")), Rules(), None, there)
         assert fates(plan) == [[Fate.REUSE, Fate.ENCRYPT]]
 
-    def test_but_not_of_one_that_is_to_be_compressed_anew(self) -> None:
+    def test_plan_does_not_reuse_layer_to_be_transcoded(self) -> None:
         there = [parse_digest(digest("same"))]
         zstd = image(L("same", f"{TAR}+zstd"))
         assert fates(plan_encryption(zstd, Rules(), None, there)) == [[Fate.ENCRYPT]]
@@ -263,7 +265,7 @@ class TestReuse:
 @pytest.mark.parametrize(
     "tree", [image(), listed(), listed(image(IN_TOTO, entry=ATTESTATION))], ids=["0", "1", "2"]
 )
-def test_an_image_with_nothing_to_encrypt_is_no_success(tree: ImageNode | IndexNode) -> None:
+def test_plan_refuses_image_with_nothing_to_encrypt(tree: ImageNode | IndexNode) -> None:
     with pytest.raises(CocoKpError) as error:
         plan_encryption(tree, Rules())
     assert error.value.exit_code == 7

@@ -66,7 +66,7 @@ class Bytes(RawBlob):
         pass
 
 
-def test_platform_and_diff_ids_come_from_the_config() -> None:
+def test_read_tree_takes_platform_and_diff_ids_from_config() -> None:
     source = Held()
     source.image(2, 2)
     (only,) = images(read_tree(source))
@@ -77,7 +77,7 @@ def test_platform_and_diff_ids_come_from_the_config() -> None:
     assert only.diff_id(1) is None
 
 
-def test_a_config_without_diff_ids_tells_nothing() -> None:
+def test_read_tree_accepts_config_without_diff_ids() -> None:
     source = Held()
     source.image(2, 0)
     (only,) = images(read_tree(source))
@@ -85,14 +85,14 @@ def test_a_config_without_diff_ids_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize("diff_ids", [1, 3])
-def test_a_config_of_another_number_of_layers_is_refused(diff_ids: int) -> None:
+def test_read_tree_refuses_config_with_another_number_of_layers(diff_ids: int) -> None:
     source = Held()
     source.image(2, diff_ids)
     with pytest.raises(InputError, match="has 2 layers, but its config lists"):
         read_tree(source)
 
 
-def test_lists_in_lists_end_somewhere() -> None:
+def test_read_tree_limits_nesting_of_indexes() -> None:
     source = Held()
     entry = source.image(1, 1)
     for _ in range(MAX_NESTING):
@@ -103,7 +103,7 @@ def test_lists_in_lists_end_somewhere() -> None:
         read_tree(source)
 
 
-def test_all_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_tree_limits_total_size_of_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen entries of four mebibytes each would be a cheap way to fill memory."""
     source = Held()
     entry = source.image(1, 1)
@@ -116,7 +116,7 @@ def test_all_manifests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         read_tree(source)
 
 
-def test_a_pruned_tree_is_empty_or_smaller() -> None:
+def test_pruned_returns_smaller_tree_or_none() -> None:
     whole = listed(image(L("a")), image(L("b"), platform="linux/arm64"))
     one = pruned(whole, lambda found: str(found) == "linux/arm64")
     assert one is not None

@@ -50,13 +50,13 @@ def until_stopped(work: Work, ended: threading.Event) -> None:
         raise
 
 
-def test_all_pieces_are_done() -> None:
+def test_work_runs_all_pieces() -> None:
     done: list[int] = []
     Work(Progress(), 2).run(partial(done.append, n) for n in range(100))
     assert sorted(done) == list(range(100))
 
 
-def test_a_failure_stops_the_others_and_is_raised() -> None:
+def test_work_stops_other_pieces_and_raises_first_failure() -> None:
     work, ended, never = Work(Progress(), 2), threading.Event(), threading.Event()
 
     def fail() -> None:
@@ -69,7 +69,7 @@ def test_a_failure_stops_the_others_and_is_raised() -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_signal_stops_all() -> None:
+def test_work_stops_all_pieces_on_signal() -> None:
     work, ended = Work(Progress(), 2), threading.Event()
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -79,7 +79,7 @@ def test_a_signal_stops_all() -> None:
     assert ended.is_set()
 
 
-def test_a_signal_while_pieces_are_handed_out_stops_those_that_run() -> None:
+def test_work_stops_running_pieces_on_signal_while_handing_out_more() -> None:
     work, ended = Work(Progress(), 2), threading.Event()
 
     def pieces() -> Iterator[Callable[[], None]]:
@@ -91,7 +91,7 @@ def test_a_signal_while_pieces_are_handed_out_stops_those_that_run() -> None:
     assert ended.is_set()
 
 
-def test_a_pump_is_told_of_and_stopped(tmp_path: Path) -> None:
+def test_work_reports_progress_of_pump_and_stops_it_on_failure(tmp_path: Path) -> None:
     told = Told()
     work = Work(told, 2)
     reading, writing = os.pipe()  # whose end never comes
@@ -117,7 +117,7 @@ def test_a_pump_is_told_of_and_stopped(tmp_path: Path) -> None:
     os.close(writing)
 
 
-def test_nothing_begins_after_a_stop() -> None:
+def test_work_begins_nothing_after_a_stop() -> None:
     work = Work(Progress(), 1)
 
     def fail() -> None:

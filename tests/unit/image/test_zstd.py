@@ -30,7 +30,7 @@ def check(layer: bytes, content: bytes, step: int) -> None:
 
 
 @pytest.mark.parametrize("step", [1000, 1 << 20])
-def test_one_frame_after_another(step: int) -> None:
+def test_zstd_decompressor_reads_consecutive_frames(step: int) -> None:
     layer = zstd.compress(CONTENT[:5]) + zstd.compress(b"") + zstd.compress(CONTENT[5:])
     check(layer, CONTENT, step)
 
@@ -38,12 +38,12 @@ def test_one_frame_after_another(step: int) -> None:
 @pytest.mark.parametrize(
     "broken", [lambda layer: layer[:-1], lambda layer: layer[5:], lambda layer: layer + b"x"]
 )
-def test_what_is_no_stream_is_refused(broken: Any) -> None:
+def test_zstd_decompressor_refuses_malformed_stream(broken: Any) -> None:
     with pytest.raises(IntegrityError, match="zstd stream"):
         check(broken(zstd.compress(CONTENT)), CONTENT, 1000)
 
 
-def test_how_far_a_frame_may_look_back_is_bounded() -> None:
+def test_zstd_decompressor_limits_window_size() -> None:
     options: dict[int, int] = {
         zstd.CompressionParameter.window_log: MAX_WINDOW + 1,
         zstd.CompressionParameter.enable_long_distance_matching: 1,

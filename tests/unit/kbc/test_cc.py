@@ -30,17 +30,21 @@ def spec(sim: SimulatedKbs) -> KbcSpec:
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_it_opens_a_packet(spec: KbcSpec, wrapping: Wrapping, algorithm: Algorithm) -> None:
+def test_cc_opens_packet_with_key_from_kbs(
+    spec: KbcSpec, wrapping: Wrapping, algorithm: Algorithm
+) -> None:
     assert open_kbc(spec, KbcSettings()).unwrap(wrapping.packet(algorithm)) == SECRET
 
 
-def test_layers_share_a_session(sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping) -> None:
+def test_cc_shares_one_kbs_session_among_layers(
+    sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
+) -> None:
     for _ in range(4):
         assert open_kbc(spec, KbcSettings()).unwrap(wrapping.packet()) == SECRET
     assert sim.calls("POST attest") == 1
 
 
-def test_each_call_is_answered_by_the_kbs_that_it_names(
+def test_cc_asks_the_kbs_named_in_each_call(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:
     """Upstream keeps the first address for ever (docs/protocols.md 4)."""
@@ -54,7 +58,7 @@ def test_each_call_is_answered_by_the_kbs_that_it_names(
     assert sim.calls(f"GET resource/{PATH}") == 2
 
 
-def test_a_kid_of_this_kbs_and_of_another(
+def test_cc_refuses_kid_that_names_another_kbs(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:
     kbc = open_kbc(spec, KbcSettings())
@@ -66,7 +70,7 @@ def test_a_kid_of_this_kbs_and_of_another(
     assert sim.calls(f"GET resource/{PATH}") == 1
 
 
-def test_plugin_and_query_reach_the_kbs(
+def test_cc_passes_plugin_and_query_of_kid_to_kbs(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:
     sim.faults["GET pkcs11/a"] = lambda _: json_reply({}, 404)
@@ -75,36 +79,40 @@ def test_plugin_and_query_reach_the_kbs(
     assert sim.requests[-1].query == {"x": ["y"]}
 
 
-def test_what_is_no_key(sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping) -> None:
+def test_cc_refuses_resource_that_is_not_a_key(
+    sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
+) -> None:
     sim.resources[PATH] = b"AAAA"
     with pytest.raises(KekError, match="is no key") as refused:
         open_kbc(spec, KbcSettings()).unwrap(wrapping.packet())
     assert "AAAA" not in str(refused.value)
 
 
-def test_the_wrong_key(sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping) -> None:
+def test_cc_fails_when_kbs_holds_wrong_key(
+    sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
+) -> None:
     sim.resources[PATH] = bytes(32)
     with pytest.raises(KekError):
         open_kbc(spec, KbcSettings()).unwrap(wrapping.packet())
 
 
 @pytest.mark.parametrize("text", ["cc", "cc::null"])
-def test_it_needs_an_address(text: str) -> None:
+def test_cc_requires_kbs_address(text: str) -> None:
     with pytest.raises(InputError, match="needs the address of the KBS"):
         open_kbc(parse_kbc_spec(text), KbcSettings())
 
 
-def test_an_address_is_a_url() -> None:
+def test_cc_requires_kbs_address_to_be_url() -> None:
     with pytest.raises(InputError, match="does not begin with https"):
         open_kbc(parse_kbc_spec("cc::kbs.example:8080"), KbcSettings())
 
 
-def test_plain_http_goes_to_loopback_only(wrapping: Wrapping) -> None:
+def test_cc_refuses_plain_http_beyond_loopback(wrapping: Wrapping) -> None:
     kbc = open_kbc(parse_kbc_spec("cc::http://192.0.2.1"), KbcSettings())
     with pytest.raises(RefusedError, match="plain http"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_an_unknown_attester(spec: KbcSpec) -> None:
+def test_cc_refuses_unknown_attester(spec: KbcSpec) -> None:
     with pytest.raises(UsageError, match="attester 'other' is unknown"):
         open_kbc(spec, KbcSettings(attester="other"))

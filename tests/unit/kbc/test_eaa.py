@@ -32,11 +32,11 @@ def kbc(sim: SimulatedVerdictd) -> Kbc:
     return open_kbc(parse_kbc_spec(f"eaa_kbc::{sim.address}"), KbcSettings())
 
 
-def test_it_opens_a_packet(kbc: Kbc, wrapping: Wrapping) -> None:
+def test_eaa_opens_packet_through_verdictd(kbc: Kbc, wrapping: Wrapping) -> None:
     assert kbc.unwrap(wrapping.packet()) == SECRET
 
 
-def test_ctr_is_refused_before_anything_is_sent(
+def test_eaa_refuses_ctr_packet_without_sending_anything(
     sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
 ) -> None:
     with pytest.raises(KekError, match="A256CTR cannot be opened through eaa"):
@@ -44,26 +44,32 @@ def test_ctr_is_refused_before_anything_is_sent(
     assert not sim.requests
 
 
-def test_a_key_that_it_does_not_have(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_eaa_reports_key_unknown_to_verdictd(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.keys.clear()
     with pytest.raises(KekError, match="key not found"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_the_wrong_key(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_eaa_reports_failed_decryption_when_verdictd_holds_wrong_key(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.keys[PATH] = bytes(32)
     with pytest.raises(KekError, match="decryption failed"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_it_hangs_up(sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_eaa_reports_connection_closed_without_answer(
+    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.answer = b""
     with pytest.raises(RemoteError, match="closed the connection without an answer"):
         kbc.unwrap(wrapping.packet())
 
 
 @pytest.mark.parametrize("answer", [b"no json", b"{" * 1000, b'{"status":"OK"}'])
-def test_it_answers_something_else(
+def test_eaa_refuses_malformed_answer(
     sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, answer: bytes
 ) -> None:
     sim.answer = answer
@@ -71,7 +77,7 @@ def test_it_answers_something_else(
         kbc.unwrap(wrapping.packet())
 
 
-def test_a_slow_one_is_not_waited_for(
+def test_eaa_gives_up_when_verdictd_does_not_answer_by_deadline(
     sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eaa, "DEADLINE", 0.3)
@@ -80,7 +86,7 @@ def test_a_slow_one_is_not_waited_for(
         kbc.unwrap(wrapping.packet())
 
 
-def test_a_handshake_that_trickles_is_not_waited_for(
+def test_eaa_gives_up_when_tls_handshake_trickles_past_deadline(
     wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eaa, "DEADLINE", 0.5)
@@ -105,7 +111,7 @@ def test_a_handshake_that_trickles_is_not_waited_for(
             thread.join()
 
 
-def test_no_tls(wrapping: Wrapping) -> None:
+def test_eaa_reports_peer_that_does_not_speak_tls(wrapping: Wrapping) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -122,14 +128,14 @@ def test_no_tls(wrapping: Wrapping) -> None:
         thread.join()
 
 
-def test_nobody_there(wrapping: Wrapping) -> None:
+def test_eaa_reports_refused_connection(wrapping: Wrapping) -> None:
     kbc = open_kbc(parse_kbc_spec("eaa::127.0.0.1:1"), KbcSettings())
     with pytest.raises(UnreachableError, match="be reached: connection refused") as refused:
         kbc.unwrap(wrapping.packet())
     assert refused.value.hint == "check host and port, and whether Verdictd runs"
 
 
-def test_a_name_that_nobody_has(wrapping: Wrapping) -> None:
+def test_eaa_reports_unresolvable_host_name(wrapping: Wrapping) -> None:
     settings = KbcSettings(eaa_allow_unverified=True)
     kbc = open_kbc(parse_kbc_spec("eaa::verdictd.invalid:1"), settings)
     with pytest.raises(UnreachableError, match="cannot be reached"):
@@ -137,7 +143,7 @@ def test_a_name_that_nobody_has(wrapping: Wrapping) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:1", "verdictd.example:1", "[2001:db8::1]:1"])
-def test_beyond_loopback_it_must_be_allowed(address: str) -> None:
+def test_eaa_refuses_address_beyond_loopback_unless_allowed(address: str) -> None:
     spec = parse_kbc_spec(f"eaa::{address}")
     with pytest.raises(RefusedError, match="nothing proves that it is Verdictd") as refused:
         open_kbc(spec, KbcSettings())
@@ -146,6 +152,6 @@ def test_beyond_loopback_it_must_be_allowed(address: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["eaa", "eaa::null"])
-def test_it_needs_an_address(spec: str) -> None:
+def test_eaa_requires_verdictd_address(spec: str) -> None:
     with pytest.raises(InputError, match="needs the address of Verdictd"):
         open_kbc(parse_kbc_spec(spec), KbcSettings())

@@ -24,19 +24,19 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_secret_is_gone_once_it_was_read(tmp_path: Path) -> None:
+def test_take_secret_deletes_secret_after_reading(tmp_path: Path) -> None:
     (tmp_path / GUID).write_bytes(b"secret")
     assert take_secret(GUID, tmp_path) == b"secret"
     assert not (tmp_path / GUID).exists()
 
 
-def test_a_secret_stays_where_it_is_to_be_kept(tmp_path: Path) -> None:
+def test_take_secret_leaves_secret_in_place_with_keep(tmp_path: Path) -> None:
     (tmp_path / GUID).write_bytes(b"secret")
     assert take_secret(GUID, tmp_path, keep=True) == b"secret"
     assert (tmp_path / GUID).exists()
 
 
-def test_read_delete_unload(kernels: Path) -> None:
+def test_take_secret_reads_and_deletes_secret_before_unloading_module(kernels: Path) -> None:
     commands: list[tuple[str, ...]] = []
     secret = kernels / GUID
 
@@ -56,7 +56,7 @@ def test_read_delete_unload(kernels: Path) -> None:
     ]
 
 
-def test_a_module_that_is_loaded_is_not_loaded_again(kernels: Path) -> None:
+def test_take_secret_does_not_load_module_that_is_loaded(kernels: Path) -> None:
     commands: list[tuple[str, ...]] = []
     (kernels / GUID).write_bytes(b"secret")
 
@@ -68,7 +68,7 @@ def test_a_module_that_is_loaded_is_not_loaded_again(kernels: Path) -> None:
     assert commands == [("modprobe", "-r", "efi_secret")]
 
 
-def test_a_folder_of_ones_own_has_nothing_to_do_with_the_kernel(tmp_path: Path) -> None:
+def test_take_secret_runs_no_command_for_folder_outside_securityfs(tmp_path: Path) -> None:
     def run(*command: str) -> bool:
         raise AssertionError(command)
 
@@ -79,7 +79,7 @@ def test_a_folder_of_ones_own_has_nothing_to_do_with_the_kernel(tmp_path: Path) 
     assert "--keys FILE names a copy" in refused.value.hint
 
 
-def test_a_secret_that_cannot_be_deleted_is_not_used(
+def test_take_secret_refuses_secret_that_cannot_be_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever starts later in the guest could read it."""
@@ -94,7 +94,7 @@ def test_a_secret_that_cannot_be_deleted_is_not_used(
     assert "--keep-secret" in refused.value.hint
 
 
-def test_a_folder_that_only_root_may_look_into(
+def test_take_secret_reports_folder_readable_by_root_only(
     kernels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = Path.stat
@@ -109,7 +109,7 @@ def test_a_folder_that_only_root_may_look_into(
         take_secret(GUID, kernels, run=lambda *_: False)
 
 
-def test_a_secret_without_end(tmp_path: Path) -> None:
+def test_take_secret_refuses_oversized_secret(tmp_path: Path) -> None:
     with (tmp_path / GUID).open("wb") as file:
         file.truncate(4 * 1024 * 1024 + 1)
     with pytest.raises(KekError, match="more than 4194304 bytes"):
@@ -117,7 +117,7 @@ def test_a_secret_without_end(tmp_path: Path) -> None:
     assert (tmp_path / GUID).exists()
 
 
-def test_a_command_that_is_not_there_is_a_failure_and_no_more() -> None:
+def test_run_returns_false_when_command_fails_or_is_missing() -> None:
     assert injected_secret._run("true")
     assert not injected_secret._run("false")
     assert not injected_secret._run("/nonexistent/modprobe")

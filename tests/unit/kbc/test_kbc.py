@@ -17,32 +17,32 @@ PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}
 
 
 @pytest.mark.parametrize("name", KBC_NAMES)
-def test_every_named_kbc_is_a_module_that_makes_it(name: str) -> None:
+def test_every_kbc_name_is_a_module_that_defines_open_kbc(name: str) -> None:
     tree = ast.parse((Path(kbc.__file__).parent / f"{name}.py").read_bytes())
     assert "open_kbc" in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
 
 
-def test_a_kbc_is_loaded_when_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_kbc_imports_module_of_named_kbc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "coco_kp.kbc.sample", raising=False)
     open_kbc(KbcSpec("sample", ""), KbcSettings())
     assert "coco_kp.kbc.sample" in sys.modules
 
 
-def test_sample_opens_what_upstream_wrapped_with_the_sample_key() -> None:
+def test_sample_kbc_opens_packet_that_upstream_wrapped_with_sample_key() -> None:
     vector = PACKETS["sample_zero_iv"]
     packet = parse_packet(vector["packet"].encode())
     opened = open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(packet)
     assert opened == vector["optsdata"].encode()
 
 
-def test_sample_does_not_look_at_the_kid() -> None:
+def test_sample_kbc_ignores_kid() -> None:
     vector = PACKETS["sample_zero_iv"]
     text = vector["packet"].replace("default/test-key/1", "any/other/name")
     opened = open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(parse_packet(text.encode()))
     assert opened == vector["optsdata"].encode()
 
 
-def test_sample_opens_nothing_else() -> None:
+def test_sample_kbc_refuses_packet_wrapped_with_another_key() -> None:
     packet = parse_packet(PACKETS["gcm"]["packet"].encode())
     with pytest.raises(KekError, match="the key of kbs:///default/key/key_id1 does not open") as e:
         open_kbc(KbcSpec("sample", ""), KbcSettings()).unwrap(packet)

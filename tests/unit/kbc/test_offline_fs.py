@@ -41,7 +41,7 @@ def unwrap(keys: Path | None = None, packet: str = GCM["packet"]) -> bytes:
     return kbc.unwrap(parse_packet(packet.encode()))
 
 
-def test_the_default_files_are_the_guests() -> None:
+def test_offline_fs_default_files_match_guest() -> None:
     assert [str(file) for file in DEFAULT_FILES] == [
         "/etc/aa-offline_fs_kbc-keys.json",
         "/etc/aa-offline_fs_kbc-resources.json",
@@ -50,7 +50,9 @@ def test_the_default_files_are_the_guests() -> None:
 
 
 @pytest.mark.parametrize("vector", [GCM, CTR], ids=lambda vector: vector["name"])
-def test_a_named_file(tmp_path: Path, vector: dict[str, str]) -> None:
+def test_offline_fs_opens_packet_with_key_from_named_file(
+    tmp_path: Path, vector: dict[str, str]
+) -> None:
     file = keys_file(tmp_path / "keys.json", **{PATH: KEK})
     assert unwrap(file, vector["packet"]) == vector["optsdata"].encode()
 
@@ -58,19 +60,21 @@ def test_a_named_file(tmp_path: Path, vector: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "kid", ["kbs://kbs.example:8080/default/key/key_id1", "kbs:///default/key/key_id1?version=2"]
 )
-def test_only_the_path_of_the_kid_counts(tmp_path: Path, kid: str) -> None:
+def test_offline_fs_looks_key_up_by_path_of_kid_only(tmp_path: Path, kid: str) -> None:
     file = keys_file(tmp_path / "keys.json", **{PATH: KEK})
     packet = json.dumps(json.loads(GCM["packet"]) | {"kid": kid})
     assert unwrap(file, packet) == GCM["optsdata"].encode()
 
 
 @pytest.mark.parametrize("name", [file.name for file in DEFAULT_FILES])
-def test_either_of_the_default_files_will_do(etc: Path, name: str) -> None:
+def test_offline_fs_finds_key_in_either_default_file(etc: Path, name: str) -> None:
     keys_file(etc / name, **{PATH: KEK})
     assert unwrap() == GCM["optsdata"].encode()
 
 
-def test_a_later_file_wins(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_fs_lets_later_file_override_earlier(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: OTHER_KEK, "a/b/c": OTHER_KEK})
     with pytest.raises(KekError, match="does not open"):
         unwrap()
@@ -82,19 +86,21 @@ def test_a_later_file_wins(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         unwrap()
 
 
-def test_extra_files_alone_will_do(etc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_fs_finds_key_in_extra_file_without_default_files(
+    etc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(EXTRA_FILES_VARIABLE, str(keys_file(etc / "extra.json", **{PATH: KEK})))
     assert unwrap() == GCM["optsdata"].encode()
 
 
-def test_a_named_file_is_the_only_one(etc: Path) -> None:
+def test_offline_fs_ignores_default_files_when_file_is_named(etc: Path) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
     with pytest.raises(KekError, match=f"there is no key '{PATH}' in '{etc}/keys.json'"):
         unwrap(keys_file(etc / "keys.json"))
 
 
 @pytest.mark.usefixtures("etc")
-def test_no_file_at_all_names_where_they_were_looked_for() -> None:
+def test_offline_fs_without_any_file_names_where_it_looked() -> None:
     with pytest.raises(KekError, match=r"none of .*aa-offline_fs_kbc-keys\.json, ") as error:
         unwrap()
     assert "--keys" in error.value.hint
@@ -103,7 +109,7 @@ def test_no_file_at_all_names_where_they_were_looked_for() -> None:
 @pytest.mark.parametrize(
     ("content", "error"), [(b"", InputError), (b"[]", InputError), (b'{"a":1}', InputError)]
 )
-def test_a_malformed_file_fails_even_if_another_has_the_key(
+def test_offline_fs_refuses_malformed_file_even_if_another_has_the_key(
     etc: Path, content: bytes, error: type[CocoKpError]
 ) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
@@ -112,7 +118,7 @@ def test_a_malformed_file_fails_even_if_another_has_the_key(
         unwrap()
 
 
-def test_a_file_that_cannot_be_looked_at_is_not_taken_for_absent(
+def test_offline_fs_reports_file_that_cannot_be_examined(
     etc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
@@ -121,7 +127,7 @@ def test_a_file_that_cannot_be_looked_at_is_not_taken_for_absent(
         unwrap()
 
 
-def test_a_key_that_was_just_added_counts(tmp_path: Path) -> None:
+def test_offline_fs_sees_key_added_after_it_was_opened(tmp_path: Path) -> None:
     file = keys_file(tmp_path / "keys.json")
     kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=file))
     keys_file(file, **{PATH: KEK})

@@ -29,7 +29,7 @@ def write(file: Path, **keys: bytes) -> Path:
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 @pytest.mark.parametrize("name", [PATH, "key_id1"])
-def test_keys_are_found_by_path_and_by_tag(
+def test_offline_sev_finds_key_by_path_or_by_tag(
     tmp_path: Path, wrapping: Wrapping, algorithm: Algorithm, name: str
 ) -> None:
     file = write(tmp_path / "copy.json", **{name: wrapping.raw})
@@ -37,20 +37,22 @@ def test_keys_are_found_by_path_and_by_tag(
     assert kbc.unwrap(wrapping.packet(algorithm)) == SECRET
 
 
-def test_a_path_comes_before_a_tag(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_prefers_path_to_tag(tmp_path: Path, wrapping: Wrapping) -> None:
     file = write(tmp_path / "copy.json", **{"key_id1": bytes(32), PATH: wrapping.raw})
     kbc = open_kbc(SPEC, KbcSettings(keys_file=file))
     assert kbc.unwrap(wrapping.packet()) == SECRET
 
 
-def test_a_copy_is_only_read(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_does_not_change_copy_of_secret(tmp_path: Path, wrapping: Wrapping) -> None:
     file = write(tmp_path / "copy.json", **{PATH: wrapping.raw})
     before = file.read_bytes()
     open_kbc(SPEC, KbcSettings(keys_file=file)).unwrap(wrapping.packet())
     assert file.read_bytes() == before
 
 
-def test_an_injected_secret_is_deleted_and_serves_on(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_deletes_injected_secret_and_keeps_serving(
+    tmp_path: Path, wrapping: Wrapping
+) -> None:
     file = write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
     settings = KbcSettings(sev_secrets=tmp_path)
     for _ in range(3):
@@ -58,14 +60,18 @@ def test_an_injected_secret_is_deleted_and_serves_on(tmp_path: Path, wrapping: W
         assert not file.exists()
 
 
-def test_an_injected_secret_may_be_kept(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_keeps_injected_secret_with_keep_secret(
+    tmp_path: Path, wrapping: Wrapping
+) -> None:
     file = write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
     settings = KbcSettings(sev_secrets=tmp_path, keep_secret=True)
     assert open_kbc(SPEC, settings).unwrap(wrapping.packet()) == SECRET
     assert file.exists()
 
 
-def test_many_threads_share_what_can_be_read_once(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_shares_deleted_secret_among_threads(
+    tmp_path: Path, wrapping: Wrapping
+) -> None:
     write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
     settings, packet = KbcSettings(sev_secrets=tmp_path), wrapping.packet()
     opened: list[bytes] = []
@@ -81,24 +87,24 @@ def test_many_threads_share_what_can_be_read_once(tmp_path: Path, wrapping: Wrap
     assert opened == [SECRET] * 16
 
 
-def test_a_key_that_is_not_there(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_reports_key_missing_from_secret(tmp_path: Path, wrapping: Wrapping) -> None:
     file = write(tmp_path / "copy.json", other=wrapping.raw)
     with pytest.raises(KekError, match=f"there is no key '{PATH}' in the secret '{file}'"):
         open_kbc(SPEC, KbcSettings(keys_file=file)).unwrap(wrapping.packet())
 
 
-def test_the_wrong_key(tmp_path: Path, wrapping: Wrapping) -> None:
+def test_offline_sev_fails_with_wrong_key(tmp_path: Path, wrapping: Wrapping) -> None:
     file = write(tmp_path / "copy.json", **{PATH: bytes(32)})
     with pytest.raises(KekError):
         open_kbc(SPEC, KbcSettings(keys_file=file)).unwrap(wrapping.packet())
 
 
-def test_a_secret_that_is_no_keys_file(tmp_path: Path) -> None:
+def test_offline_sev_refuses_secret_that_is_not_a_keys_file(tmp_path: Path) -> None:
     (tmp_path / "copy.json").write_bytes(b"{")
     with pytest.raises(InputError, match="is not valid JSON"):
         open_kbc(SPEC, KbcSettings(keys_file=tmp_path / "copy.json"))
 
 
-def test_no_secret(tmp_path: Path) -> None:
+def test_offline_sev_reports_missing_secret(tmp_path: Path) -> None:
     with pytest.raises(KekError, match="no such file"):
         open_kbc(SPEC, KbcSettings(sev_secrets=tmp_path))

@@ -48,7 +48,7 @@ def kbc(sim: SimulatedSimpleKbs, settings: KbcSettings) -> Kbc:
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
-def test_the_question_and_its_answer(
+def test_online_sev_requests_key_and_opens_packet(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, algorithm: Algorithm
 ) -> None:
     assert kbc.unwrap(wrapping.packet(algorithm)) == SECRET
@@ -58,7 +58,7 @@ def test_the_question_and_its_answer(
     assert uuid.UUID(guid).version == 4
 
 
-def test_no_proxy_stands_between(
+def test_online_sev_ignores_proxy_from_environment(
     kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """gRPC would take one from the environment, for loopback too."""
@@ -67,7 +67,7 @@ def test_no_proxy_stands_between(
     assert kbc.unwrap(wrapping.packet()) == SECRET
 
 
-def test_each_question_has_a_guid_of_its_own(
+def test_online_sev_sends_new_guid_with_each_request(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
 ) -> None:
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_each_question_has_a_guid_of_its_own(
     assert len({request[2][1] for request in sim.requests}) == 3
 
 
-def test_an_old_answer_is_not_believed(
+def test_online_sev_refuses_answer_to_another_request(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
 ) -> None:
     """It decrypts: the connection's key is the same for the guest's whole life."""
@@ -85,7 +85,7 @@ def test_an_old_answer_is_not_believed(
 
 
 @pytest.mark.parametrize("answer", [("", ""), ("!", "!"), ("AAAA", "AAAAAAAAAAAAAAAA")])
-def test_an_answer_that_cannot_be_read(
+def test_online_sev_refuses_unreadable_answer(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, answer: tuple[str, str]
 ) -> None:
     sim.answer = answer
@@ -93,38 +93,48 @@ def test_an_answer_that_cannot_be_read(
         kbc.unwrap(wrapping.packet())
 
 
-def test_an_answer_under_another_key(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_online_sev_refuses_answer_encrypted_with_another_key(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.key = os.urandom(32)
     with pytest.raises(IntegrityError, match="does not decrypt with the connection's key"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_an_answer_of_another_layout(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_online_sev_refuses_answer_with_another_layout(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.change = lambda plain: plain[:-1]
     with pytest.raises(RemoteError, match="ends early"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_a_huge_answer_is_cut_off(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_online_sev_refuses_oversized_answer(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.answer = ("A" * 100_000, "AAAA")
     with pytest.raises(RemoteError, match="RESOURCE_EXHAUSTED"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_a_secret_that_is_no_key(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_online_sev_refuses_secret_that_is_not_a_key(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.secrets[PATH] = b"sixteen bytes..."
     with pytest.raises(KekError, match=f"key '{KID}'"):
         kbc.unwrap(wrapping.packet())
 
 
-def test_a_key_that_it_does_not_have(sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping) -> None:
+def test_online_sev_reports_key_refused_by_simple_kbs(
+    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+) -> None:
     sim.secrets.clear()
     with pytest.raises(RemoteError, match=f"refused to hand out '{KID}'") as refused:
         kbc.unwrap(wrapping.packet())
     assert "ids are exact" in refused.value.hint
 
 
-def test_a_connection_that_it_does_not_know(
+def test_online_sev_reports_connection_unknown_to_simple_kbs(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
 ) -> None:
     sim.client_id = str(uuid.uuid4())
@@ -133,14 +143,16 @@ def test_a_connection_that_it_does_not_know(
     assert "does not know the injected connection" in refused.value.hint
 
 
-def test_nobody_there(settings: KbcSettings, wrapping: Wrapping) -> None:
+def test_online_sev_reports_unreachable_simple_kbs(
+    settings: KbcSettings, wrapping: Wrapping
+) -> None:
     kbc = open_kbc(parse_kbc_spec("online_sev::127.0.0.1:1"), settings)
     with pytest.raises(UnreachableError, match=r"at 127.0.0.1:1 did not answer") as refused:
         kbc.unwrap(wrapping.packet())
     assert refused.value.hint == "check host and port, and whether simple-kbs runs"
 
 
-def test_a_slow_one_is_not_waited_for(
+def test_online_sev_gives_up_when_simple_kbs_does_not_answer_by_deadline(
     sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(online_sev, "DEADLINE", 0.3)
@@ -149,7 +161,7 @@ def test_a_slow_one_is_not_waited_for(
         kbc.unwrap(wrapping.packet())
 
 
-def test_an_injected_connection_is_deleted_and_serves_on(
+def test_online_sev_deletes_injected_connection_and_keeps_serving(
     sim: SimulatedSimpleKbs, wrapping: Wrapping, tmp_path: Path
 ) -> None:
     file = connection(tmp_path / CONNECTION_GUID, sim)
@@ -160,12 +172,14 @@ def test_an_injected_connection_is_deleted_and_serves_on(
 
 
 @pytest.mark.parametrize("spec", ["online_sev", "online_sev::null"])
-def test_it_needs_an_address(settings: KbcSettings, spec: str) -> None:
+def test_online_sev_requires_simple_kbs_address(settings: KbcSettings, spec: str) -> None:
     with pytest.raises(InputError, match="needs the address of simple-kbs"):
         open_kbc(parse_kbc_spec(spec), settings)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "127.0.0.1", "unix:///run/x"])
-def test_an_address_is_host_and_port(settings: KbcSettings, uri: str) -> None:
+def test_online_sev_refuses_address_that_is_not_host_and_port(
+    settings: KbcSettings, uri: str
+) -> None:
     with pytest.raises(InputError, match="is not host:port"):
         open_kbc(parse_kbc_spec(f"online_sev::{uri}"), settings)

@@ -30,7 +30,7 @@ PATH = "default/key/1"
 POST = f"POST resource/{PATH}"
 
 
-def test_put_and_delete(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_puts_and_deletes_resource(sim: SimulatedKbs, admin: Admin) -> None:
     key = os.urandom(32)
     admin.put(KID, key)
     assert sim.resources == {PATH: key}
@@ -40,17 +40,17 @@ def test_put_and_delete(sim: SimulatedKbs, admin: Admin) -> None:
     assert not sim.resources
 
 
-def test_deleting_what_is_not_there_is_an_error(admin: Admin) -> None:
+def test_admin_delete_fails_when_resource_does_not_exist(admin: Admin) -> None:
     with pytest.raises(RemoteError, match="refused to delete 'kbs:///default/key/1'"):
         admin.delete(KID)
 
 
-def test_an_admins_question_that_changes_nothing(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_list_policies_only_reads(sim: SimulatedKbs, admin: Admin) -> None:
     assert admin.list_policies().refusal is None
     assert [request.method for request in sim.requests] == ["GET"]
 
 
-def test_a_prefix_is_kept(sim: SimulatedKbs) -> None:
+def test_admin_keeps_path_prefix_of_kbs_url(sim: SimulatedKbs) -> None:
     """Upstream drops it (docs/protocols.md 6.3, 17)."""
     with Kbs(KbsUrl.parse(f"{sim.url}/team/a")) as kbs, pytest.raises(RemoteError) as refused:
         Admin(kbs, None).put(KID, b"key")
@@ -58,7 +58,7 @@ def test_a_prefix_is_kept(sim: SimulatedKbs) -> None:
     assert "no KBS answers here: check host, port and path prefix" in refused.value.hint
 
 
-def test_a_401_is_a_failure(kbs: Kbs) -> None:
+def test_admin_put_fails_on_401(kbs: Kbs) -> None:
     """Upstream reports success (docs/protocols.md 6.3, 3)."""
     token = ReadyToken.parse(ADMIN_TOKEN[:-1] + "A", "the test")
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_a_401_is_a_failure(kbs: Kbs) -> None:
     assert "check the admin token" in refused.value.hint
 
 
-def test_who_sent_no_token_is_told_so(kbs: Kbs) -> None:
+def test_admin_refusal_without_token_says_that_none_was_sent(kbs: Kbs) -> None:
     with pytest.raises(RemoteError) as refused:
         Admin(kbs, None).put(KID, b"key")
     assert refused.value.hint.startswith("no admin token was sent")
@@ -93,7 +93,7 @@ def test_who_sent_no_token_is_told_so(kbs: Kbs) -> None:
         (refusal("JweError", status=418), r"\(JweError 418\)", "the log of the KBS"),
     ],
 )
-def test_all_but_200_is_a_failure(
+def test_admin_put_fails_on_any_status_but_200(
     sim: SimulatedKbs, admin: Admin, reply: Reply, message: str, hint: str
 ) -> None:
     sim.faults[POST] = lambda _: reply
@@ -104,7 +104,7 @@ def test_all_but_200_is_a_failure(
 
 
 @pytest.mark.parametrize("variant", ["", "PluginInternalError", "AdminAuthAccess"])
-def test_a_kbs_that_repeats_the_key_does_not_get_it_shown(
+def test_admin_error_does_not_show_key_that_kbs_echoed(
     sim: SimulatedKbs, admin: Admin, variant: str
 ) -> None:
     key = os.urandom(32)
@@ -125,7 +125,7 @@ def test_a_kbs_that_repeats_the_key_does_not_get_it_shown(
 
 
 @pytest.mark.parametrize("form", [bytes.hex, lambda key: b64encode(key).decode()])
-def test_a_kbs_that_repeats_the_key_where_it_judges_the_token(
+def test_admin_error_does_not_show_key_echoed_in_token_refusal(
     sim: SimulatedKbs, admin: Admin, form: Callable[[bytes], str]
 ) -> None:
     key = os.urandom(32)
@@ -135,7 +135,7 @@ def test_a_kbs_that_repeats_the_key_where_it_judges_the_token(
     assert form(key) not in str(refused.value)
 
 
-def test_a_registration_that_failed_on_the_way_is_repeated(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_put_is_retried_after_transient_failure(sim: SimulatedKbs, admin: Admin) -> None:
     """Storing the same key twice is harmless."""
     replies = iter([Reply(503), None])
     sim.faults[POST] = lambda _: next(replies)
@@ -144,7 +144,7 @@ def test_a_registration_that_failed_on_the_way_is_repeated(sim: SimulatedKbs, ad
     assert sim.resources == {PATH: b"key"}
 
 
-def test_a_deletion_is_not_repeated(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_delete_is_not_retried(sim: SimulatedKbs, admin: Admin) -> None:
     """The second would fail, and say that there was nothing to delete."""
     sim.faults[f"DELETE resource/{PATH}"] = lambda _: Reply(503)
     with pytest.raises(RemoteError, match="HTTP 503"):
@@ -161,7 +161,7 @@ def test_a_deletion_is_not_repeated(sim: SimulatedKbs, admin: Admin) -> None:
         ("kbs://127.0.0.1/a/b/c", "names another KBS"),
     ],
 )
-def test_a_key_id_that_this_kbs_cannot_hold_is_never_sent(
+def test_admin_refuses_key_id_that_this_kbs_cannot_hold(
     sim: SimulatedKbs, admin: Admin, kid: str, reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
@@ -169,13 +169,13 @@ def test_a_key_id_that_this_kbs_cannot_hold_is_never_sent(
     assert not sim.requests
 
 
-def test_a_key_id_with_the_address_of_this_kbs(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_accepts_key_id_with_address_of_this_kbs(sim: SimulatedKbs, admin: Admin) -> None:
     address = sim.url.removeprefix("http://")
     admin.put(parse_key_id(f"kbs://{address}/a/b/c"), b"key")
     assert sim.resources == {"a/b/c": b"key"}
 
 
-def test_plain_http_beyond_loopback_is_refused_before_anything_is_sent() -> None:
+def test_admin_refuses_plain_http_beyond_loopback_without_sending_anything() -> None:
     with Kbs(KbsUrl.parse("http://192.0.2.1:8080")) as kbs, pytest.raises(RefusedError) as refused:
         Admin(kbs, None).put(KID, b"key")
     assert "plain http" in refused.value.message
@@ -183,14 +183,14 @@ def test_plain_http_beyond_loopback_is_refused_before_anything_is_sent() -> None
 
 
 @pytest.mark.usefixtures("impatient")
-def test_plain_http_beyond_loopback_is_tried_where_it_was_allowed() -> None:
+def test_admin_uses_plain_http_beyond_loopback_when_allowed() -> None:
     """192.0.2.0/24 is nobody's (RFC 5737)."""
     url = KbsUrl.parse("http://192.0.2.1:8080")
     with Kbs(url, insecure_http=True) as kbs, pytest.raises(UnreachableError):
         Admin(kbs, None).put(KID, b"key")
 
 
-def test_a_private_certificate_authority(tmp_path: Path) -> None:
+def test_admin_trusts_private_certificate_authority_only_when_given(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

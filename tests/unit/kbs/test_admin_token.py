@@ -50,7 +50,7 @@ def token_file(file: Path, text: str) -> Path:
     return file
 
 
-def test_a_named_file_comes_before_the_environment_before_home(tmp_path: Path) -> None:
+def test_find_token_prefers_named_file_then_environment_then_home(tmp_path: Path) -> None:
     in_home = jwt(exp=4e9, role="home")
     in_environment = jwt(exp=4e9, role="environment")
     home = {"HOME": str(tmp_path)}
@@ -73,11 +73,11 @@ def test_a_named_file_comes_before_the_environment_before_home(tmp_path: Path) -
     assert found.source == f"'{named}'"
 
 
-def test_no_token_anywhere_is_no_token() -> None:
+def test_find_token_returns_none_without_any_source() -> None:
     assert find(environ=NOBODY) is None
 
 
-def test_a_file_and_a_key_exclude_each_other(tmp_path: Path) -> None:
+def test_find_token_refuses_both_token_file_and_private_key(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         find(token_file=tmp_path / "token", private_key=tmp_path / "key", environ=NOBODY)
 
@@ -103,29 +103,29 @@ def test_a_file_and_a_key_exclude_each_other(tmp_path: Path) -> None:
         f"e30.{encode(bytes([0xFF]))}.c2ln",
     ],
 )
-def test_what_is_no_token_is_refused_and_not_repeated(text: str) -> None:
+def test_ready_token_refuses_malformed_text_without_repeating_it(text: str) -> None:
     with pytest.raises(KekError, match=r"^what the test holds is not an admin token") as refused:
         ReadyToken.parse(text, "the test")
     assert text == "" or text not in str(refused.value)
 
 
-def test_an_expired_token_says_when(tmp_path: Path) -> None:
+def test_ready_token_refuses_expired_token_and_says_when_it_expired(tmp_path: Path) -> None:
     token = find(token_file=token_file(tmp_path / "t", jwt(exp=1e9)), environ=NOBODY)
     assert token is not None
     with pytest.raises(KekError, match="expired on 2001-09-09 01:46:40 UTC "):
         token.bearer()
 
 
-def test_a_token_that_just_expired_is_left_to_the_kbs_clock() -> None:
+def test_ready_token_accepts_token_that_expired_seconds_ago() -> None:
     text = jwt(exp=time.time() - 30)
     assert ReadyToken.parse(text, "the test").bearer() == text
 
 
-def test_a_token_is_not_shown() -> None:
+def test_ready_token_repr_does_not_show_token() -> None:
     assert VALID not in repr(ReadyToken.parse(VALID, "the test"))
 
 
-def test_a_token_file_that_others_may_read_gets_a_warning(
+def test_find_token_warns_about_token_file_that_others_may_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = token_file(tmp_path / "token", VALID)
@@ -136,7 +136,7 @@ def test_a_token_file_that_others_may_read_gets_a_warning(
     assert caplog.messages == [f"others may read the admin token '{file}': chmod 600 it"]
 
 
-def test_a_token_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_find_token_reports_unreadable_token_file(tmp_path: Path) -> None:
     with pytest.raises(KekError, match=r"cannot read .*/none': no such file"):
         find(token_file=tmp_path / "none", environ=NOBODY)
     with pytest.raises(KekError, match="is a directory"):
@@ -169,7 +169,7 @@ def verify_ec(public: Any, signature: bytes, signed: bytes) -> None:
         (ec.generate_private_key(ec.SECP384R1()), "ES384", verify_ec),
     ],
 )
-def test_a_signed_token_has_what_a_kbs_wants(
+def test_signing_key_signs_token_with_claims_that_kbs_requires(
     tmp_path: Path, private: Any, algorithm: str, verify: Any
 ) -> None:
     token = find(
@@ -191,13 +191,13 @@ def test_a_signed_token_has_what_a_kbs_wants(
     assert now + 200 < claims["exp"] < now + 310
 
 
-def test_issuer_and_audience_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+def test_signing_key_leaves_out_issuer_and_audience_by_default(tmp_path: Path) -> None:
     file = key_file(tmp_path, ed25519.Ed25519PrivateKey.generate(), NoEncryption())
     claims = json.loads(decode(SigningKey.read(file, role="admin").bearer().split(".")[1]))
     assert claims.keys() == {"iat", "nbf", "exp", "role"}
 
 
-def test_a_private_key_is_not_shown(tmp_path: Path) -> None:
+def test_signing_key_repr_does_not_show_private_key(tmp_path: Path) -> None:
     private = ed25519.Ed25519PrivateKey.generate()
     shown = repr(SigningKey.read(key_file(tmp_path, private, NoEncryption()), role="admin"))
     raw = private.private_bytes_raw()
@@ -222,7 +222,7 @@ def test_a_private_key_is_not_shown(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_private_key_that_cannot_sign(
+def test_signing_key_refuses_private_key_that_cannot_sign(
     tmp_path: Path, private: Any, encryption: KeySerializationEncryption, reason: str
 ) -> None:
     with pytest.raises(KekError, match=reason):
@@ -236,12 +236,12 @@ kHdtJpdEAPv3Cs0pPxVvXw==
 """  # secp112r1
 
 
-def test_a_curve_that_nobody_uses(tmp_path: Path) -> None:
+def test_signing_key_refuses_unsupported_curve(tmp_path: Path) -> None:
     with pytest.raises(KekError, match="of a kind that a KBS does not take"):
         SigningKey.read(token_file(tmp_path / "key", UNSUPPORTED), role="admin")
 
 
-def test_a_file_that_is_no_private_key(tmp_path: Path) -> None:
+def test_signing_key_refuses_file_that_is_not_a_private_key(tmp_path: Path) -> None:
     file = token_file(tmp_path / "key", "no PEM")
     with pytest.raises(KekError, match="is not a PEM private key"):
         SigningKey.read(file, role="admin")

@@ -71,14 +71,12 @@ def agent() -> Iterator[SimulatedAgent]:
         yield simulated
 
 
-def test_the_agents_evidence_opens_a_session(
-    sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
-) -> None:
+def test_agent_evidence_opens_session(sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent) -> None:
     sim.resources["default/key/1"] = b"secret"
     assert Reader(kbs, Handshake(kbs, Agent(agent.url))).fetch(KID) == b"secret"
 
 
-def test_devices_evidence_is_bound_into_the_primary(
+def test_agent_device_evidence_is_bound_into_primary_evidence(
     sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
 ) -> None:
     agent.info["additional_tees"] = ["nvidia"]
@@ -88,17 +86,17 @@ def test_devices_evidence_is_bound_into_the_primary(
     assert b'"additional_evidence":"{\\"nvidia\\":' in attest.body
 
 
-def test_without_devices_there_is_no_evidence_of_any(agent: SimulatedAgent) -> None:
+def test_agent_without_devices_returns_empty_additional_evidence(agent: SimulatedAgent) -> None:
     assert Agent(agent.url).additional_evidence(bytes(48)) == ""
 
 
-def test_report_data_of_every_byte_survives_the_url(agent: SimulatedAgent) -> None:
+def test_agent_receives_report_data_with_every_byte_value_intact(agent: SimulatedAgent) -> None:
     digest = bytes(range(0xD0, 0x100))
     evidence = Agent(agent.url).primary_evidence(digest)
     assert evidence == {"svn": "1", "report_data": b64encode(digest).decode()}
 
 
-def test_a_ready_token_comes_with_its_key(
+def test_agent_token_opens_session_with_its_own_key(
     sim: SimulatedKbs, kbs: Kbs, agent: SimulatedAgent
 ) -> None:
     sim.tokens["a.b.c"] = TeeKey.from_pem(PEM).public
@@ -118,7 +116,7 @@ def test_a_ready_token_comes_with_its_key(
         {"token": "a.b.c", "tee_keypair": None},
     ],
 )
-def test_a_token_that_cannot_be_used(agent: SimulatedAgent, token: object) -> None:
+def test_agent_session_refuses_unusable_token(agent: SimulatedAgent, token: object) -> None:
     agent.token = token
     with pytest.raises(RemoteError) as refused:
         Agent(agent.url).session(0.0)
@@ -126,32 +124,36 @@ def test_a_token_that_cannot_be_used(agent: SimulatedAgent, token: object) -> No
 
 
 @pytest.mark.parametrize("info", [{}, {"tee": None}, {"tee": ""}, {"tee": 7}])
-def test_an_agent_that_does_not_say_its_tee(agent: SimulatedAgent, info: dict[str, object]) -> None:
+def test_agent_tee_fails_when_agent_does_not_name_its_tee(
+    agent: SimulatedAgent, info: dict[str, object]
+) -> None:
     agent.info = info
     with pytest.raises(RemoteError, match="does not say what TEE this is"):
         _ = Agent(agent.url).tee
 
 
-def test_an_agent_that_refuses(agent: SimulatedAgent) -> None:
+def test_agent_evidence_fails_when_agent_refuses(agent: SimulatedAgent) -> None:
     agent.replies["/aa/evidence"] = Reply(500, body=b"quote generation failed")
     with pytest.raises(RemoteError, match=r"refused: GET http://127.0.0.1.*/aa/evidence: 500"):
         Agent(agent.url).primary_evidence(bytes(48))
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[]"])
-def test_evidence_that_is_no_json(agent: SimulatedAgent, body: bytes) -> None:
+def test_agent_evidence_fails_when_answer_is_not_a_json_object(
+    agent: SimulatedAgent, body: bytes
+) -> None:
     agent.replies["/aa/evidence"] = Reply(body=body)
     with pytest.raises(RemoteError, match="attestation agent's answer to aa/evidence"):
         Agent(agent.url).primary_evidence(bytes(48))
 
 
-def test_an_agent_is_on_this_machine() -> None:
+def test_agent_beyond_loopback_is_refused() -> None:
     with pytest.raises(RefusedError, match="plain http") as refused:
         Agent("http://192.0.2.1:8006").primary_evidence(bytes(48))
     assert "--aa http://127.0.0.1:8006" in refused.value.hint
 
 
-def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_attester_returns_builtin_or_plugin_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load("sample"), Sample)
     assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
     plugin = EntryPoint("mine", f"{__name__}:make_plugin", attester.PLUGINS)
@@ -173,7 +175,7 @@ def make_plugin(agent: str) -> Mine:
     return Mine(agent)
 
 
-def test_a_plugins_attester_is_asked(sim: SimulatedKbs, kbs: Kbs) -> None:
+def test_reader_uses_attester_of_plugin(sim: SimulatedKbs, kbs: Kbs) -> None:
     sim.resources["default/key/1"] = os.urandom(32)
     reader = Reader(kbs, Handshake(kbs, make_plugin("")))
     assert reader.fetch(KID) == sim.resources["default/key/1"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.kbs import SimulatedKbs
 
 
-def test_who_is_there(sim: SimulatedKbs, kbs: Kbs) -> None:
+def test_reach_recognises_kbs_and_refuses_other_servers(sim: SimulatedKbs, kbs: Kbs) -> None:
     sim.faults["POST auth"] = lambda _: refusal("AttestationError", "deserialize Request")
     assert reach(kbs).headers["Date"]
     sim.faults["POST auth"] = lambda _: Reply(404)
@@ -29,7 +29,7 @@ def test_who_is_there(sim: SimulatedKbs, kbs: Kbs) -> None:
     assert "no KBS answers here" in refused.value.hint
 
 
-def test_the_protocol(sim: SimulatedKbs, kbs: Kbs) -> None:
+def test_check_protocol_reports_version_of_each_side(sim: SimulatedKbs, kbs: Kbs) -> None:
     assert check_protocol(kbs) == "version 0.4.0 on both sides"
     sim.version = "0.5.0"
     with pytest.raises(RemoteError, match=r"expect =0.5.0 while the request is 0.4.0"):
@@ -41,12 +41,12 @@ def dated(skew: float) -> Answer:
 
 
 @pytest.mark.parametrize("skew", [-30.0, 0.0, 30.0])
-def test_a_clock_that_is_right_enough(skew: float) -> None:
+def test_check_clock_accepts_small_skew(skew: float) -> None:
     assert check_clock(dated(skew)) == "within 60 s of this machine's"
 
 
 @pytest.mark.parametrize(("skew", "words"), [(3600.0, "ahead of"), (-3600.0, "behind")])
-def test_a_clock_that_is_wrong(skew: float, words: str) -> None:
+def test_check_clock_reports_large_skew(skew: float, words: str) -> None:
     with pytest.raises(RemoteError, match=rf"is (3599|3600|3601) s {words} this machine's"):
         check_clock(dated(skew))
 
@@ -58,12 +58,14 @@ def test_a_clock_that_is_wrong(skew: float, words: str) -> None:
         {"Date": f"Wed, 21 Oct {10**20} 07:28:00 GMT"},
     ],
 )
-def test_a_kbs_that_hides_its_clock(headers: dict[str, str]) -> None:
+def test_check_clock_reports_missing_or_invalid_date(headers: dict[str, str]) -> None:
     with pytest.raises(RemoteError, match="does not tell its time"):
         check_clock(Answer(None, b"", headers))
 
 
-def test_the_admin_token(sim: SimulatedKbs, admin: Admin, kbs: Kbs) -> None:
+def test_check_admin_reports_whether_token_is_accepted_or_needed(
+    sim: SimulatedKbs, admin: Admin, kbs: Kbs
+) -> None:
     assert check_admin(admin) == "that of the test is accepted"
     with pytest.raises(RemoteError, match="refused to accept the admin token"):
         check_admin(Admin(kbs, None))

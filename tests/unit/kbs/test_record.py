@@ -34,7 +34,7 @@ def record(tmp_path: Path) -> Record:
     return Record(tmp_path / "new" / "registered")
 
 
-def test_what_is_written_is_read_again(record: Record) -> None:
+def test_record_entry_returns_fingerprint_last_written(record: Record) -> None:
     with record.entry(KBS, KID, soon()) as entry:
         assert entry.fingerprint() == ""
         entry.write("sha256:a longer one that is written over")
@@ -44,7 +44,7 @@ def test_what_is_written_is_read_again(record: Record) -> None:
         assert entry.fingerprint() == FINGERPRINT
 
 
-def test_each_kbs_and_each_key_id_has_its_own(record: Record) -> None:
+def test_record_keeps_entry_for_each_kbs_and_key_id(record: Record) -> None:
     with record.entry(KBS, KID, soon()) as entry:
         entry.write(FINGERPRINT)
     other = KbsUrl.parse("https://kbs.example/team")
@@ -54,14 +54,14 @@ def test_each_kbs_and_each_key_id_has_its_own(record: Record) -> None:
         assert entry.fingerprint() == ""
 
 
-def test_the_address_in_a_key_id_does_not_make_it_another(record: Record) -> None:
+def test_record_ignores_kbs_address_in_key_id(record: Record) -> None:
     with record.entry(KBS, KID, soon()) as entry:
         entry.write(FINGERPRINT)
     with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1"), soon()) as entry:
         assert entry.fingerprint() == FINGERPRINT
 
 
-def test_only_its_owner_can_read_it(record: Record) -> None:
+def test_record_is_readable_by_owner_only(record: Record) -> None:
     with record.entry(KBS, KID, soon()):
         (file,) = record.folder.iterdir()
     assert record.folder.stat().st_mode & 0o777 == 0o700
@@ -69,7 +69,7 @@ def test_only_its_owner_can_read_it(record: Record) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", b'{"fingerprint":""}', b"\xff" * 9000])
-def test_a_damaged_entry_equals_no_fingerprint(record: Record, damage: bytes) -> None:
+def test_damaged_record_entry_equals_no_fingerprint(record: Record, damage: bytes) -> None:
     with record.entry(KBS, KID, soon()):
         (file,) = record.folder.iterdir()
         file.write_bytes(damage)
@@ -78,7 +78,7 @@ def test_a_damaged_entry_equals_no_fingerprint(record: Record, damage: bytes) ->
 
 
 @pytest.mark.parametrize("broken", ["pwrite", "ftruncate", "fsync"])
-def test_an_entry_that_could_not_be_written_anew_is_not_empty(
+def test_record_entry_that_failed_to_be_rewritten_is_not_empty(
     record: Record, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """An empty entry would let the next registration replace the key."""
@@ -96,14 +96,14 @@ def test_an_entry_that_could_not_be_written_anew_is_not_empty(
         assert entry.fingerprint() != ""
 
 
-def test_an_entry_and_its_name_are_on_the_disk(record: Record, synced: list[str]) -> None:
+def test_record_syncs_entry_and_folder_to_disk(record: Record, synced: list[str]) -> None:
     with record.entry(KBS, KID, soon()) as entry:
         entry.write(FINGERPRINT)
     (file,) = record.folder.iterdir()
     assert synced == [str(file), str(record.folder)]
 
 
-def test_threads_wait_for_each_other(record: Record) -> None:
+def test_record_entry_is_held_by_one_thread_at_a_time(record: Record) -> None:
     inside: list[int] = []
     overlaps: list[int] = []
 
@@ -128,7 +128,7 @@ def hold_in_another_process(record: Record, held: threading.Event, done: threadi
         done.wait()
 
 
-def test_processes_wait_for_each_other_but_not_for_ever(record: Record) -> None:
+def test_record_entry_held_by_another_process_times_out(record: Record) -> None:
     context = multiprocessing.get_context("spawn")
     held, done = context.Event(), context.Event()
     process = context.Process(target=hold_in_another_process, args=(record, held, done))
@@ -147,14 +147,14 @@ def test_processes_wait_for_each_other_but_not_for_ever(record: Record) -> None:
         assert entry.fingerprint() == ""
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_record_reports_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     refused = pytest.raises(InputError, match="cannot keep the record of registered keys in")
     with refused, Record(tmp_path / "file" / "registered").entry(KBS, KID, soon()):
         pass
 
 
-def test_an_entry_is_no_way_out_of_the_folder(record: Record, tmp_path: Path) -> None:
+def test_record_does_not_follow_symlink_out_of_its_folder(record: Record, tmp_path: Path) -> None:
     with record.entry(KBS, KID, soon()):
         (file,) = record.folder.iterdir()
     target = tmp_path / "precious"
@@ -166,7 +166,9 @@ def test_an_entry_is_no_way_out_of_the_folder(record: Record, tmp_path: Path) ->
     assert target.read_bytes() == b"precious"
 
 
-def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_default_folder_follows_xdg_state_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_folder({}) == tmp_path / ".local" / "state" / "coco-kp" / "registered"
     state = tmp_path / "state"
@@ -174,7 +176,7 @@ def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_folder({"XDG_STATE_HOME": "state"}) == default_folder({})
 
 
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_default_folder_fails_for_user_without_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs under a number with no name."""
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)

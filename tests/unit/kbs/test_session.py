@@ -41,16 +41,22 @@ def reader(kbs: Kbs) -> Reader:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_key(kbs: Kbs, secret: bytes, kind: str) -> None:
+def test_reader_fetches_resource_with_each_kind_of_tee_key(
+    kbs: Kbs, secret: bytes, kind: str
+) -> None:
     assert Reader(kbs, Handshake(kbs, Sample(), kind)).fetch(KID) == secret
 
 
-def test_one_handshake_for_many_resources(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+def test_reader_shares_one_handshake_among_resources(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
     assert [reader.fetch(KID) for _ in range(5)] == [secret] * 5
     assert sim.calls("POST auth") == sim.calls("POST attest") == 1
 
 
-def test_one_handshake_for_many_threads(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+def test_reader_shares_one_handshake_among_threads(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
     found: list[bytes] = []
     threads = [threading.Thread(target=lambda: found.append(reader.fetch(KID))) for _ in range(16)]
     for thread in threads:
@@ -61,7 +67,7 @@ def test_one_handshake_for_many_threads(sim: SimulatedKbs, reader: Reader, secre
     assert sim.calls("POST attest") == 1
 
 
-def test_a_session_that_the_kbs_forgot_is_made_anew(
+def test_reader_renews_session_that_kbs_forgot(
     sim: SimulatedKbs, reader: Reader, secret: bytes
 ) -> None:
     assert reader.fetch(KID) == secret
@@ -70,14 +76,14 @@ def test_a_session_that_the_kbs_forgot_is_made_anew(
     assert sim.calls("POST attest") == 2
 
 
-def test_three_tries_and_no_more(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_gives_up_after_three_refused_tokens(sim: SimulatedKbs, reader: Reader) -> None:
     sim.faults[GET] = lambda _: refusal("TokenVerifierError", "Token Verifier error")
     with pytest.raises(RemoteError, match="TokenVerifierError 401"):
         reader.fetch(KID)
     assert sim.calls(GET) == sim.calls("POST attest") == 3
 
 
-def test_a_missing_resource_is_not_asked_for_again(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_asks_once_for_missing_resource(sim: SimulatedKbs, reader: Reader) -> None:
     """The KBS answers it with 401, which upstream's guests take for a session that ended."""
     with pytest.raises(RemoteError, match="refused to hand out 'kbs:///default/key/1'") as refused:
         reader.fetch(KID)
@@ -85,7 +91,7 @@ def test_a_missing_resource_is_not_asked_for_again(sim: SimulatedKbs, reader: Re
     assert sim.calls(GET) == 1
 
 
-def test_an_old_session_is_renewed_once_for_any_refusal(
+def test_reader_renews_old_session_once_after_any_refusal(
     sim: SimulatedKbs, reader: Reader, secret: bytes
 ) -> None:
     """A policy judges the claims of the token, and those may have changed since it was made."""
@@ -97,13 +103,15 @@ def test_an_old_session_is_renewed_once_for_any_refusal(
     assert sim.calls("POST attest") == 2
 
 
-def test_newer_releases_deny_with_403(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_reports_denial_with_403_of_newer_releases(
+    sim: SimulatedKbs, reader: Reader
+) -> None:
     sim.faults[GET] = lambda _: refusal("PolicyDeny", "Access denied by policy", 403)
     with pytest.raises(RemoteError, match=r"\(PolicyDeny 403\): Access denied by policy"):
         reader.fetch(KID)
 
 
-def test_another_protocol_version_names_both(sim: SimulatedKbs, reader: Reader) -> None:
+def test_handshake_refusal_names_both_protocol_versions(sim: SimulatedKbs, reader: Reader) -> None:
     sim.version = "0.3.0"
     with pytest.raises(RemoteError, match=r"expect =0.3.0 while the request is 0.4.0") as refused:
         reader.fetch(KID)
@@ -112,7 +120,7 @@ def test_another_protocol_version_names_both(sim: SimulatedKbs, reader: Reader) 
 
 
 @pytest.mark.parametrize("call", ["POST auth", "POST attest"])
-def test_where_no_kbs_is_versions_and_evidence_are_not_to_blame(
+def test_handshake_404_says_that_no_kbs_answers(
     sim: SimulatedKbs, reader: Reader, call: str
 ) -> None:
     sim.faults[call] = lambda _: Reply(404)
@@ -121,7 +129,9 @@ def test_where_no_kbs_is_versions_and_evidence_are_not_to_blame(
     assert refused.value.hint.startswith("no KBS answers here")
 
 
-def test_the_nonce_of_another_session(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+def test_handshake_fails_with_nonce_of_another_session(
+    sim: SimulatedKbs, reader: Reader, secret: bytes
+) -> None:
     assert secret
     other = "T3RoZXIgc2Vzc2lvbidzIG5vbmNlLCBhbmQgbm90IG91cnMh"
 
@@ -135,7 +145,7 @@ def test_the_nonce_of_another_session(sim: SimulatedKbs, reader: Reader, secret:
         reader.fetch(KID)
 
 
-def test_an_answer_with_a_wrong_tag(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_refuses_answer_with_wrong_tag(sim: SimulatedKbs, reader: Reader) -> None:
     def flip(request: Request) -> Reply:
         token = request.headers["Authorization"].removeprefix("Bearer ")
         answer = encrypt(b"secret", sim.tokens[token])
@@ -146,7 +156,9 @@ def test_an_answer_with_a_wrong_tag(sim: SimulatedKbs, reader: Reader) -> None:
         reader.fetch(KID)
 
 
-def test_an_answer_that_was_meant_for_another_client(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_refuses_answer_encrypted_to_another_client(
+    sim: SimulatedKbs, reader: Reader
+) -> None:
     answer = encrypt(b"secret", TeeKey.generate().public)
     sim.faults[GET] = lambda _: json_reply(answer)
     with pytest.raises(IntegrityError, match="does not decrypt with the key of this session"):
@@ -155,7 +167,7 @@ def test_an_answer_that_was_meant_for_another_client(sim: SimulatedKbs, reader: 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{}", b"{", b'{"nonce":7}', b"\xff"])
 @pytest.mark.parametrize("call", ["POST auth", "POST attest", GET])
-def test_wrong_json_at_each_step(
+def test_reader_refuses_malformed_json_at_each_step(
     sim: SimulatedKbs, reader: Reader, secret: bytes, call: str, body: bytes
 ) -> None:
     assert secret
@@ -166,14 +178,14 @@ def test_wrong_json_at_each_step(
 
 
 @pytest.mark.parametrize("cookie", ["", "other=1", "kbs-session-id=\xe9"])
-def test_no_session_without_its_cookie(sim: SimulatedKbs, reader: Reader, cookie: str) -> None:
+def test_handshake_requires_session_cookie(sim: SimulatedKbs, reader: Reader, cookie: str) -> None:
     body = b'{"nonce":"AAAA","extra-params":""}'
     sim.faults["POST auth"] = lambda _: Reply(headers={"Set-Cookie": cookie}, body=body)
     with pytest.raises(RemoteError, match="opened no session"):
         reader.fetch(KID)
 
 
-def test_an_answer_without_end_is_cut_off(sim: SimulatedKbs, reader: Reader) -> None:
+def test_reader_refuses_oversized_answer(sim: SimulatedKbs, reader: Reader) -> None:
     sim.faults["POST auth"] = lambda _: Reply(body=b"[" * (1024 * 1024 + 1))
     with pytest.raises(RemoteError, match="longer than 1048576 bytes"):
         reader.fetch(KID)
@@ -181,7 +193,7 @@ def test_an_answer_without_end_is_cut_off(sim: SimulatedKbs, reader: Reader) -> 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("call", ["POST auth", "POST attest", GET])
-def test_a_slow_kbs_is_not_waited_for(
+def test_reader_gives_up_when_kbs_does_not_answer_by_deadline(
     sim: SimulatedKbs, reader: Reader, secret: bytes, call: str
 ) -> None:
     assert secret
@@ -191,7 +203,7 @@ def test_a_slow_kbs_is_not_waited_for(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_who_waits_for_anothers_handshake_waits_no_longer(kbs: Kbs) -> None:
+def test_reader_waiting_for_handshake_of_another_thread_gives_up_at_deadline(kbs: Kbs) -> None:
     """An attester may take its time: hardware does."""
     begun, go_on = threading.Event(), threading.Event()
 
@@ -213,20 +225,20 @@ def test_who_waits_for_anothers_handshake_waits_no_longer(kbs: Kbs) -> None:
         assert isinstance(first.exception(), UnreachableError)
 
 
-def test_a_broken_read_is_repeated(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
+def test_reader_retries_broken_read(sim: SimulatedKbs, reader: Reader, secret: bytes) -> None:
     sim.breaks[GET] = 2
     assert reader.fetch(KID) == secret
     assert sim.breaks[GET] == 0
 
 
-def test_an_attestation_is_never_repeated_blindly(sim: SimulatedKbs, reader: Reader) -> None:
+def test_handshake_does_not_retry_attestation(sim: SimulatedKbs, reader: Reader) -> None:
     sim.breaks["POST attest"] = 2
     with pytest.raises(UnreachableError, match=r"POST http://127.0.0.1"):
         reader.fetch(KID)
     assert sim.breaks["POST attest"] == 1
 
 
-def test_neither_token_nor_cookie_is_in_an_error(
+def test_reader_error_shows_neither_token_nor_cookie(
     sim: SimulatedKbs, reader: Reader, secret: bytes
 ) -> None:
     assert reader.fetch(KID) == secret
@@ -243,7 +255,7 @@ def test_neither_token_nor_cookie_is_in_an_error(
     assert not any(session in str(refused.value) for session in sim.sessions)
 
 
-def test_a_session_is_not_shown(reader: Reader, sim: SimulatedKbs, secret: bytes) -> None:
+def test_session_repr_does_not_show_token(reader: Reader, sim: SimulatedKbs, secret: bytes) -> None:
     reader.fetch(KID)
     (token,) = sim.tokens
     assert secret

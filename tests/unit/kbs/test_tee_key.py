@@ -32,12 +32,12 @@ def key(request: pytest.FixtureRequest) -> TeeKey:
     return TeeKey.generate(request.param)
 
 
-def test_it_opens_what_was_encrypted_to_it(key: TeeKey) -> None:
+def test_tee_key_opens_answer_encrypted_to_it(key: TeeKey) -> None:
     secret = os.urandom(32)
     assert key.open(encrypt(secret, key.public)) == secret
 
 
-def test_it_opens_nothing_that_was_encrypted_to_another(key: TeeKey) -> None:
+def test_tee_key_refuses_answer_encrypted_to_another_key(key: TeeKey) -> None:
     kind = key.public.get("crv", key.algorithm)
     other = TeeKey.generate(kind)
     with pytest.raises(IntegrityError):
@@ -45,7 +45,7 @@ def test_it_opens_nothing_that_was_encrypted_to_another(key: TeeKey) -> None:
 
 
 @pytest.mark.parametrize("member", ["protected", "encrypted_key", "iv", "ciphertext", "tag"])
-def test_a_flipped_bit_anywhere_is_found(key: TeeKey, member: str) -> None:
+def test_tee_key_detects_flipped_bit_in_any_member(key: TeeKey, member: str) -> None:
     answer = encrypt(os.urandom(32), key.public)
     raw = bytearray(decode(answer[member]))
     raw[-1] ^= 1
@@ -65,7 +65,7 @@ def test_a_flipped_bit_anywhere_is_found(key: TeeKey, member: str) -> None:
         lambda _: {},
     ],
 )
-def test_other_members_are_refused(
+def test_tee_key_refuses_answer_with_other_members(
     key: TeeKey, change: Callable[[dict[str, object]], dict[str, object]]
 ) -> None:
     with pytest.raises(RemoteError, match="not an encrypted resource"):
@@ -73,14 +73,14 @@ def test_other_members_are_refused(
 
 
 @pytest.mark.parametrize("more", [{"zip": "DEF"}, {"crit": ["kid"]}, {"kid": "1"}, {"cty": "x"}])
-def test_a_header_that_says_more_is_refused(key: TeeKey, more: dict[str, object]) -> None:
+def test_tee_key_refuses_additional_header_parameters(key: TeeKey, more: dict[str, object]) -> None:
     """Compression, say, would make a small answer a large one."""
     with pytest.raises(IntegrityError):
         key.open(encrypt(b"secret", key.public, **more))
 
 
 @pytest.mark.parametrize("header", [b"5", b"[1]", b"null", b'"x"', b"[" * 100_000, b"{", b"\xff"])
-def test_a_header_that_is_no_object_is_refused(key: TeeKey, header: bytes) -> None:
+def test_tee_key_refuses_header_that_is_not_an_object(key: TeeKey, header: bytes) -> None:
     """It made the JWE library raise a ``TypeError`` or a ``RecursionError``."""
     with pytest.raises(IntegrityError):
         key.open(encrypt(b"secret", key.public) | {"protected": encode(header)})
@@ -89,7 +89,7 @@ def test_a_header_that_is_no_object_is_refused(key: TeeKey, header: bytes) -> No
 @pytest.mark.parametrize(
     "change", [{"x": 1}, {"kty": "oct"}, {"crv": "P-384"}, {"d": "AA"}, {"use": "enc"}, {"y": None}]
 )
-def test_an_ephemeral_key_of_another_form_is_refused(change: dict[str, object]) -> None:
+def test_tee_key_refuses_malformed_ephemeral_key(change: dict[str, object]) -> None:
     key = TeeKey.generate("P-256")
     answer = encrypt(b"secret", key.public)
     header = json.loads(decode(answer["protected"]))
@@ -100,7 +100,7 @@ def test_an_ephemeral_key_of_another_form_is_refused(change: dict[str, object]) 
     assert isinstance(refused.value.__cause__, ValueError)  # of our own check
 
 
-def test_the_answer_of_another_curve_is_refused() -> None:
+def test_tee_key_refuses_answer_for_another_curve() -> None:
     key, other = TeeKey.generate("P-256"), TeeKey.generate("P-521")
     with pytest.raises(IntegrityError):
         key.open(encrypt(b"secret", other.public))
@@ -113,7 +113,7 @@ def test_the_answer_of_another_curve_is_refused() -> None:
         ("RSA-OAEP", OAEP(MGF1(hashes.SHA1()), hashes.SHA1(), None)),  # noqa: S303
     ],
 )
-def test_only_the_algorithm_of_the_key_is_accepted(algorithm: str, padding: Any) -> None:
+def test_tee_key_accepts_only_its_own_algorithm(algorithm: str, padding: Any) -> None:
     """The padding of RSA1_5 tells who may ask often what the content key was."""
     key = TeeKey.generate("RSA-OAEP-256")
     n, e = (int.from_bytes(decode(key.public[name])) for name in "ne")
@@ -124,7 +124,7 @@ def test_only_the_algorithm_of_the_key_is_accepted(algorithm: str, padding: Any)
         key.open(seal(b"secret", header, wrapped, cek, os.urandom(12)))
 
 
-def test_the_public_members_are_those_that_the_kbs_hashes(key: TeeKey) -> None:
+def test_tee_key_public_members_are_those_that_kbs_hashes(key: TeeKey) -> None:
     if key.public["kty"] == "RSA":
         assert key.public.keys() == {"kty", "alg", "n", "e"}
         return
@@ -133,17 +133,17 @@ def test_the_public_members_are_those_that_the_kbs_hashes(key: TeeKey) -> None:
     assert {len(decode(key.public[name])) for name in "xy"} == {size}
 
 
-def test_coordinates_keep_their_leading_zeros() -> None:
+def test_tee_key_coordinates_keep_leading_zeros() -> None:
     """The first byte of a P-521 coordinate is zero in every second key."""
     for _ in range(8):
         assert len(decode(TeeKey.generate("P-521").public["x"])) == 66
 
 
-def test_the_key_is_not_shown(key: TeeKey) -> None:
+def test_tee_key_repr_does_not_show_key(key: TeeKey) -> None:
     assert repr(key) == f"<TeeKey {key.algorithm}>"
 
 
-def test_an_unknown_kind() -> None:
+def test_tee_key_generate_refuses_unknown_kind() -> None:
     with pytest.raises(UsageError, match="unknown kind of TEE key 'RSA1_5'") as refused:
         TeeKey.generate("RSA1_5")
     assert refused.value.hint == "accepted: P-256, P-521, RSA-OAEP-256"
@@ -157,7 +157,7 @@ def test_an_unknown_kind() -> None:
         (rsa.generate_private_key(65537, 2048), PrivateFormat.TraditionalOpenSSL),
     ],
 )
-def test_an_agents_key_pair(
+def test_tee_key_from_pem_reads_key_pair_of_agent(
     private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, form: PrivateFormat
 ) -> None:
     key = TeeKey.from_pem(private.private_bytes(Encoding.PEM, form, NoEncryption()).decode())
@@ -183,7 +183,7 @@ def test_an_agents_key_pair(
         .decode(),
     ],
 )
-def test_a_key_pair_that_no_kbs_encrypts_to(pem: str) -> None:
+def test_tee_key_from_pem_refuses_unusable_key_pair(pem: str) -> None:
     with pytest.raises(RemoteError, match="not a private key that can be used") as refused:
         TeeKey.from_pem(pem)
     assert pem == "" or pem not in str(refused.value)
@@ -192,7 +192,7 @@ def test_a_key_pair_that_no_kbs_encrypts_to(pem: str) -> None:
 # Known answers of docs/protocols.md 5.5: they hold the simulated KBS to the real one's arithmetic.
 
 
-def test_the_known_wrapping_key() -> None:
+def test_wrapping_key_matches_known_answer() -> None:
     kek = wrapping_key(bytes(range(32)))
     assert kek.hex() == "ead36a3ab953bb6e5a6709471c0fd35fcc62cf920994cede2f3aa2544e9f47ac"
     wrapped = aes_key_wrap(kek, bytes(range(0x40, 0x60)))
@@ -201,7 +201,7 @@ def test_the_known_wrapping_key() -> None:
     )
 
 
-def test_the_known_content() -> None:
+def test_seal_matches_known_answer() -> None:
     epk = {
         "crv": "P-256",
         "kty": "EC",

@@ -18,7 +18,7 @@ SHA512 = (
 
 
 @pytest.mark.parametrize("text", [SHA256, SHA512])
-def test_is_read_and_written(text: str) -> None:
+def test_parse_digest_reads_sha256_and_sha512(text: str) -> None:
     digest = parse_digest(text)
     assert str(digest) == text
     assert digest.matches(b"abc")
@@ -29,7 +29,7 @@ def test_is_read_and_written(text: str) -> None:
     assert hasher.hexdigest() == digest.hex
 
 
-def test_of_data() -> None:
+def test_digest_of_data_is_sha256() -> None:
     assert str(Digest.of(b"abc")) == SHA256
 
 
@@ -53,6 +53,6 @@ def test_of_data() -> None:
         "sha256:" + "٣" * 64,
     ],
 )
-def test_anything_else_is_refused(text: str) -> None:
+def test_parse_digest_refuses_malformed_text(text: str) -> None:
     with pytest.raises(InputError, match="digest"):
         parse_digest(text)

@@ -25,7 +25,7 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [*range(7), 31, 32, 33, 4096])
-def test_base64_there_and_back(size: int) -> None:
+def test_base64_round_trips_data_of_any_size(size: int) -> None:
     data = bytes(number * 37 % 256 for number in range(size))
     assert decode_base64(encode_base64(data), "it") == data
 
@@ -47,7 +47,7 @@ BASE64_THAT_SOME_READER_REFUSES = {
 @pytest.mark.parametrize(
     "text", BASE64_THAT_SOME_READER_REFUSES.values(), ids=BASE64_THAT_SOME_READER_REFUSES
 )
-def test_base64_that_some_reader_refuses(text: str) -> None:
+def test_decode_base64_refuses_text_that_some_reader_refuses(text: str) -> None:
     with pytest.raises(InputError, match="^the value is not base64 ") as error:
         decode_base64(text, "the value")
     assert text not in str(error.value)
@@ -55,12 +55,12 @@ def test_base64_that_some_reader_refuses(text: str) -> None:
 
 # Python's decoder takes these, in some versions.
 @pytest.mark.parametrize("text", ["AAF=", "AB==", "AAAAAP==", "AAEC=", "AAEC=="])
-def test_base64_that_is_not_what_encoding_gives_is_refused(text: str) -> None:
+def test_decode_base64_refuses_text_that_is_not_canonical(text: str) -> None:
     with pytest.raises(InputError, match="^the value is not (canonical )?base64 "):
         decode_base64(text, "the value")
 
 
-def test_a_json_object() -> None:
+def test_parse_json_object_reads_bytes_and_text() -> None:
     text = '{"a":[1,-2.5,true,null],"ä":{"":"\\ud83d\\ude00/"}}'
     expected = {"a": [1, -2.5, True, None], "ä": {"": "😀/"}}
     assert parse_json_object(text.encode(), "it") == expected
@@ -89,7 +89,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("data", NO_JSON.values(), ids=NO_JSON)
-def test_what_is_no_json_is_refused_and_not_quoted(data: bytes) -> None:
+def test_parse_json_object_refuses_invalid_json_without_quoting_it(data: bytes) -> None:
     with pytest.raises(InputError) as error:
         parse_json_object(data, "the document")
     assert str(error.value) == "the document is not valid JSON"
@@ -97,24 +97,24 @@ def test_what_is_no_json_is_refused_and_not_quoted(data: bytes) -> None:
     assert error.value.__suppress_context__  # a traceback would quote the document too
 
 
-def test_half_a_surrogate_pair_in_text_that_was_decoded_already() -> None:
+def test_parse_json_object_refuses_lone_surrogate_in_text() -> None:
     with pytest.raises(InputError, match="not valid JSON"):
         parse_json_object('{"a":"\ud800"}', "it")
 
 
 @pytest.mark.parametrize("document", [b"[]", b'"text"', b"1", b"null", b"true"])
-def test_only_an_object_will_do(document: bytes) -> None:
+def test_parse_json_object_refuses_json_that_is_not_an_object(document: bytes) -> None:
     with pytest.raises(InputError, match=r"^it is not a JSON object$"):
         parse_json_object(document, "it")
 
 
 @pytest.mark.parametrize("document", ['{"a":1,"a":1}', '{"b":[{"a":1,"\\u0061":2}]}'])
-def test_a_member_given_twice_is_refused_at_any_depth(document: str) -> None:
+def test_parse_json_object_refuses_duplicate_member_at_any_depth(document: str) -> None:
     with pytest.raises(InputError, match=r"^it has the member 'a' twice$"):
         parse_json_object(document, "it")
 
 
-def test_finding_the_doubled_one_of_many_members_takes_no_longer_than_reading_them() -> None:
+def test_parse_json_object_finds_duplicate_among_many_members_in_linear_time() -> None:
     names = [f'"{number}":0' for number in range(200_000)]
     document = "{" + ",".join([*names, names[-1]]) + "}"
     began = time.process_time()
@@ -128,13 +128,13 @@ def nested(levels: int, innermost: str = "") -> str:
 
 
 @pytest.mark.parametrize("innermost", ["", "1"])
-def test_depth_is_bounded(innermost: str) -> None:
+def test_parse_json_object_limits_nesting_depth(innermost: str) -> None:
     parse_json_object(nested(MAX_DEPTH, innermost), "it")
     with pytest.raises(InputError, match="not valid JSON"):
         parse_json_object(nested(MAX_DEPTH + 1, innermost), "it")
 
 
-def test_size_is_bounded() -> None:
+def test_parse_json_object_limits_size() -> None:
     document = b'{"a":"' + b"x" * 92 + b'"}'
     assert parse_json_object(document, "it", 100) == {"a": "x" * 92}
     with pytest.raises(InputError, match=r"^it has 100 bytes, more than the 99 allowed$"):
@@ -143,7 +143,7 @@ def test_size_is_bounded() -> None:
         parse_json_object(b" " * (MAX_MESSAGE + 1), "it")
 
 
-def test_the_number_of_objects_and_arrays_is_bounded() -> None:
+def test_parse_json_object_limits_number_of_objects_and_arrays() -> None:
     document = '{"a":[' + ",".join(["{}"] * (MAX_CONTAINERS - 2)) + "%s]}"
     parse_json_object(document % "", "it")
     with pytest.raises(InputError, match=r"^it has more than 100000 objects and arrays$"):
@@ -160,7 +160,7 @@ COSTLY = {
 
 
 @pytest.mark.parametrize("element", COSTLY.values(), ids=COSTLY)
-def test_memory_is_bounded(element: bytes) -> None:
+def test_parse_json_object_limits_memory(element: bytes) -> None:
     document = b'{"a":[' + element * ((MAX_MESSAGE - 10) // len(element)) + b"0]}"
     tracemalloc.start()
     try:
@@ -172,7 +172,7 @@ def test_memory_is_bounded(element: bytes) -> None:
     assert peak < 80 * MIB
 
 
-def test_json_is_written_compact_in_order_and_with_plain_slashes() -> None:
+def test_write_json_is_compact_and_ordered_with_plain_slashes() -> None:
     document = {"kid": "kbs:///ä", "b": [1, None], "a": {}}
     assert write_json(document) == '{"kid":"kbs:///ä","b":[1,null],"a":{}}'.encode()
     assert json.loads(write_json(document)) == document
@@ -190,17 +190,17 @@ def test_json_is_written_compact_in_order_and_with_plain_slashes() -> None:
         (None, str, "a string"),
     ],
 )
-def test_a_member_of_another_type_is_refused(value: Any, kind: type, name: str) -> None:
+def test_member_refuses_value_of_another_type(value: Any, kind: type, name: str) -> None:
     with pytest.raises(InputError, match=f"^'a' of the document is not {name}$"):
         member({"a": value}, "a", kind, "the document")
 
 
-def test_a_member() -> None:
+def test_member_returns_value_or_names_missing_member() -> None:
     assert member({"a": "b"}, "a", str, "the document") == "b"
     assert member({"a": False}, "a", bool, "the document") is False
     with pytest.raises(InputError, match=r"^the document has no 'b'$"):
         member({"a": 1}, "b", int, "the document")
 
 
-def test_the_alphabet_is_the_standard_one() -> None:
+def test_encode_base64_uses_standard_alphabet() -> None:
     assert encode_base64(b"\xfb\xff\xbe") == b64encode(b"\xfb\xff\xbe").decode() == "+/++"

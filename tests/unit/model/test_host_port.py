@@ -18,7 +18,7 @@ from coco_kp.model.host_port import HostPort
         ("[2001:DB8::0:1]:443", "2001:db8::1", 443),
     ],
 )
-def test_host_and_port(text: str, host: str, port: int) -> None:
+def test_host_port_parses_and_round_trips(text: str, host: str, port: int) -> None:
     address = HostPort.parse(text, "it")
     assert (address.host, address.port) == (host, port)
     assert HostPort.parse(str(address), "it") == address
@@ -32,6 +32,6 @@ def test_host_and_port(text: str, host: str, port: int) -> None:
         *("a..b:1", ".a:1", "-a:1", "a-.b:1", "h" * 64 + ":1", "h." * 127 + "h:1"),
     ],
 )
-def test_everything_else_is_refused(text: str) -> None:
+def test_host_port_refuses_malformed_address(text: str) -> None:
     with pytest.raises(InputError, match=r"^it "):
         HostPort.parse(text, "it")

@@ -13,7 +13,7 @@ from coco_kp.model.manifest import Platform
 DIGEST = f"sha256:{'a' * 64}"
 
 
-def test_platform_and_diff_ids() -> None:
+def test_parse_image_config_reads_platform_and_diff_ids() -> None:
     config = parse_image_config(
         json.dumps(
             {
@@ -33,14 +33,14 @@ def test_platform_and_diff_ids() -> None:
     "document",
     [{}, {"rootfs": None}, {"rootfs": {"diff_ids": None}}, {"os": "", "architecture": ""}],
 )
-def test_what_is_missing_is_not_known(document: object) -> None:
+def test_parse_image_config_leaves_missing_members_unknown(document: object) -> None:
     assert parse_image_config(json.dumps(document).encode()) == ImageConfig(None, ())
 
 
 @pytest.mark.parametrize(
     "rootfs", [[], "x", {"diff_ids": "x"}, {"diff_ids": [1]}, {"diff_ids": ["sha256:short"]}]
 )
-def test_what_is_no_list_of_digests_is_refused(rootfs: object) -> None:
+def test_parse_image_config_refuses_malformed_diff_ids(rootfs: object) -> None:
     if rootfs == []:
         assert parse_image_config(b'{"rootfs": []}').diff_ids == ()
         return
@@ -49,6 +49,6 @@ def test_what_is_no_list_of_digests_is_refused(rootfs: object) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"os": 1, "os": 2}'])
-def test_what_is_no_object_is_refused(data: bytes) -> None:
+def test_parse_image_config_refuses_data_that_is_not_an_object(data: bytes) -> None:
     with pytest.raises(InputError):
         parse_image_config(data)

@@ -8,7 +8,7 @@ from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec, parse_kbc_spec
 
 @pytest.mark.parametrize("name", KBC_NAMES)
 @pytest.mark.parametrize("suffix", ["", "_kbc"])
-def test_every_name_with_and_without_its_suffix(name: str, suffix: str) -> None:
+def test_parse_kbc_spec_reads_every_name_with_and_without_suffix(name: str, suffix: str) -> None:
     assert parse_kbc_spec(name + suffix) == KbcSpec(name, "")
     assert parse_kbc_spec(f"{name}{suffix}::null") == KbcSpec(name, "")
     assert parse_kbc_spec(f"{name}{suffix}::http://[::1]:8080") == KbcSpec(
@@ -16,7 +16,7 @@ def test_every_name_with_and_without_its_suffix(name: str, suffix: str) -> None:
     )
 
 
-def test_it_is_written_as_decryption_parameters_are() -> None:
+def test_kbc_spec_is_written_as_decryption_parameter() -> None:
     assert str(parse_kbc_spec("offline_fs")) == "offline_fs_kbc::null"
     assert str(parse_kbc_spec("cc::https://kbs.example")) == "cc_kbc::https://kbs.example"
 
@@ -35,7 +35,7 @@ def test_it_is_written_as_decryption_parameters_are() -> None:
         ("sample_kbc::", "KBC 'sample' has an empty address"),
     ],
 )
-def test_an_unknown_one_is_named_with_the_known_ones(text: str, message: str) -> None:
+def test_parse_kbc_spec_refuses_unknown_name_and_lists_known_ones(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_kbc_spec(text)
     assert error.value.message == message

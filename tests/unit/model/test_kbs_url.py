@@ -19,7 +19,7 @@ from coco_kp.model.kbs_url import KbsUrl
         ("https://kbs:8080/team-a/kbs.v1", "https://kbs:8080/team-a/kbs.v1"),
     ],
 )
-def test_one_spelling(text: str, canonical: str) -> None:
+def test_kbs_url_has_one_canonical_spelling(text: str, canonical: str) -> None:
     assert str(KbsUrl.parse(text)) == canonical
     assert str(KbsUrl.parse(canonical)) == canonical
 
@@ -46,7 +46,7 @@ def test_one_spelling(text: str, canonical: str) -> None:
         ("https://kbs/a b", "has an unusual path"),
     ],
 )
-def test_what_is_no_address_is_refused(text: str, reason: str) -> None:
+def test_kbs_url_refuses_malformed_address(text: str, reason: str) -> None:
     with pytest.raises(InputError) as refused:
         KbsUrl.parse(text)
     assert reason in refused.value.message
@@ -54,14 +54,14 @@ def test_what_is_no_address_is_refused(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["https://kbs/kbs/v0", "https://kbs/team/kbs/v0/"])
-def test_the_path_of_the_api_is_no_part_of_the_address(text: str) -> None:
+def test_kbs_url_refuses_api_path_in_address(text: str) -> None:
     """With it the KBS says that it has no plugin of that name, which helps nobody."""
     with pytest.raises(InputError, match="ends with /kbs/v0") as refused:
         KbsUrl.parse(text)
     assert refused.value.hint == "leave /kbs/v0 out"
 
 
-def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+def test_kbs_url_refuses_password_without_repeating_it() -> None:
     with pytest.raises(InputError) as refused:
         KbsUrl.parse("https://admin:hunter2@kbs.example")
     assert "hunter2" not in str(refused.value)
@@ -83,5 +83,5 @@ def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
         ("https://[::1]", "[::2]", False),
     ],
 )
-def test_whether_a_key_id_names_this_kbs(url: str, address: str, same: bool) -> None:
+def test_kbs_url_names_address_of_the_same_kbs_only(url: str, address: str, same: bool) -> None:
     assert KbsUrl.parse(url).names(address) is same

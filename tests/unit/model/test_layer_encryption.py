@@ -26,7 +26,7 @@ TWO = LayerPacket(DEFAULT_SCHEME, b"two")
 JWE = LayerPacket("jwe", b"three")
 
 
-def test_what_is_written_is_read() -> None:
+def test_layer_encryption_round_trips_through_annotations() -> None:
     annotations = with_encryption({"org.example": "kept"}, [ONE, JWE, TWO], OPTIONS)
     assert annotations["org.example"] == "kept"
     assert annotations[f"{KEYS}{DEFAULT_SCHEME}"] == "b25l,dHdv"
@@ -35,7 +35,7 @@ def test_what_is_written_is_read() -> None:
     assert read.public_options == OPTIONS
 
 
-def test_old_annotations_of_encryption_do_not_stay() -> None:
+def test_with_encryption_replaces_old_encryption_annotations() -> None:
     old = with_encryption({"org.example": "kept"}, [JWE], PublicOptions(bytes(32)))
     new = with_encryption(old, [ONE], OPTIONS)
     assert parse_layer_encryption(new).packets == (ONE,)
@@ -43,7 +43,7 @@ def test_old_annotations_of_encryption_do_not_stay() -> None:
     assert without_encryption({"org.opencontainers.image.encoding": "x"})  # a neighbour
 
 
-def test_packets_change_and_the_rest_stays_to_the_letter() -> None:
+def test_with_packets_changes_packets_and_no_other_annotation() -> None:
     old = with_encryption({}, [ONE, JWE], OPTIONS) | {"org.example": "kept"}
     new = with_packets(old, [TWO])
     assert {name: new[name] for name in (PUBLIC, "org.example")} == {
@@ -52,7 +52,7 @@ def test_packets_change_and_the_rest_stays_to_the_letter() -> None:
     assert parse_packets(new) == (TWO,)
 
 
-def test_an_empty_annotation_is_none() -> None:
+def test_parse_packets_ignores_empty_annotation() -> None:
     """As ocicrypt for Go takes it (docs/protocols.md 1.2)."""
     assert parse_packets({f"{KEYS}jwe": ""}) == ()
 
@@ -71,12 +71,14 @@ def test_an_empty_annotation_is_none() -> None:
         ({f"{KEYS}jwe": "A" * 600_000}, "600000 characters"),
     ],
 )
-def test_what_cannot_be_read_is_refused(annotations: dict[str, str], words: str) -> None:
+def test_parse_layer_encryption_refuses_malformed_annotations(
+    annotations: dict[str, str], words: str
+) -> None:
     with pytest.raises(InputError, match=words):
         parse_layer_encryption(annotations)
 
 
-def test_a_provider_s_name_becomes_a_scheme() -> None:
+def test_provider_scheme_refuses_name_that_no_annotation_can_have() -> None:
     assert provider_scheme("attestation-agent") == DEFAULT_SCHEME
     for name in ("", "a b", "a,b", "a:b", "é", "x" * 65):
         with pytest.raises(InputError, match="cannot be used"):

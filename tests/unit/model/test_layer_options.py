@@ -32,14 +32,14 @@ PUBLIC = (
 )
 
 
-def test_the_private_document_of_the_known_layer() -> None:
+def test_private_options_round_trip_known_document() -> None:
     options = PrivateOptions(LEK, NONCE, DIGEST)
     assert options.to_json() == PRIVATE
     assert len(PRIVATE) == 193
     assert parse_private_options(PRIVATE) == options
 
 
-def test_the_public_document_of_the_known_layer() -> None:
+def test_public_options_round_trip_known_document() -> None:
     assert PublicOptions(HMAC).to_json() == PUBLIC
     assert parse_public_options(PUBLIC) == PublicOptions(HMAC)
 
@@ -47,7 +47,7 @@ def test_the_public_document_of_the_known_layer() -> None:
 @pytest.mark.parametrize(
     "vector", load_vectors("layer_cipher")["vectors"], ids=lambda vector: vector["name"]
 )
-def test_documents_of_all_known_layers(vector: dict[str, Any]) -> None:
+def test_layer_options_read_documents_of_known_layers(vector: dict[str, Any]) -> None:
     public = {"cipher": "AES_256_CTR_HMAC_SHA256", "hmac": vector["hmac"], "cipheroptions": {}}
     assert parse_public_options(encoded(public)).hmac == b64decode(vector["hmac"])
     private = parse_private_options(
@@ -86,7 +86,7 @@ def b64(size: int) -> str:
         {"cipheroptions": {"nonce": b64(16), "later": "AA=="}},
     ],
 )
-def test_private_documents_that_guests_read_too(members: dict[str, Any]) -> None:
+def test_parse_private_options_accepts_documents_that_guests_read(members: dict[str, Any]) -> None:
     parse_private_options(altered(PRIVATE, **members))
 
 
@@ -110,7 +110,9 @@ def test_private_documents_that_guests_read_too(members: dict[str, Any]) -> None
         ({"cipheroptions": {"nonce": [0] * 16}}, "is not a string"),
     ],
 )
-def test_private_documents_that_some_guest_refuses(members: dict[str, Any], message: str) -> None:
+def test_parse_private_options_refuses_documents_that_some_guest_refuses(
+    members: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError) as error:
         parse_private_options(altered(PRIVATE, **members))
     assert message in error.value.message
@@ -119,12 +121,12 @@ def test_private_documents_that_some_guest_refuses(members: dict[str, Any], mess
 @pytest.mark.parametrize(
     "members", [{"cipheroptions": ...}, {"cipheroptions": None}, {"cipheroptions": {}, "later": 1}]
 )
-def test_public_documents_that_go_reads_too(members: dict[str, Any]) -> None:
+def test_parse_public_options_accepts_documents_that_go_reads(members: dict[str, Any]) -> None:
     assert parse_public_options(altered(PUBLIC, **members)) == PublicOptions(HMAC)
 
 
 @pytest.mark.parametrize("options", [{"nonce": b64(16)}, {"later": "AA=="}, [], 0, False, "", "x"])
-def test_nothing_may_stand_in_the_public_cipher_options(options: object) -> None:
+def test_parse_public_options_refuses_cipher_options_in_clear(options: object) -> None:
     """A nonce there would be preferred to the secret one, and decrypt to garbage unnoticed."""
     with pytest.raises(InputError, match="hold cipher options in clear"):
         parse_public_options(altered(PUBLIC, cipheroptions=options))
@@ -142,25 +144,27 @@ def test_nothing_may_stand_in_the_public_cipher_options(options: object) -> None
         ({"hmac": b64(31)}, "has 31 bytes, not 32"),
     ],
 )
-def test_public_documents_that_some_reader_refuses(members: dict[str, Any], message: str) -> None:
+def test_parse_public_options_refuses_documents_that_some_reader_refuses(
+    members: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError) as error:
         parse_public_options(altered(PUBLIC, **members))
     assert message in error.value.message
 
 
 @pytest.mark.parametrize("parse", [parse_private_options, parse_public_options])
-def test_documents_are_bounded(parse: Any) -> None:
+def test_parse_layer_options_limits_document_size(parse: Any) -> None:
     with pytest.raises(InputError, match="more than the 65536 allowed"):
         parse(b" " * (MAX_DOCUMENT + 1))
 
 
-def test_no_secret_is_shown() -> None:
+def test_private_options_repr_shows_no_secret() -> None:
     options = parse_private_options(PRIVATE)
     assert repr(options) == f"PrivateOptions(digest='{DIGEST}')"
 
 
 @pytest.mark.parametrize("cut", range(1, len(PRIVATE), 7))
-def test_a_document_that_is_cut_off_is_not_quoted(cut: int) -> None:
+def test_parse_private_options_does_not_quote_truncated_document(cut: int) -> None:
     with pytest.raises(InputError) as error:
         parse_private_options(PRIVATE[:cut])
     assert str(error.value) == "the layer's private options is not valid JSON"

@@ -61,7 +61,7 @@ def parse_image(document: object) -> ImageManifest:
 
 
 class TestParsing:
-    def test_an_image(self) -> None:
+    def test_parse_manifest_reads_image(self) -> None:
         data = json.dumps(
             manifest(
                 layers=[entry(annotations={"a": "b"}, urls=["https://h/x"])],
@@ -84,7 +84,7 @@ class TestParsing:
         assert image.descriptor().digest == Digest.of(data)
         assert image.descriptor().size == len(data)
 
-    def test_an_index(self) -> None:
+    def test_parse_manifest_reads_index_with_platforms(self) -> None:
         platform = {"os": "linux", "architecture": "arm64", "variant": "v8", "os.version": "1"}
         index = parse_manifest(
             raw(
@@ -116,7 +116,9 @@ class TestParsing:
             (manifest(layers=[entry(annotations=None, urls=None)]), None, OCI_MANIFEST),
         ],
     )
-    def test_tells_what_it_is(self, document: object, claimed: str | None, found: str) -> None:
+    def test_parse_manifest_determines_media_type(
+        self, document: object, claimed: str | None, found: str
+    ) -> None:
         assert parse_manifest(raw(document), claimed).media_type == found
 
     @pytest.mark.parametrize(
@@ -158,18 +160,20 @@ class TestParsing:
             ([], None, "not a JSON object"),
         ],
     )
-    def test_refuses(self, document: object, claimed: str | None, words: str) -> None:
+    def test_parse_manifest_refuses_malformed_document(
+        self, document: object, claimed: str | None, words: str
+    ) -> None:
         with pytest.raises(InputError, match=words):
             parse_manifest(raw(document), claimed)
 
     @pytest.mark.parametrize(
         "data", [b"", b"{", b"\xff{}", b'{"a":1,"a":1}', b" " * MAX_MANIFEST + b"{}"]
     )
-    def test_refuses_what_is_no_json(self, data: bytes) -> None:
+    def test_parse_manifest_refuses_data_that_is_not_json(self, data: bytes) -> None:
         with pytest.raises(InputError):
             parse_manifest(data)
 
-    def test_schema_1_is_refused_with_a_hint(self) -> None:
+    def test_parse_manifest_refuses_schema_1_with_hint(self) -> None:
         claimed = "application/vnd.docker.distribution.manifest.v1+prettyjws"
         with pytest.raises(InputError, match="schema 1") as caught:
             parse_manifest(raw({"name": "x"}), claimed)
@@ -204,7 +208,7 @@ class TestParsing:
             ),
         )
     )
-    def test_any_document_is_read_or_refused(self, document: object) -> None:
+    def test_parse_manifest_reads_or_refuses_any_document(self, document: object) -> None:
         if isinstance(document, dict):
             document["schemaVersion"] = 2
         try:
@@ -214,7 +218,7 @@ class TestParsing:
 
 
 class TestChanging:
-    def test_keeps_what_is_not_changed(self) -> None:
+    def test_replaced_image_keeps_everything_else(self) -> None:
         source = manifest(
             layers=[entry(zzz=[1, {"a": None}], annotations={"own": "kept"}), entry()],
             unknown={"deep": [True]},
@@ -242,14 +246,14 @@ class TestChanging:
         assert changed.layers[0] == first
         assert changed.digest == Digest.of(changed.raw)
 
-    def test_the_source_stays_as_it_is(self) -> None:
+    def test_replaced_does_not_change_the_source(self) -> None:
         image = parse_image(manifest(layers=[entry(annotations={"a": "b"}, urls=["u"])]))
         before = json.dumps(image.document)
         other = parse_descriptor(entry(digest=OTHER), "x").digest
         image.replaced(layers=[image.layers[0].replaced(digest=other, annotations={})])
         assert json.dumps(image.document) == before
 
-    def test_content_that_a_descriptor_carries_goes_with_its_digest(self) -> None:
+    def test_replaced_descriptor_drops_embedded_data_and_urls_of_old_digest(self) -> None:
         layer = parse_descriptor(entry(data="c2VjcmV0", urls=["https://h/x"]), "x")
         assert layer.replaced(media_type="y").document["data"] == "c2VjcmV0"
         assert layer.replaced(digest=layer.digest).urls == ("https://h/x",)
@@ -257,12 +261,12 @@ class TestChanging:
         assert not {"data", "urls"} & changed.document.keys()
         assert changed.urls == ()
 
-    def test_no_annotations_leave_no_member(self) -> None:
+    def test_replaced_descriptor_without_annotations_has_no_annotations_member(self) -> None:
         layer = parse_descriptor(entry(annotations={"a": "b"}), "x")
         assert "annotations" not in layer.replaced(annotations={}).document
         assert layer.replaced(size=8).annotations == {"a": "b"}
 
-    def test_a_list_keeps_its_platforms(self) -> None:
+    def test_replaced_index_keeps_platforms(self) -> None:
         platform = {"os": "linux", "architecture": "amd64", "features": ["x"]}
         document = {
             "schemaVersion": 2,
@@ -289,7 +293,7 @@ class TestToOci:
             ),
         ],
     )
-    def test_types_change_and_blobs_stay(self, docker: str, oci: str) -> None:
+    def test_to_oci_changes_media_types_and_keeps_blobs(self, docker: str, oci: str) -> None:
         source = manifest(
             mediaType=DOCKER_MANIFEST,
             config=entry(DOCKER_CONFIG),
@@ -299,12 +303,12 @@ class TestToOci:
         assert converted.media_type == OCI_MANIFEST
         assert json.loads(converted.raw) == manifest(layers=[entry(oci, urls=["u"])])
 
-    def test_oci_comes_back_as_it_is(self) -> None:
+    def test_to_oci_returns_oci_image_unchanged(self) -> None:
         data = json.dumps(manifest(), indent=1).encode()
         image = parse_manifest(data)
         assert image.to_oci() is image
 
-    def test_a_docker_list_becomes_an_index(self) -> None:
+    def test_to_oci_turns_docker_list_into_index(self) -> None:
         document = {
             "schemaVersion": 2,
             "mediaType": DOCKER_LIST,
@@ -314,7 +318,7 @@ class TestToOci:
         assert json.loads(converted.raw) == {**document, "mediaType": OCI_INDEX}
 
     @pytest.mark.parametrize("where", ["config", "layers"])
-    def test_what_oci_does_not_know_is_refused(self, where: str) -> None:
+    def test_to_oci_refuses_media_type_without_oci_equivalent(self, where: str) -> None:
         plugin = entry("application/vnd.docker.plugin.v1+json")
         source = manifest(mediaType=DOCKER_MANIFEST, config=entry(DOCKER_CONFIG), layers=[])
         source[where] = plugin if where == "config" else [plugin]
@@ -333,22 +337,24 @@ class TestForeign:
             (entry("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), True),
         ],
     )
-    def test_is_told_by_type_or_urls(self, layer: dict[str, Any], foreign: bool) -> None:
+    def test_descriptor_is_foreign_by_media_type_or_urls(
+        self, layer: dict[str, Any], foreign: bool
+    ) -> None:
         assert parse_descriptor(layer, "x").foreign is foreign
 
 
 class TestPlatform:
     @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8"])
-    def test_is_read(self, text: str) -> None:
+    def test_parse_platform_reads_os_architecture_and_variant(self, text: str) -> None:
         assert str(parse_platform(text)) == text
 
     @pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
-    def test_is_refused(self, text: str) -> None:
+    def test_parse_platform_refuses_malformed_text(self, text: str) -> None:
         with pytest.raises(InputError, match="no platform"):
             parse_platform(text)
 
 
-def test_describe() -> None:
+def test_describe_returns_descriptor_with_size_and_digest() -> None:
     described = describe("x/y", b"data")
     assert (described.media_type, described.size) == ("x/y", 4)
     assert described.digest.matches(b"data")

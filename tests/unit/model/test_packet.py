@@ -21,7 +21,7 @@ WRONG_ONLY_TO_ITS_KEY = {"tag_flipped", "ciphertext_flipped", "wrong_kek"}
 
 
 @pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["name"])
-def test_known_answers(vector: dict[str, Any]) -> None:
+def test_parse_packet_reads_known_packets(vector: dict[str, Any]) -> None:
     document = json.loads(vector["packet"])
     packet = parse_packet(vector["packet"].encode())
     assert str(packet.kid) == document["kid"]
@@ -31,7 +31,9 @@ def test_known_answers(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "version"), [("gcm", "v1"), ("ctr", "v1"), ("v2_kbs", "v2")])
-def test_it_is_written_to_the_byte_as_upstream_does(name: str, version: PacketVersion) -> None:
+def test_packet_is_written_byte_for_byte_as_upstream_does(
+    name: str, version: PacketVersion
+) -> None:
     (text,) = [vector["packet"] for vector in VECTORS["good"] if vector["name"] == name]
     assert parse_packet(text.encode()).to_json(version) == text.encode()
 
@@ -41,13 +43,13 @@ def test_it_is_written_to_the_byte_as_upstream_does(name: str, version: PacketVe
     [vector for vector in VECTORS["bad"] if vector["name"] not in WRONG_ONLY_TO_ITS_KEY],
     ids=lambda vector: vector["name"],
 )
-def test_known_refusals(vector: dict[str, Any]) -> None:
+def test_parse_packet_refuses_known_bad_packets(vector: dict[str, Any]) -> None:
     with pytest.raises(CocoKpError) as error:
         parse_packet(vector["packet"].encode())
     assert error.value.exit_code == vector["exit_code"]
 
 
-def test_v1_is_the_default_and_both_say_the_same() -> None:
+def test_packet_is_written_as_v1_by_default_and_v2_says_the_same() -> None:
     kid = ResourceUri("resource", "kbs.example:8080", ("default", "key", "1"))
     packet = AnnotationPacket(kid, bytes(209), bytes(12), Algorithm.A256GCM)
     assert packet.to_json() == packet.to_json("v1")
@@ -83,26 +85,26 @@ def altered(packet: bytes, **members: Any) -> bytes:
         ({"annotations": []}, "'annotations' of the annotation packet is not an object"),
     ],
 )
-def test_a_refusal_names_the_member(members: dict[str, Any], message: str) -> None:
+def test_parse_packet_refusal_names_the_member(members: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_packet(altered(V2, **members))
     assert message in error.value.message
 
 
 @pytest.mark.parametrize("provider", ["aws", "aliyun", "KBS", ""])
-def test_a_key_that_no_kbs_holds_is_a_matter_of_the_key(provider: str) -> None:
+def test_parse_packet_raises_kek_error_for_key_that_no_kbs_holds(provider: str) -> None:
     cloud = altered(V2, provider=provider, kid="arn:aws:kms", iv=..., wrap_type=...)
     with pytest.raises(KekError, match=f"held by '{provider}', which is no KBS"):
         parse_packet(cloud)
 
 
-def test_a_packet_is_bounded() -> None:
+def test_parse_packet_limits_size() -> None:
     padded = V1 + b" " * (MAX_PACKET - len(V1))
     parse_packet(padded)
     with pytest.raises(InputError, match="more than the 262144 allowed"):
         parse_packet(padded + b" ")
 
 
-def test_ctr_has_no_tag() -> None:
+def test_parse_packet_accepts_ctr_packet_without_tag() -> None:
     packet = altered(V1, wrap_type="A256CTR", iv=b64encode(bytes(16)).decode(), wrapped_data="AA==")
     assert parse_packet(packet).wrapped_data == b"\0"

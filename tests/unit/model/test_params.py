@@ -24,7 +24,7 @@ FILE_KEK = "keypath=/k::keyid=kbs:///default/key/1"
 
 
 @pytest.mark.parametrize(("text", "expected"), VECTORS["accept"])
-def test_known_answers(text: str, expected: dict[str, Any]) -> None:
+def test_parse_params_reads_known_parameters(text: str, expected: dict[str, Any]) -> None:
     assert as_vector(parse_params(text)) == expected
 
 
@@ -42,7 +42,7 @@ def as_vector(params: WrapParams) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("text", VECTORS["reject"])
-def test_known_refusals(text: str) -> None:
+def test_parse_params_refuses_known_bad_parameters(text: str) -> None:
     with pytest.raises(InputError) as error:
         parse_params(text)
     assert error.value.exit_code == 3
@@ -50,7 +50,7 @@ def test_known_refusals(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "message"), VECTORS["refusals"])
-def test_a_refusal_names_the_word_at_fault(text: str, message: str) -> None:
+def test_parse_params_refusal_names_word_at_fault(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_params(text)
     assert message in error.value.message
@@ -67,7 +67,7 @@ def test_a_refusal_names_the_word_at_fault(text: str, message: str) -> None:
     ],
 )
 @pytest.mark.parametrize("order", ["keypath=/k::keyid={}", "keyid={}::keypath=/k"])
-def test_the_colons_of_an_ipv6_host_separate_nothing(key_id: str, order: str) -> None:
+def test_parse_params_reads_ipv6_host_despite_its_colons(key_id: str, order: str) -> None:
     params = parse_params(order.format(key_id))
     assert params == FileKek(parse_key_id(key_id), "/k", Algorithm.A256GCM)
 
@@ -75,25 +75,25 @@ def test_the_colons_of_an_ipv6_host_separate_nothing(key_id: str, order: str) ->
 @pytest.mark.parametrize(
     "path", ["/a=b", "relative", "/with space", "/ä", "/a:b", "/a::/b", "/a::"]
 )
-def test_a_path_may_hold_whatever_looks_like_no_other_field(path: str) -> None:
+def test_parse_params_accepts_keypath_that_resembles_no_other_field(path: str) -> None:
     params = parse_params(f"keypath={path}::keyid=kbs:///default/key/1")
     assert params == FileKek(KEY_1, path, Algorithm.A256GCM)
 
 
-def test_without_keypath_the_key_is_one_to_register() -> None:
+def test_parse_params_without_keypath_returns_key_to_register() -> None:
     assert parse_params("keyid=/default/key/1") == RegisteredKek(KEY_1, Algorithm.A256GCM)
     assert parse_params("algorithm=A256CTR") == RegisteredKek(None, Algorithm.A256CTR)
     assert parse_params("sample=false") == RegisteredKek(None, Algorithm.A256GCM)
 
 
-def test_the_length_is_bounded() -> None:
+def test_parse_params_limits_length() -> None:
     path = "/" + "k" * (MAX_PARAMETERS - len("keypath=/::keyid=/a/b/c"))
     parse_params(f"keypath={path}::keyid=/a/b/c")
     with pytest.raises(InputError, match="have more than 16384 characters"):
         parse_params(f"keypath={path}k::keyid=/a/b/c")
 
 
-def test_what_looks_like_a_key_is_never_quoted() -> None:
+def test_parse_params_refusal_never_quotes_what_looks_like_a_key() -> None:
     key = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
     for text in (key, f"keyid={key}::keypath=/k", f"{key}=x", f"sample={key}", f"algorithm={key}"):
         with pytest.raises(InputError) as error:

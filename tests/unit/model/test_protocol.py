@@ -28,13 +28,13 @@ PARAMETERS = "keypath=/k/key1::keyid=kbs:///default/key/key_id1::algorithm=A256G
     "name", ["go_wrap", "go_wrap_null_decryptconfig", "rust_wrap_raw_optsdata"]
 )
 @pytest.mark.parametrize("operation", ["keywrap", None])
-def test_known_wrap_requests(name: str, operation: Operation | None) -> None:
+def test_parse_request_reads_known_wrap_requests(name: str, operation: Operation | None) -> None:
     request = parse_request(encoded(VECTORS[name]), operation)
     assert request == WrapRequest((PARAMETERS,), PRIVATE_OPTIONS)
 
 
 @pytest.mark.parametrize("operation", ["keyunwrap", None])
-def test_a_known_unwrap_request(operation: Operation | None) -> None:
+def test_parse_request_reads_known_unwrap_request(operation: Operation | None) -> None:
     request = parse_request(encoded(VECTORS["go_unwrap"]), operation)
     assert request == UnwrapRequest(("offline_fs_kbc::null",), PACKET)
 
@@ -58,7 +58,7 @@ def parameters_of(document: dict[str, Any]) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("as_sent", [b64, list], ids=["base64", "bytes"])
-def test_byte_strings_come_as_base64_and_as_numbers(as_sent: Any) -> None:
+def test_parse_request_accepts_bytes_as_base64_or_numbers(as_sent: Any) -> None:
     wrap = wrap_document(mine=[as_sent(b"sample=true")])
     wrap["keywrapparams"]["optsdata"] = as_sent(PRIVATE_OPTIONS)
     assert parse_request(encoded(wrap)) == WrapRequest(("sample=true",), PRIVATE_OPTIONS)
@@ -80,30 +80,32 @@ def test_byte_strings_come_as_base64_and_as_numbers(as_sent: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("op", [{}, {"op": None}, {"op": "keyunwrap"}])
-def test_null_and_missing_members_are_no_parameters(call: Any, op: dict[str, Any]) -> None:
+def test_parse_request_treats_null_and_missing_members_as_no_parameters(
+    call: Any, op: dict[str, Any]
+) -> None:
     document = {**op, "keyunwrapparams": call | {"annotation": b64(PACKET)}, "keywrapparams": None}
     assert parse_request(encoded(document), "keyunwrap") == UnwrapRequest((), PACKET)
 
 
 @pytest.mark.parametrize("name", ["attestation-agent", "mine", "", "x.y"])
-def test_any_provider_name_will_do(name: str) -> None:
+def test_parse_request_accepts_any_provider_name(name: str) -> None:
     assert parameters_of(wrap_document(**{name: [b64("a"), b64("ä")]})) == ("a", "ä")
 
 
-def test_other_recipients_and_the_guides_own_name_do_not_mislead() -> None:
+def test_parse_request_ignores_other_recipients_and_prefers_attestation_agent() -> None:
     others = {"pubkeys": ["AA=="], "gpg-recipients": None, "x509s": "?", "pkcs11-yamls": 3}
     assert parameters_of(wrap_document(mine=[b64("a")], **others)) == ("a",)
     several = {"mine": [b64("a")], "attestation-agent": [b64("b")]}
     assert parameters_of(wrap_document(**several)) == ("b",)
 
 
-def test_several_names_none_of_which_is_the_guides() -> None:
+def test_parse_request_refuses_several_providers_without_attestation_agent() -> None:
     with pytest.raises(InputError, match="names 2 providers, among them 'a', 'b' ") as error:
         parameters_of(wrap_document(a=[b64("x")], b=[b64("y")]))
     assert "attestation-agent" in error.value.hint
 
 
-def test_of_thousands_of_names_a_few_are_shown() -> None:
+def test_parse_request_refusal_shows_few_of_thousands_of_names() -> None:
     names: dict[str, list[str]] = {f"name{number}": [] for number in range(5000)}
     with pytest.raises(InputError) as error:
         parameters_of(wrap_document(**names))
@@ -116,19 +118,21 @@ def test_of_thousands_of_names_a_few_are_shown() -> None:
     "op", ["", "KeyWrap", "wrap", 0, 1, False, True, [], ["keywrap"], {}, {"": 0}]
 )
 @pytest.mark.parametrize("operation", ["keywrap", "keyunwrap", None])
-def test_op_is_one_of_two_words(op: object, operation: Operation | None) -> None:
+def test_parse_request_refuses_op_other_than_keywrap_and_keyunwrap(
+    op: object, operation: Operation | None
+) -> None:
     document = wrap_document(mine=[b64("sample=true")]) | {"op": op}
     with pytest.raises(InputError, match="'op' of the request is not keywrap or keyunwrap"):
         parse_request(encoded(document), operation)
 
 
-def test_op_must_not_contradict_the_method() -> None:
+def test_parse_request_refuses_op_that_contradicts_method() -> None:
     document = wrap_document(mine=[b64("sample=true")])
     with pytest.raises(InputError, match="is keywrap, but the method called is keyunwrap"):
         parse_request(encoded(document), "keyunwrap")
 
 
-def test_without_a_method_op_must_be_there() -> None:
+def test_parse_request_requires_op_without_method() -> None:
     with pytest.raises(InputError, match="'op' of the request"):
         parse_request(b"{}")
 
@@ -166,13 +170,15 @@ def replaced(path: str, value: object) -> dict[str, Any]:
         ("keywrapparams/optsdata", "?", "'optsdata' is not base64"),
     ],
 )
-def test_wrong_types_are_named(path: str, value: object, message: str) -> None:
+def test_parse_request_refusal_names_member_of_wrong_type(
+    path: str, value: object, message: str
+) -> None:
     with pytest.raises(InputError) as error:
         parse_request(encoded(replaced(path, value)))
     assert message in error.value.message
 
 
-def test_an_unwrap_request_without_an_annotation() -> None:
+def test_parse_request_refuses_unwrap_without_annotation() -> None:
     with pytest.raises(InputError, match="'annotation' is missing"):
         parse_request(b'{"op":"keyunwrap","keyunwrapparams":{"dc":null,"annotation":null}}')
 
@@ -184,10 +190,12 @@ def test_an_unwrap_request_without_an_annotation() -> None:
         (write_unwrap_response, "keyunwrapresults", "optsdata"),
     ],
 )
-def test_answers_are_arrays_of_bytes(write: Any, outer: str, inner: str) -> None:
+def test_write_response_encodes_bytes_as_array_of_numbers(
+    write: Any, outer: str, inner: str
+) -> None:
     assert write(b"\0{\xff") == b'{"%s":{"%s":[0,123,255]}}' % (outer.encode(), inner.encode())
 
 
-def test_a_request_does_not_show_the_layers_key() -> None:
+def test_request_repr_does_not_show_layer_key() -> None:
     request = parse_request(encoded(VECTORS["go_wrap"]))
     assert repr(request) == f"WrapRequest(parameters=({PARAMETERS!r},))"

@@ -29,19 +29,19 @@ GENERATOR_OF_P256 = {
 ZERO_NONCE = b64encode(bytes(32)).decode()
 
 
-def test_the_report_data_is_the_known_answer() -> None:
+def test_report_data_matches_known_answer() -> None:
     challenge = Challenge(ZERO_NONCE, "sha384")
     digest = b64encode(report_data(challenge, GENERATOR_OF_P256, "")).decode()
     assert digest == "vBhzV0ZHJxPJfSuIHgoXjhsJu2Uv0qPV55RedWx/FEltfMGim/dKazv+JIaR5fO0"
 
 
-def test_the_order_of_the_keys_members_does_not_matter() -> None:
+def test_report_data_does_not_depend_on_order_of_key_members() -> None:
     challenge = Challenge(ZERO_NONCE, "sha384")
     turned = dict(reversed(GENERATOR_OF_P256.items()))
     assert report_data(challenge, turned, "") == report_data(challenge, GENERATOR_OF_P256, "")
 
 
-def test_devices_are_bound_into_the_report_data_but_not_into_their_own() -> None:
+def test_report_data_covers_device_evidence_but_device_report_data_does_not() -> None:
     challenge = Challenge(ZERO_NONCE, "sha384")
     alone = report_data(challenge, GENERATOR_OF_P256, "")
     assert report_data(challenge, GENERATOR_OF_P256, '{"nvidia":{}}') != alone
@@ -49,7 +49,7 @@ def test_devices_are_bound_into_the_report_data_but_not_into_their_own() -> None
 
 
 @pytest.mark.parametrize(("name", "size"), [("sha256", 32), ("SHA512", 64), (None, 48)])
-def test_the_kbs_may_choose_the_hash(name: str | None, size: int) -> None:
+def test_report_data_uses_hash_selected_by_kbs(name: str | None, size: int) -> None:
     extra = {"selected-hash-algorithm": name} if name else ""
     challenge = Challenge.parse({"nonce": ZERO_NONCE, "extra-params": extra})
     assert len(report_data(challenge, GENERATOR_OF_P256, "")) == size
@@ -66,12 +66,12 @@ def test_the_kbs_may_choose_the_hash(name: str | None, size: int) -> None:
         {"nonce": "AA==", "extra-params": {"selected-hash-algorithm": ["sha384"]}},
     ],
 )
-def test_a_challenge_of_another_form_is_refused(document: dict[str, object]) -> None:
+def test_challenge_parse_refuses_malformed_document(document: dict[str, object]) -> None:
     with pytest.raises(RemoteError):
         Challenge.parse(document)
 
 
-def test_the_messages_have_the_members_that_the_parsers_require() -> None:
+def test_request_and_attestation_have_the_members_that_parsers_require() -> None:
     assert json.loads(request("tdx")) == {
         "version": "0.4.0",
         "tee": "tdx",
@@ -89,11 +89,11 @@ def test_the_messages_have_the_members_that_the_parsers_require() -> None:
     }
 
 
-def test_a_token_is_a_jwt() -> None:
+def test_parse_token_accepts_jwt() -> None:
     assert parse_token({"token": "a.b-_.c"}, "it") == "a.b-_.c"
 
 
 @pytest.mark.parametrize("token", ["", "a.b", "a.b.c\r\nX: y", "a.b.c d", None, 7, ["a.b.c"]])
-def test_what_could_break_out_of_a_header_is_no_token(token: object) -> None:
+def test_parse_token_refuses_what_could_break_out_of_a_header(token: object) -> None:
     with pytest.raises(RemoteError, match=r"^it answered without an attestation token"):
         parse_token({"token": token}, "it")

@@ -37,13 +37,15 @@ HEX = "sha256:" + "0123456789abcdef" * 4
         ("h.example/app:" + "t" * 128, "h.example", "app", "t" * 128),
     ],
 )
-def test_registry(text: str, host: str, repository: str, tag: str) -> None:
+def test_parse_image_reference_reads_registry_names(
+    text: str, host: str, repository: str, tag: str
+) -> None:
     found = parse_image_reference(f"docker://{text}")
     assert found == RegistryReference(host, repository, tag)
     assert parse_image_reference(str(found)) == found
 
 
-def test_a_digest_decides() -> None:
+def test_parse_image_reference_prefers_digest_to_tag() -> None:
     for text in (f"docker://h.example/app@{HEX}", f"docker://h.example/app:v1@{HEX}"):
         found = parse_image_reference(text)
         assert found == RegistryReference("h.example", "app", None, parse_digest(HEX))
@@ -78,7 +80,7 @@ def test_a_digest_decides() -> None:
         "h.exämple/app",
     ],
 )
-def test_registry_names_that_are_none(text: str) -> None:
+def test_parse_image_reference_refuses_malformed_registry_names(text: str) -> None:
     with pytest.raises(InputError):
         parse_image_reference(f"docker://{text}")
 
@@ -101,7 +103,7 @@ def test_registry_names_that_are_none(text: str) -> None:
         ),
     ],
 )
-def test_others(text: str, expected: object) -> None:
+def test_parse_image_reference_reads_names_of_other_transports(text: str, expected: object) -> None:
     found = parse_image_reference(text)
     assert found == expected
     assert parse_image_reference(str(found)) == expected
@@ -127,12 +129,12 @@ def test_others(text: str, expected: object) -> None:
         ("oci:a\0b", "zero byte"),
     ],
 )
-def test_refusals_name_the_fault(text: str, word: str) -> None:
+def test_parse_image_reference_refusal_names_the_fault(text: str, word: str) -> None:
     with pytest.raises(InputError, match=word):
         parse_image_reference(text)
 
 
-def test_the_hint_lists_the_transports() -> None:
+def test_parse_image_reference_hint_lists_transports() -> None:
     with pytest.raises(InputError) as caught:
         parse_image_reference("nginx")
     for transport in ("docker://", "oci:", "oci-archive:", "dir:", "docker-daemon:"):
@@ -140,7 +142,7 @@ def test_the_hint_lists_the_transports() -> None:
 
 
 @given(st.text())
-def test_any_text_is_a_name_or_refused(text: str) -> None:
+def test_parse_image_reference_reads_or_refuses_any_text(text: str) -> None:
     try:
         found = parse_image_reference(text)
     except InputError:
@@ -149,7 +151,7 @@ def test_any_text_is_a_name_or_refused(text: str) -> None:
 
 
 @given(st.from_regex(r"docker://[a-zA-Z0-9._/:@\[\]-]{1,60}", fullmatch=True))
-def test_what_is_read_is_written_the_same(text: str) -> None:
+def test_parse_image_reference_round_trips_registry_names(text: str) -> None:
     try:
         found = parse_image_reference(text)
     except InputError:

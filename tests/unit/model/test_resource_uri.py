@@ -16,13 +16,13 @@ VECTORS = load_vectors("keyids")
 
 
 @pytest.mark.parametrize(("text", "canonical"), VECTORS["accept"])
-def test_known_answers(text: str, canonical: str) -> None:
+def test_parse_key_id_returns_canonical_uri(text: str, canonical: str) -> None:
     assert str(parse_key_id(text)) == canonical
     assert str(parse_resource_uri(canonical)) == canonical  # what a packet carries is read again
 
 
 @pytest.mark.parametrize("text", VECTORS["reject"])
-def test_known_refusals(text: str) -> None:
+def test_parse_key_id_refuses_known_bad_ids(text: str) -> None:
     with pytest.raises(InputError) as error:
         parse_key_id(text)
     assert error.value.exit_code == 3
@@ -59,26 +59,26 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("text", "reason"), REFUSALS.items())
-def test_a_refusal_says_why(text: str, reason: str) -> None:
+def test_parse_key_id_refusal_says_why(text: str, reason: str) -> None:
     with pytest.raises(InputError) as error:
         parse_key_id(text)
     assert reason in error.value.message
 
 
 @pytest.mark.parametrize("text", ["/a/b", "kbs.example/a/b/c d", "KBS:///a/b", "key_id1"])
-def test_a_refusal_quotes_what_was_given(text: str) -> None:
+def test_parse_key_id_refusal_quotes_the_id(text: str) -> None:
     with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
         parse_key_id(text)
 
 
-def test_a_path_alone_is_read_where_keys_files_have_it() -> None:
+def test_parse_resource_path_reads_bare_path_and_refuses_other_text() -> None:
     assert parse_resource_path("default/key/1") == parse_key_id("/default/key/1")
     for text in ("key_id1", "a/b", "/a/b/c", "a/b/c/", "h/a/b/c"):
         with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
             parse_resource_path(text)
 
 
-def test_a_packet_must_have_the_scheme_that_guests_parse() -> None:
+def test_parse_resource_uri_requires_kbs_scheme() -> None:
     for text in ("/default/key/1", "kbs.example/default/key/1"):
         parse_key_id(text)
         with pytest.raises(InputError, match="its scheme is not kbs"):
@@ -95,15 +95,15 @@ def test_a_packet_must_have_the_scheme_that_guests_parse() -> None:
         ("KBS.Example/a/b/c", ResourceUri("resource", "KBS.Example", ("a", "b", "c"))),
     ],
 )
-def test_parts(text: str, expected: ResourceUri) -> None:
+def test_parse_key_id_splits_id_into_parts(text: str, expected: ResourceUri) -> None:
     assert parse_key_id(text) == expected
 
 
-def test_the_path_is_what_guests_look_a_key_up_by() -> None:
+def test_resource_uri_path_excludes_host_plugin_and_query() -> None:
     assert parse_key_id("kbs+x://h:1/a/b?q=1").path == "a/b"
 
 
-def test_the_longest_uri() -> None:
+def test_parse_resource_uri_limits_length() -> None:
     text = "kbs:///a/b/" + "c" * (MAX_LENGTH - len("kbs:///a/b/"))
     assert str(parse_resource_uri(text)) == text
     with pytest.raises(InputError, match="more than"):

@@ -21,31 +21,31 @@ CONNECTION = {
 }
 
 
-def test_the_known_answer() -> None:
+def test_parse_secret_map_reads_known_answer() -> None:
     assert len(ONE_KEY) == 92
     assert parse_secret_map(ONE_KEY) == {GUID: bytes(range(32))}
     assert parse_secret_map(bytes(8)) == {}
 
 
 @pytest.mark.parametrize("end", range(92))
-def test_an_answer_that_ends_early_is_refused(end: int) -> None:
+def test_parse_secret_map_refuses_truncated_answer(end: int) -> None:
     with pytest.raises(RemoteError, match="ends early"):
         parse_secret_map(ONE_KEY[:end])
 
 
-def test_bytes_behind_the_answer_are_refused() -> None:
+def test_parse_secret_map_refuses_trailing_bytes() -> None:
     with pytest.raises(RemoteError, match="does not end where it should"):
         parse_secret_map(ONE_KEY + b"\0")
 
 
 @pytest.mark.parametrize("count", [17, 2**32, 2**64 - 1])
-def test_a_count_that_no_answer_has_is_refused_at_once(count: int) -> None:
+def test_parse_secret_map_refuses_too_many_entries(count: int) -> None:
     with pytest.raises(RemoteError, match="more than 16 entries"):
         parse_secret_map(count.to_bytes(8, "little") + ONE_KEY[8:])
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+def test_parse_secret_map_reads_or_refuses_any_bytes(data: bytes) -> None:
     try:
         secrets = parse_secret_map(data)
     except RemoteError:
@@ -53,7 +53,7 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     assert sum(map(len, secrets.values())) <= len(data)
 
 
-def test_a_connection() -> None:
+def test_sev_connection_parses_and_hides_its_key() -> None:
     connection = SevConnection.parse(json.dumps(CONNECTION).encode(), "it")
     assert connection.client_id == CONNECTION["client_id"]
     assert connection.key.hex().startswith("55ceeb32")
@@ -72,6 +72,6 @@ def test_a_connection() -> None:
         {"key": [1, 2]},
     ],
 )
-def test_a_connection_of_another_form_is_refused(change: dict[str, Any]) -> None:
+def test_sev_connection_refuses_malformed_document(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="of it"):
         SevConnection.parse(json.dumps(CONNECTION | change).encode(), "it")

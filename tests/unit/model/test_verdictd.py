@@ -18,7 +18,7 @@ PACKET = AnnotationPacket(KID, b"wrapped data with a tag", bytes(12), Algorithm.
 SENT = b64encode(PACKET.wrapped_data).decode()
 
 
-def test_a_request_says_aes_whatever_the_packet_says() -> None:
+def test_decrypt_request_names_aes_whatever_the_packet_says() -> None:
     """Verdictd answers the packet's own ``A256GCM`` with "parameters error"."""
     assert json.loads(decrypt_request(PACKET)) == {
         "command": "Decrypt",
@@ -34,25 +34,25 @@ def test_a_request_says_aes_whatever_the_packet_says() -> None:
     }
 
 
-def test_ctr_is_refused_with_the_reason() -> None:
+def test_decrypt_request_refuses_ctr_packet_with_reason() -> None:
     ctr = AnnotationPacket(KID, b"wrapped", bytes(16), Algorithm.A256CTR)
     with pytest.raises(KekError, match="A256CTR cannot be opened through eaa"):
         decrypt_request(ctr)
 
 
-def test_what_does_not_fit_into_one_record_is_not_sent() -> None:
+def test_decrypt_request_refuses_packet_too_long_for_one_tls_record() -> None:
     """A longer request makes Verdictd hang up without a word."""
     long = AnnotationPacket(KID, bytes(3000), bytes(12), Algorithm.A256GCM)
     with pytest.raises(InputError, match="too long for Verdictd"):
         decrypt_request(long)
 
 
-def test_an_answer() -> None:
+def test_parse_decrypted_returns_plaintext() -> None:
     answer = {"data": {SENT: b64encode(b"plain").decode()}, "status": "OK"}
     assert parse_decrypted(json.dumps(answer).encode(), PACKET) == b"plain"
 
 
-def test_a_failure_is_the_keys() -> None:
+def test_parse_decrypted_raises_kek_error_for_failure() -> None:
     answer = b'{"data":{},"error":"kid: \\"nope\\"\'s key not found","status":"Fail"}'
     with pytest.raises(KekError, match="key not found"):
         parse_decrypted(answer, PACKET)
@@ -71,6 +71,6 @@ def test_a_failure_is_the_keys() -> None:
         json.dumps({"status": "OK", "data": {SENT: None}}).encode(),
     ],
 )
-def test_an_answer_of_another_form_is_refused(answer: bytes) -> None:
+def test_parse_decrypted_refuses_malformed_answer(answer: bytes) -> None:
     with pytest.raises(RemoteError):
         parse_decrypted(answer, PACKET)

@@ -22,19 +22,19 @@ from coco_kp.service.address import TcpAddress, UnixAddress, parse_address
         ("[fe80::1]:1", True),
     ],
 )
-def test_tcp(text: str, beyond: bool) -> None:
+def test_parse_address_reads_tcp_addresses(text: str, beyond: bool) -> None:
     address = parse_address(text)
     assert isinstance(address, TcpAddress)
     assert str(address) == text
     assert address.beyond_loopback is beyond
 
 
-def test_ipv6_has_one_spelling() -> None:
+def test_parse_address_writes_ipv6_in_one_spelling() -> None:
     assert str(parse_address("[0:0:0:0:0:0:0:1]:7")) == "[::1]:7"
 
 
 @pytest.mark.parametrize("path", ["/run/kp.sock", "/a-b_c.d/ä,b;c@d=e~f", "/" + "x" * 106])
-def test_unix(path: str) -> None:
+def test_parse_address_reads_unix_sockets(path: str) -> None:
     address = parse_address(f"unix://{path}")
     assert address == UnixAddress(Path(path))
     assert str(address) == f"unix://{path}"
@@ -71,14 +71,14 @@ def test_unix(path: str) -> None:
         ("unix:///tmp/\udcff", "has a character that gRPC reads as another"),
     ],
 )
-def test_what_is_no_address(text: str, message: str) -> None:
+def test_parse_address_refuses_malformed_text(text: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_address(text)
     assert message in error.value.message
 
 
 @pytest.mark.parametrize(("host", "family"), [("127.0.0.1", 2), ("::1", 10)])
-def test_a_port_in_use(host: str, family: int) -> None:
+def test_tcp_address_check_reports_port_in_use(host: str, family: int) -> None:
     with socket.create_server((host, 0), family=family) as server:
         address = TcpAddress(ip_address(host), server.getsockname()[1])
         with pytest.raises(RemoteError, match="address already in use") as error:
@@ -87,12 +87,12 @@ def test_a_port_in_use(host: str, family: int) -> None:
     address.check()
 
 
-def test_an_address_of_another_machine() -> None:
+def test_tcp_address_check_reports_address_of_another_machine() -> None:
     with pytest.raises(RemoteError, match="cannot assign requested address"):
         TcpAddress(ip_address("192.0.2.1"), 50000).check()
 
 
-def test_a_socket_that_a_server_answers_on_is_left_alone(tmp_path: Path) -> None:
+def test_unix_address_check_leaves_socket_of_running_server(tmp_path: Path) -> None:
     path = tmp_path / "kp.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -102,7 +102,7 @@ def test_a_socket_that_a_server_answers_on_is_left_alone(tmp_path: Path) -> None
         assert path.is_socket()
 
 
-def test_a_socket_that_its_server_left_behind_is_removed(tmp_path: Path) -> None:
+def test_unix_address_check_removes_stale_socket(tmp_path: Path) -> None:
     path = tmp_path / "kp.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -112,7 +112,7 @@ def test_a_socket_that_its_server_left_behind_is_removed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+def test_unix_address_check_leaves_file_that_is_not_a_socket(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "kp.sock"
     match kind:
         case "file":
@@ -126,7 +126,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
     assert path.lstat()
 
 
-def test_a_socket_needs_a_folder(tmp_path: Path) -> None:
+def test_unix_address_check_reports_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"there is no folder '{tmp_path}/absent'"):
         UnixAddress(tmp_path / "absent" / "kp.sock").check()
     for path in (tmp_path / ("x" * 300) / "kp.sock", tmp_path / ("x" * 300)):

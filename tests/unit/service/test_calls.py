@@ -41,7 +41,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
 
 @pytest.mark.parametrize("door_knows", [True, False])
-def test_each_call_leaves_one_event_with_its_kid(events: list[Event], door_knows: bool) -> None:
+def test_answer_logs_one_event_with_kid_per_call(events: list[Event], door_knows: bool) -> None:
     kid = "kbs:///default/test-key/1"
     answer(Provider(), WRAP, "keywrap" if door_knows else None)
     answer(Provider(), UNWRAP, "keyunwrap" if door_knows else None)
@@ -70,7 +70,7 @@ def test_each_call_leaves_one_event_with_its_kid(events: list[Event], door_knows
         ),
     ],
 )
-def test_each_refusal_leaves_one_event_and_is_raised(
+def test_answer_logs_one_event_per_refusal_and_raises_it(
     events: list[Event], request_: bytes, method: str, error: type[CocoKpError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -79,7 +79,7 @@ def test_each_refusal_leaves_one_event_and_is_raised(
     assert events == [(logging.INFO, "refused", {"method": method, "message": str(caught.value)})]
 
 
-def test_a_warning_is_an_event_of_its_own(events: list[Event], tmp_path: Path) -> None:
+def test_answer_logs_warning_as_separate_event(events: list[Event], tmp_path: Path) -> None:
     kek = tmp_path / "kek"
     kek.write_bytes(bytes(32))
     kek.chmod(0o644)
@@ -92,13 +92,13 @@ def test_a_warning_is_an_event_of_its_own(events: list[Event], tmp_path: Path) -
     assert "chmod 600" in str(events[0][2]["message"])
 
 
-def test_what_is_no_request_is_told_from_what_cannot_be_done() -> None:
+def test_malformed_request_error_differs_from_input_error() -> None:
     """gRPC has another status for it; both are bad input for a command."""
     assert MalformedRequestError.exit_code == InputError.exit_code
     assert not issubclass(MalformedRequestError, InputError)
 
 
-def test_cmd_mode_there_and_back() -> None:
+def test_answer_stdio_wraps_and_unwraps() -> None:
     wrapped, opened = io.BytesIO(), io.BytesIO()
     answer_stdio(Provider(), io.BytesIO(WRAP), wrapped)
     packet = ocicrypt.wrapped_packet(wrapped.getvalue())
@@ -109,7 +109,7 @@ def test_cmd_mode_there_and_back() -> None:
 
 
 @pytest.mark.parametrize("request_", [b"", b"{}", WRAP[:-1], WRAP + WRAP, WRAP + b"x"])
-def test_cmd_mode_writes_nothing_but_answers(request_: bytes) -> None:
+def test_answer_stdio_writes_nothing_when_request_is_refused(request_: bytes) -> None:
     sink = io.BytesIO()
     with pytest.raises(CocoKpError):
         answer_stdio(Provider(), io.BytesIO(request_), sink)
@@ -128,7 +128,7 @@ class Endless(io.RawIOBase):
         return b" " * size
 
 
-def test_cmd_mode_reads_no_more_than_the_limit() -> None:
+def test_answer_stdio_reads_no_more_than_the_limit() -> None:
     source = Endless()
     with pytest.raises(MalformedRequestError, match="more than the 4194304 allowed"):
         answer_stdio(Provider(), source, io.BytesIO())  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def serve_in_the_background(*arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_server_that_cannot_start_fails_the_command(runtime: Path) -> None:
+def test_serve_in_background_fails_when_server_cannot_start(runtime: Path) -> None:
     done = serve_in_the_background("--socket", "192.0.2.1:50000", "--key-dir", str(runtime.parent))
     assert done.returncode == RemoteError.exit_code
     assert done.stdout == ""
@@ -36,7 +36,7 @@ def test_a_server_that_cannot_start_fails_the_command(runtime: Path) -> None:
     assert not (runtime / "coco-kp.pid").exists()
 
 
-def test_a_second_one_names_the_first(runtime: Path) -> None:
+def test_serve_in_background_names_process_already_running(runtime: Path) -> None:
     runtime.mkdir()
     pid_file = runtime / "coco-kp.pid"
     pid_file.write_text("4711\n")
@@ -52,7 +52,7 @@ def test_a_second_one_names_the_first(runtime: Path) -> None:
 
 
 @pytest.mark.usefixtures("runtime")
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_daemon_start_reports_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "coco-kp").touch()
     with pytest.raises(InputError, match=f"cannot use '{tmp_path}/coco-kp': file exists"):
         Daemon.start()
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ("", 1000, "{home}/.local/state/coco-kp"),
     ],
 )
-def test_where_the_pid_file_is(
+def test_daemon_state_folder_depends_on_xdg_runtime_dir_and_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, uid: int, folder: str
 ) -> None:
     made: list[Path] = []

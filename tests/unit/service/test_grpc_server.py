@@ -57,14 +57,14 @@ def refusal(channel: grpc.Channel, method: str, request: bytes) -> tuple[grpc.St
     return error.value.code(), error.value.details() or ""
 
 
-def test_there_and_back(serve: Serve) -> None:
+def test_grpc_server_wraps_and_unwraps(serve: Serve) -> None:
     with serve(Provider()) as channel:
         packet = ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
         assert ocicrypt.unwrap(channel, "sample_kbc::null", packet) == PRIVATE_OPTIONS
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff\xff", b"\x0a\x7fshort", b"\x08"])
-def test_a_message_that_is_no_protobuf_is_an_invalid_argument(
+def test_grpc_server_answers_invalid_protobuf_with_invalid_argument(
     serve: Serve, message: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(Provider()) as channel, pytest.raises(grpc.RpcError) as error:
@@ -109,7 +109,7 @@ def test_a_message_that_is_no_protobuf_is_an_invalid_argument(
         ),
     ],
 )
-def test_what_a_refusal_is_called(
+def test_grpc_server_maps_each_refusal_to_a_status(
     serve: Serve, tmp_path: Path, method: str, request_: bytes, code: str, text: str
 ) -> None:
     with serve(Provider(key_dir=tmp_path)) as channel:
@@ -127,7 +127,7 @@ def test_what_a_refusal_is_called(
         (ValueError("symkey AAEC"), "INTERNAL", "unexpected error in coco-kp: ValueError"),
     ],
 )
-def test_what_an_error_from_below_is_called(
+def test_grpc_server_maps_each_exception_to_a_status(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, text: str
 ) -> None:
     def fail(*_: object) -> bytes:
@@ -138,7 +138,7 @@ def test_what_an_error_from_below_is_called(
         assert refusal(channel, WRAP_KEY, b"{}") == (grpc.StatusCode[code], text)
 
 
-def test_a_status_text_is_bounded_as_it_travels(serve: Serve) -> None:
+def test_grpc_server_limits_length_of_status_text(serve: Serve) -> None:
     """Clients refuse headers of more than 8 KiB, and would show that instead of the text."""
     kbcs = [f"sample::{'😀' * 200}" for _ in range(8)]
     with serve(Provider()) as channel:
@@ -148,7 +148,7 @@ def test_a_status_text_is_bounded_as_it_travels(serve: Serve) -> None:
     assert 1990 < len(details.encode()) <= 2000
 
 
-def test_a_message_of_more_than_4_mib_is_refused_unread(serve: Serve) -> None:
+def test_grpc_server_refuses_message_of_more_than_4_mib(serve: Serve) -> None:
     overhead = len(ocicrypt.encode_message(bytes(2**21))) - 2**21
     largest = b" " * (MAX_MESSAGE - overhead)
     with serve(Provider()) as channel:
@@ -158,7 +158,7 @@ def test_a_message_of_more_than_4_mib_is_refused_unread(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("service", ["", "keyprovider.KeyProviderService"])
-def test_health(serve: Serve, service: str) -> None:
+def test_grpc_server_health_check_reports_serving(serve: Serve, service: str) -> None:
     request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
     with serve(Provider()) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
@@ -166,13 +166,13 @@ def test_health(serve: Serve, service: str) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_another_method_is_unimplemented(serve: Serve) -> None:
+def test_grpc_server_answers_unknown_method_with_unimplemented(serve: Serve) -> None:
     with serve(Provider()) as channel:
         for method in ("/keyprovider.KeyProviderService/UnwrapKey", "/keyprovider.Other/WrapKey"):
             assert refusal(channel, method, b"{}")[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_a_call_that_is_begun_and_never_ended_is_cut_off(
+def test_grpc_server_cuts_off_call_that_never_ends(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grpc_server, "_LONGEST_CONNECTION", 0.2)
@@ -188,7 +188,9 @@ def test_a_call_that_is_begun_and_never_ended_is_cut_off(
         ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
 
 
-def test_requests_are_parsed_one_at_a_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpc_server_parses_one_request_at_a_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside, most = [0], [0]
 
     def counted(*arguments: Any) -> Any:
@@ -208,7 +210,7 @@ def test_requests_are_parsed_one_at_a_time(serve: Serve, monkeypatch: pytest.Mon
     assert most == [1]
 
 
-def test_a_unix_socket_is_its_owners_alone(tmp_path: Path) -> None:
+def test_grpc_server_unix_socket_is_accessible_to_owner_only(tmp_path: Path) -> None:
     mode_before = file_mode(tmp_path / "before")
     with ThreadPoolExecutor(1) as pool:
         server = new_server(Provider(), pool)
@@ -224,7 +226,7 @@ def file_mode(new: Path) -> int:
     return new.stat().st_mode
 
 
-def test_port_0_is_told_as_what_it_became() -> None:
+def test_grpc_server_bound_to_port_0_reports_actual_port() -> None:
     with ThreadPoolExecutor(1) as pool:
         server = new_server(Provider(), pool)
         address = bind(server, TcpAddress(ip_address("127.0.0.1"), 0))

@@ -68,21 +68,21 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 class TestRoundTrip:
     @pytest.mark.parametrize("stored", [OLD, NEW, BIG, LIST], ids=["old", "new", "big", "list"])
-    def test_what_is_written_is_read(self, place: Place, stored: Image) -> None:
+    def test_sink_image_is_read_back_by_source(self, place: Place, stored: Image) -> None:
         with place.sink() as sink:
             store(sink, stored)
         with place.source() as source:
             check(source, stored)
         assert not place.leftovers()
 
-    def test_a_new_image_takes_over(self, place: Place) -> None:
+    def test_sink_replaces_image_with_new_one(self, place: Place) -> None:
         for stored in (OLD, LIST, NEW):
             with place.sink() as sink:
                 store(sink, stored)
             with place.source() as source:
                 check(source, stored)
 
-    def test_a_copy_between_places_is_exact(self, place: Place, tmp_path: Path) -> None:
+    def test_source_image_copied_to_layout_is_identical(self, place: Place, tmp_path: Path) -> None:
         with place.sink() as sink:
             store(sink, BIG)
         reference = parse_image_reference(f"oci:{tmp_path}/copy:x")
@@ -96,7 +96,7 @@ class TestRoundTrip:
 
 
 class TestNothingShowsBeforeItsTime:
-    def test_an_image_appears_with_its_name_only(self, place: Place) -> None:
+    def test_sink_image_stays_invisible_until_reference_is_set(self, place: Place) -> None:
         with place.sink() as sink:
             store(sink, OLD)
         with place.sink() as sink:
@@ -107,14 +107,14 @@ class TestNothingShowsBeforeItsTime:
             check(source, OLD)
         assert not place.leftovers()
 
-    def test_a_place_without_an_image_stays_so(self, place: Place) -> None:
+    def test_sink_without_reference_leaves_no_image(self, place: Place) -> None:
         with place.sink() as sink:
             store(sink, NEW, named=False)
         with pytest.raises(CocoKpError):
             place.source().manifest()
         assert not place.leftovers()
 
-    def test_what_was_written_can_be_read_back_before(self, place: Place) -> None:
+    def test_sink_image_can_be_read_back_before_reference_is_set(self, place: Place) -> None:
         with place.sink() as sink:
             store(sink, LIST, named=False)
             with sink.read_back() as source:
@@ -123,7 +123,7 @@ class TestNothingShowsBeforeItsTime:
                 with pytest.raises(CocoKpError):
                     source.manifest()
 
-    def test_a_blob_without_commit_is_dropped(self, place: Place) -> None:
+    def test_blob_writer_without_commit_drops_blob(self, place: Place) -> None:
         blob = describe("x", b"data")
         with place.sink() as sink:
             with sink.begin_blob() as writer:
@@ -133,14 +133,14 @@ class TestNothingShowsBeforeItsTime:
 
 
 class TestBlobs:
-    def test_are_found_once_they_are_there(self, place: Place) -> None:
+    def test_sink_has_blob_once_it_is_written(self, place: Place) -> None:
         blob = describe("x", b"data")
         with place.sink() as sink:
             assert not sink.has_blob(blob)
             put_blob(sink, blob, b"data")
             assert sink.has_blob(blob)
 
-    def test_of_another_size_are_others(self, place: Place) -> None:
+    def test_sink_does_not_have_blob_of_another_size(self, place: Place) -> None:
         blob = describe("x", b"data")
         other = parse_descriptor({**blob.document, "size": 5}, "x")
         with place.sink() as sink:
@@ -148,7 +148,7 @@ class TestBlobs:
             assert place.name.startswith("oci-archive") or not sink.has_blob(other)
 
     @pytest.mark.parametrize("size", [None, 100_000])
-    def test_are_written_in_pieces(self, place: Place, size: int | None) -> None:
+    def test_blob_writer_accepts_blob_in_pieces(self, place: Place, size: int | None) -> None:
         data = os.urandom(100_000)
         blob = describe("x", data)
         with place.sink() as sink:
@@ -159,7 +159,7 @@ class TestBlobs:
             with sink.read_back() as source:
                 assert read_blob(source, blob, len(data)) == data
 
-    def test_can_be_written_through_the_descriptor(self, place: Place) -> None:
+    def test_blob_writer_accepts_blob_through_file_descriptor(self, place: Place) -> None:
         data = os.urandom(100_000)
         blob = describe("x", data)
         with place.sink() as sink:
@@ -171,7 +171,9 @@ class TestBlobs:
                 assert read_blob(source, blob, len(data)) == data
 
     @pytest.mark.parametrize("size", [None, 4])
-    def test_of_a_wrong_size_are_not_kept(self, place: Place, size: int | None) -> None:
+    def test_blob_writer_refuses_wrong_size_and_drops_blob(
+        self, place: Place, size: int | None
+    ) -> None:
         blob = describe("x", b"data")
         with place.sink() as sink:
             with sink.begin_blob(size) as writer:
@@ -181,7 +183,7 @@ class TestBlobs:
             assert not sink.has_blob(blob)
         assert not place.leftovers()
 
-    def test_may_be_written_twice(self, place: Place) -> None:
+    def test_sink_accepts_same_blob_twice(self, place: Place) -> None:
         blob = describe("x", b"data")
         with place.sink() as sink:
             for _ in range(2):
@@ -191,7 +193,7 @@ class TestBlobs:
             with sink.read_back() as source:
                 assert read_blob(source, blob, 4) == b"data"
 
-    def test_are_done_after_commit(self, place: Place) -> None:
+    def test_blob_writer_refuses_data_after_commit(self, place: Place) -> None:
         with place.sink() as sink, sink.begin_blob() as writer:
             writer.commit(Digest.of(b""), 0)
             with pytest.raises(ValueError, match="finished"):
@@ -199,7 +201,7 @@ class TestBlobs:
             writer.abort()
             assert sink.has_blob(describe("x", b""))
 
-    def test_that_are_missing_are_an_error(self, place: Place) -> None:
+    def test_source_fails_for_missing_blob_and_manifest(self, place: Place) -> None:
         with place.sink() as sink:
             store(sink, OLD)
         with place.source() as source:

@@ -40,14 +40,14 @@ def expected(stored: Image) -> set[str]:
 
 
 @pytest.mark.parametrize("stored", [ONE, LIST], ids=["image", "list"])
-def test_files_are_those_of_skopeo(folder: Path, stored: Image) -> None:
+def test_directory_sink_writes_files_named_as_skopeo_does(folder: Path, stored: Image) -> None:
     write(folder, stored)
     assert names(folder) == expected(stored)
     assert (folder / "version").read_text() == "Directory Transport Version: 1.1\n"
     assert (folder / "manifest.json").read_bytes() == stored.top.raw
 
 
-def test_a_new_image_leaves_nothing_of_the_old(folder: Path) -> None:
+def test_directory_sink_removes_files_of_previous_image(folder: Path) -> None:
     for stored in (LIST, ONE, TWO, LIST, TWO):
         write(folder, stored)
         (folder / "signature-1").write_bytes(b"of the one before")
@@ -56,7 +56,7 @@ def test_a_new_image_leaves_nothing_of_the_old(folder: Path) -> None:
     assert names(folder) == expected(ONE) | {"notes.txt"}
 
 
-def test_a_list_may_name_images_that_are_not_there(folder: Path) -> None:
+def test_directory_sink_accepts_index_naming_absent_images(folder: Path) -> None:
     with DirectorySink(FileReference("dir", str(folder))) as sink:
         store(sink, Image(LIST.top, ONE.blobs, LIST.children[:1]))
     assert names(folder) == expected(LIST) - {
@@ -65,7 +65,7 @@ def test_a_list_may_name_images_that_are_not_there(folder: Path) -> None:
     }
 
 
-def test_blobs_that_are_there_are_kept_in_place(folder: Path) -> None:
+def test_directory_sink_keeps_blobs_shared_with_previous_image(folder: Path) -> None:
     """A new manifest over the same blobs, as a rewrap makes it, moves none of them."""
     write(folder, ONE)
     rewrapped = Image(ONE.top.replaced(layers=ONE.top.layers[:1]), {})  # type: ignore[union-attr, call-arg]
@@ -76,7 +76,7 @@ def test_blobs_that_are_there_are_kept_in_place(folder: Path) -> None:
     assert len(names(folder)) == 4
 
 
-def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
+def test_directory_sink_refuses_folder_with_other_files(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.txt").write_text("x")
     with pytest.raises(RefusedError, match="not empty"):
@@ -84,7 +84,7 @@ def test_a_folder_with_other_things_is_refused(folder: Path) -> None:
     assert names(folder) == {"thesis.txt"}
 
 
-def test_a_folder_that_is_none_is_an_error(folder: Path) -> None:
+def test_directory_transport_refuses_path_that_is_not_a_directory(folder: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         DirectorySource(FileReference("dir", str(folder))).manifest()
     folder.write_text("x")

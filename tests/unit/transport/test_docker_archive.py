@@ -72,7 +72,7 @@ def read(opened: DockerArchiveSource) -> tuple[bytes, list[bytes]]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_old_archive(path: Path, packed: bool) -> None:
+def test_docker_archive_source_reads_old_archive(path: Path, packed: bool) -> None:
     members = {
         "c.json": config(*LAYERS),
         "1/VERSION": b"1.0",
@@ -89,7 +89,7 @@ def test_an_old_archive(path: Path, packed: bool) -> None:
         assert [str(layer.digest) for layer in manifest.layers] == [sha256(one) for one in LAYERS]
 
 
-def test_an_archive_with_an_oci_layout_in_it(path: Path) -> None:
+def test_docker_archive_source_reads_archive_with_oci_layout(path: Path) -> None:
     names = [f"blobs/sha256/{sha256(data)[7:]}" for data in (config(*LAYERS), *LAYERS)]
     members = dict(zip(names, (config(*LAYERS), *LAYERS), strict=True))
     members["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
@@ -99,7 +99,7 @@ def test_an_archive_with_an_oci_layout_in_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_layer_that_is_a_link_to_another(path: Path, kind: bytes) -> None:
+def test_docker_archive_source_follows_link_to_another_layer(path: Path, kind: bytes) -> None:
     link = "../1/layer.tar" if kind == tarfile.SYMTYPE else "1/layer.tar"
     members: dict[str, bytes | tuple[bytes, str]] = {
         "c.json": config(LAYERS[0], LAYERS[0]),
@@ -114,7 +114,7 @@ def test_a_layer_that_is_a_link_to_another(path: Path, kind: bytes) -> None:
 @pytest.mark.parametrize(
     "target", ["/etc/passwd", "../../etc/passwd", "../3/layer.tar", "../2/layer.tar"]
 )
-def test_a_layer_that_is_a_link_elsewhere_is_refused(path: Path, target: str) -> None:
+def test_docker_archive_source_refuses_link_out_of_archive(path: Path, target: str) -> None:
     members: dict[str, bytes | tuple[bytes, str]] = {
         "c.json": config(LAYERS[0]),
         "2/layer.tar": (tarfile.SYMTYPE, target),
@@ -125,7 +125,7 @@ def test_a_layer_that_is_a_link_elsewhere_is_refused(path: Path, target: str) ->
 
 
 @pytest.mark.parametrize("named_by_digest", [True, False])
-def test_compressed_layers_stay_as_they_are(path: Path, named_by_digest: bool) -> None:
+def test_docker_archive_source_keeps_compressed_layers(path: Path, named_by_digest: bool) -> None:
     packed = gzip.compress(LAYERS[0])
     name = f"blobs/sha256/{sha256(packed)[7:]}" if named_by_digest else "1/layer.tar"
     archive(path, {"c.json": config(LAYERS[0]), name: packed}, [entry("c.json", name)])
@@ -155,30 +155,34 @@ class TestNames:
             ("h.example/team/app:v1", LAYERS[1]),
         ],
     )
-    def test_pick_an_image(self, saved: Path, name: str, layer: bytes) -> None:
+    def test_docker_archive_source_picks_image_by_name(
+        self, saved: Path, name: str, layer: bytes
+    ) -> None:
         with source(saved, name) as opened:
             assert read(opened)[1] == [layer]
 
     @pytest.mark.parametrize(("name", "count"), [(None, 2), ("nginx:2", 0), ("app:v1", 0)])
-    def test_must_pick_one(self, saved: Path, name: str | None, count: int) -> None:
+    def test_docker_archive_source_refuses_name_that_does_not_pick_one_image(
+        self, saved: Path, name: str | None, count: int
+    ) -> None:
         with pytest.raises(InputError, match=f"names {count} of 2 images") as caught:
             source(saved, name)
         assert "'nginx:1.27', 'nginx:latest', 'h.example/team/app:v1'" in caught.value.hint
 
 
 class TestDamage:
-    def test_in_a_layer_is_found(self, path: Path) -> None:
+    def test_docker_archive_source_detects_damaged_layer(self, path: Path) -> None:
         archive(path, {"c": config(LAYERS[0]), "1": LAYERS[1]}, [entry("c", "1")])
         with source(path) as opened, pytest.raises(IntegrityError, match="digest names"):
             read(opened)
 
-    def test_in_a_compressed_layer_is_found(self, path: Path) -> None:
+    def test_docker_archive_source_detects_damaged_compressed_layer(self, path: Path) -> None:
         name = f"blobs/sha256/{sha256(LAYERS[0])[7:]}"
         archive(path, {"c": config(LAYERS[0]), name: gzip.compress(b"x")}, [entry("c", name)])
         with source(path) as opened, pytest.raises(IntegrityError, match="digest names"):
             read(opened)
 
-    def test_in_a_config_is_found(self, path: Path) -> None:
+    def test_docker_archive_source_detects_damaged_config(self, path: Path) -> None:
         name = f"blobs/sha256/{'ab' * 32}"
         archive(path, {name: config(), "x": b""}, [entry(name)])
         with pytest.raises(IntegrityError, match="is damaged"):
@@ -200,7 +204,7 @@ class TestDamage:
             ({"c": config(b"x")}, [entry("c", "1")], "has no '1'"),
         ],
     )
-    def test_in_the_manifest_is_found(
+    def test_docker_archive_source_refuses_malformed_manifest(
         self, path: Path, members: Mapping[str, bytes], images: object, words: str
     ) -> None:
         archive(path, members, images)

@@ -50,7 +50,7 @@ def index_of(folder: Path) -> dict[str, object]:
 
 
 class TestFiles:
-    def test_are_those_of_the_specification(self, folder: Path) -> None:
+    def test_layout_sink_writes_files_of_the_specification(self, folder: Path) -> None:
         write(folder, ONE, "v1")
         assert json.loads((folder / "oci-layout").read_bytes()) == {"imageLayoutVersion": "1.0.0"}
         assert index_of(folder) == {
@@ -68,7 +68,7 @@ class TestFiles:
             assert blob_path(folder, blob.digest).read_bytes() == data
         assert {path.name for path in folder.iterdir()} == {"oci-layout", "index.json", "blobs"}
 
-    def test_have_the_modes_that_the_user_wants(self, folder: Path) -> None:
+    def test_layout_sink_creates_files_with_modes_of_umask(self, folder: Path) -> None:
         old = os.umask(0o027)
         try:
             write(folder, ONE)
@@ -77,7 +77,7 @@ class TestFiles:
         for path in folder.rglob("*"):
             assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
 
-    def test_unfinished_ones_are_for_the_user_only(self, folder: Path) -> None:
+    def test_layout_sink_keeps_unfinished_files_private(self, folder: Path) -> None:
         with LayoutSink(FileReference("oci", str(folder))) as sink, sink.begin_blob() as writer:
             writer.write(b"secret plaintext")
             (hidden,) = folder.glob(".coco-kp-*")
@@ -85,13 +85,13 @@ class TestFiles:
 
 
 class TestNames:
-    def test_stand_beside_each_other(self, folder: Path) -> None:
+    def test_layout_sink_adds_name_beside_existing_one(self, folder: Path) -> None:
         write(folder, ONE, "one")
         write(folder, TWO, "two")
         check(source(folder, "one"), ONE)
         check(source(folder, "two"), TWO)
 
-    def test_what_others_wrote_is_kept(self, folder: Path) -> None:
+    def test_layout_sink_keeps_unknown_index_entries_and_members(self, folder: Path) -> None:
         write(folder, ONE, "one")
         document = index_of(folder)
         document["own"] = {"deep": [1]}
@@ -107,13 +107,13 @@ class TestNames:
         assert changed["manifests"][:2] == document["manifests"]  # type: ignore[index]
         assert changed["own"] == {"deep": [1]}
 
-    def test_a_missing_one_is_refused_with_those_that_are_there(self, folder: Path) -> None:
+    def test_layout_source_refuses_missing_name_and_lists_existing_ones(self, folder: Path) -> None:
         write(folder, ONE, "one")
         with pytest.raises(InputError, match="does not exist in there") as caught:
             source(folder, "two").manifest()
         assert "'one'" in caught.value.hint
 
-    def test_are_needed_where_there_are_several(self, folder: Path) -> None:
+    def test_layout_source_requires_name_when_there_are_several(self, folder: Path) -> None:
         write(folder, ONE, "one")
         check(source(folder), ONE)
         write(folder, TWO, "two")
@@ -121,7 +121,7 @@ class TestNames:
             source(folder).manifest()
         assert "'one', 'two'" in caught.value.hint
 
-    def test_that_stand_for_two_images_are_refused(self, folder: Path) -> None:
+    def test_layout_source_refuses_name_of_two_images(self, folder: Path) -> None:
         write(folder, ONE, "one")
         document = index_of(folder)
         document["manifests"] *= 2  # type: ignore[operator]
@@ -129,7 +129,7 @@ class TestNames:
         with pytest.raises(InputError, match="name of 2 images at once"):
             source(folder, "one").manifest()
 
-    def test_an_image_without_one_cannot_join_others(self, folder: Path) -> None:
+    def test_layout_sink_refuses_unnamed_image_beside_named_ones(self, folder: Path) -> None:
         write(folder, ONE, "one")
         with pytest.raises(InputError, match="one without a name cannot join") as caught:
             LayoutSink(FileReference("oci", str(folder)))
@@ -138,30 +138,34 @@ class TestNames:
 
 
 class TestDestination:
-    def test_must_be_a_layout_or_new(self, tmp_path: Path) -> None:
+    def test_layout_sink_refuses_folder_that_is_neither_empty_nor_layout(
+        self, tmp_path: Path
+    ) -> None:
         (tmp_path / "thesis.txt").write_text("x")
         with pytest.raises(InputError, match="neither empty nor an OCI layout"):
             LayoutSink(FileReference("oci", str(tmp_path)))
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
-    def test_must_have_a_known_version(self, folder: Path) -> None:
+    def test_layout_refuses_unknown_layout_version(self, folder: Path) -> None:
         write(folder, ONE)
         (folder / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
         for make in (LayoutSink, LayoutSource):
             with pytest.raises(InputError, match=r"layout version '2\.0\.0'"):
                 make(FileReference("oci", str(folder)))
 
-    def test_that_was_made_goes_when_nothing_came(self, tmp_path: Path) -> None:
+    def test_layout_sink_removes_folders_it_made_when_nothing_was_stored(
+        self, tmp_path: Path
+    ) -> None:
         with LayoutSink(FileReference("oci", str(tmp_path / "a" / "b" / "c"))) as sink:
             store(sink, ONE, named=False)
         assert list(tmp_path.iterdir()) == []
 
-    def test_cannot_be_a_file(self, folder: Path) -> None:
+    def test_layout_sink_refuses_path_that_is_a_file(self, folder: Path) -> None:
         folder.write_text("x")
         with pytest.raises(InputError, match="not a directory"):
             LayoutSink(FileReference("oci", str(folder)))
 
-    def test_that_is_full_says_so(self, folder: Path) -> None:
+    def test_layout_sink_reports_full_disk(self, folder: Path) -> None:
         """The limit on file sizes stands in for a full disk; both are an OSError of write(2)."""
         write(folder, ONE)
         old = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -182,7 +186,7 @@ class TestDestination:
 
 
 class TestDamage:
-    def test_in_a_manifest_is_found(self, folder: Path) -> None:
+    def test_layout_source_detects_damaged_manifest(self, folder: Path) -> None:
         write(folder, index(ONE, TWO))
         top = source(folder).manifest()
         for path in (blob_path(folder, top.digest), blob_path(folder, TWO.top.digest)):
@@ -193,7 +197,7 @@ class TestDamage:
                     check(source(folder), index(ONE, TWO))
             path.write_bytes(good)
 
-    def test_in_a_blob_is_found(self, folder: Path) -> None:
+    def test_layout_source_detects_damaged_blob(self, folder: Path) -> None:
         write(folder, ONE)
         (layer,) = ONE.top.layers if isinstance(ONE.top, ImageManifest) else ()
         blob_path(folder, layer.digest).write_bytes(b"layer 0ne")
@@ -207,7 +211,9 @@ class TestDamage:
             assert not sink.has_blob(layer)
 
     @pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
-    def test_a_blob_that_is_no_file_is_refused_at_once(self, folder: Path, kind: str) -> None:
+    def test_layout_source_refuses_blob_that_is_not_a_regular_file(
+        self, folder: Path, kind: str
+    ) -> None:
         write(folder, ONE)
         blob, *_ = ONE.blobs
         path = blob_path(folder, blob.digest)
@@ -223,7 +229,7 @@ class TestDamage:
             source(folder).open_blob(blob)
 
     @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schemaVersion":2,"manifests":{}}'])
-    def test_an_index_that_is_none_is_refused(self, folder: Path, data: bytes) -> None:
+    def test_layout_refuses_malformed_index(self, folder: Path, data: bytes) -> None:
         write(folder, ONE)
         (folder / "index.json").write_bytes(data)
         with pytest.raises(InputError):
@@ -232,7 +238,7 @@ class TestDamage:
             LayoutSink(FileReference("oci", str(folder)))
         assert (folder / "index.json").read_bytes() == data
 
-    def test_a_large_index_is_not_read(self, folder: Path) -> None:
+    def test_layout_source_refuses_oversized_index(self, folder: Path) -> None:
         write(folder, ONE)
         with (folder / "index.json").open("ab") as file:
             file.truncate(1 << 33)
@@ -241,7 +247,7 @@ class TestDamage:
 
 
 class TestSeveralWriters:
-    def test_lose_no_name(self, folder: Path) -> None:
+    def test_layout_sinks_in_parallel_lose_no_name(self, folder: Path) -> None:
         images = {f"v{number}": image(b"shared", bytes([number])) for number in range(16)}
         barrier = threading.Barrier(8)
 
@@ -256,7 +262,7 @@ class TestSeveralWriters:
         for name, stored in images.items():
             check(source(folder, name), stored)
 
-    def test_that_live_keep_their_unfinished_files(self, folder: Path) -> None:
+    def test_layout_sink_keeps_unfinished_files_of_running_writer(self, folder: Path) -> None:
         with LayoutSink(FileReference("oci", str(folder), "one")) as sink:
             store(sink, ONE, named=False)
             write(folder, TWO, "two")
@@ -293,7 +299,9 @@ print("done")
 
 
 class TestKilledWriters:
-    def test_leave_the_old_image_and_nothing_that_stays(self, folder: Path) -> None:
+    def test_layout_sink_killed_at_any_system_call_leaves_old_or_new_image(
+        self, folder: Path
+    ) -> None:
         """Kill the writer before each of its system calls in turn."""
         new = image(b"x" * 1000, b"new")
         write(folder, ONE, "v1")

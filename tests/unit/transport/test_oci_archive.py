@@ -50,7 +50,7 @@ def tar_of_layout(tmp_path: Path, *more: tarfile.TarInfo, prefix: str = "") -> b
     return stream.getvalue()
 
 
-def test_is_a_layout_for_every_tar(path: Path, tmp_path: Path) -> None:
+def test_oci_archive_sink_writes_tar_with_oci_layout(path: Path, tmp_path: Path) -> None:
     write(path, index(ONE, TWO), "v1")
     with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "out", filter="data")
@@ -58,20 +58,22 @@ def test_is_a_layout_for_every_tar(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_layout_in_any_tar_is_one(path: Path, tmp_path: Path, packed: bool) -> None:
+def test_oci_archive_source_reads_layout_in_any_tar(
+    path: Path, tmp_path: Path, packed: bool
+) -> None:
     data = tar_of_layout(tmp_path)
     path.write_bytes(gzip.compress(data) if packed else data)
     with source(path, "v1") as opened:
         check(opened, ONE)
 
 
-def test_the_same_image_makes_the_same_archive(tmp_path: Path) -> None:
+def test_oci_archive_sink_is_reproducible(tmp_path: Path) -> None:
     for name in ("a.tar", "b.tar"):
         write(tmp_path / name, ONE, "v1")
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
-def test_can_be_read_while_it_is_replaced(path: Path) -> None:
+def test_oci_archive_source_keeps_reading_while_archive_is_replaced(path: Path) -> None:
     write(path, ONE)
     with source(path) as old:
         write(path, TWO)
@@ -81,7 +83,9 @@ def test_can_be_read_while_it_is_replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [None, "v1", "v2"])
-def test_images_of_other_names_are_not_lost(path: Path, name: str | None) -> None:
+def test_oci_archive_sink_refuses_to_replace_images_of_other_names(
+    path: Path, name: str | None
+) -> None:
     write(path, ONE, "v1")
     before = path.read_bytes()
     if name == "v1":
@@ -92,7 +96,7 @@ def test_images_of_other_names_are_not_lost(path: Path, name: str | None) -> Non
     assert path.read_bytes() == before
 
 
-def test_an_image_without_a_name_is_not_lost_to_one_with(path: Path) -> None:
+def test_oci_archive_sink_refuses_to_replace_unnamed_image_with_named_one(path: Path) -> None:
     write(path, ONE)
     with pytest.raises(RefusedError, match=r"would be lost: \(no name\)"):
         write(path, TWO, "v1")
@@ -100,14 +104,16 @@ def test_an_image_without_a_name_is_not_lost_to_one_with(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a thesis", bytes(10240)])
-def test_a_file_that_is_no_archive_is_not_replaced(path: Path, content: bytes) -> None:
+def test_oci_archive_sink_refuses_to_replace_file_that_is_not_an_archive(
+    path: Path, content: bytes
+) -> None:
     path.write_bytes(content)
     with pytest.raises(RefusedError, match="not an OCI archive"):
         write(path, ONE)
     assert path.read_bytes() == content
 
 
-def test_blobs_may_come_from_several_threads(path: Path) -> None:
+def test_oci_archive_sink_accepts_blobs_from_several_threads(path: Path) -> None:
     contents = [os.urandom(50_000 + number) for number in range(16)]
     blobs = {describe("x", content): content for content in contents}
     with OciArchiveSink(FileReference("oci-archive", str(path))) as sink:
@@ -131,7 +137,7 @@ class TestHostile:
             ("null", tarfile.CHRTYPE, ""),
         ],
     )
-    def test_members_are_refused(
+    def test_oci_archive_source_refuses_links_and_unsafe_members(
         self, path: Path, tmp_path: Path, name: str, kind: bytes, link: str
     ) -> None:
         member = tarfile.TarInfo(name)
@@ -140,12 +146,14 @@ class TestHostile:
         with pytest.raises(InputError, match=r"links|leads out|neither a file"):
             source(path)
 
-    def test_a_layout_in_a_folder_is_none(self, path: Path, tmp_path: Path) -> None:
+    def test_oci_archive_source_refuses_layout_in_subfolder(
+        self, path: Path, tmp_path: Path
+    ) -> None:
         path.write_bytes(tar_of_layout(tmp_path, prefix="folder"))
         with pytest.raises(InputError, match="has no 'oci-layout'"):
             source(path)
 
-    def test_damage_is_found(self, path: Path) -> None:
+    def test_oci_archive_source_detects_damage(self, path: Path) -> None:
         write(path, ONE)
         data = path.read_bytes()
         for good, bad in ((b"layer one", b"layer 0ne"), (b"diff_ids", b"diff_idz")):

@@ -45,7 +45,9 @@ def reader(
 @pytest.mark.parametrize("blob", [BLOB, SHA512])
 @pytest.mark.parametrize("step", [1, 7, 4096, 10_000, 10_001])
 @pytest.mark.parametrize("verify", [True, False])
-def test_gives_the_blob(blob: Descriptor, step: int, verify: bool) -> None:
+def test_blob_reader_returns_blob_in_steps_of_any_size(
+    blob: Descriptor, step: int, verify: bool
+) -> None:
     with reader(DATA, blob, verify=verify, step=step) as stream:
         assert stream.readall() == DATA
         assert stream.read(1) == b""
@@ -61,7 +63,9 @@ def test_gives_the_blob(blob: Descriptor, step: int, verify: bool) -> None:
         (DATA + DATA, "longer than the 10000 bytes"),
     ],
 )
-def test_a_wrong_size_is_an_error_again_and_again(data: bytes, words: str, verify: bool) -> None:
+def test_blob_reader_raises_for_wrong_size_on_every_read(
+    data: bytes, words: str, verify: bool
+) -> None:
     with reader(data, verify=verify) as stream:
         for _ in range(3):
             with pytest.raises(IntegrityError, match=words):
@@ -69,7 +73,7 @@ def test_a_wrong_size_is_an_error_again_and_again(data: bytes, words: str, verif
 
 
 @pytest.mark.parametrize("position", [0, 5000, 9999])
-def test_a_flipped_bit_is_an_error(position: int) -> None:
+def test_blob_reader_raises_for_flipped_bit(position: int) -> None:
     damaged = bytearray(DATA)
     damaged[position] ^= 1
     with reader(bytes(damaged)) as stream:
@@ -78,7 +82,7 @@ def test_a_flipped_bit_is_an_error(position: int) -> None:
                 stream.readall()
 
 
-def test_no_byte_beyond_the_size_is_given_out() -> None:
+def test_blob_reader_returns_no_byte_beyond_size() -> None:
     with reader(DATA + b"x" * 5_000) as stream:
         buffer = bytearray(20_000)
         with pytest.raises(IntegrityError):
@@ -86,12 +90,12 @@ def test_no_byte_beyond_the_size_is_given_out() -> None:
         assert buffer[10_001:] == bytes(9_999)
 
 
-def test_nothing_asked_is_no_verdict() -> None:
+def test_blob_reader_does_not_judge_empty_read() -> None:
     with reader(b"") as stream:
         assert stream.read(0) == b""
 
 
-def test_works_under_the_standard_library() -> None:
+def test_blob_reader_works_with_buffered_reader() -> None:
     packed = zlib.compress(DATA)
     stream = io.BufferedReader(reader(packed, describe("x", packed)))
     assert zlib.decompress(stream.read()) == DATA
@@ -105,23 +109,23 @@ class TestDescriptor:
         path.write_bytes(DATA)
         return path
 
-    def test_is_given_where_the_caller_checks(self, file: Path) -> None:
+    def test_blob_reader_offers_descriptor_when_caller_verifies(self, file: Path) -> None:
         with BlobReader(open_whole(file), BLOB, verify=False) as stream:
             assert stream.fd is not None
             assert os.pread(stream.fd, 10, 0) == DATA[:10]
 
-    def test_is_not_given_where_the_reader_checks(self, file: Path) -> None:
+    def test_blob_reader_offers_no_descriptor_when_it_verifies_itself(self, file: Path) -> None:
         with BlobReader(open_whole(file), BLOB, verify=True) as stream:
             assert stream.fd is None
 
-    def test_is_closed_with_the_reader(self, file: Path) -> None:
+    def test_blob_reader_closes_its_descriptor(self, file: Path) -> None:
         with BlobReader(open_whole(file), BLOB, verify=False) as stream:
             fd = stream.fd
         assert fd is not None
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
 
-    def test_is_not_given_for_a_file_of_another_size(self, file: Path) -> None:
+    def test_blob_reader_refuses_file_of_another_size(self, file: Path) -> None:
         file.write_bytes(DATA + b"x")
         with pytest.raises(IntegrityError, match="size of its descriptor"):
             BlobReader(open_whole(file), BLOB, verify=False)

@@ -39,7 +39,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_the_copy_is_read_and_removed(tmp_path: Path) -> None:
+def test_skopeo_source_reads_copy_and_removes_it(tmp_path: Path) -> None:
     with open_source(NAME) as source:
         check(source, ONE)
         assert source.reference == "docker-daemon:nginx:1"
@@ -48,14 +48,14 @@ def test_the_copy_is_read_and_removed(tmp_path: Path) -> None:
     assert arguments[:5] == ["copy", "--quiet", "--all", "--", "docker-daemon:nginx:1"]
 
 
-def test_what_skopeo_says_is_said(stand_in: Path, tmp_path: Path) -> None:
+def test_skopeo_source_repeats_error_of_skopeo(stand_in: Path, tmp_path: Path) -> None:
     stand_in.write_text("#!/bin/sh\necho time passes >&2\necho no such image >&2\nexit 1\n")
     with pytest.raises(RemoteError, match="cannot read docker-daemon:nginx:1: 'no such image'"):
         open_source(NAME)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_without_skopeo_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skopeo_source_without_skopeo_hints_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(RemoteError, match="which is not installed") as caught:
         open_source(NAME)

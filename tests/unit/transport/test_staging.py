@@ -17,7 +17,7 @@ def folders(parent: Path) -> list[Path]:
     return sorted(parent.glob(f"{PREFIX}*"))
 
 
-def test_is_private_and_goes(tmp_path: Path) -> None:
+def test_staging_folder_is_private_and_removed_on_close(tmp_path: Path) -> None:
     stage = Staging(tmp_path)
     path = stage.write(b"data")
     assert path.read_bytes() == b"data"
@@ -28,7 +28,7 @@ def test_is_private_and_goes(tmp_path: Path) -> None:
     assert folders(tmp_path) == []
 
 
-def test_an_abandoned_one_is_removed(tmp_path: Path) -> None:
+def test_staging_removes_abandoned_folder(tmp_path: Path) -> None:
     abandoned = tmp_path / f"{PREFIX}dead"
     (abandoned / "deep").mkdir(parents=True)
     (abandoned / "deep" / "file").write_text("x")
@@ -37,7 +37,7 @@ def test_an_abandoned_one_is_removed(tmp_path: Path) -> None:
     stage.close()
 
 
-def test_one_in_use_stays(tmp_path: Path) -> None:
+def test_staging_keeps_folder_in_use(tmp_path: Path) -> None:
     first = Staging(tmp_path)
     second = Staging(tmp_path)
     assert len(folders(tmp_path)) == 2
@@ -45,14 +45,16 @@ def test_one_in_use_stays(tmp_path: Path) -> None:
     second.close()
 
 
-def test_somebody_elses_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staging_keeps_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / f"{PREFIX}theirs").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     Staging(tmp_path).close()
     assert folders(tmp_path) == [tmp_path / f"{PREFIX}theirs"]
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_staging_does_not_follow_symlink(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_text("x")
@@ -62,7 +64,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before it is opened", "while it waits for the lock"])
-def test_one_that_is_taken_for_abandoned_is_made_again(
+def test_staging_is_recreated_when_another_process_removes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Another process looks around just when the folder is new and not yet locked."""
@@ -90,7 +92,7 @@ def test_one_that_is_taken_for_abandoned_is_made_again(
     stage.close()
 
 
-def test_one_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+def test_staging_reports_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"cannot write to .*: not a directory"):
         Staging(tmp_path / "file" / "folder")

@@ -60,7 +60,9 @@ class TestDialects:
             (tarfile.PAX_FORMAT, (LONG, "x")),
         ],
     )
-    def test_are_read(self, tmp_path: Path, form: int, names: tuple[str, ...]) -> None:
+    def test_tar_file_reads_every_dialect(
+        self, tmp_path: Path, form: int, names: tuple[str, ...]
+    ) -> None:
         data = archive(
             special("folder", tarfile.DIRTYPE),
             *(file(name, 500 + number) for number, name in enumerate(names)),
@@ -74,7 +76,7 @@ class TestDialects:
             assert content == name.encode().ljust(500 + number, b"\0")
         found.close()
 
-    def test_what_we_write_is_read_by_the_standard_library(self, tmp_path: Path) -> None:
+    def test_member_header_is_read_by_standard_library(self, tmp_path: Path) -> None:
         data = b""
         for name, content in (("a", b""), (LONG, b"x" * 513), ("b", b"y" * 512)):
             data += member_header(name, len(content)) + content + padding(len(content))
@@ -88,7 +90,9 @@ class TestDialects:
         }
 
     @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-    def test_sizes_beyond_eight_gibibytes(self, tmp_path: Path, form: Literal[1, 2]) -> None:
+    def test_tar_file_reads_sizes_beyond_eight_gibibytes(
+        self, tmp_path: Path, form: Literal[1, 2]
+    ) -> None:
         path, size = tmp_path / "sparse.tar", 9 << 30
         with path.open("wb") as stream:
             stream.write(file("huge", size).tobuf(form))
@@ -98,12 +102,12 @@ class TestDialects:
         assert found.members["huge"].size == size
         assert "next" in found.members
 
-    def test_gzip_is_unpacked(self, tmp_path: Path) -> None:
+    def test_tar_file_decompresses_gzip(self, tmp_path: Path) -> None:
         data = gzip.compress(archive(file("a", 100_000)))
         assert read(tmp_path, data).read("a", 100_000).startswith(b"a\0")
 
     @pytest.mark.parametrize("damage", ["cut", "flip"])
-    def test_damaged_gzip_is_refused(self, tmp_path: Path, damage: str) -> None:
+    def test_tar_file_refuses_damaged_gzip(self, tmp_path: Path, damage: str) -> None:
         data = bytearray(gzip.compress(archive(file("a", 100_000))))
         if damage == "cut":
             del data[-20:]
@@ -112,7 +116,7 @@ class TestDialects:
         with pytest.raises(InputError, match="cut off or damaged"):
             read(tmp_path, bytes(data))
 
-    def test_a_link_leads_to_its_member(self, tmp_path: Path) -> None:
+    def test_tar_file_resolves_links_within_archive_only(self, tmp_path: Path) -> None:
         found = read(
             tmp_path,
             archive(
@@ -150,22 +154,24 @@ class TestHostile:
             (special("what", b"Z"), "neither a file nor a folder"),
         ],
     )
-    def test_members_are_refused(self, tmp_path: Path, member: tarfile.TarInfo, words: str) -> None:
+    def test_tar_file_refuses_unsafe_members(
+        self, tmp_path: Path, member: tarfile.TarInfo, words: str
+    ) -> None:
         with pytest.raises(InputError, match=words):
             read(tmp_path, archive(file("good"), member))
 
     @pytest.mark.parametrize("other", ["a", "./a", ".//a"])
-    def test_a_name_given_twice_is_refused(self, tmp_path: Path, other: str) -> None:
+    def test_tar_file_refuses_duplicate_name(self, tmp_path: Path, other: str) -> None:
         with pytest.raises(InputError, match="'a' twice"):
             read(tmp_path, archive(file("a"), file(other)))
 
-    def test_a_sparse_pax_member_is_refused(self, tmp_path: Path) -> None:
+    def test_tar_file_refuses_sparse_pax_member(self, tmp_path: Path) -> None:
         member = file("a")
         member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "99999999"}
         with pytest.raises(InputError, match="sparse"):
             read(tmp_path, archive(member))
 
-    def test_a_large_extended_header_stays_on_the_disk(self, tmp_path: Path) -> None:
+    def test_tar_file_does_not_load_oversized_extended_header(self, tmp_path: Path) -> None:
         header = tarfile.TarInfo("pax")
         header.type, header.size = tarfile.XHDTYPE, 64 << 20
         path = tmp_path / "archive.tar"
@@ -196,14 +202,14 @@ class TestHostile:
             b"-1 path=x\n",
         ],
     )
-    def test_a_damaged_extended_header_is_refused(self, tmp_path: Path, record: bytes) -> None:
+    def test_tar_file_refuses_damaged_extended_header(self, tmp_path: Path, record: bytes) -> None:
         header = tarfile.TarInfo("pax")
         header.type, header.size = tarfile.XHDTYPE, len(record)
         data = header.tobuf(tarfile.USTAR_FORMAT) + record + padding(len(record))
         with pytest.raises(InputError, match=r"extended header|not UTF-8"):
             read(tmp_path, data + archive(file("a")))
 
-    def test_a_damaged_header_is_refused(self, tmp_path: Path) -> None:
+    def test_tar_file_refuses_damaged_header(self, tmp_path: Path) -> None:
         good = archive(file("a"), file("b"))
         for position in (0, 100, 124, 148, 156, 257, 511):
             bad = bytearray(good)
@@ -211,13 +217,13 @@ class TestHostile:
             with pytest.raises(InputError, match="not a tar archive"):
                 read(tmp_path, bytes(bad))
 
-    def test_an_archive_that_is_cut_off_is_refused(self, tmp_path: Path) -> None:
+    def test_tar_file_refuses_truncated_archive(self, tmp_path: Path) -> None:
         good = archive(file("a", 600), file("b", 600)).rstrip(b"\0")
         for length in (0, 1, 511, 512, 800, 1024, 1535, 1536, 2000, len(good) - 1):
             with pytest.raises(InputError, match="cut off"):
                 read(tmp_path, good[:length])
 
-    def test_too_many_members_are_refused(
+    def test_tar_file_limits_number_of_members(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tar, "MAX_MEMBERS", 3)
@@ -226,7 +232,7 @@ class TestHostile:
         with pytest.raises(InputError, match="more than 3 members"):
             read(tmp_path, archive(*names))
 
-    def test_small_members_have_a_limit(self, tmp_path: Path) -> None:
+    def test_tar_file_read_limits_size_and_names_missing_member(self, tmp_path: Path) -> None:
         found = read(tmp_path, archive(file("a", 10)))
         assert len(found.read("a", 10)) == 10
         with pytest.raises(InputError, match="longer than 9"):
@@ -242,7 +248,7 @@ class TestHostile:
         )
     )
     @example(b"")
-    def test_any_bytes_are_read_or_refused(
+    def test_tar_file_reads_or_refuses_any_bytes(
         self, tmp_path_factory: pytest.TempPathFactory, data: bytes
     ) -> None:
         path = tmp_path_factory.getbasetemp() / "any.tar"

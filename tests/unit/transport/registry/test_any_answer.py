@@ -61,7 +61,9 @@ def impatience() -> Iterator[None]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(answers=ANSWERS)
-def test_to_a_source_gives_the_truth_or_an_error(answers: list[Reply | BreakOff | None]) -> None:
+def test_registry_source_returns_content_or_our_error_for_any_answers(
+    answers: list[Reply | BreakOff | None],
+) -> None:
     registry = misbehaving(answers)
     registry.blobs[REPOSITORY, str(BLOB.digest)] = DATA
     registry.manifests[REPOSITORY, "v1"] = ("", ONE.top.raw)
@@ -76,7 +78,7 @@ def test_to_a_source_gives_the_truth_or_an_error(answers: list[Reply | BreakOff 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(answers=ANSWERS)
-def test_to_a_sink_makes_no_other_error(
+def test_registry_sink_raises_only_our_errors_for_any_answers(
     answers: list[Reply | BreakOff | None],
 ) -> None:
     registry = misbehaving(answers)

@@ -34,14 +34,16 @@ def tokens(registry: Registry) -> Iterator[TokenServer]:
 
 
 class TestBasic:
-    def test_gives_the_password(self, registry: Registry, image_name: RegistryReference) -> None:
+    def test_basic_auth_sends_password(
+        self, registry: Registry, image_name: RegistryReference
+    ) -> None:
         registry.basic = ("user", PASSWORD)
         with RegistrySink(image_name, KNOWN) as sink:
             store(sink, ONE)
         with RegistrySource(image_name, KNOWN) as source:
             check(source, ONE)
 
-    def test_a_wrong_password_is_asked_once(
+    def test_basic_auth_does_not_retry_wrong_password(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
         registry.basic = ("user", "another")
@@ -54,7 +56,7 @@ class TestBasic:
         assert "log in" in caught.value.hint
         assert PASSWORD not in str(caught.value)
 
-    def test_without_a_password_says_so(
+    def test_basic_auth_without_password_asks_for_credentials(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
         registry.basic = ("user", PASSWORD)
@@ -65,7 +67,7 @@ class TestBasic:
             source.manifest()
         assert "--creds" in caught.value.hint
 
-    def test_a_password_that_is_repeated_is_not_shown(
+    def test_basic_auth_error_does_not_show_password_that_registry_repeated(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
         def echo(request: object) -> Reply | None:
@@ -88,7 +90,7 @@ class TestBasic:
 
 class TestTokens:
     @pytest.mark.parametrize("password", [None, PASSWORD])
-    def test_are_fetched_once_for_what_is_needed(
+    def test_bearer_token_is_fetched_once_for_the_required_scope(
         self, tokens: TokenServer, image_name: RegistryReference, password: str | None
     ) -> None:
         tokens.password = password
@@ -104,7 +106,7 @@ class TestTokens:
             check(source, ONE)
         assert tokens.seen[1].query["scope"] == [f"repository:{REPOSITORY}:pull"]
 
-    def test_a_wrong_password_is_told(
+    def test_token_server_refusing_password_is_reported_without_it(
         self, tokens: TokenServer, image_name: RegistryReference
     ) -> None:
         tokens.password = "another"
@@ -116,7 +118,7 @@ class TestTokens:
         assert PASSWORD not in str(caught.value)
         assert "scope" not in caught.value.message, "a query was shown"
 
-    def test_are_exchanged_for_an_identity_token(
+    def test_identity_token_is_exchanged_for_bearer_token(
         self, tokens: TokenServer, image_name: RegistryReference
     ) -> None:
         tokens.identity_token = "refresh-me"
@@ -134,7 +136,7 @@ class TestTokens:
             "scope": [f"repository:{REPOSITORY}:pull,push"],
         }
 
-    def test_are_renewed_before_they_expire(
+    def test_bearer_token_is_renewed_before_it_expires(
         self,
         tokens: TokenServer,
         registry: Registry,
@@ -155,7 +157,7 @@ class TestTokens:
         assert not refused
 
     @pytest.mark.parametrize("size", [None, 300_000])
-    def test_that_expire_in_a_long_upload_are_renewed(
+    def test_bearer_token_that_expires_during_upload_is_renewed(
         self,
         tokens: TokenServer,
         registry: Registry,
@@ -177,7 +179,7 @@ class TestTokens:
         assert registry.blobs[REPOSITORY, str(blob.digest)] == data
         assert len(tokens.seen) == 2
 
-    def test_that_do_not_suffice_end_it(
+    def test_bearer_token_that_does_not_suffice_is_not_renewed_again(
         self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
     ) -> None:
         registry.faults = [
@@ -190,7 +192,7 @@ class TestTokens:
             source.manifest()
         assert len(registry.requests("GET", "manifests")) == 2
 
-    def test_for_a_mount_open_both_repositories(
+    def test_bearer_token_for_mount_covers_both_repositories(
         self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
     ) -> None:
         blob = describe("x", b"data")
@@ -204,7 +206,7 @@ class TestTokens:
             f"repository:{REPOSITORY}:pull",
         ]
 
-    def test_ask_for_what_the_registry_names_too(
+    def test_bearer_token_request_includes_scope_named_by_registry(
         self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
     ) -> None:
         challenge = f'{tokens.challenge},scope="repository:renamed/app:pull"'
@@ -230,7 +232,7 @@ class TestTokens:
             b'{"token":"a","token":"b"}',
         ],
     )
-    def test_that_are_none_are_refused(
+    def test_bearer_token_that_is_malformed_is_refused(
         self, registry: Registry, image_name: RegistryReference, answer: bytes
     ) -> None:
         with http_server(lambda _: Reply(200, {}, answer)) as base:
@@ -242,7 +244,7 @@ class TestTokens:
                 source.manifest()
 
     @pytest.mark.parametrize("life", [b"0", b"-1", b"null", b'"x"', b"true", b"1e99"])
-    def test_of_no_sensible_life_last_a_minute(
+    def test_bearer_token_with_senseless_expiry_lasts_a_minute(
         self, registry: Registry, image_name: RegistryReference, life: bytes
     ) -> None:
         answer = b'{"access_token":"abc","expires_in":%b}' % life
@@ -256,7 +258,7 @@ class TestTokens:
         assert (REPOSITORY, "v1") in registry.manifests
 
     @pytest.mark.parametrize("realm", ["", "ftp://h/", "http://u:p@127.0.0.1/", "token"])
-    def test_of_a_strange_server_are_not_fetched(
+    def test_bearer_token_is_not_fetched_from_unusable_realm(
         self, registry: Registry, image_name: RegistryReference, realm: str
     ) -> None:
         registry.faults = [lambda _: unauthorized(f'Bearer realm="{realm}"')]
@@ -266,13 +268,13 @@ class TestTokens:
         ):
             source.manifest()
 
-    def test_and_passwords_stay_out_of_representations(self) -> None:
+    def test_credentials_repr_shows_no_secret(self) -> None:
         assert PASSWORD not in repr(KNOWN)
         assert "refresh" not in repr(Credentials("<token>", "", "refresh-me"))
 
 
 @pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Digest realm="x"'])
-def test_a_challenge_that_is_not_understood_is_an_error(
+def test_auth_refuses_unknown_challenge_without_sending_credentials(
     registry: Registry, image_name: RegistryReference, header: str
 ) -> None:
     registry.faults = [lambda _: unauthorized(header)]

@@ -47,15 +47,13 @@ def round_trip(host: str, access: Access) -> None:
         check(source, ONE)
 
 
-def test_an_authority_in_the_named_folder_is_trusted(
-    ca: trustme.CA, tls_host: str, tmp_path: Path
-) -> None:
+def test_registry_tls_trusts_ca_in_cert_dir(ca: trustme.CA, tls_host: str, tmp_path: Path) -> None:
     ca.cert_pem.write_to_path(tmp_path / "ca.crt")
     round_trip(tls_host, Access(cert_dir=tmp_path))
 
 
 @pytest.mark.parametrize("parent", [".config/containers/certs.d"])
-def test_an_authority_in_the_registrys_folder_is_trusted(
+def test_registry_tls_trusts_ca_in_certs_d_folder_of_registry(
     ca: trustme.CA, tls_host: str, home: Path, parent: str
 ) -> None:
     folder = home / parent / tls_host
@@ -64,14 +62,16 @@ def test_an_authority_in_the_registrys_folder_is_trusted(
     round_trip(tls_host, Access())
 
 
-def test_a_stranger_is_not(tls_host: str, tmp_path: Path) -> None:
+def test_registry_tls_refuses_certificate_of_unknown_ca_unless_verification_is_off(
+    tls_host: str, tmp_path: Path
+) -> None:
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.crt")
     with pytest.raises(RemoteError, match="certificate is not trusted"):
         round_trip(tls_host, Access(cert_dir=tmp_path))
     round_trip(tls_host, Access(cert_dir=tmp_path, tls_verify=False))
 
 
-def test_a_client_certificate_is_shown(
+def test_registry_tls_presents_client_certificate_from_cert_dir(
     ca: trustme.CA, context: ssl.SSLContext, tls_host: str, tmp_path: Path
 ) -> None:
     ca.configure_trust(context)
@@ -87,7 +87,7 @@ def test_a_client_certificate_is_shown(
     round_trip(tls_host, Access(cert_dir=tmp_path))
 
 
-def test_files_are_told_by_their_endings(tmp_path: Path) -> None:
+def test_tls_settings_classify_files_by_suffix(tmp_path: Path) -> None:
     for name in ("b.crt", "a.crt", "x.cert", "x.key", "notes.txt", "y.pem"):
         (tmp_path / name).write_text("")
     assert tls_settings("h", Access(cert_dir=tmp_path)) == Tls(
@@ -95,10 +95,10 @@ def test_files_are_told_by_their_endings(tmp_path: Path) -> None:
     )
 
 
-def test_a_named_folder_must_exist(tmp_path: Path) -> None:
+def test_tls_settings_require_named_cert_dir_to_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         tls_settings("h", Access(cert_dir=tmp_path / "none"))
 
 
-def test_without_folders_the_system_decides() -> None:
+def test_tls_settings_without_cert_dir_use_system_defaults() -> None:
     assert tls_settings("h.example", Access()) == Tls()

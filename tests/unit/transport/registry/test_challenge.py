@@ -38,11 +38,13 @@ REALM = {"realm": "https://auth.example/token", "service": "registry.example"}
         ('Basic realm="open', [Challenge("basic", {})]),
     ],
 )
-def test_is_read(header: str, expected: list[Challenge]) -> None:
+def test_parse_challenges_reads_www_authenticate_headers(
+    header: str, expected: list[Challenge]
+) -> None:
     assert parse_challenges(header) == expected
 
 
 @given(st.text(alphabet='Baxr="\\, \t:/é'))
-def test_any_text_is_read_without_an_error(header: str) -> None:
+def test_parse_challenges_accepts_any_text(header: str) -> None:
     for challenge in parse_challenges(header):
         assert challenge.scheme

@@ -34,7 +34,7 @@ def user(image: RegistryReference = APP, access: Access | None = None) -> str | 
 
 
 class TestFiles:
-    def test_are_looked_for_in_order(
+    def test_find_credentials_searches_auth_files_in_order(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert user() is None
@@ -63,7 +63,7 @@ class TestFiles:
         given = Access(Credentials("given", "pw"), authfile=own)
         assert user(access=given) == "given"
 
-    def test_that_do_not_know_the_registry_are_passed_over(
+    def test_find_credentials_skips_auth_files_without_the_registry(
         self, home: Path, tmp_path: Path
     ) -> None:
         write(
@@ -74,7 +74,7 @@ class TestFiles:
         own = write(tmp_path / "own.json", {"auths": {}})
         assert user(access=Access(authfile=own)) is None, "another file than the named one was read"
 
-    def test_that_are_named_must_exist(self, tmp_path: Path) -> None:
+    def test_find_credentials_requires_named_authfile_to_exist(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file"):
             user(access=Access(authfile=tmp_path / "none.json"))
 
@@ -93,25 +93,27 @@ class TestFiles:
             (["docker.io"], APP, None),
         ],
     )
-    def test_keys_name_registries_and_what_is_in_them(
+    def test_find_credentials_prefers_most_specific_key_of_auth_file(
         self, tmp_path: Path, keys: list[str], image: RegistryReference, expected: str | None
     ) -> None:
         names = {key: f"user{number}" for number, key in enumerate(keys)}
         own = write(tmp_path / "own.json", {"auths": {k: auth(name) for k, name in names.items()}})
         assert user(image, Access(authfile=own)) == (expected and names[expected])
 
-    def test_hold_passwords_with_colons(self, tmp_path: Path) -> None:
+    def test_find_credentials_reads_password_with_colons(self, tmp_path: Path) -> None:
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": auth("u", "a:b:ü")}})
         assert find_credentials(APP, Access(authfile=own)) == Credentials("u", "a:b:ü")
 
-    def test_hold_identity_tokens(self, tmp_path: Path) -> None:
+    def test_find_credentials_reads_identity_token(self, tmp_path: Path) -> None:
         entry = {**auth("00000000-0000-0000-0000-000000000000", ""), "identitytoken": "refresh"}
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
         found = find_credentials(APP, Access(authfile=own))
         assert found == Credentials("<token>", "", "refresh")
 
     @pytest.mark.parametrize("entry", [{}, {"auth": ""}, {"auth": 5}, {"email": "x"}])
-    def test_entries_without_credentials_are_none(self, tmp_path: Path, entry: object) -> None:
+    def test_find_credentials_ignores_entry_without_credentials(
+        self, tmp_path: Path, entry: object
+    ) -> None:
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
         assert user(access=Access(authfile=own)) is None
 
@@ -130,7 +132,7 @@ class TestFiles:
             ({"credsStore": "a b"}, "not the name of a credential helper"),
         ],
     )
-    def test_that_are_damaged_are_refused_without_a_secret(
+    def test_find_credentials_refuses_malformed_auth_file_without_showing_secret(
         self, tmp_path: Path, document: object, words: str
     ) -> None:
         own = write(tmp_path / "own.json", document)
@@ -199,7 +201,7 @@ class TestHelpers:
             ({"credsStore": "test"}, RegistryReference("unknown.example", "x", "v"), None),
         ],
     )
-    def test_are_asked(
+    def test_find_credentials_asks_credential_helper(
         self, tmp_path: Path, document: object, image: RegistryReference, expected: object
     ) -> None:
         assert self.find(tmp_path, document, image) == expected
@@ -209,23 +211,25 @@ class TestHelpers:
         ("host", "words"),
         [("broken.example", "failed with exit code 1"), ("strange.example", "without a user name")],
     )
-    def test_that_fail_show_no_secret(self, tmp_path: Path, host: str, words: str) -> None:
+    def test_credential_helper_failure_shows_no_secret(
+        self, tmp_path: Path, host: str, words: str
+    ) -> None:
         with pytest.raises(RemoteError, match=words) as caught:
             self.find(tmp_path, {"credsStore": "test"}, RegistryReference(host, "x", "v"))
         assert "my-secret" not in str(caught.value)
 
-    def test_that_are_missing_are_named(self, tmp_path: Path) -> None:
+    def test_credential_helper_that_is_not_installed_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RemoteError, match="docker-credential-absent is not installed"):
             self.find(tmp_path, {"credsStore": "absent"}, APP)
 
 
 class TestWritten:
-    def test_are_user_and_password(self) -> None:
+    def test_parse_credentials_splits_user_and_password_at_first_colon(self) -> None:
         assert parse_credentials("me:a:b") == Credentials("me", "a:b")
         assert parse_credentials("me:") == Credentials("me", "")
 
     @pytest.mark.parametrize("text", ["", "secret", ":secret"])
-    def test_are_refused_unquoted(self, text: str) -> None:
+    def test_parse_credentials_refuses_malformed_text_without_quoting_it(self, text: str) -> None:
         with pytest.raises(InputError, match="'user:password'") as caught:
             parse_credentials(text)
         assert "secret" not in str(caught.value)

@@ -34,7 +34,9 @@ def blob_there(registry: Registry) -> None:
 
 
 class TestManifests:
-    def test_a_digest_decides(self, registry: Registry, sink: RegistrySink, host: str) -> None:
+    def test_registry_source_by_digest_returns_that_manifest_or_fails(
+        self, registry: Registry, sink: RegistrySink, host: str
+    ) -> None:
         store(sink, ONE)
         registry.manifests[REPOSITORY, "v1"] = (OCI, b"replaced")
         name = RegistryReference(host, REPOSITORY, None, ONE.top.digest)
@@ -47,7 +49,7 @@ class TestManifests:
         ):
             source.manifest()
 
-    def test_a_damaged_one_is_found(
+    def test_registry_source_detects_damaged_manifest(
         self, registry: Registry, sink: RegistrySink, source: RegistrySource
     ) -> None:
         stored = index(ONE)
@@ -72,7 +74,7 @@ class TestManifests:
             ("application/vnd.docker.distribution.manifest.v1+prettyjws", "schema 1"),
         ],
     )
-    def test_the_type_is_what_the_registry_says(
+    def test_registry_source_checks_content_type_of_manifest(
         self, registry: Registry, source: RegistrySource, content_type: str, words: str | None
     ) -> None:
         registry.manifests[REPOSITORY, "v1"] = (content_type, ONE.top.raw)
@@ -82,7 +84,9 @@ class TestManifests:
         with pytest.raises(InputError, match=words):
             source.manifest()
 
-    def test_all_kinds_are_asked_for(self, registry: Registry, source: RegistrySource) -> None:
+    def test_registry_source_accepts_all_manifest_media_types(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
         registry.manifests[REPOSITORY, "v1"] = (OCI, ONE.top.raw)
         source.manifest()
         (request,) = registry.requests("GET", "manifests")
@@ -93,12 +97,16 @@ class TestManifests:
             "application/vnd.docker.distribution.manifest.list.v2+json",
         ]
 
-    def test_a_large_one_is_not_read(self, registry: Registry, source: RegistrySource) -> None:
+    def test_registry_source_refuses_oversized_manifest(
+        self, registry: Registry, source: RegistrySource
+    ) -> None:
         registry.manifests[REPOSITORY, "v1"] = (OCI, bytes(MAX_MANIFEST + 1))
         with pytest.raises(RemoteError, match=f"longer than {MAX_MANIFEST} bytes"):
             source.manifest()
 
-    def test_a_missing_one_is_quoted(self, source: RegistrySource) -> None:
+    def test_registry_source_quotes_error_for_missing_manifest(
+        self, source: RegistrySource
+    ) -> None:
         with pytest.raises(RemoteError, match="404 Not Found: MANIFEST_UNKNOWN") as caught:
             source.manifest()
         assert "check the name" in caught.value.hint
@@ -107,7 +115,7 @@ class TestManifests:
 class TestDownloads:
     @pytest.mark.parametrize("ranges", [True, False])
     @pytest.mark.parametrize("took", [0, 1, 500_000, 999_999])
-    def test_go_on_where_they_broke(
+    def test_blob_download_resumes_after_broken_connection(
         self, registry: Registry, source: RegistrySource, ranges: bool, took: int
     ) -> None:
         broken: list[Request] = []
@@ -123,7 +131,7 @@ class TestDownloads:
         again = registry.requests("GET", "blobs")[1]
         assert again.headers.get("Range") == (f"bytes={took}-" if took else None)
 
-    def test_a_body_without_length_that_ends_early_goes_on(
+    def test_blob_download_resumes_when_chunked_body_ends_early(
         self, registry: Registry, source: RegistrySource
     ) -> None:
         """Nothing tells such an end from a real one but the size in the descriptor."""
@@ -133,7 +141,7 @@ class TestDownloads:
         registry.faults = [lambda r: broken.pop() if "blobs" in r.path and broken else None]
         assert read_blob(source, BLOB, 1 << 20) == DATA
 
-    def test_give_up_without_progress(
+    def test_blob_download_gives_up_without_progress(
         self, registry: Registry, source: RegistrySource, pauses: list[float]
     ) -> None:
         length = {"Content-Length": str(len(DATA))}
@@ -147,7 +155,7 @@ class TestDownloads:
     @pytest.mark.parametrize(
         "given", ["bytes 0-999999/1000000", "bytes 499999-999999/1000000", "bytes 5000000-6/7", ""]
     )
-    def test_a_wrong_range_is_refused(
+    def test_blob_download_refuses_wrong_content_range(
         self, registry: Registry, source: RegistrySource, given: str
     ) -> None:
         length = {"Content-Length": str(len(DATA))}
@@ -159,7 +167,7 @@ class TestDownloads:
         with pytest.raises(RemoteError, match="asked for bytes from 500000 on"):
             read_blob(source, BLOB, 1 << 20)
 
-    def test_a_part_that_nobody_asked_for_is_refused(
+    def test_blob_download_refuses_partial_content_that_was_not_requested(
         self, registry: Registry, source: RegistrySource
     ) -> None:
         registry.faults = [lambda r: Reply(206, {}, DATA) if "blobs" in r.path else None]
@@ -167,12 +175,14 @@ class TestDownloads:
             source.open_blob(BLOB)
 
     @pytest.mark.parametrize("bad", [DATA[:-1] + b"x", DATA + b"x"])
-    def test_damage_is_found(self, registry: Registry, source: RegistrySource, bad: bytes) -> None:
+    def test_blob_download_detects_damaged_content(
+        self, registry: Registry, source: RegistrySource, bad: bytes
+    ) -> None:
         registry.blobs[REPOSITORY, str(BLOB.digest)] = bad
         with pytest.raises(IntegrityError):
             read_blob(source, BLOB, 1 << 21)
 
-    def test_a_broken_copy_leaves_nothing(
+    def test_copy_blob_of_damaged_content_leaves_no_upload_behind(
         self, registry: Registry, source: RegistrySource, sink: RegistrySink
     ) -> None:
         registry.mounts = False
@@ -185,7 +195,7 @@ class TestDownloads:
 
 
 class TestRedirects:
-    def test_take_no_credentials_along(
+    def test_blob_redirect_sends_no_credentials_to_other_host(
         self, registry: Registry, source: RegistrySource, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
@@ -205,7 +215,7 @@ class TestRedirects:
         assert "Authorization" in registry.requests("GET", "blobs")[0].headers
         assert "s3cr3t" not in caplog.text
 
-    def test_failures_there_show_no_signature(
+    def test_blob_redirect_failure_shows_no_url_signature(
         self, registry: Registry, source: RegistrySource
     ) -> None:
         with http_server(lambda _: Reply(403, {}, b"<Code>AccessDenied</Code>")) as base:
@@ -214,20 +224,24 @@ class TestRedirects:
                 source.open_blob(BLOB)
         assert "s3cr3t" not in str(caught.value)
 
-    def test_in_a_circle_end(self, registry: Registry, source: RegistrySource, host: str) -> None:
+    def test_blob_redirect_loop_is_refused(
+        self, registry: Registry, source: RegistrySource, host: str
+    ) -> None:
         registry.redirect_blobs_to = f"http://{host}/v2/{REPOSITORY}/blobs"
         with pytest.raises(RemoteError, match="redirected more than 5 times"):
             source.open_blob(BLOB)
 
     @pytest.mark.parametrize("where", ["ftp://h/x", "file:///etc/passwd", "http://u:p@h/x"])
-    def test_to_strange_places_are_refused(
+    def test_blob_redirect_to_unusable_location_is_refused(
         self, registry: Registry, source: RegistrySource, where: str
     ) -> None:
         registry.redirect_blobs_to = where
         with pytest.raises(RemoteError, match="without a usable Location"):
             source.open_blob(BLOB)
 
-    def test_from_tls_to_plain_http_are_refused(self, registry: Registry, tmp_path: Path) -> None:
+    def test_blob_redirect_from_https_to_plain_http_is_refused(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
         ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert("127.0.0.1").configure_cert(context)
         ca.cert_pem.write_to_path(tmp_path / "ca.crt")
@@ -244,7 +258,7 @@ class TestRedirects:
 
 class TestBusy:
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-    def test_is_waited_for(
+    def test_registry_source_retries_after_busy_status(
         self, registry: Registry, source: RegistrySource, pauses: list[float], status: int
     ) -> None:
         registry.manifests[REPOSITORY, "v1"] = (OCI, ONE.top.raw)
@@ -253,7 +267,7 @@ class TestBusy:
         assert source.manifest().raw == ONE.top.raw
         assert pauses == [9, 9, 9]
 
-    def test_for_too_long_says_what_the_registry_said(
+    def test_registry_source_gives_up_on_busy_registry_and_quotes_its_error(
         self, registry: Registry, source: RegistrySource, pauses: list[float]
     ) -> None:
         busy = error(429, "TOOMANYREQUESTS", "pull rate limit")
@@ -266,7 +280,7 @@ class TestBusy:
         assert len(pauses) == 4
         assert "try again later" in caught.value.hint
 
-    def test_words_of_the_registry_are_made_harmless(
+    def test_registry_error_text_is_made_printable_and_short(
         self, registry: Registry, source: RegistrySource
     ) -> None:
         body = json.dumps({"errors": [{"code": "X", "message": "\x1b[31m\n" + "y" * 2000}, 7]})
@@ -282,7 +296,7 @@ class TestBusy:
     @pytest.mark.parametrize(
         "body", [b"", b"[]", b'{"errors":5}', b'{"errors":[5]}', b"\xff", b"{"]
     )
-    def test_any_words_are_taken(
+    def test_registry_error_with_any_body_is_reported(
         self, registry: Registry, source: RegistrySource, body: bytes
     ) -> None:
         registry.faults = [lambda r: Reply(400, {}, body) if "manifests" in r.path else None]
@@ -291,7 +305,9 @@ class TestBusy:
 
 
 class TestContact:
-    def test_plain_http_needs_to_be_asked_for(self, host: str, pauses: list[float]) -> None:
+    def test_registry_source_speaks_plain_http_only_when_asked(
+        self, host: str, pauses: list[float]
+    ) -> None:
         name = RegistryReference(host, REPOSITORY, "v1")
         with (
             RegistrySource(name, Access(), sleep=pauses.append) as source,
@@ -299,14 +315,16 @@ class TestContact:
         ):
             source.manifest()
 
-    def test_what_is_no_registry_is_told(self) -> None:
+    def test_registry_source_reports_server_that_is_not_a_registry(self) -> None:
         with http_server(lambda _: Reply(404, {}, b"<h1>A web site</h1>")) as base:
             name = RegistryReference(base.removeprefix("http://"), REPOSITORY, "v1")
             source = RegistrySource(name, PLAIN)
             with pytest.raises(RemoteError, match="GET https://"):
                 source.manifest()
 
-    def test_a_dead_host_is_told_soon(self, pauses: list[float]) -> None:
+    def test_registry_source_gives_up_quickly_on_refused_connection(
+        self, pauses: list[float]
+    ) -> None:
         name = RegistryReference("127.0.0.1:1", REPOSITORY, "v1")
         with (
             RegistrySource(name, Access(), sleep=pauses.append) as source,
@@ -315,7 +333,9 @@ class TestContact:
             source.manifest()
         assert len(pauses) == 1
 
-    def test_docker_hub_has_another_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_registry_source_contacts_docker_hub_by_its_registry_host(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked = []
 
         def request(_self: object, _method: str, url: str, **_more: object) -> None:
@@ -334,7 +354,7 @@ class TestMounts:
     def other(self, host: str) -> RegistryReference:
         return RegistryReference(host, "team/other", "v1")
 
-    def test_move_no_bytes(
+    def test_blob_mount_transfers_no_bytes(
         self, registry: Registry, source: RegistrySource, other: RegistryReference
     ) -> None:
         with RegistrySink(other, PLAIN) as sink:
@@ -344,7 +364,7 @@ class TestMounts:
         assert not registry.requests("GET", "blobs")
 
     @pytest.mark.parametrize("how", ["not offered", "refused", "broken"])
-    def test_that_fail_are_copies(
+    def test_blob_mount_that_fails_falls_back_to_copy(
         self, registry: Registry, source: RegistrySource, other: RegistryReference, how: str
     ) -> None:
         def fault(request: Request) -> Reply | BreakOff | None:
@@ -359,7 +379,9 @@ class TestMounts:
         assert registry.blobs["team/other", str(BLOB.digest)] == DATA
         assert not registry.uploads, "the upload that came instead of the mount was left open"
 
-    def test_are_not_tried_between_registries(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_blob_mount_is_not_tried_between_registries(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         del registry.blobs[REPOSITORY, str(BLOB.digest)]
         elsewhere = RegistrySource(RegistryReference("127.0.0.1:1", REPOSITORY, "v1"), PLAIN)
         assert not sink.mount_blob(BLOB, elsewhere)
@@ -367,12 +389,12 @@ class TestMounts:
 
 
 class TestDestinations:
-    def test_must_have_a_tag(self, host: str) -> None:
+    def test_registry_sink_refuses_reference_without_tag(self, host: str) -> None:
         name = RegistryReference(host, REPOSITORY, None, BLOB.digest)
         with pytest.raises(InputError, match="cannot be written"):
             RegistrySink(name, PLAIN)
 
-    def test_that_do_not_take_the_manifest_say_why(
+    def test_registry_sink_quotes_refusal_of_manifest(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         refusal = error(400, "MANIFEST_INVALID", "OCI is not supported")
@@ -386,7 +408,7 @@ class TestDestinations:
         assert len(sink.left_behind()) == 2
         assert (REPOSITORY, "v1") not in registry.manifests
 
-    def test_that_store_something_else_are_an_error(
+    def test_registry_sink_refuses_digest_other_than_that_of_its_manifest(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         other = Reply(201, {"Docker-Content-Digest": str(Digest.of(b"other"))})
@@ -394,6 +416,6 @@ class TestDestinations:
         with pytest.raises(IntegrityError, match="the registry says"):
             store(sink, ONE)
 
-    def test_have_nothing_left_behind_once_the_tag_is_there(self, sink: RegistrySink) -> None:
+    def test_registry_sink_leaves_nothing_behind_once_tag_is_set(self, sink: RegistrySink) -> None:
         store(sink, ONE)
         assert sink.left_behind() == ()

@@ -52,7 +52,7 @@ def once(method: str, reply: Reply | BreakOff, times: int = 1) -> Fault:
 
 class TestTheWay:
     @pytest.mark.parametrize("size", [None, len(DATA)])
-    def test_is_post_one_patch_put(
+    def test_upload_sends_post_then_one_patch_then_put(
         self, registry: Registry, sink: RegistrySink, size: int | None
     ) -> None:
         upload(sink, size=size)
@@ -69,7 +69,7 @@ class TestTheWay:
 
     @pytest.mark.parametrize("data", [b"", b"x", b"xy"])
     @pytest.mark.parametrize("known", [True, False])
-    def test_is_the_same_for_the_smallest(
+    def test_upload_handles_smallest_blobs(
         self, registry: Registry, sink: RegistrySink, data: bytes, known: bool
     ) -> None:
         blob = describe("x", data)
@@ -78,7 +78,9 @@ class TestTheWay:
             writer.commit(blob.digest, len(data))
         assert stored(registry, blob) == data
 
-    def test_starts_before_the_end_is_written(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_starts_before_last_byte_is_written(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         with sink.begin_blob(len(DATA)) as writer:
             writer.write(DATA[:2_000_000])
             wait_until(lambda: registry.requests("POST", "uploads"))
@@ -87,13 +89,15 @@ class TestTheWay:
             writer.commit(BLOB.digest, len(DATA))
         assert stored(registry) == DATA
 
-    def test_of_what_is_there_needs_none(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_is_skipped_for_blob_that_registry_has(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         put_blob(sink, BLOB, DATA)
         registry.seen.clear()
         put_blob(sink, BLOB, DATA)
         assert {request.method for request in registry.seen} == {"HEAD"}
 
-    def test_names_what_it_leaves_behind(self, sink: RegistrySink) -> None:
+    def test_upload_is_listed_as_left_behind(self, sink: RegistrySink) -> None:
         assert sink.left_behind() == ()
         put_blob(sink, BLOB, DATA)
         assert sink.left_behind() == (BLOB.digest,)
@@ -102,7 +106,7 @@ class TestTheWay:
 class TestBroken:
     @pytest.mark.parametrize("size", [None, len(DATA)])
     @pytest.mark.parametrize("took", [0, 1, 2, 1_000_000, 2_999_999])
-    def test_goes_on_where_it_broke(
+    def test_upload_resumes_where_it_broke(
         self, registry: Registry, sink: RegistrySink, size: int | None, took: int
     ) -> None:
         registry.breaks = [("PATCH", took)]
@@ -118,7 +122,7 @@ class TestBroken:
                 assert second.headers["Content-Range"] == f"{len(first.body)}-{len(DATA) - 1}"
             assert len(registry.requests("POST")) == 1
 
-    def test_goes_on_as_long_as_there_is_progress(
+    def test_upload_resumes_as_long_as_there_is_progress(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         registry.breaks = [("PATCH", 100_000)] * 12
@@ -126,7 +130,7 @@ class TestBroken:
         assert stored(registry) == DATA
         assert len(registry.requests("PATCH")) == 13
 
-    def test_gives_up_where_there_is_none(
+    def test_upload_gives_up_without_progress(
         self, registry: Registry, sink: RegistrySink, pauses: list[float]
     ) -> None:
         registry.faults = [once("PATCH", BreakOff(), 99)]
@@ -147,7 +151,7 @@ class TestBroken:
         ],
         ids=lambda reply: str(reply.status),
     )
-    def test_goes_on_after_a_refused_patch(
+    def test_upload_resumes_after_transient_refusal_of_patch(
         self, registry: Registry, sink: RegistrySink, reply: Reply
     ) -> None:
         registry.faults = [once("PATCH", reply)]
@@ -155,7 +159,7 @@ class TestBroken:
         assert stored(registry) == DATA
 
     @pytest.mark.parametrize("status", [400, 403, 413])
-    def test_a_final_refusal_is_quoted(
+    def test_upload_quotes_final_refusal_of_patch(
         self, registry: Registry, sink: RegistrySink, status: int
     ) -> None:
         registry.faults = [once("PATCH", error(status, "DENIED", "quota exceeded"), 99)]
@@ -163,7 +167,7 @@ class TestBroken:
             upload(sink)
         assert len(registry.requests("PATCH")) == 1
 
-    def test_begins_anew_where_the_registry_forgot(
+    def test_upload_restarts_when_registry_forgot_it(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         def forget(request: Request) -> Reply | None:
@@ -178,7 +182,7 @@ class TestBroken:
         assert len(registry.requests("POST")) == 2
 
     @pytest.mark.parametrize("answer", ["", "0-99999999", "5-10", "nonsense", "0-" + "9" * 30])
-    def test_a_wrong_range_begins_anew(
+    def test_upload_restarts_when_registry_reports_wrong_range(
         self, registry: Registry, sink: RegistrySink, answer: str
     ) -> None:
         registry.breaks = [("PATCH", 1_000_000)]
@@ -186,7 +190,7 @@ class TestBroken:
         upload(sink)
         assert stored(registry) == DATA
 
-    def test_what_the_registry_mixed_up_is_sent_again(
+    def test_upload_restarts_when_late_data_of_broken_request_is_noticed(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         """Data of the broken request arrives after the registry has told its offset."""
@@ -204,7 +208,7 @@ class TestBroken:
         upload(sink, size=None)
         assert stored(registry) == DATA
 
-    def test_what_it_mixed_up_unseen_is_sent_again(
+    def test_upload_restarts_when_late_data_shows_only_in_the_digest(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         """The same, and the registry does not say how much it has: only the digest tells."""
@@ -228,7 +232,9 @@ class TestBroken:
         assert stored(registry) == DATA
         assert len(registry.requests("PUT")) == 2
 
-    def test_a_lost_answer_to_put_is_no_loss(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_succeeds_when_answer_to_put_is_lost(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         def lose(request: Request) -> BreakOff | None:
             if request.method == "PUT" and "uploads" in request.path:
                 registry.faults.clear()
@@ -244,7 +250,7 @@ class TestBroken:
     @pytest.mark.parametrize(
         "reply", [BreakOff(), Reply(503), Reply(500)], ids=["break", "503", "500"]
     )
-    def test_put_is_tried_again(
+    def test_upload_retries_put_after_transient_failure(
         self, registry: Registry, sink: RegistrySink, reply: Reply | BreakOff
     ) -> None:
         registry.faults = [once("PUT", reply, 2)]
@@ -252,13 +258,17 @@ class TestBroken:
         assert stored(registry) == DATA
         assert len(registry.requests("PUT")) == 3
 
-    def test_put_gives_up(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_gives_up_when_put_keeps_failing(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         registry.faults = [once("PUT", error(503, "UNAVAILABLE", "storage"), 99)]
         with pytest.raises(RemoteError, match="503 Service Unavailable: UNAVAILABLE: storage"):
             upload(sink)
         assert len(registry.requests("PUT")) == 5
 
-    def test_a_refused_digest_is_final(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_does_not_retry_refused_digest_and_is_cancelled(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         with sink.begin_blob(4) as writer:
             writer.write(b"data")
             with pytest.raises(RemoteError, match="DIGEST_INVALID"):
@@ -266,7 +276,7 @@ class TestBroken:
         assert len(registry.requests("PUT")) == 1
         assert not registry.uploads, "the upload was not cancelled"
 
-    def test_another_digest_than_ours_is_an_error(
+    def test_upload_fails_when_registry_reports_another_digest(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         other = {"Docker-Content-Digest": str(Digest.of(b"other"))}
@@ -274,15 +284,13 @@ class TestBroken:
         with pytest.raises(IntegrityError, match="the registry says"):
             upload(sink)
 
-    def test_a_start_that_is_refused_is_quoted(
-        self, registry: Registry, sink: RegistrySink
-    ) -> None:
+    def test_upload_quotes_refusal_to_start(self, registry: Registry, sink: RegistrySink) -> None:
         registry.faults = [once("POST", error(403, "DENIED", "read only"), 99)]
         with pytest.raises(RemoteError, match="403 Forbidden: DENIED: read only") as caught:
             upload(sink)
         assert "right" in caught.value.hint
 
-    def test_writing_on_after_a_failure_raises_it(
+    def test_upload_write_raises_earlier_failure(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         registry.faults = [once("POST", error(403, "DENIED", "read only"), 99)]
@@ -293,7 +301,9 @@ class TestBroken:
 
 
 class TestDropped:
-    def test_an_upload_is_cancelled(self, registry: Registry, sink: RegistrySink) -> None:
+    def test_upload_abandoned_is_cancelled_at_registry(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
         with sink.begin_blob(len(DATA)) as writer:
             writer.write(DATA[:1000])
             wait_until(lambda: registry.uploads)
@@ -303,7 +313,7 @@ class TestDropped:
         assert sink.left_behind() == ()
 
     @pytest.mark.parametrize("end", ["drop", "commit"])
-    def test_no_thread_and_no_file_stays(self, sink: RegistrySink, end: str) -> None:
+    def test_upload_leaves_no_thread_and_no_file(self, sink: RegistrySink, end: str) -> None:
         before = unnamed_files()
         with sink.begin_blob(1) as writer:
             writer.write(b"x")
@@ -313,7 +323,7 @@ class TestDropped:
         assert unnamed_files() == before
         assert not [thread for thread in threading.enumerate() if thread.name == "upload"]
 
-    def test_the_temporary_file_has_no_name(
+    def test_upload_temporary_file_has_no_name(
         self, sink: RegistrySink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "tmp").mkdir()
