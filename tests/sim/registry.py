@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
+from urllib3 import HTTPHeaderDict
+
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 
 
@@ -32,11 +34,17 @@ class Registry:
     breaks: list[tuple[str, int]] = field(default_factory=list)
     """Methods whose next request breaks off, each after that many bytes, which are kept."""
     basic: tuple[str, str] | None = None
+    challenges: tuple[str, ...] = ('Basic realm="sim"',)
+    """What a request without the ``basic`` login is answered with, each in a header of its own."""
     tokens: TokenServer | None = None
     ranges: bool = True
     """Whether downloads can go on in the middle."""
     mounts: bool = True
     redirect_blobs_to: str | None = None
+    patched: int = 202
+    """The status of a PATCH that succeeded; Pulp's registry answers 204."""
+    stored: int = 201
+    """The status of a manifest's PUT that succeeded; some registries answer 202."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,7 +72,7 @@ class Registry:
         if self.basic is not None:
             expected = base64.b64encode(":".join(self.basic).encode()).decode()
             if authorization != f"Basic {expected}":
-                return unauthorized('Basic realm="sim"')
+                return unauthorized(*self.challenges)
         if self.tokens is not None:
             scope = ""
             if request.path != "/v2/":
@@ -89,7 +97,7 @@ class Registry:
             digest = f"sha256:{hashlib.sha256(request.body).hexdigest()}"
             stored = (request.headers["Content-Type"], request.body)
             self.manifests[repository, name] = self.manifests[repository, digest] = stored
-            return Reply(201, {"Docker-Content-Digest": digest})
+            return Reply(self.stored, {"Docker-Content-Digest": digest})
         found = self.manifests.get((repository, name))
         if found is None:
             return error(404, "MANIFEST_UNKNOWN", "manifest unknown")
@@ -123,7 +131,7 @@ class Registry:
         data += request.body  # all that came, even if the connection broke
         if request.method == "PATCH":
             where["Range"] = f"0-{max(len(data) - 1, 0)}"
-            return Reply(202 if request.complete else 400, where)
+            return Reply(self.patched if request.complete else 400, where)
         return self._finish(request, repository, name)
 
     def _start(self, request: Request, repository: str) -> Reply:
@@ -223,9 +231,13 @@ def error(status: int, code: str, message: str) -> Reply:
     return Reply(status, {}, json.dumps({"errors": [{"code": code, "message": message}]}).encode())
 
 
-def unauthorized(challenge: str) -> Reply:
+def unauthorized(*challenges: str) -> Reply:
+    """Return a refusal with each challenge in a header of its own."""
     reply = error(401, "UNAUTHORIZED", "authentication required")
-    return Reply(401, {"WWW-Authenticate": challenge}, reply.body)
+    headers = HTTPHeaderDict()
+    for challenge in challenges:
+        headers.add("WWW-Authenticate", challenge)
+    return Reply(401, headers, reply.body)
 
 
 def _split(path: str) -> tuple[str, str, str]:
