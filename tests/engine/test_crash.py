@@ -78,7 +78,9 @@ def opens(reference: str, *opening: str) -> bool:
     return run(["verify", reference, *opening]) == 0
 
 
-def test_encrypting_into_a_layout(big: Image, key: Path, tmp_path: Path) -> None:
+def test_encrypt_into_layout_killed_at_any_moment_leaves_whole_image(
+    big: Image, key: Path, tmp_path: Path
+) -> None:
     layout = tmp_path / "layout"
     target, opening = f"oci:{layout}:app", ("--keypath", str(key))
     encrypt = ("encrypt", big.reference, target, "--keyid", KID, *opening)
@@ -91,7 +93,9 @@ def test_encrypting_into_a_layout(big: Image, key: Path, tmp_path: Path) -> None
     assert not list(layout.glob(".coco-kp-*")), "nothing is left of the killed ones"
 
 
-def test_decrypting_into_a_layout(big: Image, key: Path, tmp_path: Path) -> None:
+def test_decrypt_into_layout_killed_at_any_moment_leaves_whole_image(
+    big: Image, key: Path, tmp_path: Path
+) -> None:
     encrypted, layout = f"oci:{tmp_path}/encrypted", tmp_path / "layout"
     opening = ("--keypath", str(key))
     duration("encrypt", big.reference, encrypted, "--keyid", KID, *opening)
@@ -111,7 +115,9 @@ def test_decrypting_into_a_layout(big: Image, key: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.peer
-def test_encrypting_into_a_registry(big: Image, key: Path, one_registry: str) -> None:
+def test_encrypt_into_registry_killed_at_any_moment_leaves_whole_image(
+    big: Image, key: Path, one_registry: str
+) -> None:
     target, opening = f"docker://{one_registry}/app:1", ("--keypath", str(key))
     encrypt = ("encrypt", big.reference, target, *PLAIN_HTTP, "--keyid", KID, *opening)
     length = duration(*encrypt)
@@ -123,7 +129,7 @@ def test_encrypting_into_a_registry(big: Image, key: Path, one_registry: str) ->
 
 
 @pytest.mark.peer
-def test_decrypting_into_a_registry(
+def test_decrypt_into_registry_killed_at_any_moment_leaves_whole_image(
     big: Image, key: Path, tmp_path: Path, one_registry: str
 ) -> None:
     encrypted, target = f"oci:{tmp_path}/encrypted", f"docker://{one_registry}/app:1"
@@ -140,7 +146,7 @@ def test_decrypting_into_a_registry(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_undoes_what_was_begun(
+def test_encrypt_ended_by_signal_removes_its_unfinished_files(
     big: Image, key: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     layout = tmp_path / "layout"

@@ -14,7 +14,7 @@ from tests.support.documents import Document
 from tests.support.image import PACKETS, Image, tar, write_image
 
 
-def test_it_is_the_same_image_again(
+def test_decrypt_restores_the_same_image(
     plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     target = Image(tmp_path / "target")
@@ -25,7 +25,7 @@ def test_it_is_the_same_image_again(
     assert out.splitlines()[-1].endswith(": layers 4 decrypted, 0 copied")
 
 
-def test_annotations_of_others_stay_both_ways(
+def test_decrypt_restores_foreign_annotations(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     def annotate(manifest: Document) -> None:
@@ -42,7 +42,7 @@ def test_annotations_of_others_stay_both_ways(
     assert target.manifest == image.manifest
 
 
-def test_layers_that_were_never_encrypted_are_copied(
+def test_decrypt_copies_layers_that_are_not_encrypted(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
@@ -55,7 +55,7 @@ def test_layers_that_were_never_encrypted_are_copied(
     assert target.layers == plain.layers
 
 
-def test_with_a_keys_file_or_a_kbc(plain: Image, tmp_path: Path, command: Command) -> None:
+def test_decrypt_accepts_keys_file_or_kbc(plain: Image, tmp_path: Path, command: Command) -> None:
     keys = tmp_path / "keys.json"
     command("keys", "generate", "--count", "1", "-o", keys)
     key = tmp_path / "exported"
@@ -71,7 +71,7 @@ def test_with_a_keys_file_or_a_kbc(plain: Image, tmp_path: Path, command: Comman
         assert target.layers == plain.layers
 
 
-def test_the_key_that_fits_is_found_among_several(
+def test_decrypt_finds_matching_key_among_several(
     plain: Image,
     encrypted: Image,
     key: Path,
@@ -87,7 +87,7 @@ def test_the_key_that_fits_is_found_among_several(
     assert target.layers == plain.layers
 
 
-def test_a_packet_that_does_not_open_does_not_hide_one_that_does(
+def test_decrypt_tries_next_packet_when_one_does_not_open(
     plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     def change(manifest: Document) -> None:
@@ -104,7 +104,7 @@ def test_a_packet_that_does_not_open_does_not_hide_one_that_does(
     assert target.layers == plain.layers
 
 
-def test_where_nothing_opens_the_error_says_why_for_each(
+def test_decrypt_without_matching_key_reports_failure_of_each(
     encrypted: Image,
     make_key: Callable[[str], Path],
     tmp_path: Path,
@@ -127,7 +127,7 @@ def test_where_nothing_opens_the_error_says_why_for_each(
     ("arguments", "code"),
     [((), 2), (("--keypath", "missing"), 4), (("--kbc", "nobody"), 3), (("--kbc", "sample"), 4)],
 )
-def test_what_cannot_open_is_refused(
+def test_decrypt_refuses_missing_or_wrong_way_to_open(
     encrypted: Image, tmp_path: Path, command: Command, arguments: tuple[str, ...], code: int
 ) -> None:
     target = tmp_path / "target"
@@ -136,14 +136,14 @@ def test_what_cannot_open_is_refused(
     assert not target.exists()
 
 
-def test_a_plain_image_is_no_success(
+def test_decrypt_refuses_plain_image(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     arguments = (plain.reference, f"oci:{tmp_path}/d", "--keypath", key)
     assert command("decrypt", *arguments, ok=False).code == 3
 
 
-def test_the_old_image_stays_where_the_new_one_fails(
+def test_decrypt_failure_leaves_old_image_unchanged(
     encrypted: Image, make_key: Callable[[str], Path], tmp_path: Path, command: Command
 ) -> None:
     target = write_image(tmp_path / "target", [tar({"old": b"old"})])
@@ -154,7 +154,7 @@ def test_the_old_image_stays_where_the_new_one_fails(
 
 
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])
-def test_through_every_transport_that_is_written(
+def test_decrypt_round_trips_through_every_writable_transport(
     plain: Image, key: Path, tmp_path: Path, command: Command, transport: str
 ) -> None:
     encrypted, target = f"{transport}:{tmp_path}/e", f"{transport}:{tmp_path}/d"
@@ -166,7 +166,9 @@ def test_through_every_transport_that_is_written(
     assert digests == [layer["digest"] for layer in plain.manifest["layers"]]
 
 
-def test_the_json_document(encrypted: Image, key: Path, tmp_path: Path, command: Command) -> None:
+def test_decrypt_json_names_destination_digest_and_counts(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
     target = tmp_path / "d"
     arguments = (encrypted.reference, f"oci:{target}", "--keypath", key, "--format", "json")
     result = command("decrypt", *arguments).json
@@ -181,7 +183,7 @@ def test_the_json_document(encrypted: Image, key: Path, tmp_path: Path, command:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("compress", [True, False])
-def test_a_single_layer_gets_all_jobs(
+def test_decrypt_restores_and_checks_single_layer_with_any_number_of_jobs(
     key: Path, tmp_path: Path, command: Command, jobs: int, *, compress: bool
 ) -> None:
     archive = tar({"data": bytes(3_000_000)})

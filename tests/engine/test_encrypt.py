@@ -24,7 +24,7 @@ from tests.support.recipients import Careless
 OWN = ("--keyid", KID, "--keypath")
 
 
-def test_the_last_line_says_what_was_made(
+def test_encrypt_prints_destination_digest_and_keys_on_last_line(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     out = command("encrypt", plain.reference, f"oci:{tmp_path}/e:app", *OWN, key).out
@@ -33,7 +33,7 @@ def test_the_last_line_says_what_was_made(
     assert last == f"oci:{tmp_path}/e:app {entry['digest']}: layers 4 encrypted; keys {KID}"
 
 
-def test_the_same_layer_is_encrypted_once_and_each_other_on_its_own(encrypted: Image) -> None:
+def test_encrypt_encrypts_identical_layers_once_and_others_separately(encrypted: Image) -> None:
     first, empty, data, last = encrypted.layers
     assert first == last
     assert len({layer.packet["wrapped_data"] for layer in (first, empty, data)}) == 3
@@ -41,7 +41,9 @@ def test_the_same_layer_is_encrypted_once_and_each_other_on_its_own(encrypted: I
     assert len(blobs) == 3 + 2 + 2, "layers, config and manifest, layout and index; nothing else"
 
 
-def test_the_json_document(plain: Image, key: Path, tmp_path: Path, command: Command) -> None:
+def test_encrypt_json_describes_images_and_layers(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
     arguments = ("--layer", "0", "--layer", "3", "--format", "json")
     result = command("encrypt", plain.reference, f"oci:{tmp_path}/e", *OWN, key, *arguments).json
     assert result["key_ids"] == [KID]
@@ -55,7 +57,7 @@ def test_the_json_document(plain: Image, key: Path, tmp_path: Path, command: Com
     ]
 
 
-def test_a_dry_run_writes_nothing(plain: Image, tmp_path: Path, command: Command) -> None:
+def test_encrypt_dry_run_writes_nothing(plain: Image, tmp_path: Path, command: Command) -> None:
     before = files(tmp_path)
     out = command(
         *("encrypt", plain.reference, f"oci:{tmp_path}/e", "--dry-run"),
@@ -68,7 +70,7 @@ def test_a_dry_run_writes_nothing(plain: Image, tmp_path: Path, command: Command
 
 
 class TestKeys:
-    def test_from_stdin(
+    def test_encrypt_reads_base64_key_from_stdin(
         self,
         plain: Image,
         key: Path,
@@ -83,7 +85,7 @@ class TestKeys:
         command("verify", target, "--keypath", key)
 
     @pytest.mark.parametrize("text", ["", "c2hvcnQ=", "no!base64"])
-    def test_in_base64_must_be_one(
+    def test_encrypt_refuses_malformed_base64_key_without_quoting_it(
         self, plain: Image, tmp_path: Path, command: Command, text: str
     ) -> None:
         outcome = command(
@@ -93,7 +95,7 @@ class TestKeys:
         assert outcome.code == 4
         assert not text or text not in outcome.err
 
-    def test_made_here_are_kept_for_their_owner_alone(
+    def test_encrypt_makes_generated_key_readable_by_owner_only(
         self, plain: Image, tmp_path: Path, command: Command
     ) -> None:
         new, target = tmp_path / "new", f"oci:{tmp_path}/e"
@@ -101,7 +103,7 @@ class TestKeys:
         assert stat.S_IMODE(new.stat().st_mode) == 0o600
         command("verify", target, "--keypath", new)
 
-    def test_made_here_never_replace_another(
+    def test_encrypt_refuses_to_replace_file_with_generated_key(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         before = key.read_bytes()
@@ -114,7 +116,7 @@ class TestKeys:
         assert key.read_bytes() == before
         assert not target.exists()
 
-    def test_are_made_only_for_what_will_be_done(
+    def test_encrypt_generates_no_key_for_image_that_it_refuses(
         self, encrypted: Image, tmp_path: Path, command: Command
     ) -> None:
         arguments = ("--keyid", KID, "--generate-key", tmp_path / "new")
@@ -122,7 +124,7 @@ class TestKeys:
         assert command("encrypt", encrypted.reference, target, *arguments, ok=False).code == 7
         assert not (tmp_path / "new").exists()
 
-    def test_each_recipient_opens_every_layer(
+    def test_encrypt_for_several_recipients_lets_each_open_every_layer(
         self,
         plain: Image,
         make_key: Callable[[str], Path],
@@ -161,7 +163,7 @@ class TestKeys:
             (("--provider", "nobody"), 3),
         ],
     )
-    def test_what_makes_no_sense_is_refused(
+    def test_encrypt_refuses_senseless_options(
         self, plain: Image, tmp_path: Path, command: Command, arguments: tuple[str, ...], code: int
     ) -> None:
         target = tmp_path / "e"
@@ -172,7 +174,7 @@ class TestKeys:
 
 class TestDestination:
     @pytest.mark.parametrize("place", ["docker-archive:{}/x.tar", "containers-storage:x"])
-    def test_that_holds_no_keys_is_refused(
+    def test_encrypt_refuses_destination_that_cannot_hold_encrypted_image(
         self, plain: Image, tmp_path: Path, command: Command, place: str
     ) -> None:
         target = place.format(tmp_path)
@@ -180,14 +182,14 @@ class TestDestination:
         assert outcome.code == 7
         assert "cannot hold an encrypted image" in outcome.err
 
-    def test_that_holds_no_keys_is_refused_before_the_source_is_read(
+    def test_encrypt_refuses_such_destination_before_reading_source(
         self, tmp_path: Path, command: Command
     ) -> None:
         arguments = ("oci:/does/not/exist", f"docker-archive:{tmp_path}/x.tar", "--sample")
         for dry_run in ((), ("--dry-run",)):
             assert command("encrypt", *arguments, *dry_run, ok=False).code == 7
 
-    def test_keeps_other_names_and_replaces_its_own(
+    def test_encrypt_into_layout_replaces_own_name_and_keeps_others(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         for name in ("one", "two", "one"):
@@ -212,7 +214,9 @@ class TestDamagedSource:
     def largest(self, image: Image) -> Path:
         return max((image.folder / "blobs/sha256").iterdir(), key=lambda p: p.stat().st_size)
 
-    def test_a_flipped_bit(self, plain: Image, tmp_path: Path, command: Command) -> None:
+    def test_encrypt_of_source_with_flipped_bit_leaves_destination_unchanged(
+        self, plain: Image, tmp_path: Path, command: Command
+    ) -> None:
         path = self.largest(plain)
         data = bytearray(path.read_bytes())
         data[300_000] ^= 1
@@ -220,18 +224,20 @@ class TestDamagedSource:
         assert self.outcome(plain, tmp_path, command) == 5
 
     @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"x", lambda _: b""])
-    def test_another_size(
+    def test_encrypt_of_source_with_layer_of_wrong_size_leaves_destination_unchanged(
         self, plain: Image, tmp_path: Path, command: Command, change: Callable[[bytes], bytes]
     ) -> None:
         path = self.largest(plain)
         path.write_bytes(change(path.read_bytes()))
         assert self.outcome(plain, tmp_path, command) == 5
 
-    def test_a_missing_layer(self, plain: Image, tmp_path: Path, command: Command) -> None:
+    def test_encrypt_of_source_without_layer_blob_leaves_destination_unchanged(
+        self, plain: Image, tmp_path: Path, command: Command
+    ) -> None:
         self.largest(plain).unlink()
         assert self.outcome(plain, tmp_path, command) == 3
 
-    def test_a_config_of_another_image(
+    def test_encrypt_of_source_with_config_of_another_image_leaves_destination_unchanged(
         self, plain: Image, tmp_path: Path, command: Command
     ) -> None:
         blob = plain.folder / "blobs/sha256" / plain.manifest["config"]["digest"][7:]
@@ -240,7 +246,7 @@ class TestDamagedSource:
 
 
 class TestSkipBase:
-    def test_its_layers_stay_readable_and_are_counted(
+    def test_encrypt_skip_base_leaves_layers_of_base_readable(
         self, tmp_path: Path, key: Path, command: Command
     ) -> None:
         base_layers = [tar({"lib": b"x" * 1000}), tar({"bin": b"y" * 1000})]
@@ -255,7 +261,7 @@ class TestSkipBase:
         assert command("verify", target.reference, "--keypath", key, ok=False).code == 7
         command("verify", target.reference, "--keypath", key, "--skip-base", base.reference)
 
-    def test_content_that_the_config_only_claims_is_refused(
+    def test_encrypt_skip_base_refuses_base_layer_that_config_only_claims(
         self, tmp_path: Path, key: Path, command: Command
     ) -> None:
         """A config that lies must not leave a secret layer readable."""
@@ -276,7 +282,7 @@ class TestReuse:
         archives[2] = tar({"data": b"changed"})
         return write_image(folder, archives)
 
-    def test_unchanged_layers_are_taken_over_with_their_packets(
+    def test_encrypt_reuse_copies_unchanged_layers_with_their_packets(
         self, plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         image = self.rebuilt(plain, tmp_path / "rebuilt")
@@ -292,7 +298,7 @@ class TestReuse:
         ]
         command("verify", target.reference, "--keypath", key)
 
-    def test_in_the_same_layout_nothing_is_written_again(
+    def test_encrypt_reuse_in_same_layout_rewrites_no_blob(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         target = f"oci:{tmp_path}/e"
@@ -304,7 +310,7 @@ class TestReuse:
         new = set((tmp_path / "e/blobs/sha256").iterdir()) - set(blobs)
         assert len(new) == 3, "a layer, the config and the manifest"
 
-    def test_with_another_key_packets_are_wrapped_anew(
+    def test_encrypt_reuse_with_another_key_wraps_packets_anew(
         self,
         plain: Image,
         encrypted: Image,
@@ -332,7 +338,7 @@ class TestReuse:
             (("--keyid", KID, "--algorithm", "A256CTR"), "wrap_type", "A256CTR"),
         ],
     )
-    def test_packets_of_another_form_are_wrapped_anew(
+    def test_encrypt_reuse_with_another_packet_form_wraps_packets_anew(
         self,
         plain: Image,
         encrypted: Image,
@@ -349,7 +355,7 @@ class TestReuse:
         assert {layer.packet[member] for layer in target.layers} == {value}
         assert [x.blob for x in target.layers] == [x.blob for x in encrypted.layers]
 
-    def test_another_key_under_the_same_id_gets_packets_of_its_own(
+    def test_encrypt_reuse_with_another_key_under_same_id_wraps_packets_anew(
         self,
         plain: Image,
         encrypted: Image,
@@ -363,7 +369,7 @@ class TestReuse:
         command("encrypt", plain.reference, target, *OWN, new, *reuse)
         command("verify", target, "--keypath", new)
 
-    def test_of_an_image_that_does_not_open_is_refused(
+    def test_encrypt_reuse_refuses_image_that_key_does_not_open(
         self,
         plain: Image,
         encrypted: Image,
@@ -377,14 +383,14 @@ class TestReuse:
         assert not target.exists()
 
 
-def test_a_packet_without_the_layer_s_key_is_no_success(plain: Image, tmp_path: Path) -> None:
+def test_encrypt_refuses_packet_that_lacks_layer_key(plain: Image, tmp_path: Path) -> None:
     target = tmp_path / "e"
     with pytest.raises(IntegrityError):
         encrypt_image(plain.reference, f"oci:{target}", [Careless(sample_recipient())])
     assert not target.exists()
 
 
-def test_full_verification_reads_everything_back(
+def test_encrypt_verify_full_detects_wrong_diff_id_of_gzip_layer(
     plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     """It finds what no packet shows: a config that names another content for a gzip layer."""
@@ -397,7 +403,9 @@ def test_full_verification_reads_everything_back(
     assert not other.exists()
 
 
-def test_an_image_of_sixty_layers(tmp_path: Path, key: Path, command: Command) -> None:
+def test_encrypt_and_decrypt_round_trip_image_of_sixty_layers(
+    tmp_path: Path, key: Path, command: Command
+) -> None:
     image = write_image(tmp_path / "many", [tar({f"f{n}": bytes([n])}) for n in range(60)])
     target = Image(tmp_path / "e")
     command("encrypt", image.reference, target.reference, *OWN, key, "--jobs", "4")

@@ -41,7 +41,7 @@ ANNOTATION = st.one_of(
 
 
 @given(annotations=st.dictionaries(NAMES, ANNOTATION), suffix=st.sampled_from(["", "+encrypted"]))
-def test_annotations_become_facts(annotations: dict[str, str], suffix: str) -> None:
+def test_layer_facts_accept_any_annotations(annotations: dict[str, str], suffix: str) -> None:
     document = {
         "mediaType": f"application/vnd.oci.image.layer.v1.tar{suffix}",
         "digest": f"sha256:{'0' * 64}",
@@ -59,7 +59,7 @@ def test_annotations_become_facts(annotations: dict[str, str], suffix: str) -> N
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_a_changed_manifest_is_refused_or_right(
+def test_commands_refuse_altered_manifest_or_decrypt_it_correctly(
     encrypted: Image, key: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Any member of the manifest becomes something else."""
@@ -93,7 +93,7 @@ def test_a_changed_manifest_is_refused_or_right(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(raw=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_in_place_of_index_or_config(
+def test_encrypt_refuses_any_bytes_in_place_of_index_or_config(
     plain: Image, command: Command, tmp_path_factory: pytest.TempPathFactory, raw: bytes
 ) -> None:
     target = tmp_path_factory.mktemp("fuzz") / "target"

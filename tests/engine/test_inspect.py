@@ -28,14 +28,14 @@ def messages(layer: dict[str, Any]) -> str:
 
 
 class TestInspect:
-    def test_shows_each_layer(self, encrypted: Image, command: Command) -> None:
+    def test_inspect_shows_each_layer(self, encrypted: Image, command: Command) -> None:
         lines = command("inspect", encrypted.reference).out.splitlines()
         assert lines[0].startswith(f"{encrypted.reference} sha256:")
         assert " ".join(lines[1].split()) == "PLATFORM LAYER SIZE CIPHER KEY ID WRAP DIGEST"
         assert len(lines) == 2 + 4
         assert all("AES_256_CTR_HMAC_SHA256" in line and KID in line for line in lines[2:])
 
-    def test_reads_manifests_only(self, encrypted: Image, command: Command) -> None:
+    def test_inspect_reads_manifests_only(self, encrypted: Image, command: Command) -> None:
         kept = {encrypted.manifest["config"]["digest"]}
         expected = command("inspect", encrypted.reference).out
         for layer in encrypted.manifest["layers"]:
@@ -44,14 +44,12 @@ class TestInspect:
             (encrypted.folder / "blobs/sha256" / digest[7:]).unlink()
         assert command("inspect", encrypted.reference).out == expected
 
-    def test_matches_the_schema_that_schema_prints(
-        self, encrypted: Image, command: Command
-    ) -> None:
+    def test_inspect_json_matches_its_schema(self, encrypted: Image, command: Command) -> None:
         schema = command("schema", "inspect").json
         document = command("inspect", encrypted.reference, "--format", "json").json
         check_schema(document, schema, schema["$defs"])
 
-    def test_shows_what_another_tool_wrote(
+    def test_inspect_shows_recipients_of_other_tools(
         self, encrypted: Image, tmp_path: Path, command: Command
     ) -> None:
         kms = {"version": "0.1.0", "kid": "arn:1", "wrapped_data": "eA==", "provider": "aws"}
@@ -96,7 +94,7 @@ class TestInspect:
             ),
         ],
     )
-    def test_shows_what_is_odd_as_a_finding(
+    def test_inspect_reports_oddities_as_findings(
         self,
         encrypted: Image,
         tmp_path: Path,
@@ -112,7 +110,7 @@ class TestInspect:
             in command("inspect", image.reference).out
         )
 
-    def test_prints_no_control_character_of_the_image(
+    def test_inspect_and_verify_print_no_control_character_of_image(
         self, encrypted: Image, tmp_path: Path, command: Command
     ) -> None:
         def change(manifest: Document) -> None:
@@ -126,14 +124,16 @@ class TestInspect:
 
 
 class TestVerify:
-    def test_names_what_was_checked(self, encrypted: Image, key: Path, command: Command) -> None:
+    def test_verify_json_names_what_was_checked(
+        self, encrypted: Image, key: Path, command: Command
+    ) -> None:
         report = command("verify", encrypted.reference, "--keypath", key, "--format", "json").json
         assert report["verified"]
         assert report["with_key"]
         for layer in report["layers"]:
             assert layer["checked"] == ["packet", "digest", "hmac", "plain digest", "diff_id"]
 
-    def test_says_what_it_cannot_check_without_a_key(
+    def test_verify_without_key_says_that_no_packet_was_opened(
         self, encrypted: Image, command: Command
     ) -> None:
         out = command("verify", encrypted.reference).out
@@ -141,19 +141,21 @@ class TestVerify:
             "verified, checked without a key: no packet was opened"
         )
 
-    def test_still_finds_damage_without_a_key(self, encrypted: Image, command: Command) -> None:
+    def test_verify_without_key_detects_damaged_layer(
+        self, encrypted: Image, command: Command
+    ) -> None:
         path = max(
             (encrypted.folder / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size
         )
         path.write_bytes(path.read_bytes()[:-1] + b"\0")
         assert command("verify", encrypted.reference, ok=False).code == 5
 
-    def test_a_plain_image_is_refused(self, plain: Image, key: Path, command: Command) -> None:
+    def test_verify_refuses_plain_image(self, plain: Image, key: Path, command: Command) -> None:
         outcome = command("verify", plain.reference, "--keypath", key, ok=False)
         assert outcome.code == 7
         assert outcome.err == "coco-kp: layer 0 of linux/amd64: the layer is not encrypted\n"
 
-    def test_exceptions_are_named(
+    def test_verify_accepts_plain_layers_only_when_each_is_allowed(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         encrypted = f"oci:{tmp_path}/e"
@@ -164,7 +166,7 @@ class TestVerify:
         assert command("verify", encrypted, *opening, *allowed, ok=False).code == 7
         command("verify", encrypted, *opening, *allowed, "--allow-layer", "-1")
 
-    def test_a_kid_that_no_guest_reads_is_refused(
+    def test_verify_refuses_kid_that_no_guest_reads(
         self, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         image = altered(encrypted, tmp_path / "altered", unscheme)
@@ -172,7 +174,7 @@ class TestVerify:
         assert outcome.code == 3
         assert "coco-kp rewrap mends it" in outcome.err
 
-    def test_target_coco_finds_what_guests_refuse(
+    def test_verify_target_coco_reports_what_guests_refuse(
         self, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         def zstd(manifest: Document) -> None:
@@ -186,7 +188,7 @@ class TestVerify:
         command("verify", image.reference)  # without a target it is an image like any other
         command("verify", encrypted.reference, "--target", "coco", "--keypath", key)
 
-    def test_the_gravest_finding_decides(
+    def test_verify_exits_with_code_of_gravest_finding(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         encrypted = Image(tmp_path / "e")
@@ -205,7 +207,7 @@ class TestVerify:
         outcome = command("verify", image.reference, "--keypath", key, *allowed, ok=False)
         assert outcome.code == 5
 
-    def test_writes_nothing(self, encrypted: Image, key: Path, command: Command) -> None:
+    def test_verify_writes_nothing(self, encrypted: Image, key: Path, command: Command) -> None:
         shutil.copytree(encrypted.folder, encrypted.folder.with_name("before"))
         command("verify", encrypted.reference, "--keypath", key)
         for path in encrypted.folder.with_name("before").rglob("*"):

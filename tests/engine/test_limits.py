@@ -21,7 +21,9 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 
-def test_a_full_disk_leaves_no_half_image(plain: Image, tmp_path: Path, command: Command) -> None:
+def test_encrypt_on_full_disk_leaves_no_partial_image(
+    plain: Image, tmp_path: Path, command: Command
+) -> None:
     """The limit on file sizes stands in for a full disk; both are an OSError of write(2)."""
     layout = tmp_path / "layout"
     small = write_image(tmp_path / "small", [tar({"old": b"old"})])
@@ -42,7 +44,7 @@ def test_a_full_disk_leaves_no_half_image(plain: Image, tmp_path: Path, command:
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_five_gibibytes_of_zeros_do_not_fill_memory(tmp_path: Path) -> None:
+def test_encrypt_and_verify_of_five_gibibytes_use_bounded_memory(tmp_path: Path) -> None:
     image = zeros(tmp_path, 5 * GIB)
     target = tmp_path / "e"
     jobs = ("--jobs", "2")

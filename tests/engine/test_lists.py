@@ -36,7 +36,9 @@ def listed(tmp_path: Path) -> str:
     )
 
 
-def test_the_attestation_stays_and_is_named(listed: str, tmp_path: Path, command: Command) -> None:
+def test_encrypt_of_index_keeps_attestation_and_names_it(
+    listed: str, tmp_path: Path, command: Command
+) -> None:
     outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample")
     before, after = read_index(tmp_path / "list"), read_index(tmp_path / "e")
     assert after[2] == before[2]
@@ -47,13 +49,15 @@ def test_the_attestation_stays_and_is_named(listed: str, tmp_path: Path, command
     assert read_index(tmp_path / "d") == before
 
 
-def test_the_attestation_can_be_left_out(listed: str, tmp_path: Path, command: Command) -> None:
+def test_encrypt_of_index_drops_attestation_on_request(
+    listed: str, tmp_path: Path, command: Command
+) -> None:
     outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--drop-attestations")
     assert len(read_index(tmp_path / "e")) == 2
     assert "is left out" in outcome.err
 
 
-def test_one_platform_is_an_image_and_several_are_a_list(
+def test_encrypt_of_one_platform_yields_image_and_of_several_an_index(
     listed: str, tmp_path: Path, command: Command
 ) -> None:
     command("encrypt", listed, f"oci:{tmp_path}/one", "--sample", "--platform", "linux/arm64")
@@ -65,7 +69,7 @@ def test_one_platform_is_an_image_and_several_are_a_list(
     assert layer_digests(tmp_path / "two").isdisjoint(layer_digests(tmp_path / "list"))
 
 
-def test_rewrap_and_inspect_see_every_image(
+def test_rewrap_and_inspect_cover_every_image_of_index(
     listed: str, tmp_path: Path, key: Path, command: Command
 ) -> None:
     target = f"oci:{tmp_path}/e"

@@ -23,7 +23,7 @@ def kbs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SimulatedKb
         yield running
 
 
-def test_a_key_that_you_have(
+def test_encrypt_registers_given_key(
     kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     target = f"oci:{tmp_path}/e"
@@ -34,7 +34,7 @@ def test_a_key_that_you_have(
     command("verify", target, "--keypath", key)
 
 
-def test_a_key_that_is_made_and_kept(
+def test_encrypt_registers_generated_key(
     kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command
 ) -> None:
     target, new = f"oci:{tmp_path}/e", tmp_path / "new"
@@ -44,7 +44,7 @@ def test_a_key_that_is_made_and_kept(
 
 
 @pytest.mark.parametrize("key_id", [("--keyid", KID), ()])
-def test_a_key_that_only_the_kbs_has(
+def test_encrypt_registers_new_key_that_only_the_kbs_holds(
     kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command, key_id: tuple[str, ...]
 ) -> None:
     target, exported = f"oci:{tmp_path}/e", tmp_path / "exported"
@@ -57,7 +57,7 @@ def test_a_key_that_only_the_kbs_has(
     command("verify", target, "--keypath", exported, "--target", "coco")
 
 
-def test_without_the_kbs_word_there_is_no_image(
+def test_encrypt_makes_no_image_when_kbs_refuses_registration(
     kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     kbs.faults[f"POST resource/{PATH}"] = lambda _: Reply(401, {}, b"{}")
@@ -67,7 +67,7 @@ def test_without_the_kbs_word_there_is_no_image(
     assert not target.exists()
 
 
-def test_nothing_is_registered_for_an_image_that_cannot_be_encrypted(
+def test_encrypt_registers_nothing_for_image_that_cannot_be_encrypted(
     kbs: SimulatedKbs, encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     target = tmp_path / "e"
@@ -77,7 +77,7 @@ def test_nothing_is_registered_for_an_image_that_cannot_be_encrypted(
         assert not kbs.requests
 
 
-def test_a_kbs_and_its_use_go_together(
+def test_encrypt_requires_kbs_and_register_together(
     kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     arguments = (plain.reference, f"oci:{tmp_path}/e", "--keyid", KID, "--keypath", key)
@@ -85,7 +85,7 @@ def test_a_kbs_and_its_use_go_together(
     assert command("encrypt", *arguments, "--register", ok=False).code == 2
 
 
-def test_rewrap_registers_the_new_key(
+def test_rewrap_registers_given_key(
     kbs: SimulatedKbs,
     encrypted: Image,
     key: Path,
@@ -100,7 +100,7 @@ def test_rewrap_registers_the_new_key(
     command("verify", encrypted.reference, "--keypath", new)
 
 
-def test_rewrap_to_a_key_that_only_the_kbs_has(
+def test_rewrap_registers_new_key_that_only_the_kbs_holds(
     kbs: SimulatedKbs, encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     register = ("--to-keyid", "kbs:///default/key/2", "--register", "--kbs", kbs.url)
@@ -111,7 +111,7 @@ def test_rewrap_to_a_key_that_only_the_kbs_has(
     command("verify", encrypted.reference, "--keypath", exported)
 
 
-def test_rewrap_without_the_kbs_word_leaves_the_image_as_it_was(
+def test_rewrap_leaves_image_unchanged_when_kbs_refuses_registration(
     kbs: SimulatedKbs, encrypted: Image, key: Path, command: Command
 ) -> None:
     kbs.faults["POST resource/default/key/2"] = lambda _: Reply(401, {}, b"{}")
@@ -122,7 +122,7 @@ def test_rewrap_without_the_kbs_word_leaves_the_image_as_it_was(
     assert encrypted.manifest == before
 
 
-def test_rewrap_takes_a_new_key_id_without_a_key_only_to_register_one(
+def test_rewrap_refuses_new_key_id_without_key_unless_registering(
     encrypted: Image, key: Path, command: Command
 ) -> None:
     to = ("--to-keyid", "kbs:///default/key/2")

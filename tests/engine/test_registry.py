@@ -37,7 +37,7 @@ def pushed(host: str, plain: Image, key: Path, registry: Registry, command: Comm
     return target
 
 
-def test_the_tag_moves_last(
+def test_encrypt_into_registry_pushes_tag_last(
     pushed: str, plain: Image, key: Path, registry: Registry, command: Command
 ) -> None:
     arguments = ("--keyid", KID, "--keypath", key)
@@ -55,7 +55,7 @@ def test_the_tag_moves_last(
     ],
     ids=["manifest", "tag", "blob"],
 )
-def test_a_refusal_leaves_the_old_image_and_says_what_stays_behind(
+def test_encrypt_refused_by_registry_leaves_old_image_and_names_leftovers(
     pushed: str,
     plain: Image,
     key: Path,
@@ -77,7 +77,7 @@ def test_a_refusal_leaves_the_old_image_and_says_what_stays_behind(
     command("verify", pushed, "--tls-verify=false", "--keypath", key)
 
 
-def test_a_registry_that_gives_back_another_manifest_is_not_believed(
+def test_encrypt_refuses_registry_that_returns_another_manifest(
     pushed: str, plain: Image, key: Path, registry: Registry, command: Command
 ) -> None:
     before = registry.manifests["team/app", "1"]
@@ -96,7 +96,7 @@ def test_a_registry_that_gives_back_another_manifest_is_not_believed(
 
 
 @pytest.mark.parametrize("operation", ["encrypt", "decrypt", "rewrap"])
-def test_a_registry_that_loses_what_it_took_gets_no_tag(
+def test_command_sets_no_tag_in_registry_that_loses_blobs(
     pushed: str,
     host: str,
     plain: Image,
@@ -121,7 +121,7 @@ def test_a_registry_that_loses_what_it_took_gets_no_tag(
     assert ("other/app", "1") not in registry.manifests
 
 
-def test_rewrap_moves_no_layer(
+def test_rewrap_within_registry_transfers_no_layer(
     pushed: str, host: str, key: Path, registry: Registry, command: Command
 ) -> None:
     target = f"docker://{host}/other/app:1"
@@ -135,7 +135,7 @@ def test_rewrap_moves_no_layer(
     command("verify", target, "--tls-verify=false", "--keypath", key)
 
 
-def test_reuse_moves_only_what_changed(
+def test_encrypt_reuse_in_registry_transfers_only_what_changed(
     pushed: str, plain: Image, key: Path, registry: Registry, command: Command
 ) -> None:
     arguments = ("--keyid", KID, "--keypath", key, "--reuse", pushed)

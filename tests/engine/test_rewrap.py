@@ -25,7 +25,7 @@ def blobs_of_layers(image: Image) -> list[bytes]:
     return [layer.blob for layer in image.layers]
 
 
-def test_a_new_key_takes_the_place_of_the_old_one(
+def test_rewrap_replaces_old_key_with_new_key(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> None:
     new, before = make_key("new"), blobs_of_layers(encrypted)
@@ -43,7 +43,7 @@ def test_a_new_key_takes_the_place_of_the_old_one(
     assert inodes.items() <= now.items(), "no blob was written again"
 
 
-def test_recipients_come_and_go(
+def test_rewrap_adds_and_removes_recipients(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> None:
     new = make_key("new")
@@ -59,7 +59,7 @@ def test_recipients_come_and_go(
     assert command("verify", image, "--keypath", key, ok=False).code == 4
 
 
-def test_into_another_place_the_old_image_stays(
+def test_rewrap_into_another_place_leaves_old_image_unchanged(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
 ) -> None:
     new, before = make_key("new"), files(encrypted.folder)
@@ -73,7 +73,7 @@ def test_into_another_place_the_old_image_stays(
     command("verify", target.reference, "--keypath", new)
 
 
-def test_kids_without_a_scheme_are_mended(
+def test_rewrap_repairs_kids_without_scheme(
     encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     image = altered(encrypted, tmp_path / "altered", unscheme)
@@ -94,7 +94,7 @@ class TestRefused:
         yield
         assert files(encrypted.folder) == before
 
-    def test_with_a_key_that_opens_nothing(
+    def test_rewrap_refuses_key_that_opens_nothing(
         self, encrypted: Image, make_key: Callable[[str], Path], command: Command
     ) -> None:
         other = make_key("other")
@@ -106,7 +106,7 @@ class TestRefused:
         assert outcome.code == 4
         assert "layer 0 of" in outcome.err
 
-    def test_to_remove_the_last_recipient(
+    def test_rewrap_refuses_to_remove_last_recipient(
         self, encrypted: Image, key: Path, command: Command
     ) -> None:
         arguments = (encrypted.reference, "--keypath", key, "--remove", KID)
@@ -114,7 +114,7 @@ class TestRefused:
         assert outcome.code == 7
         assert "no packet would remain" in outcome.err
 
-    def test_to_remove_the_last_one_that_is_known_to_open(
+    def test_rewrap_refuses_to_remove_last_recipient_known_to_open(
         self,
         encrypted: Image,
         key: Path,
@@ -131,7 +131,7 @@ class TestRefused:
         arguments = (f"oci:{both}", "--keypath", key, "--remove", KID)
         assert command("rewrap", *arguments, ok=False).code == 7
 
-    def test_packets_that_hold_different_keys(
+    def test_rewrap_refuses_packets_that_hold_different_layer_keys(
         self, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         """Which of them is the layer's, rewrap cannot tell without reading the layer."""
@@ -144,7 +144,9 @@ class TestRefused:
         arguments = ("--keypath", key, "--to-keyid", NEW, "--to-keypath", key)
         assert command("rewrap", image.reference, *arguments, ok=False).code == 5
 
-    def test_a_recipient_that_wraps_something_else(self, encrypted: Image, key: Path) -> None:
+    def test_rewrap_refuses_recipient_that_wraps_another_key(
+        self, encrypted: Image, key: Path
+    ) -> None:
         careless = Careless(sample_recipient())
         opener = KekOpener(Kek(key.read_bytes()))
         for changes in (Changes(replace_by=(careless,)), Changes(add=(careless,))):
@@ -162,22 +164,22 @@ class TestRefused:
             (("--add", "keyid=/a/b/c,keypath=missing"), 4),
         ],
     )
-    def test_what_makes_no_sense(
+    def test_rewrap_refuses_senseless_options(
         self, encrypted: Image, key: Path, command: Command, arguments: tuple[str, ...], code: int
     ) -> None:
         outcome = command("rewrap", encrypted.reference, "--keypath", key, *arguments, ok=False)
         assert outcome.code == code, outcome.err
 
-    def test_without_a_key(self, encrypted: Image, command: Command) -> None:
+    def test_rewrap_requires_key(self, encrypted: Image, command: Command) -> None:
         assert command("rewrap", encrypted.reference, "--remove", KID, ok=False).code == 2
 
 
-def test_a_plain_image_has_nothing_to_rewrap(plain: Image, key: Path, command: Command) -> None:
+def test_rewrap_refuses_plain_image(plain: Image, key: Path, command: Command) -> None:
     arguments = (plain.reference, "--keypath", key, "--to-keyid", NEW, "--to-keypath", key)
     assert command("rewrap", *arguments, ok=False).code == 3
 
 
-def test_layers_are_not_even_read(
+def test_rewrap_does_not_read_layers(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> None:
     new = make_key("new")

@@ -18,7 +18,7 @@ from tests.support.image import Image
 from tests.support.traces import traces
 
 
-def test_no_key_in_any_output(
+def test_image_commands_show_no_key_in_any_output(
     plain: Image,
     encrypted: Image,
     key: Path,

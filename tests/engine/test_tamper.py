@@ -131,7 +131,7 @@ MANIFESTS: dict[str, tuple[int, Callable[[Document], None]]] = {
 
 
 @pytest.mark.parametrize("attack", MANIFESTS)
-def test_manifest(
+def test_decrypt_and_verify_refuse_tampered_manifest(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
 ) -> None:
     code, change = MANIFESTS[attack]
@@ -149,13 +149,15 @@ LAYERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("attack", LAYERS)
-def test_layer(encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str) -> None:
+def test_decrypt_and_verify_refuse_tampered_layer_with_matching_digest(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
+) -> None:
     image = altered_layer(encrypted, tmp_path / "altered", 2, LAYERS[attack])
     refused(image, key, tmp_path, command, 5)
 
 
 @pytest.mark.parametrize("attack", LAYERS)
-def test_layer_under_its_old_digest(
+def test_decrypt_and_verify_refuse_tampered_layer_under_its_old_digest(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
 ) -> None:
     image = copied(encrypted, tmp_path / "altered")
@@ -164,7 +166,7 @@ def test_layer_under_its_old_digest(
     refused(image, key, tmp_path, command, 5)
 
 
-def test_config_that_names_other_content(
+def test_decrypt_and_verify_refuse_wrong_diff_id_in_config(
     encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     def change(config: Document) -> None:
@@ -174,7 +176,7 @@ def test_config_that_names_other_content(
     refused(image, key, tmp_path, command, 5, "not the one that the config names")
 
 
-def test_manifest_under_its_old_digest(
+def test_decrypt_refuses_tampered_manifest_under_its_old_digest(
     encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     image = copied(encrypted, tmp_path / "altered")
@@ -187,7 +189,7 @@ def test_manifest_under_its_old_digest(
     assert not target.exists()
 
 
-def test_a_layer_of_another_image_with_the_same_key(
+def test_decrypt_and_verify_refuse_layer_from_another_image_of_same_key(
     encrypted: Image, plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     """A whole layer with all its annotations, from an older image of the same owner."""
@@ -203,7 +205,7 @@ def test_a_layer_of_another_image_with_the_same_key(
     refused(altered(encrypted, tmp_path / "altered", change), key, tmp_path, command, 5)
 
 
-def test_a_layer_under_a_name_that_is_not_its_own(
+def test_decrypt_and_verify_refuse_layer_under_digest_of_other_content(
     encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     """Its HMAC is right, for its bytes are; its name would be anybody's."""
@@ -219,7 +221,7 @@ def test_a_layer_under_a_name_that_is_not_its_own(
 
 
 @pytest.mark.parametrize("digest", [f"sha256:{'0' * 64}", f"sha512:{'0' * 128}"])
-def test_a_packet_that_records_other_content(
+def test_decrypt_and_verify_refuse_packet_with_digest_of_other_content(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, digest: str
 ) -> None:
     """Only who has the key can write it; all else about the layer is right."""

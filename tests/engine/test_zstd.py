@@ -34,7 +34,7 @@ def compressed(plain: Image, tmp_path: Path) -> Image:
     return altered(plain, tmp_path / "compressed", change)
 
 
-def test_guests_get_gzip_with_the_same_content(
+def test_encrypt_transcodes_zstd_layer_to_gzip_with_same_content(
     plain: Image, compressed: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
@@ -50,7 +50,7 @@ def test_guests_get_gzip_with_the_same_content(
         assert gzip.decompress(layer.blob) == gzip.decompress(before.blob)
 
 
-def test_the_same_layer_becomes_the_same_bytes(
+def test_encrypt_transcodes_zstd_layer_reproducibly(
     compressed: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     """So that it can be reused and compared: a gzip stream made here carries no time."""
@@ -64,7 +64,7 @@ def test_the_same_layer_becomes_the_same_bytes(
     assert digests[0] == digests[1]
 
 
-def test_a_layer_that_is_no_zstd_stream_is_refused(
+def test_encrypt_refuses_malformed_zstd_layer(
     compressed: Image, tmp_path: Path, command: Command
 ) -> None:
     def change(manifest: Document) -> None:
@@ -78,7 +78,7 @@ def test_a_layer_that_is_no_zstd_stream_is_refused(
     assert not target.exists()
 
 
-def test_it_can_be_kept_or_refused(
+def test_encrypt_keeps_or_refuses_zstd_layer_as_told(
     compressed: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
