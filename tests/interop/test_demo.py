@@ -38,7 +38,7 @@ def run(
 
 
 @pytest.mark.peer
-def test_the_demo_goes_through_skopeo(skopeo_program: Path, tmp_path: Path) -> None:
+def test_demo_encrypts_and_decrypts_with_skopeo(skopeo_program: Path, tmp_path: Path) -> None:
     done = demo(tmp_path, skopeo_program.parent)
     assert done.returncode == 0, done.stderr
     assert "skopeo copy --insecure-policy --encryption-key" in done.stdout
@@ -46,14 +46,14 @@ def test_the_demo_goes_through_skopeo(skopeo_program: Path, tmp_path: Path) -> N
     assert done.stdout.endswith("done: each layer was encrypted, and came back byte for byte\n")
 
 
-def test_the_demo_says_that_it_left_skopeo_out(tmp_path: Path) -> None:
+def test_demo_without_skopeo_says_that_it_is_left_out(tmp_path: Path) -> None:
     done = demo(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "# skopeo is left out" in done.stdout
     assert "$ coco-kp decrypt oci:encrypted oci:decrypted" in done.stdout
 
 
-def test_the_demo_fails_where_a_step_fails(tmp_path: Path) -> None:
+def test_demo_fails_when_a_step_fails(tmp_path: Path) -> None:
     skopeo = tmp_path / "bin" / "skopeo"
     skopeo.parent.mkdir()
     # to the probe it answers that there is no such image
@@ -67,7 +67,7 @@ def test_the_demo_fails_where_a_step_fails(tmp_path: Path) -> None:
     assert "done:" not in done.stdout
 
 
-def test_the_demo_notices_a_layer_that_came_back_different(
+def test_demo_fails_when_decrypted_layer_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from coco_kp.cli import demo as module
@@ -81,7 +81,7 @@ def test_the_demo_notices_a_layer_that_came_back_different(
 
 
 @pytest.mark.peer
-def test_what_the_demo_keeps_runs_again_as_it_was_written_down(
+def test_demo_keep_leaves_commands_that_can_be_run_again(
     skopeo_program: Path, tmp_path: Path
 ) -> None:
     done = run([COCO_KP, "demo", "--keep", "kept"], tmp_path, skopeo_program.parent)
@@ -97,7 +97,7 @@ def test_what_the_demo_keeps_runs_again_as_it_was_written_down(
     assert {path.name for path in again.iterdir()} == images | files - {"commands.sh"}
 
 
-def test_the_demo_is_not_kept_among_files_of_others(tmp_path: Path) -> None:
+def test_demo_keep_refuses_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     done = run([COCO_KP, "demo", "--keep", "."], tmp_path)
     assert (done.returncode, done.stdout) == (7, "")
@@ -105,12 +105,12 @@ def test_the_demo_is_not_kept_among_files_of_others(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_the_demo_is_kept_in_a_folder_that_is_empty(tmp_path: Path) -> None:
+def test_demo_keep_accepts_empty_folder(tmp_path: Path) -> None:
     assert run([COCO_KP, "demo", "--keep", "."], tmp_path).returncode == 0
     assert (tmp_path / "commands.sh").is_file()
 
 
-def test_the_demo_is_not_kept_in_a_file(tmp_path: Path) -> None:
+def test_demo_keep_refuses_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     done = run([COCO_KP, "demo", "--keep", "mine"], tmp_path)
     assert done.returncode == 3

@@ -64,7 +64,9 @@ def any_skopeo(folder: Path) -> Path:
 
 
 @pytest.mark.peer
-def test_with_all_in_order_no_check_fails(skopeo_program: Path, key: Key, tmp_path: Path) -> None:
+def test_doctor_passes_every_check_when_all_is_in_order(
+    skopeo_program: Path, key: Key, tmp_path: Path
+) -> None:
     with serving(tmp_path) as server:
         address = served_address(server)
         doctor = Doctor(
@@ -78,7 +80,7 @@ def test_with_all_in_order_no_check_fails(skopeo_program: Path, key: Key, tmp_pa
 
 
 @pytest.mark.peer
-def test_no_provider_at_the_address(skopeo_program: Path, tmp_path: Path) -> None:
+def test_doctor_reports_that_no_provider_answers(skopeo_program: Path, tmp_path: Path) -> None:
     config = our_config(tmp_path / "config", "--grpc", f"unix://{tmp_path}/socket")
     doctor = Doctor(tmp_path, config, skopeo=skopeo_program)
     assert doctor.run() == 6
@@ -87,7 +89,9 @@ def test_no_provider_at_the_address(skopeo_program: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.peer
-def test_the_command_of_the_configuration(skopeo_program: Path, tmp_path: Path) -> None:
+def test_doctor_checks_command_of_ocicrypt_configuration(
+    skopeo_program: Path, tmp_path: Path
+) -> None:
     doctor = Doctor(tmp_path, our_config(tmp_path / "config", "--cmd"), skopeo=skopeo_program)
     assert doctor.run() == 0
     other = tmp_path / "other"
@@ -98,7 +102,7 @@ def test_the_command_of_the_configuration(skopeo_program: Path, tmp_path: Path) 
     assert (doctor.run(), doctor.failed()) == (3, ["provider"])
 
 
-def test_no_program_and_no_configuration(tmp_path: Path) -> None:
+def test_doctor_reports_missing_programs_and_configuration(tmp_path: Path) -> None:
     doctor = Doctor(tmp_path)
     assert (doctor.run(), doctor.failed()) == (6, ["skopeo", "configuration file"])
     assert doctor.found("skopeo") == "none of skopeo, buildah, podman is on PATH"
@@ -136,7 +140,7 @@ VERSIONS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_with_key_providers_is_enough_alone(tmp_path: Path, name: str) -> None:
+def test_doctor_accepts_any_one_program_with_key_providers(tmp_path: Path, name: str) -> None:
     file = program(tmp_path / "bin", name, WITH_PROVIDERS[name])
     doctor = Doctor(tmp_path, our_config(tmp_path / "config", "--cmd"), **{name: file})
     assert (doctor.run(), doctor.failed()) == (0, [])
@@ -146,9 +150,7 @@ def test_a_program_with_key_providers_is_enough_alone(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_without_key_providers_is_a_finding_beside_others_with(
-    tmp_path: Path, name: str
-) -> None:
+def test_doctor_reports_program_without_key_providers(tmp_path: Path, name: str) -> None:
     scripts = WITH_PROVIDERS | {name: WITHOUT_PROVIDERS[name]}
     files = {each: program(tmp_path / "bin", each, script) for each, script in scripts.items()}
     doctor = Doctor(tmp_path, our_config(tmp_path / "config", "--cmd"), **files)
@@ -158,7 +160,7 @@ def test_a_program_without_key_providers_is_a_finding_beside_others_with(
 
 
 @pytest.mark.parametrize("name", ["skopeo", "buildah"])
-def test_a_program_that_cannot_start_is_none_with_key_providers(tmp_path: Path, name: str) -> None:
+def test_doctor_reports_program_that_cannot_start(tmp_path: Path, name: str) -> None:
     script = "echo 'finding newgidmap: executable file not found in $PATH' >&2; exit 1"
     doctor = Doctor(tmp_path, **{name: program(tmp_path / "bin", name, script)})
     assert doctor.run() == 6
@@ -166,7 +168,7 @@ def test_a_program_that_cannot_start_is_none_with_key_providers(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["buildah", "podman"])
-def test_a_probe_leaves_nothing_behind(
+def test_doctor_probe_of_program_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     # buildah and podman make folders of their own as soon as they start
@@ -186,7 +188,7 @@ def test_a_probe_leaves_nothing_behind(
 
 
 @pytest.mark.peer
-def test_the_probe_of_skopeo_leaves_no_folder_behind(
+def test_doctor_probe_of_real_skopeo_leaves_no_folder_behind(
     skopeo_program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # skopeo writes into the folder of a dir: destination before it finds that there is no source
@@ -200,7 +202,7 @@ def test_the_probe_of_skopeo_leaves_no_folder_behind(
     assert not target.parent.exists()
 
 
-def test_a_skopeo_that_hangs_does_not_hang_the_doctor_for_ever(
+def test_doctor_gives_up_on_skopeo_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path / "bin", "skopeo", "exec sleep 60")
@@ -223,7 +225,9 @@ def test_a_skopeo_that_hangs_does_not_hang_the_doctor_for_ever(
         ('{"key-providers": {"attestation-agent": {"ttrpc": "unix:///x"}}}', "neither 'cmd' nor"),
     ],
 )
-def test_a_configuration_that_skopeo_would_pass_over(tmp_path: Path, text: str, found: str) -> None:
+def test_doctor_reports_configuration_that_skopeo_would_ignore(
+    tmp_path: Path, text: str, found: str
+) -> None:
     config = tmp_path / "config"
     config.write_text(text)
     doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
@@ -231,7 +235,7 @@ def test_a_configuration_that_skopeo_would_pass_over(tmp_path: Path, text: str, 
     assert found in str(doctor.checks["configuration file"]["found"])
 
 
-def test_a_provider_of_another_name(tmp_path: Path) -> None:
+def test_doctor_reports_provider_name_missing_from_configuration(tmp_path: Path) -> None:
     config = our_config(tmp_path / "config", "--cmd", "--name", "other")
     doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
     assert (doctor.run(), doctor.failed()) == (3, ["provider name"])
@@ -247,14 +251,16 @@ def test_a_provider_of_another_name(tmp_path: Path) -> None:
         ("sample=true", 0, "for trials only"),
     ],
 )
-def test_parameters(tmp_path: Path, parameters: str, code: int, found: str) -> None:
+def test_doctor_checks_encryption_parameters(
+    tmp_path: Path, parameters: str, code: int, found: str
+) -> None:
     config = our_config(tmp_path / "config", "--cmd")
     doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
     assert doctor.run("--parameters", parameters) == code
     assert found in str(doctor.checks["encryption parameters"]["found"])
 
 
-def test_a_key_that_others_may_read_is_a_finding(tmp_path: Path, key: Key) -> None:
+def test_doctor_reports_key_that_others_may_read(tmp_path: Path, key: Key) -> None:
     key.path.chmod(0o644)
     config = our_config(tmp_path / "config", "--cmd")
     doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))

@@ -46,7 +46,7 @@ def assert_encrypted(image: Image, plain: Image) -> None:
 
 @pytest.mark.parametrize("transport", FILES)
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
-def test_skopeo_decrypts_what_we_encrypt(
+def test_skopeo_decrypts_image_encrypted_by_coco_kp(
     provider: Provider, image: Image, key: Key, tmp_path: Path, transport: str, algorithm: str
 ) -> None:
     encrypted = place(transport, tmp_path, "encrypted")
@@ -64,7 +64,7 @@ def test_skopeo_decrypts_what_we_encrypt(
 
 
 @pytest.mark.parametrize("transport", FILES)
-def test_we_decrypt_what_skopeo_encrypts(
+def test_coco_kp_decrypts_image_encrypted_by_skopeo(
     provider: Provider, image: Image, key: Key, tmp_path: Path, transport: str
 ) -> None:
     encrypted = place(transport, tmp_path, "encrypted")
@@ -78,7 +78,7 @@ def test_we_decrypt_what_skopeo_encrypts(
     assert copied.config == image.config
 
 
-def test_through_a_registry_both_ways(
+def test_coco_kp_and_skopeo_decrypt_each_others_image_through_registry(
     provider: Provider, image: Image, key: Key, tmp_path: Path, registry_address: str
 ) -> None:
     registry = f"docker://{registry_address}/team/app"
@@ -102,7 +102,7 @@ def test_through_a_registry_both_ways(
         assert pulled.config == image.config
 
 
-def test_an_agent_opens_what_we_encrypt(
+def test_attestation_agent_opens_image_encrypted_by_coco_kp(
     agent: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
     encrypted = Image(tmp_path / "encrypted")
@@ -114,7 +114,7 @@ def test_an_agent_opens_what_we_encrypt(
     assert decrypted.layers == image.layers
 
 
-def test_skopeo_copies_an_encrypted_image_untouched(
+def test_skopeo_copies_image_encrypted_by_coco_kp_unchanged(
     skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     encrypted, copied = Image(tmp_path / "encrypted"), Image(tmp_path / "copied")
@@ -127,7 +127,7 @@ def test_skopeo_copies_an_encrypted_image_untouched(
     assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == entry["digest"]
 
 
-def test_a_list_is_encrypted_whole_and_comes_back(
+def test_skopeo_and_coco_kp_decrypt_encrypted_index(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
     shared = tar({"shared": b"shared"})
@@ -154,7 +154,7 @@ def test_a_list_is_encrypted_whole_and_comes_back(
     assert layer_digests(tmp_path / "encrypted").isdisjoint(layer_digests(tmp_path / "list"))
 
 
-def test_a_docker_archive_becomes_an_encrypted_oci_image(
+def test_coco_kp_encrypts_docker_archive_written_by_skopeo(
     provider: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
     archive = f"docker-archive:{tmp_path}/archive.tar:team/app:1"
@@ -171,7 +171,7 @@ def test_a_docker_archive_becomes_an_encrypted_oci_image(
         assert layer.blob == gzip.decompress(before.blob)
 
 
-def test_a_layer_that_skopeo_compressed_while_it_encrypted(
+def test_coco_kp_decrypts_layer_that_skopeo_compressed_while_encrypting(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
     """Its packet records the digest from before: that of the archive (docs/protocols.md 1.3)."""
@@ -184,7 +184,7 @@ def test_a_layer_that_skopeo_compressed_while_it_encrypted(
     assert gzip.decompress(layer.blob) == plain.layers[0].blob
 
 
-def test_an_image_that_no_guest_opens_is_mended(
+def test_rewrap_repairs_image_of_upstream_that_no_guest_opens(
     upstream: Provider, provider: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
     """Upstream's provider writes a kid without a scheme as it is (docs/protocols.md 3.4)."""
@@ -201,7 +201,7 @@ def test_an_image_that_no_guest_opens_is_mended(
     assert decrypted.layers == image.layers
 
 
-def test_another_provider_gains_the_engine(
+def test_encrypt_and_decrypt_through_another_provider_round_trip(
     any_door: Provider, image: Image, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here the other provider is our own; it is called as ocicrypt calls any."""
@@ -217,7 +217,7 @@ def test_another_provider_gains_the_engine(
     assert decrypted.layers == image.layers
 
 
-def test_a_provider_that_cannot_unwrap_must_be_trusted(
+def test_encrypt_through_provider_that_cannot_unwrap_requires_trust_provider(
     upstream: Provider, image: Image, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(upstream.config))

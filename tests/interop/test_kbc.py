@@ -36,7 +36,7 @@ CONNECTION_GUID = "1ee27366-0c87-43a6-af48-28543eaf7cb0"
 
 
 @both_algorithms
-def test_offline_sev(
+def test_offline_sev_opens_image_with_copy_of_injected_secret(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str
 ) -> None:
     """With a copy of the injected secret: there is no SEV hardware here."""
@@ -46,7 +46,7 @@ def test_offline_sev(
     assert key.keys_file.exists()
 
 
-def test_offline_sev_deletes_an_injected_secret(
+def test_offline_sev_deletes_injected_secret_and_keeps_serving(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     """From a folder that stands for the kernel's: read at the first layer, then deleted."""
@@ -62,7 +62,7 @@ def test_offline_sev_deletes_an_injected_secret(
 
 
 @both_algorithms
-def test_the_agent_opens_ours_with_offline_sev(
+def test_attestation_agent_opens_our_image_with_offline_sev(
     skopeo: Skopeo, provider: Provider, image: Image, key: Key, tmp_path: Path, algorithm: str
 ) -> None:
     encrypted = provider.encrypt(image, key.parameters(algorithm=algorithm))
@@ -74,7 +74,9 @@ def test_the_agent_opens_ours_with_offline_sev(
 
 
 @both_algorithms
-def test_online_sev(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str) -> None:
+def test_online_sev_opens_image_with_key_from_simple_kbs(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str
+) -> None:
     with simple_kbs(tmp_path / "broker", key.keys_file) as broker:
         kbc = f"online_sev_kbc::{broker.address}"
         with our_provider(skopeo, tmp_path, "--keys", str(broker.connection)) as provider:
@@ -92,7 +94,7 @@ def test_online_sev(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algo
     ("key_id", "words"),
     [("default/key/other", "no rows returned"), ("default/key/key_id1", "Connection not found")],
 )
-def test_online_sev_says_what_the_broker_lacks(
+def test_online_sev_reports_key_or_connection_unknown_to_simple_kbs(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, key_id: str, words: str
 ) -> None:
     connection = tmp_path / "connection.json"
@@ -109,7 +111,9 @@ def test_online_sev_says_what_the_broker_lacks(
 
 
 @both_algorithms
-def test_cc(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str) -> None:
+def test_cc_opens_image_with_key_from_kbs(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str
+) -> None:
     with kbs(tmp_path) as broker, our_provider(skopeo, tmp_path) as provider:
         broker.allow_all()
         broker.configure("set-resource", "--path", KEY_ID, "--resource-file", key.path)
@@ -117,7 +121,9 @@ def test_cc(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: s
         assert provider.decrypt(encrypted, f"cc_kbc::{broker.url}").layers == image.layers
 
 
-def test_eaa(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path) -> None:
+def test_eaa_opens_image_through_verdictd_or_reports_failure(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
     keys = {KEY_ID: key.raw, "default/key/other": os.urandom(32)}
     with (
         verdictd(tmp_path / "verdictd", keys) as address,
@@ -140,7 +146,9 @@ def test_eaa(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path) -> None:
             provider.decrypt(missing, kbc)
 
 
-def test_each_call_chooses_its_kbc(skopeo: Skopeo, image: Image, key: Key, tmp_path: Path) -> None:
+def test_provider_uses_the_kbc_named_in_each_call(
+    skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
+) -> None:
     """One server opens the same image in each way; the agent would keep the first for ever."""
     with (
         kbs(tmp_path / "first") as first,

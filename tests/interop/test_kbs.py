@@ -87,7 +87,7 @@ def reader(broker: RunningKbs, kind: str = "P-256") -> Reader:
     return Reader(connected, Handshake(connected, Sample(), kind))
 
 
-def test_its_own_client_reads_what_we_registered(broker: RunningKbs) -> None:
+def test_kbs_client_reads_resource_registered_by_admin(broker: RunningKbs) -> None:
     key = os.urandom(32)
     admin(broker).put(KID, key)
     broker.allow_all()
@@ -95,14 +95,14 @@ def test_its_own_client_reads_what_we_registered(broker: RunningKbs) -> None:
     assert base64.b64decode(done.stdout) == key
 
 
-def test_we_read_what_its_own_client_registered(broker: RunningKbs, key: Key) -> None:
+def test_reader_fetches_resource_registered_by_kbs_client(broker: RunningKbs, key: Key) -> None:
     broker.configure("set-resource", "--path", PATH, "--resource-file", key.path)
     broker.allow_all()
     for kind in KINDS:
         assert reader(broker, kind).fetch(KID) == key.raw
 
 
-def test_what_was_deleted_is_gone(plain: RunningKbs) -> None:
+def test_deleted_resource_can_be_neither_read_nor_deleted(plain: RunningKbs) -> None:
     plain.allow_all()
     admin(plain).put(KID, b"key")
     admin(plain).delete(KID)
@@ -112,7 +112,7 @@ def test_what_was_deleted_is_gone(plain: RunningKbs) -> None:
         admin(plain).delete(KID)
 
 
-def test_a_session_serves_on_until_the_kbs_does_not_accept_it(plain: RunningKbs) -> None:
+def test_reader_keeps_session_until_kbs_refuses_its_token(plain: RunningKbs) -> None:
     plain.allow_all()
     admin(plain).put(KID, b"key")
     reading = reader(plain)
@@ -132,7 +132,7 @@ def test_a_session_serves_on_until_the_kbs_does_not_accept_it(plain: RunningKbs)
 
 
 @pytest.mark.parametrize("token", ["reader-token", "expired-token", None])
-def test_who_may_not_write(plain: RunningKbs, token: str | None) -> None:
+def test_admin_without_sufficient_token_is_refused(plain: RunningKbs, token: str | None) -> None:
     writer = admin(plain, plain.folder / token) if token else Admin(connect(plain), None)
     with pytest.raises(CocoKpError) as refused:
         writer.put(KID, b"key")
@@ -146,7 +146,7 @@ def test_who_may_not_write(plain: RunningKbs, token: str | None) -> None:
         writer.list_policies()
 
 
-def test_an_expired_token_as_the_kbs_sees_it(
+def test_kbs_refuses_expired_token_when_our_clock_is_wrong(
     plain: RunningKbs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine's clock may be wrong."""
@@ -156,7 +156,7 @@ def test_an_expired_token_as_the_kbs_sees_it(
     assert "not expired" in refused.value.hint
 
 
-def test_a_denied_and_a_missing_resource_are_told_apart(plain: RunningKbs) -> None:
+def test_reader_distinguishes_denied_from_missing_resource(plain: RunningKbs) -> None:
     admin(plain).put(KID, b"key")
     with pytest.raises(RemoteError, match=r"PolicyDeny 40[13]"):
         reader(plain).fetch(KID)  # the policy that it comes with refuses the sample attester
@@ -169,18 +169,18 @@ def test_a_denied_and_a_missing_resource_are_told_apart(plain: RunningKbs) -> No
         reader(plain).fetch(KID)
 
 
-def test_a_body_over_the_limit(plain: RunningKbs) -> None:
+def test_kbs_refuses_oversized_resource_with_413(plain: RunningKbs) -> None:
     with pytest.raises(RemoteError, match="HTTP 413") as refused:
         admin(plain).put(KID, bytes(3_000_000))
     assert "payload_request_size" in refused.value.hint
 
 
-def test_a_plugin_that_it_does_not_have(plain: RunningKbs) -> None:
+def test_kbs_refuses_unknown_plugin_with_404(plain: RunningKbs) -> None:
     with pytest.raises(RemoteError, match="PluginNotFound 404"):
         reader(plain).fetch(parse_key_id("kbs+nope:///a/b/c"))
 
 
-def test_a_certificate_authority_that_is_not_ours(tmp_path: Path) -> None:
+def test_admin_refuses_kbs_certificate_of_unknown_ca(tmp_path: Path) -> None:
     with (
         kbs(tmp_path, "tls") as broker,
         Kbs(KbsUrl.parse(broker.url)) as connected,
@@ -189,7 +189,7 @@ def test_a_certificate_authority_that_is_not_ours(tmp_path: Path) -> None:
         Admin(connected, None).put(KID, b"key")
 
 
-def test_a_kbs_that_lets_everybody_write(tmp_path: Path) -> None:
+def test_kbs_that_accepts_every_writer_needs_no_token(tmp_path: Path) -> None:
     with kbs(tmp_path, "open") as broker:
         Admin(connect(broker), None).put(KID, b"key")
         broker.allow_all()
@@ -199,7 +199,7 @@ def test_a_kbs_that_lets_everybody_write(tmp_path: Path) -> None:
 # Tokens that we sign.
 
 
-def test_a_token_signed_with_its_ed25519_key(plain: RunningKbs) -> None:
+def test_kbs_accepts_token_signed_with_its_ed25519_key(plain: RunningKbs) -> None:
     signer = SigningKey.read(
         plain.admin_key, role="kbs-admin", issuer="peer-admin", audience="kbs-admin"
     )
@@ -214,7 +214,7 @@ def test_a_token_signed_with_its_ed25519_key(plain: RunningKbs) -> None:
         ("kbs-admin", "peer-admin", "another", "Cannot verify token with any of the issuers"),
     ],
 )
-def test_a_token_signed_with_the_wrong_claims(
+def test_kbs_refuses_token_signed_with_wrong_claims(
     plain: RunningKbs, role: str, issuer: str, audience: str, said: str
 ) -> None:
     signer = SigningKey.read(plain.admin_key, role=role, issuer=issuer, audience=audience)
@@ -231,7 +231,7 @@ def test_a_token_signed_with_the_wrong_claims(
     ],
     ids=["P-256", "P-384", "RSA"],
 )
-def test_a_token_signed_with_another_kind_of_key(
+def test_kbs_accepts_token_signed_with_ec_or_rsa_key(
     tmp_path: Path, private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 ) -> None:
     folder = tmp_path / "kbs"
@@ -249,7 +249,9 @@ def test_a_token_signed_with_another_kind_of_key(
 # Registration.
 
 
-def test_a_kbs_killed_in_the_middle_of_registrations(plain: RunningKbs, tmp_path: Path) -> None:
+def test_registrar_returns_only_registered_keks_when_kbs_is_killed(
+    plain: RunningKbs, tmp_path: Path
+) -> None:
     """Whoever got a KEK finds it in the KBS after all; whoever did not got an error."""
     registrar = Registrar(admin(plain), Record(tmp_path / "registered"))
     given: dict[str, bytes] = {}
@@ -301,7 +303,7 @@ def kbs_flags(broker: RunningKbs) -> list[str]:
 
 
 @pytest.mark.parametrize("parameters", ["keyid=kbs:///team/key/app::algorithm=A256CTR", ""])
-def test_an_image_with_nothing_but_the_kbs(
+def test_skopeo_encrypts_and_decrypts_with_keys_from_kbs_only(
     broker: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path, parameters: str
 ) -> None:
     broker.allow_all()
@@ -321,7 +323,7 @@ def test_an_image_with_nothing_but_the_kbs(
     assert decrypted.config == image.config
 
 
-def test_a_key_of_ones_own_is_registered_too(
+def test_provider_registers_key_file_with_kbs(
     plain: RunningKbs, skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     plain.allow_all()
@@ -330,7 +332,7 @@ def test_a_key_of_ones_own_is_registered_too(
         assert provider.decrypt(encrypted, f"cc_kbc::{plain.url}").layers == image.layers
 
 
-def test_a_key_dir_outlives_the_server(
+def test_provider_with_key_dir_reuses_key_after_restart(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     plain.allow_all()
@@ -346,7 +348,7 @@ def test_a_key_dir_outlives_the_server(
             assert guest.decrypt(encrypted, f"cc_kbc::{plain.url}").layers == image.layers
 
 
-def test_a_key_that_images_need_is_not_replaced(
+def test_provider_refuses_to_replace_key_that_images_need(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     plain.allow_all()
@@ -359,7 +361,7 @@ def test_a_key_that_images_need_is_not_replaced(
 
 
 @pytest.mark.parametrize("token", ["reader-token", None])
-def test_a_registration_that_fails_fails_the_image(
+def test_skopeo_makes_no_image_when_kbs_refuses_registration(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path, token: str | None
 ) -> None:
     """Upstream makes the image all the same (docs/protocols.md 6.3, 3)."""
@@ -374,7 +376,7 @@ def test_a_registration_that_fails_fails_the_image(
     )
 
 
-def test_a_kbs_that_is_gone_fails_the_image(
+def test_skopeo_makes_no_image_when_kbs_is_unreachable(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     with our_provider(skopeo, tmp_path, *kbs_flags(plain)) as provider:
@@ -383,7 +385,7 @@ def test_a_kbs_that_is_gone_fails_the_image(
             provider.encrypt(image, "keyid=kbs:///team/key/app")
 
 
-def test_neither_key_nor_token_is_in_the_most_verbose_log(
+def test_provider_debug_log_shows_neither_key_nor_token(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     plain.allow_all()
@@ -400,7 +402,7 @@ def test_neither_key_nor_token_is_in_the_most_verbose_log(
         assert secret[:20] not in shown
 
 
-def test_the_upstream_provider_talks_to_an_open_kbs_and_we_open_its_image(
+def test_coco_kp_opens_image_that_upstream_registered_with_open_kbs(
     skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     """Its admin token has no role, and its random key is another for each layer."""
@@ -415,7 +417,7 @@ def test_the_upstream_provider_talks_to_an_open_kbs_and_we_open_its_image(
             guest.decrypt(encrypted, f"cc_kbc::{broker.url}")
 
 
-def test_the_command_line_registers_a_key_file(plain: RunningKbs, key: Key) -> None:
+def test_keys_register_stores_key_file_in_kbs(plain: RunningKbs, key: Key) -> None:
     done = coco_kp("keys", "register", key.path, "kbs:///team/key/app", *kbs_flags(plain))
     assert done.returncode == 0, done.stderr
     assert "registered kbs:///team/key/app with" in done.stderr
@@ -423,14 +425,14 @@ def test_the_command_line_registers_a_key_file(plain: RunningKbs, key: Key) -> N
     assert reader(plain).fetch(parse_key_id("kbs:///team/key/app")) == key.raw
 
 
-def test_the_command_line_registers_a_key_of_a_keys_file(plain: RunningKbs, key: Key) -> None:
+def test_keys_register_stores_key_of_keys_file_in_kbs(plain: RunningKbs, key: Key) -> None:
     done = coco_kp("keys", "register", key.keys_file, KEY_ID, *kbs_flags(plain))
     assert done.returncode == 0, done.stderr
     plain.allow_all()
     assert reader(plain).fetch(parse_key_id(f"kbs:///{KEY_ID}")) == key.raw
 
 
-def test_the_command_line_replaces_a_key_only_with_force(
+def test_keys_register_replaces_key_only_with_force(
     plain: RunningKbs, key: Key, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
@@ -445,7 +447,7 @@ def test_the_command_line_replaces_a_key_only_with_force(
     assert reader(plain).fetch(parse_key_id("kbs:///team/key/app")) == other.read_bytes()
 
 
-def test_the_command_line_fails_as_the_kbs_does(plain: RunningKbs, key: Key) -> None:
+def test_keys_register_fails_when_kbs_refuses(plain: RunningKbs, key: Key) -> None:
     token = plain.folder / "reader-token"
     flags = ["--kbs", plain.url, "--admin-token-file", str(token)]
     done = coco_kp("keys", "register", key.path, "kbs:///team/key/app", *flags)
@@ -453,7 +455,7 @@ def test_the_command_line_fails_as_the_kbs_does(plain: RunningKbs, key: Key) -> 
     assert "Role reader not allowed" in done.stderr
 
 
-def test_the_doctor_examines_a_kbs(broker: RunningKbs) -> None:
+def test_doctor_examines_kbs(broker: RunningKbs) -> None:
     done = coco_kp("doctor", "--format", "json", *kbs_flags(broker))
     found = {check["check"]: (check["ok"], check["found"]) for check in json.loads(done.stdout)}
     assert found["KBS"] == (True, f"{broker.url} answers")
@@ -462,7 +464,7 @@ def test_the_doctor_examines_a_kbs(broker: RunningKbs) -> None:
     assert found["KBS admin token"] == (True, f"that of '{broker.admin_token}' is accepted")
 
 
-def test_the_doctor_finds_what_is_wrong_with_a_token(plain: RunningKbs) -> None:
+def test_doctor_reports_admin_token_refused_by_kbs(plain: RunningKbs) -> None:
     token = plain.folder / "reader-token"
     flags = ["--kbs", plain.url, "--admin-token-file", str(token)]
     done = coco_kp("doctor", "--format", "json", *flags)
@@ -477,7 +479,7 @@ def test_the_doctor_finds_what_is_wrong_with_a_token(plain: RunningKbs) -> None:
     assert done.returncode != 0
 
 
-def test_the_engine_registers_and_opens_with_nothing_but_the_kbs(
+def test_encrypt_and_decrypt_use_key_from_kbs_only(
     broker: RunningKbs, image: Image, tmp_path: Path
 ) -> None:
     broker.allow_all()
@@ -495,7 +497,7 @@ def test_the_engine_registers_and_opens_with_nothing_but_the_kbs(
     assert decrypted.config == image.config
 
 
-def test_the_engine_makes_no_image_without_a_registered_key(
+def test_encrypt_makes_no_image_when_kbs_refuses_registration(
     plain: RunningKbs, image: Image, tmp_path: Path
 ) -> None:
     target = Image(tmp_path / "encrypted")

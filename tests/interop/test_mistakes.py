@@ -51,14 +51,16 @@ MISTAKEN_PARAMETERS = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKEN_PARAMETERS)
-def test_mistaken_parameters(provider: Provider, image: Image, key: Key, mistake: str) -> None:
+def test_skopeo_shows_help_for_mistaken_parameters(
+    provider: Provider, image: Image, key: Key, mistake: str
+) -> None:
     parameters, words = MISTAKEN_PARAMETERS[mistake]
     with pytest.raises(SkopeoError) as error:
         provider.encrypt(image, parameters.format(kek=key.path))
     assert_helpful(error.value, *(word.format(kek=key.path) for word in words))
 
 
-def test_a_key_file_in_base64(any_door: Provider, image: Image, key: Key) -> None:
+def test_skopeo_shows_help_for_base64_key_file(any_door: Provider, image: Image, key: Key) -> None:
     text = b64encode(key.raw)
     key.path.write_bytes(text)
     with pytest.raises(SkopeoError) as error:
@@ -67,7 +69,9 @@ def test_a_key_file_in_base64(any_door: Provider, image: Image, key: Key) -> Non
     assert text.decode() not in str(error.value)
 
 
-def test_a_keys_file_with_another_key(any_door: Provider, image: Image, key: Key) -> None:
+def test_skopeo_shows_help_for_keys_file_with_another_key(
+    any_door: Provider, image: Image, key: Key
+) -> None:
     encrypted = any_door.encrypt(image, key.parameters())
     other = {"default/key/key_id1": b64encode(os.urandom(32)).decode()}
     key.keys_file.write_text(json.dumps(other))
@@ -76,7 +80,9 @@ def test_a_keys_file_with_another_key(any_door: Provider, image: Image, key: Key
     assert_helpful(error.value, "kbs:///default/key/key_id1", "does not open")
 
 
-def test_a_keys_file_without_the_key(provider: Provider, image: Image, key: Key) -> None:
+def test_skopeo_shows_help_for_keys_file_without_the_key(
+    provider: Provider, image: Image, key: Key
+) -> None:
     encrypted = provider.encrypt(image, key.parameters(keyid="kbs:///default/key/absent"))
     with pytest.raises(SkopeoError) as error:
         provider.decrypt(encrypted, OFFLINE_FS)
@@ -90,7 +96,7 @@ def test_a_keys_file_without_the_key(provider: Provider, image: Image, key: Key)
         ("sample_kbc::null", ["does not open"]),
     ],
 )
-def test_the_wrong_kbc(
+def test_skopeo_shows_help_for_wrong_kbc(
     provider: Provider, image: Image, key: Key, kbc: str, words: list[str]
 ) -> None:
     encrypted = provider.encrypt(image, key.parameters())
@@ -99,7 +105,7 @@ def test_the_wrong_kbc(
     assert_helpful(error.value, *words)
 
 
-def test_a_key_file_outside_the_folder_for_keys(
+def test_skopeo_shows_help_for_key_file_outside_key_dir(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     allowed = tmp_path / "keys"

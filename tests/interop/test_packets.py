@@ -22,7 +22,7 @@ pytestmark = pytest.mark.peer
 
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
-def test_the_agent_opens_ours(
+def test_attestation_agent_opens_packet_written_by_coco_kp(
     provider: Provider, agent: Provider, image: Image, key: Key, algorithm: str
 ) -> None:
     encrypted = provider.encrypt(image, key.parameters(algorithm=algorithm))
@@ -31,12 +31,14 @@ def test_the_agent_opens_ours(
     assert decrypted.config == image.config
 
 
-def test_the_agent_opens_our_sample(provider: Provider, agent: Provider, image: Image) -> None:
+def test_attestation_agent_opens_sample_packet_written_by_coco_kp(
+    provider: Provider, agent: Provider, image: Image
+) -> None:
     encrypted = provider.encrypt(image, "sample=true")
     assert agent.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
-def test_the_agent_opens_our_second_version(
+def test_attestation_agent_opens_v2_packet_written_by_coco_kp(
     skopeo: Skopeo, agent: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
     with our_provider(skopeo, tmp_path, "--packet", "v2") as provider:
@@ -45,18 +47,22 @@ def test_the_agent_opens_our_second_version(
     assert agent.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
-def test_we_open_upstreams(upstream: Provider, any_door: Provider, image: Image, key: Key) -> None:
+def test_coco_kp_opens_packet_written_by_upstream(
+    upstream: Provider, any_door: Provider, image: Image, key: Key
+) -> None:
     encrypted = upstream.encrypt(image, key.parameters())
     assert any_door.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
-def test_we_open_upstreams_sample(upstream: Provider, any_door: Provider, image: Image) -> None:
+def test_coco_kp_opens_sample_packet_written_by_upstream(
+    upstream: Provider, any_door: Provider, image: Image
+) -> None:
     encrypted = upstream.encrypt(image, "sample=true")
     assert any_door.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
 @pytest.mark.parametrize("trial", [True, False])
-def test_ours_has_exactly_upstreams_members(
+def test_packet_of_coco_kp_has_same_members_as_that_of_upstream(
     upstream: Provider, any_door: Provider, image: Image, key: Key, trial: bool
 ) -> None:
     parameters = "sample=true" if trial else key.parameters()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.peer
 
 
-def test_peers_agree_without_us(
+def test_agent_opens_image_encrypted_by_upstream(
     upstream: Provider, agent: Provider, image: Image, key: Key
 ) -> None:
     encrypted = upstream.encrypt(image, key.parameters())
@@ -26,7 +26,7 @@ def test_peers_agree_without_us(
     assert agent.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
-def test_the_registry_gives_back_what_it_got(
+def test_registry_returns_image_pushed_by_skopeo_unchanged(
     skopeo: Skopeo, registry_address: str, image: Image, tmp_path: Path
 ) -> None:
     pulled = Image(tmp_path / "pulled")

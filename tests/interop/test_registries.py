@@ -71,7 +71,9 @@ def certificate(ca: trustme.CA, folder: Path) -> dict[str, str]:
 
 
 class TestTls:
-    def test_with_an_own_authority(self, program: Path, folder: Path, tmp_path: Path) -> None:
+    def test_registry_tls_with_private_ca_is_trusted_only_when_given(
+        self, program: Path, folder: Path, tmp_path: Path
+    ) -> None:
         ca = trustme.CA()
         http = {"addr": "127.0.0.1:0", "tls": certificate(ca, folder)}
         certs = tmp_path / "certs"
@@ -92,14 +94,14 @@ class TestPasswords:
         with registry_daemon(program, folder, auth=auth) as running:
             yield running.address()
 
-    def test_open_it(self, address: str, tmp_path: Path) -> None:
+    def test_registry_accepts_user_and_password(self, address: str, tmp_path: Path) -> None:
         round_trip(address, Access(Credentials("user", PASSWORD), tls_verify=False))
         encoded = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
         authfile = tmp_path / "auth.json"
         authfile.write_text(json.dumps({"auths": {address: {"auth": encoded}}}))
         round_trip(address, Access(authfile=authfile, tls_verify=False))
 
-    def test_that_are_wrong_do_not(self, address: str) -> None:
+    def test_registry_refuses_wrong_password(self, address: str) -> None:
         access = Access(Credentials("user", "wrong"), tls_verify=False)
         with (
             RegistrySource(name(address), access) as source,
@@ -191,16 +193,16 @@ class TestTokens:
         ):
             yield running.address()
 
-    def test_open_it(self, address: str, tokens: TokenServer) -> None:
+    def test_registry_accepts_bearer_tokens(self, address: str, tokens: TokenServer) -> None:
         round_trip(address, self.ACCESS)
         assert len(tokens.seen) == 4, "one for each source and each sink"
 
-    def test_are_refused_to_a_wrong_password(self, address: str) -> None:
+    def test_token_server_refuses_wrong_password(self, address: str) -> None:
         with pytest.raises(RemoteError, match="gives no token"):
             round_trip(address, Access(Credentials("user", "wrong"), tls_verify=False))
 
     @pytest.mark.parametrize("size", [None, 4 << 20])
-    def test_that_expire_during_an_upload_are_renewed(
+    def test_bearer_token_that_expires_during_upload_is_renewed(
         self, address: str, tokens: TokenServer, size: int | None
     ) -> None:
         """The first token is good for two more seconds, which the upload outlasts."""
@@ -217,7 +219,7 @@ class TestTokens:
                 assert read_blob(source, blob, len(data)) == data
         assert len(tokens.seen) == 2
 
-    def test_open_two_repositories_for_a_mount(self, address: str) -> None:
+    def test_bearer_token_for_two_repositories_allows_mount(self, address: str) -> None:
         blob = describe("x", b"data")
         with RegistrySink(name(address), self.ACCESS) as sink:
             put_blob(sink, blob, b"data")
@@ -232,7 +234,7 @@ class TestTokens:
 
 class TestKilled:
     @pytest.mark.parametrize("size", [None, 64 << 20])
-    def test_in_the_middle_of_an_upload(
+    def test_upload_resumes_after_registry_was_killed(
         self, program: Path, folder: Path, size: int | None
     ) -> None:
         """What had come is still there when it is back, or is sent again: the blob is whole."""
@@ -256,7 +258,7 @@ class TestKilled:
                 assert read_blob(source, blob, len(data)) == data
             sink.close()
 
-    def test_in_the_middle_of_a_download(self, program: Path, folder: Path) -> None:
+    def test_download_resumes_after_registry_was_killed(self, program: Path, folder: Path) -> None:
         http = {"addr": f"127.0.0.1:{free_port()}"}
         data = os.urandom(64 << 20)
         blob = describe("x", data)
@@ -279,7 +281,7 @@ class TestKilled:
 
 
 class TestMounts:
-    def test_move_no_bytes(self, program: Path, folder: Path) -> None:
+    def test_blob_mount_transfers_no_bytes(self, program: Path, folder: Path) -> None:
         access = Access(tls_verify=False)
         with registry_daemon(program, folder) as running:
             address = running.address()

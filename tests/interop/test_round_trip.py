@@ -26,7 +26,7 @@ def has_ipv6_loopback() -> bool:
 
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
-def test_each_layer_comes_back_byte_for_byte(
+def test_skopeo_round_trip_restores_each_layer_byte_for_byte(
     any_door: Provider, image: Image, key: Key, algorithm: str
 ) -> None:
     encrypted = any_door.encrypt(image, key.parameters(algorithm=algorithm))
@@ -42,13 +42,17 @@ def test_each_layer_comes_back_byte_for_byte(
     assert decrypted.config == image.config
 
 
-def test_a_trial_with_the_sample_key(any_door: Provider, image: Image) -> None:
+def test_skopeo_round_trip_with_sample_key_restores_layers(
+    any_door: Provider, image: Image
+) -> None:
     encrypted = any_door.encrypt(image, "sample=true")
     assert all(layer.encrypted for layer in encrypted.layers)
     assert any_door.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
-def test_the_provider_may_have_any_name(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+def test_skopeo_round_trip_works_with_provider_of_any_name(
+    skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
     encrypted, decrypted = Image(tmp_path / "encrypted"), Image(tmp_path / "decrypted")
     with serving(tmp_path) as server:
         door = ("--grpc", served_address(server), "--name", "our-keys")
@@ -62,7 +66,7 @@ def test_the_provider_may_have_any_name(skopeo: Skopeo, image: Image, tmp_path: 
     assert decrypted.layers == image.layers
 
 
-def test_the_server_knows_how_to_open_packets(
+def test_skopeo_needs_no_kbc_parameter_when_server_has_its_own(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     """With a KBC of the server's own, users need not name one: skopeo then says ``Enabled``."""
@@ -76,13 +80,13 @@ def test_the_server_knows_how_to_open_packets(
 
 
 @pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has no IPv6 loopback")
-def test_over_ipv6(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+def test_skopeo_round_trip_works_over_ipv6(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
     with our_provider(skopeo, tmp_path, socket="[::1]:0") as provider:
         encrypted = provider.encrypt(image, "sample=true")
         assert provider.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
-def test_an_uncompressed_layer_keeps_its_content(
+def test_skopeo_round_trip_keeps_content_of_uncompressed_layer(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
     """skopeo compresses such a layer on its way into a layout: what is kept is the archive."""
@@ -98,7 +102,7 @@ def test_an_uncompressed_layer_keeps_its_content(
     ("selection", "expected"),
     [("0", [True, False, False]), ("-1", [False, False, True]), ("0,2", [True, False, True])],
 )
-def test_only_the_selected_layers_are_encrypted(
+def test_skopeo_encrypts_only_selected_layers(
     provider: Provider, image: Image, key: Key, selection: str, expected: list[bool]
 ) -> None:
     encrypted = provider.encrypt(image, key.parameters(), "--encrypt-layer", selection)
@@ -108,7 +112,7 @@ def test_only_the_selected_layers_are_encrypted(
     assert provider.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
-def test_through_a_registry_and_back(
+def test_skopeo_round_trip_through_registry_restores_eight_layers(
     skopeo: Skopeo, provider: Provider, registry_address: str, key: Key, tmp_path: Path
 ) -> None:
     """Eight layers, of which skopeo works on six at a time: calls come side by side."""

@@ -48,7 +48,7 @@ def shell(tmp_path: Path, skopeo_program: Path) -> Shell:
 
 
 @pytest.mark.peer
-def test_encrypt_sh_makes_an_image_that_the_key_opens(
+def test_encrypt_sh_makes_image_that_the_key_opens(
     shell: Shell, image: Image, key: Key, provider: Provider, tmp_path: Path
 ) -> None:
     target = Image(tmp_path / "encrypted")
@@ -61,7 +61,7 @@ def test_encrypt_sh_makes_an_image_that_the_key_opens(
 
 @pytest.mark.peer
 @pytest.mark.parametrize("kid", ["default/key/1", "kbs:///a/b", "kbs:///a/b/c,d"])
-def test_encrypt_sh_refuses_a_bad_key_id_before_skopeo_runs(
+def test_encrypt_sh_refuses_malformed_key_id_before_skopeo_runs(
     shell: Shell, image: Image, key: Key, tmp_path: Path, kid: str
 ) -> None:
     target = Image(tmp_path / "encrypted")
@@ -74,13 +74,13 @@ def test_encrypt_sh_refuses_a_bad_key_id_before_skopeo_runs(
 
 @pytest.mark.peer
 @pytest.mark.parametrize("key", ["", "AAAA", "not base64", b64encode(bytes(33)).decode()])
-def test_encrypt_sh_refuses_what_is_no_key(shell: Shell, key: str) -> None:
+def test_encrypt_sh_refuses_malformed_key(shell: Shell, key: str) -> None:
     done = shell.run("encrypt.sh", "-k", key, "-i", "/a/b/c", "-s", "oci:a", "-d", "oci:b")
     assert (done.returncode, done.stderr) == (1, "key should be a b64-encoded 32 byte key\n")
 
 
 @pytest.mark.peer
-def test_encrypt_sh_has_upstreams_usage(shell: Shell) -> None:
+def test_encrypt_sh_prints_usage_as_upstream_does(shell: Shell) -> None:
     usage = (
         f"usage: {CONTRIB}/encrypt.sh "
         "[-k <b64-encoded key>] [-i <key id>] [-s <source>] [-d <destination>]\n"
@@ -93,7 +93,7 @@ def test_encrypt_sh_has_upstreams_usage(shell: Shell) -> None:
 
 
 @pytest.mark.peer
-def test_generate_keys_sh_makes_ten_keys_and_exports_one(shell: Shell) -> None:
+def test_generate_keys_sh_generates_ten_keys_and_exports_one(shell: Shell) -> None:
     done = shell.run("generate_keys.sh", "generate", "repo")
     keys = json.loads(done.stdout)
     assert set(keys) == {f"repo/key/key_id{number}" for number in range(1, 11)}
@@ -105,7 +105,7 @@ def test_generate_keys_sh_makes_ten_keys_and_exports_one(shell: Shell) -> None:
 
 
 @pytest.mark.peer
-def test_generate_keys_sh_exports_no_key_that_is_not_there(shell: Shell) -> None:
+def test_generate_keys_sh_refuses_to_export_missing_key(shell: Shell) -> None:
     done = shell.run("generate_keys.sh", "generate")
     (shell.folder / "keys.json").write_text(done.stdout)
     done = shell.run("generate_keys.sh", "export", "keys.json", "repo/key/none", "out")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.peer
 
 
-def test_64_calls_at_once(tmp_path: Path, key: Key) -> None:
+def test_server_answers_64_concurrent_calls(tmp_path: Path, key: Key) -> None:
     secrets = [ocicrypt.new_private_options() for _ in range(64)]
     all_ready = threading.Barrier(len(secrets))
 
@@ -46,7 +46,7 @@ def test_64_calls_at_once(tmp_path: Path, key: Key) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_a_running_call_finish(tmp_path: Path, how: signal.Signals) -> None:
+def test_server_finishes_running_call_after_signal(tmp_path: Path, how: signal.Signals) -> None:
     with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:
         go_on = threading.Event()
         call = ocicrypt.begin_wrap(channel, "sample=true", ocicrypt.new_private_options(), go_on)
@@ -61,7 +61,7 @@ def test_a_signal_lets_a_running_call_finish(tmp_path: Path, how: signal.Signals
         assert server.process.wait(10) == 0
 
 
-def test_in_the_background(tmp_path: Path) -> None:
+def test_server_with_daemon_flag_answers_from_background(tmp_path: Path) -> None:
     """Upstream forks under a running thread pool (docs/protocols.md 6.3, 19); ours answers."""
     pid_file = tmp_path / "coco-kp" / "coco-kp.pid"
     started = subprocess.run(
@@ -86,7 +86,7 @@ def test_in_the_background(tmp_path: Path) -> None:
     assert not pid_file.exists()
 
 
-def test_half_a_call_blocks_nobody(tmp_path: Path) -> None:
+def test_server_answers_while_other_calls_are_incomplete(tmp_path: Path) -> None:
     """As of clients that were stopped, or whose network went away."""
     with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:
         go_on = threading.Event()
@@ -102,7 +102,7 @@ def test_half_a_call_blocks_nobody(tmp_path: Path) -> None:
         assert all(call.result() for call in halves)
 
 
-def test_a_killed_skopeo_leaves_nothing_behind(
+def test_server_closes_connection_of_killed_skopeo(
     skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     """The server is stopped in its tracks, so that skopeo dies with its call begun."""

@@ -63,11 +63,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 class TestImages:
-    def test_of_skopeo_are_read(self, skopeo: Skopeo, image: Image, place: str) -> None:
+    def test_coco_kp_reads_images_written_by_skopeo(
+        self, skopeo: Skopeo, image: Image, place: str
+    ) -> None:
         skopeo.copy(image.reference, place)
         assert contents(place) == (image.config, [layer.blob for layer in image.layers])
 
-    def test_of_ours_are_read_by_skopeo(
+    def test_skopeo_reads_images_written_by_coco_kp(
         self, skopeo: Skopeo, image: Image, place: str, tmp_path: Path
     ) -> None:
         copy(image.reference, place)
@@ -76,7 +78,7 @@ class TestImages:
         assert copied.manifest == image.manifest
         assert copied.layers == image.layers
 
-    def test_of_skopeo_are_replaced_by_ours_and_back(
+    def test_coco_kp_and_skopeo_replace_images_of_each_other(
         self, skopeo: Skopeo, image: Image, place: str, tmp_path: Path
     ) -> None:
         other = write_image(tmp_path / "other", [tar({"etc/motd": b"other"})])
@@ -88,13 +90,17 @@ class TestImages:
 
 
 class TestLists:
-    def test_of_ours_are_read_by_skopeo(self, skopeo: Skopeo, place: str, tmp_path: Path) -> None:
+    def test_skopeo_reads_indexes_written_by_coco_kp(
+        self, skopeo: Skopeo, place: str, tmp_path: Path
+    ) -> None:
         with open_sink(parse_image_reference(place), PLAIN) as sink:
             store(sink, LIST)
         skopeo.copy(place, f"dir:{tmp_path}/copied", "--all", "--preserve-digests")
         assert (tmp_path / "copied" / "manifest.json").read_bytes() == LIST.top.raw
 
-    def test_of_skopeo_are_read(self, skopeo: Skopeo, place: str, tmp_path: Path) -> None:
+    def test_coco_kp_reads_indexes_written_by_skopeo(
+        self, skopeo: Skopeo, place: str, tmp_path: Path
+    ) -> None:
         first = f"oci:{tmp_path}/first:v1"
         with open_sink(parse_image_reference(first)) as sink:
             store(sink, LIST)
@@ -110,7 +116,9 @@ class TestLists:
                 assert read_blob(source, blob, 1 << 20) == data
 
 
-def test_docker_archives_of_skopeo_are_read(skopeo: Skopeo, image: Image, tmp_path: Path) -> None:
+def test_coco_kp_reads_docker_archives_written_by_skopeo(
+    skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
     """skopeo writes layers uncompressed there, under their diff_ids."""
     name = f"docker-archive:{tmp_path}/saved.tar"
     skopeo.copy(image.reference, f"{name}:h.example/team/app:v1")
@@ -121,7 +129,7 @@ def test_docker_archives_of_skopeo_are_read(skopeo: Skopeo, image: Image, tmp_pa
     assert [layer.blob for layer in Image(tmp_path / "again").layers] == layers
 
 
-def test_other_transports_are_read_through_skopeo(
+def test_coco_kp_reads_other_transports_through_skopeo(
     skopeo: Skopeo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = tmp_path / "layer.tar"

@@ -12,7 +12,9 @@ from tests.peers.debian import debian_bin
 
 
 @pytest.mark.peer
-def test_umoci_unpacks_what_came_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_umoci_unpacks_image_that_was_encrypted_and_decrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     def umoci(*arguments: str) -> None:

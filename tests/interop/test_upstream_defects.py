@@ -31,7 +31,7 @@ pytestmark = pytest.mark.peer
 OFFLINE_FS = "offline_fs_kbc::null"
 
 
-def test_1_algorithm_has_no_effect(
+def test_defect_1_upstream_ignores_algorithm_and_coco_kp_does_not(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
     parameters = key.parameters(algorithm="A256CTR")
@@ -39,7 +39,7 @@ def test_1_algorithm_has_no_effect(
     assert packets(provider.encrypt(image, parameters), "wrap_type") == ["A256CTR"] * 3
 
 
-def test_4_a_random_key_that_nobody_keeps(
+def test_defect_4_upstream_loses_random_key_and_coco_kp_refuses(
     upstream: Provider, provider: Provider, agent: Provider, image: Image
 ) -> None:
     parameters = "keyid=kbs:///default/key/key_id1"
@@ -58,7 +58,7 @@ KEY_IDS_WITHOUT_SCHEME = [
 
 
 @pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
-def test_6_a_key_id_that_no_guest_can_read(
+def test_defect_6_upstream_writes_kid_that_no_guest_reads(
     upstream: Provider, agent: Provider, image: Image, key: Key, key_id: str
 ) -> None:
     encrypted = upstream.encrypt(image, key.parameters(keyid=key_id))
@@ -68,14 +68,14 @@ def test_6_a_key_id_that_no_guest_can_read(
 
 
 @pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
-def test_6_is_absent_here(
+def test_defect_6_coco_kp_writes_kid_that_guest_reads(
     provider: Provider, agent: Provider, image: Image, key: Key, key_id: str
 ) -> None:
     encrypted = provider.encrypt(image, key.parameters(keyid=key_id))
     assert agent.decrypt(encrypted, OFFLINE_FS).layers == image.layers
 
 
-def test_7_a_base64_key_file_gets_no_helpful_message(
+def test_defect_7_upstream_does_not_explain_base64_key_file_and_coco_kp_does(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
     key.path.write_bytes(b64encode(key.raw))
@@ -85,14 +85,16 @@ def test_7_a_base64_key_file_gets_no_helpful_message(
         provider.encrypt(image, key.parameters())
 
 
-def test_8_it_never_unwraps(upstream: Provider, provider: Provider, image: Image, key: Key) -> None:
+def test_defect_8_upstream_never_unwraps_and_coco_kp_does(
+    upstream: Provider, provider: Provider, image: Image, key: Key
+) -> None:
     encrypted = upstream.encrypt(image, key.parameters())
     with pytest.raises(SkopeoError, match="Unimplemented"):
         upstream.decrypt(encrypted, OFFLINE_FS)
     assert provider.decrypt(encrypted, OFFLINE_FS).layers == image.layers
 
 
-def test_9_the_debug_log_holds_the_layer_keys(
+def test_defect_9_upstream_debug_log_shows_layer_keys(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     with upstream_provider(tmp_path, log_level="debug") as running:
@@ -103,7 +105,7 @@ def test_9_the_debug_log_holds_the_layer_keys(
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_9_is_absent_here(
+def test_defect_9_coco_kp_debug_log_shows_no_key(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, log_format: str
 ) -> None:
     flags = ("-vv", "--log-format", log_format, "--keys", str(key.keys_file))
@@ -120,14 +122,14 @@ def test_9_is_absent_here(
     assert log.count(b"kbs:///default/key/key_id1") >= 3  # the calls were logged at all
 
 
-def test_10_the_same_key_and_iv_for_every_layer(
+def test_defect_10_upstream_reuses_iv_and_coco_kp_does_not(
     upstream: Provider, provider: Provider, image: Image
 ) -> None:
     assert packets(upstream.encrypt(image, "sample=true"), "iv") == ["AAAAAAAAAAAAAAAA"] * 3
     assert len(set(packets(provider.encrypt(image, "sample=true"), "iv"))) == 3
 
 
-def test_12_a_second_recipient_is_dropped(
+def test_defect_12_upstream_drops_second_recipient_and_coco_kp_refuses(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
     second = ("--encryption-key", f"{PROVIDER}:{key.parameters(keyid='kbs:///default/key/2')}")
@@ -138,7 +140,9 @@ def test_12_a_second_recipient_is_dropped(
 
 
 @pytest.mark.parametrize("elements", [["!!!"], ["/w=="], []], ids=["no base64", "no text", "none"])
-def test_13_undecodable_parameters_break_the_call(tmp_path: Path, elements: list[str]) -> None:
+def test_defect_13_upstream_panics_on_undecodable_parameters_and_coco_kp_refuses(
+    tmp_path: Path, elements: list[str]
+) -> None:
     request = json.loads(ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options()))
     request["keywrapparams"]["ec"]["Parameters"]["attestation-agent"] = elements
     with upstream_provider(tmp_path) as theirs:
@@ -152,7 +156,7 @@ def test_13_undecodable_parameters_break_the_call(tmp_path: Path, elements: list
 @pytest.mark.parametrize(
     "parameters", ["sample=True", "keypth=/etc/kek::keyid=kbs:///default/key/1"]
 )
-def test_14_a_misspelt_word_becomes_a_lost_key(
+def test_defect_14_upstream_loses_key_on_misspelt_parameter_and_coco_kp_refuses(
     upstream: Provider, provider: Provider, agent: Provider, image: Image, parameters: str
 ) -> None:
     lost = upstream.encrypt(image, parameters)
@@ -164,7 +168,9 @@ def test_14_a_misspelt_word_becomes_a_lost_key(
 
 
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
-def test_18_no_decrypt_config_is_refused(tmp_path: Path, absent: bool) -> None:
+def test_defect_18_upstream_refuses_missing_decrypt_config_and_coco_kp_accepts(
+    tmp_path: Path, absent: bool
+) -> None:
     """What Go sends for a program that asks for encryption without skopeo's helpers."""
     request = json.loads(ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options()))
     encrypt = request["keywrapparams"]["ec"]

@@ -79,7 +79,7 @@ def test_packages_that_debian_did_not_sign_are_refused(
     ("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")], ids=["at home", "in CI"]
 )
 def test_a_missing_peer_is_no_pass(required: str, outcome: str) -> None:
-    test = "tests/interop/test_peers.py::test_peers_agree_without_us"
+    test = "tests/interop/test_peers.py::test_agent_opens_image_encrypted_by_upstream"
     env = os.environ | {"COCO_KP_PEERS": "/nowhere", "COCO_KP_REQUIRE_PEERS": required}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test],

@@ -46,7 +46,7 @@ ELSEWHERE: Final = {
         f"{ADMIN}::test_admin_refuses_plain_http_beyond_loopback_without_sending_anything",
         "tests/unit/test_registrar.py::test_registrar_gives_up_when_kbs_never_answers",
     ],
-    19: ["tests/interop/test_server.py::test_in_the_background"],
+    19: ["tests/interop/test_server.py::test_server_with_daemon_flag_answers_from_background"],
     20: ["rust/core/tests/zeroize.rs"],
 }
 
