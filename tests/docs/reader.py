@@ -1,0 +1,75 @@
+"""Somebody who runs the commands of a document in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.peers.debian import debian_bin
+
+
+class Reader:
+    """Runs commands in ``folder``, where skopeo, buildah and podman keep all that is theirs."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self._folder = folder
+        home, root = folder / "home", debian_bin().parent / "root"
+        files = {
+            "storage.conf": f"""
+                [storage]
+                driver = "vfs"
+                graphroot = "{home}/storage"
+                runroot = "{home}/run"
+                """,
+            # what podman looks for as it starts, though no container is run
+            "containers.conf": f"""
+                [engine]
+                helper_binaries_dir = ["{root}/usr/lib/podman"]
+                conmon_path = ["{root}/usr/bin/conmon"]
+                runtime = "crun"
+                cgroup_manager = "cgroupfs"
+                events_logger = "none"
+                [engine.runtimes]
+                crun = ["{root}/usr/bin/crun"]
+                """,
+            "policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}',
+        }
+        for name, text in files.items():
+            file = home / ".config/containers" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        path = [Path(sys.executable).parent, debian_bin()]
+        self._env = {
+            "HOME": str(home),
+            "PATH": ":".join([*map(str, path), os.environ["PATH"]]),
+            "XDG_RUNTIME_DIR": str(home),
+            "CONTAINERS_STORAGE_CONF": str(home / ".config/containers/storage.conf"),
+            "CONTAINERS_CONF": str(home / ".config/containers/containers.conf"),
+            "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+            **env,
+        }
+
+    def store(self, layout: str, name: str) -> None:
+        """Have buildah and podman know the image in an OCI layout by a name."""
+        self.run(f"skopeo copy oci:{layout} containers-storage:{name}")
+
+    def run(self, script: str, program: str = "bash") -> str:
+        """Run a script, of which each line must succeed, and return what it printed."""
+        command = {
+            "bash": ["bash", "-eux", "-o", "pipefail", "-c", script],
+            "python": [sys.executable, "-c", script],
+        }[program]
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
