@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.docs.reader import Reader
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
 from tests.support.image import Image, tar, write_image
@@ -16,33 +15,29 @@ from tests.support.markdown import blocks
 
 
 @pytest.mark.peer
-def test_the_blocks_of_the_guide_run_as_they_stand(tmp_path: Path) -> None:
-    image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
-    script = "\n".join(blocks("docs/guide.md", "sh"))
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_the_blocks_of_the_guide_run_as_they_stand(tmp_path: Path, layers: int) -> None:
+    files = [{f"file{number}": os.urandom(1000 * number)} for number in range(layers)]
+    image = write_image(tmp_path / "app", [tar(each) for each in files])
     storage = tmp_path / "registry"
     storage.mkdir()
     with registry(debian_bin() / "docker-registry", storage) as address:
-        run(["bash", "-eux", "-o", "pipefail", "-c", script], tmp_path, REGISTRY=address)
+        reader = Reader(tmp_path, REGISTRY=address)
+        reader.run("skopeo copy --dest-tls-verify=false oci:app docker://$REGISTRY/team/app:0")
+        reader.store("app", "localhost/app")
+        reader.run("\n".join(blocks("docs/guide.md", "sh")))
     for program in blocks("docs/guide.md", "python"):
-        run([sys.executable, "-c", program], tmp_path)
-    for name in ("app-decrypted", "app-as-a-guest"):
-        assert Image(tmp_path / name).layers == image.layers
+        reader.run(program, "python")
+    for name in ("decrypted", "as-a-guest", "from-registry"):
+        assert Image(tmp_path / f"app-{name}").layers == image.layers
+    for name in ("from-buildah", "from-podman"):  # which compress anew
+        assert Image(tmp_path / f"app-{name}").config == image.config
     for name in ("encrypted", "shared", "stdin", "rebuilt", "provider", "from-python"):
         assert all(layer.encrypted for layer in Image(tmp_path / f"app-{name}").layers)
+    encrypted = [layer.encrypted for layer in Image(tmp_path / "app-last").layers]
+    assert encrypted == [False] * (layers - 1) + [True]
+    allowed = " ".join(f"--allow-layer {number}" for number in range(layers - 1))
+    reader.run(f"coco-kp verify oci:app-last --keypath app.key {allowed}")
     assert not (tmp_path / "never").exists()
     rebuilt, shared = Image(tmp_path / "app-rebuilt"), Image(tmp_path / "app-shared")
     assert [a.blob for a in rebuilt.layers] == [b.blob for b in shared.layers]
-
-
-def run(command: list[str], folder: Path, **env: str) -> None:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={"HOME": str(folder), "PATH": path, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
