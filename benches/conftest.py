@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.conftest import pytest_runtest_setup
+from tests.peers.skipping import pytest_runtest_call, pytest_runtest_setup
 
-__all__ = ["pytest_runtest_setup"]
+__all__ = ["pytest_runtest_call", "pytest_runtest_setup"]

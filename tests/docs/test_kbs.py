@@ -20,6 +20,7 @@ from tests.support.markdown import ROOT, blocks
 DOCUMENT = "docs/kbs.md"
 
 
+@pytest.mark.folder_peer
 @pytest.mark.peer
 def test_the_blocks_run_as_they_stand(tmp_path: Path, skopeo_program: Path) -> None:
     image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.peers.kbs import kbs, simple_kbs, verdictd
+from tests.peers.kbs import kbs
+from tests.peers.simple_kbs import simple_kbs
 from tests.peers.skopeo import SkopeoError
 from tests.peers.upstream import attestation_agent
+from tests.peers.verdictd import verdictd
 from tests.support.key import KEY_ID
 from tests.support.provider import Provider, grpc_config, our_provider
 
@@ -61,6 +63,7 @@ def test_offline_sev_deletes_injected_secret_and_keeps_serving(
             assert not secret.exists()
 
 
+@pytest.mark.folder_peer
 @both_algorithms
 def test_attestation_agent_opens_our_image_with_offline_sev(
     skopeo: Skopeo, provider: Provider, image: Image, key: Key, tmp_path: Path, algorithm: str
@@ -73,6 +76,7 @@ def test_attestation_agent_opens_our_image_with_offline_sev(
         assert agent.decrypt(encrypted, "offline_sev_kbc::null").layers == image.layers
 
 
+@pytest.mark.folder_peer
 @both_algorithms
 def test_online_sev_opens_image_with_key_from_simple_kbs(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str
@@ -90,6 +94,7 @@ def test_online_sev_opens_image_with_key_from_simple_kbs(
             assert agent.decrypt(encrypted, kbc).layers == image.layers
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize(
     ("key_id", "words"),
     [("default/key/other", "no rows returned"), ("default/key/key_id1", "Connection not found")],
@@ -110,6 +115,7 @@ def test_online_sev_reports_key_or_connection_unknown_to_simple_kbs(
                 provider.decrypt(encrypted, f"online_sev_kbc::{broker.address}")
 
 
+@pytest.mark.folder_peer
 @both_algorithms
 def test_cc_opens_image_with_key_from_kbs(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path, algorithm: str
@@ -121,6 +127,7 @@ def test_cc_opens_image_with_key_from_kbs(
         assert provider.decrypt(encrypted, f"cc_kbc::{broker.url}").layers == image.layers
 
 
+@pytest.mark.folder_peer
 def test_eaa_opens_image_through_verdictd_or_reports_failure(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
@@ -146,6 +153,7 @@ def test_eaa_opens_image_through_verdictd_or_reports_failure(
             provider.decrypt(missing, kbc)
 
 
+@pytest.mark.folder_peer
 def test_provider_uses_the_kbc_named_in_each_call(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tests.peers.skopeo import Skopeo
     from tests.support.key import Key
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.folder_peer]
 
 KID = parse_key_id("kbs:///default/key/1")
 PATH = "default/key/1"
@@ -236,7 +236,7 @@ def test_kbs_accepts_token_signed_with_ec_or_rsa_key(
 ) -> None:
     folder = tmp_path / "kbs"
     folder.mkdir()
-    file = folder / "admin.key"  # start-kbs takes the key that it finds
+    file = folder / "admin.key"  # a key that is there is taken
     file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     (folder / "admin.pub").write_bytes(
         private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.image import Image
     from tests.support.key import Key
 
-pytestmark = pytest.mark.peer
+pytestmark = [pytest.mark.peer, pytest.mark.folder_peer]
 
 
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.peer
 OFFLINE_FS = "offline_fs_kbc::null"
 
 
+@pytest.mark.folder_peer
 def test_defect_1_upstream_ignores_algorithm_and_coco_kp_does_not(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
@@ -39,6 +40,7 @@ def test_defect_1_upstream_ignores_algorithm_and_coco_kp_does_not(
     assert packets(provider.encrypt(image, parameters), "wrap_type") == ["A256CTR"] * 3
 
 
+@pytest.mark.folder_peer
 def test_defect_4_upstream_loses_random_key_and_coco_kp_refuses(
     upstream: Provider, provider: Provider, agent: Provider, image: Image
 ) -> None:
@@ -57,6 +59,7 @@ KEY_IDS_WITHOUT_SCHEME = [
 ]
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
 def test_defect_6_upstream_writes_kid_that_no_guest_reads(
     upstream: Provider, agent: Provider, image: Image, key: Key, key_id: str
@@ -67,6 +70,7 @@ def test_defect_6_upstream_writes_kid_that_no_guest_reads(
         agent.decrypt(encrypted, OFFLINE_FS)
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize("key_id", KEY_IDS_WITHOUT_SCHEME)
 def test_defect_6_coco_kp_writes_kid_that_guest_reads(
     provider: Provider, agent: Provider, image: Image, key: Key, key_id: str
@@ -75,6 +79,7 @@ def test_defect_6_coco_kp_writes_kid_that_guest_reads(
     assert agent.decrypt(encrypted, OFFLINE_FS).layers == image.layers
 
 
+@pytest.mark.folder_peer
 def test_defect_7_upstream_does_not_explain_base64_key_file_and_coco_kp_does(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
@@ -85,6 +90,7 @@ def test_defect_7_upstream_does_not_explain_base64_key_file_and_coco_kp_does(
         provider.encrypt(image, key.parameters())
 
 
+@pytest.mark.folder_peer
 def test_defect_8_upstream_never_unwraps_and_coco_kp_does(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
@@ -94,6 +100,7 @@ def test_defect_8_upstream_never_unwraps_and_coco_kp_does(
     assert provider.decrypt(encrypted, OFFLINE_FS).layers == image.layers
 
 
+@pytest.mark.folder_peer
 def test_defect_9_upstream_debug_log_shows_layer_keys(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
@@ -122,6 +129,7 @@ def test_defect_9_coco_kp_debug_log_shows_no_key(
     assert log.count(b"kbs:///default/key/key_id1") >= 3  # the calls were logged at all
 
 
+@pytest.mark.folder_peer
 def test_defect_10_upstream_reuses_iv_and_coco_kp_does_not(
     upstream: Provider, provider: Provider, image: Image
 ) -> None:
@@ -129,6 +137,7 @@ def test_defect_10_upstream_reuses_iv_and_coco_kp_does_not(
     assert len(set(packets(provider.encrypt(image, "sample=true"), "iv"))) == 3
 
 
+@pytest.mark.folder_peer
 def test_defect_12_upstream_drops_second_recipient_and_coco_kp_refuses(
     upstream: Provider, provider: Provider, image: Image, key: Key
 ) -> None:
@@ -139,6 +148,7 @@ def test_defect_12_upstream_drops_second_recipient_and_coco_kp_refuses(
         provider.encrypt(image, key.parameters(), *second)
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize("elements", [["!!!"], ["/w=="], []], ids=["no base64", "no text", "none"])
 def test_defect_13_upstream_panics_on_undecodable_parameters_and_coco_kp_refuses(
     tmp_path: Path, elements: list[str]
@@ -153,6 +163,7 @@ def test_defect_13_upstream_panics_on_undecodable_parameters_and_coco_kp_refuses
         assert status(served_address(ours), request) in refusals
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize(
     "parameters", ["sample=True", "keypth=/etc/kek::keyid=kbs:///default/key/1"]
 )
@@ -167,6 +178,7 @@ def test_defect_14_upstream_loses_key_on_misspelt_parameter_and_coco_kp_refuses(
         provider.encrypt(image, parameters)
 
 
+@pytest.mark.folder_peer
 @pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
 def test_defect_18_upstream_refuses_missing_decrypt_config_and_coco_kp_accepts(
     tmp_path: Path, absent: bool

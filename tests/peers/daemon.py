@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-START_TIMEOUT = 30
-"""Seconds in which a program must be ready; the first start of a packed peer unpacks it."""
+START_TIMEOUT = 60
+"""Seconds in which a program must be ready; this machine may be busy."""
 
 STOP_TIMEOUT = 10
 """Seconds between SIGTERM and SIGKILL."""
@@ -29,13 +29,17 @@ class DaemonError(Exception):
 
 @contextmanager
 def daemon(
-    command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[Daemon]:
     """Run a program while the block runs, then stop it; it does not outlive a killed test run."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             env=env,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .cache import PeerUnavailableError
 from .daemon import daemon
-from .folder import folder_peer
+from .folder import folder_peer, peer_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +24,7 @@ KEYS_FILE = "aa-offline_fs_kbc-keys.json"
 def upstream_provider(folder: Path, log_level: str = "info") -> Iterator[Daemon]:
     """Run ``coco_keyprovider``, the key provider that ours replaces; it cannot unwrap."""
     command = [str(folder_peer("coco_keyprovider")), "--socket", "127.0.0.1:0"]
-    env = os.environ | {"RUST_LOG": f"coco_keyprovider={log_level}"}
+    env = peer_environment(RUST_LOG=f"coco_keyprovider={log_level}")
     with daemon(command, folder / "coco_keyprovider.log", env) as running:
         yield running
 
@@ -47,7 +46,7 @@ def attestation_agent(
     # the second address differs so that the two sockets can be told apart, both at port 0
     sockets = ["--keyprovider_sock", "127.0.0.1:0", "--getresource_sock", "127.0.0.2:0"]
     command = [*_private_etc(etc), str(program), *sockets]
-    env = os.environ | {"AA_SEV_SECRETS_DIR": str(secrets or folder / "no-secrets")}
+    env = peer_environment(AA_SEV_SECRETS_DIR=str(secrets or folder / "no-secrets"))
     with daemon(command, folder / "attestation-agent.log", env) as running:
         yield running
 
