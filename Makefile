@@ -42,8 +42,8 @@ demo: build ## Encrypt and decrypt a small image in a temporary folder, step by 
 	@PATH="$(CURDIR)/.cache/peers/debian-trixie/bin:$$PATH" $(BIN)/coco-kp demo
 
 .PHONY: peers
-peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (skopeo, a registry)
-	$(BIN)/python -m tests.peers
+peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (docs/peers.md)
+	$(BIN)/python -m tests.peers $(PEERS)
 
 .PHONY: test
 test: build peers ## Run the tests, against real peers too, in minutes

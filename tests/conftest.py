@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.peers import peers_required
-from tests.peers.cache import PeerUnavailableError
-from tests.peers.registry import REGISTRIES, registry
-from tests.peers.skopeo import Skopeo, find_skopeo
+from tests.peers.registry import REGISTRIES
+from tests.peers.skipping import pytest_runtest_call, pytest_runtest_setup
+from tests.peers.skopeo import CLIENTS, Skopeo, find_skopeo
+from tests.peers.sources import ON_REQUEST, SOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+
+__all__ = ["pytest_runtest_call", "pytest_runtest_setup"]
 
 # Time is bounded so that a hang fails, and a slow machine does not.
 settings.register_profile(
@@ -26,27 +27,14 @@ settings.register_profile(
 settings.load_profile("coco-kp")
 
 
-@contextmanager
-def skipped_without_peers() -> Iterator[None]:
-    """Skip a test whose peer cannot be had, unless peers are required: then it fails."""
-    try:
-        yield
-    except PeerUnavailableError as error:
-        if peers_required():
-            raise
-        pytest.skip(str(error))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
-    with skipped_without_peers():
-        yield
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call() -> Generator[None, None, None]:
-    with skipped_without_peers():
-        yield
+def pytest_report_header() -> list[str]:
+    """Say which peers the tests talk to, in which version: not all are pinned."""
+    had = [source.title for source in (*SOURCES, *ON_REQUEST) if source.cached]
+    left_out = [source.name for source in ON_REQUEST if not source.cached]
+    return [
+        f"peers: {', '.join(had) or 'none yet'}",
+        *(f"without {name}, which `make peers PEERS={name}` builds" for name in left_out),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +44,14 @@ def skopeo_program() -> Path:
 
 
 @pytest.fixture
-def skopeo(skopeo_program: Path, tmp_path: Path) -> Skopeo:
-    """A skopeo that nothing of the machine's own configuration reaches."""
+def skopeo(request: pytest.FixtureRequest, tmp_path: Path) -> Skopeo:
+    """A skopeo that nothing of the machine's own configuration reaches; Debian 13's.
+
+    Under ``with_each_client`` it is each of `CLIENTS`.
+    """
     home = tmp_path / "skopeo"
     home.mkdir()
-    return Skopeo(skopeo_program, home)
+    return Skopeo(CLIENTS[getattr(request, "param", "skopeo")](), home)
 
 
 @pytest.fixture(params=REGISTRIES)
@@ -68,5 +59,5 @@ def registry_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     """The ``host:port`` of an empty registry, over plain HTTP; once for each kind of registry."""
     folder = tmp_path / "registry"
     folder.mkdir()
-    with registry(REGISTRIES[request.param](), folder) as address:
+    with REGISTRIES[request.param](folder) as address:
         yield address

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.cli.main import run
+from tests.peers.skopeo import with_each_client
 from tests.support.documents import TAR, TAR_GZIP
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.index import layer_digests, write_index
@@ -44,6 +45,7 @@ def assert_encrypted(image: Image, plain: Image) -> None:
     assert image.config == plain.config
 
 
+@with_each_client
 @pytest.mark.parametrize("transport", FILES)
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
 def test_skopeo_decrypts_image_encrypted_by_coco_kp(
@@ -63,6 +65,7 @@ def test_skopeo_decrypts_image_encrypted_by_coco_kp(
     assert decrypted.config == image.config
 
 
+@with_each_client
 @pytest.mark.parametrize("transport", FILES)
 def test_coco_kp_decrypts_image_encrypted_by_skopeo(
     provider: Provider, image: Image, key: Key, tmp_path: Path, transport: str
@@ -102,6 +105,7 @@ def test_coco_kp_and_skopeo_decrypt_each_others_image_through_registry(
         assert pulled.config == image.config
 
 
+@pytest.mark.folder_peer
 def test_attestation_agent_opens_image_encrypted_by_coco_kp(
     agent: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_coco_kp_encrypts_docker_archive_written_by_skopeo(
         assert layer.blob == gzip.decompress(before.blob)
 
 
+@with_each_client
 def test_coco_kp_decrypts_layer_that_skopeo_compressed_while_encrypting(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
@@ -184,6 +189,7 @@ def test_coco_kp_decrypts_layer_that_skopeo_compressed_while_encrypting(
     assert gzip.decompress(layer.blob) == plain.layers[0].blob
 
 
+@pytest.mark.folder_peer
 def test_rewrap_repairs_image_of_upstream_that_no_guest_opens(
     upstream: Provider, provider: Provider, image: Image, key: Key, tmp_path: Path
 ) -> None:
@@ -217,6 +223,7 @@ def test_encrypt_and_decrypt_through_another_provider_round_trip(
     assert decrypted.layers == image.layers
 
 
+@pytest.mark.folder_peer
 def test_encrypt_through_provider_that_cannot_unwrap_requires_trust_provider(
     upstream: Provider, image: Image, key: Key, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

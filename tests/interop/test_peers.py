@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.peer
 
 
+@pytest.mark.folder_peer
 def test_agent_opens_image_encrypted_by_upstream(
     upstream: Provider, agent: Provider, image: Image, key: Key
 ) -> None:

@@ -24,7 +24,7 @@ from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, copy_blob, put_blob, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
-from tests.peers.registry import REGISTRIES, registry_daemon
+from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
 from tests.support.patience import wait_until
 from tests.support.stored import check, image, index, store
@@ -38,9 +38,9 @@ HTPASSWD = "user:$2b$05$gVbPyfwjRNv8HgWxGg7S7.WTuPg.dl2ikRqQu4xl5wPUKH3cb5rF.\n"
 """The password under bcrypt, as ``htpasswd -B`` writes it."""
 
 
-@pytest.fixture(params=REGISTRIES)
+@pytest.fixture(params=DISTRIBUTIONS)
 def program(request: pytest.FixtureRequest) -> Path:
-    return REGISTRIES[request.param]()
+    return DISTRIBUTIONS[request.param]()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.peers.skopeo import PROVIDER
+from tests.peers.skopeo import PROVIDER, with_each_client
 from tests.support.documents import TAR_GZIP
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.provider import Provider, our_config, our_provider, served_address, serving
@@ -25,6 +25,7 @@ def has_ipv6_loopback() -> bool:
     return addresses.exists() and f"{1:032x}" in addresses.read_text()
 
 
+@with_each_client
 @pytest.mark.parametrize("algorithm", ["A256GCM", "A256CTR"])
 def test_skopeo_round_trip_restores_each_layer_byte_for_byte(
     any_door: Provider, image: Image, key: Key, algorithm: str
@@ -86,6 +87,7 @@ def test_skopeo_round_trip_works_over_ipv6(skopeo: Skopeo, image: Image, tmp_pat
         assert provider.decrypt(encrypted, "sample_kbc::null").layers == image.layers
 
 
+@with_each_client
 def test_skopeo_round_trip_keeps_content_of_uncompressed_layer(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_skopeo_round_trip_keeps_content_of_uncompressed_layer(
     assert gzip.decompress(layer.blob) == archive
 
 
+@with_each_client
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [("0", [True, False, False]), ("-1", [False, False, True]), ("0,2", [True, False, True])],
@@ -112,6 +115,7 @@ def test_skopeo_encrypts_only_selected_layers(
     assert provider.decrypt(encrypted, "offline_fs_kbc::null").layers == image.layers
 
 
+@with_each_client
 def test_skopeo_round_trip_through_registry_restores_eight_layers(
     skopeo: Skopeo, provider: Provider, registry_address: str, key: Key, tmp_path: Path
 ) -> None:

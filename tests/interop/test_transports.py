@@ -12,7 +12,7 @@ import pytest
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Source, copy_blob, open_sink, open_source, read_blob
-from tests.peers.registry import REGISTRIES, registry
+from tests.peers.registry import REGISTRIES
 from tests.peers.skopeo import Skopeo
 from tests.support.access import PLAIN
 from tests.support.image import Image, tar, write_image
@@ -55,7 +55,7 @@ def copy(source_name: str, target_name: str) -> None:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param in REGISTRIES:
         (tmp_path / "registry").mkdir()
-        with registry(REGISTRIES[request.param](), tmp_path / "registry") as address:
+        with REGISTRIES[request.param](tmp_path / "registry") as address:
             yield f"docker://{address}/team/app:v1"
         return
     name = f"{request.param}:{tmp_path}/place"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.peers.cache import PeerUnavailableError, cached, run
+from tests.peers.cache import PeerUnavailableError
+from tests.peers.golang import ACTIONLINT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION = "v1.7.12"
-PACKAGE = f"github.com/rhysd/actionlint/cmd/actionlint@{VERSION}"
-
 
 def actionlint(repository: Path) -> str:
     """Return what actionlint, with shellcheck, has against the workflows of a repository."""
-    program = cached(f"actionlint-{VERSION}", _make) / "actionlint"
-    return _findings([program, "-no-color", "-shellcheck", _shellcheck()], repository)
+    return _findings([ACTIONLINT.have(), "-no-color", "-shellcheck", _shellcheck()], repository)
 
 
 def shellcheck(script: Path) -> str:
@@ -39,15 +35,3 @@ def _shellcheck() -> str:
     if program is None:
         raise PeerUnavailableError("shellcheck is missing: apt-get install shellcheck")
     return program
-
-
-def _make(folder: Path) -> None:
-    go = shutil.which("go")
-    if go is None:
-        raise PeerUnavailableError("actionlint is built with Go, and there is none on PATH")
-    build = folder / "build"
-    places = {"GOPATH": build / "path", "GOCACHE": build / "cache", "GOBIN": folder}
-    env = os.environ | {name: str(place) for name, place in places.items()}
-    env.pop("GOMODCACHE", None)
-    run([go, "install", "-modcacherw", "-trimpath", PACKAGE], env)
-    shutil.rmtree(build)

@@ -1,8 +1,9 @@
-"""skopeo, umoci and the registry of Debian 13, from the machine's own mirror, nothing installed.
+"""Programs of Debian 13 (trixie) and of sid, from the machine's own mirror, nothing installed.
 
-Debian 12's skopeo (1.9.3) is built without key providers, so the tests take the next release's: a
-private apt root with Debian 13 as its only source and no package installed resolves the whole
-closure, and each program runs with the loader and libraries that came with it.
+A private apt root with the suite as its only source and no package installed resolves the whole
+closure. Each program is made to run with the loader and libraries that came with it, whatever the
+machine's own are: by patchelf, not by a launcher, since buildah and podman run themselves again
+through /proc/self/exe, which would be the loader then.
 Needs no root, and leaves the machine's package lists and packages alone.
 """
 
@@ -11,12 +12,67 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import PeerUnavailableError, cached, run
+from . import cache
+from .cache import PeerUnavailableError, cached, is_cached, run
 
-SUITE = "trixie"
-PROGRAMS = ("skopeo", "docker-registry", "umoci")
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite of Debian, and what the tests take from it."""
+
+    codename: str
+    programs: tuple[str, ...]
+    megabytes: int
+    """The download, about."""
+    also: tuple[str, ...] = ()
+    """Packages that the programs need and only recommend."""
+
+    @property
+    def name(self) -> str:
+        """The suite's folder in the cache."""
+        return f"debian-{self.codename}"
+
+    @property
+    def effort(self) -> str:
+        """What is done to have it, and how long that may take."""
+        return (
+            f"unpacking {', '.join(self.programs)} of Debian {self.codename} with apt: "
+            f"{self.megabytes} MB, half a minute to a few"
+        )
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages to fetch, with what they depend on."""
+        return (*self.programs, *self.also, "patchelf")
+
+    @property
+    def recipe(self) -> str:
+        """What the entry is made from; programs find their loader by its place in this tree."""
+        return f"{' '.join(self.packages)} to run in {cache.CACHE / self.name}\n"
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was had already."""
+        return is_cached(self.name, self.recipe)
+
+    @property
+    def title(self) -> str:
+        """The programs that were had, with versions: sid's are of the day."""
+        return " ".join((self.have() / "versions").read_text().split())
+
+    def have(self) -> Path:
+        """Return the suite's entry of the cache. Raises `PeerUnavailableError`."""
+        return cached(self.name, self.recipe, lambda folder: _make(self, folder))
+
+
+TRIXIE = Suite(
+    "trixie", ("skopeo", "buildah", "podman", "umoci", "docker-registry"), 110, ("netavark",)
+)
+
+SID = Suite("sid", ("skopeo",), 50)
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """The archive's public keys, as Debian's own package ``debian-archive-keyring`` installs them."""
@@ -25,26 +81,25 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # package is genuine does not, so that apt's own strict defaults hold.
 NETWORK_SETTINGS = ("http", "https", "Retries", "Check-Date", "Check-Valid-Until")
 
-LAUNCHER = """\
-#!/bin/sh
-# Runs Debian 13's {program} with the loader and libraries it was built for.
-root=$(dirname "$(dirname "$(readlink -f "$0")")")/root
-exec "$root/{loader}" --library-path "$root/{libraries}" "$root/usr/bin/{program}" "$@"
-"""
+
+def debian_bin(suite: Suite = TRIXIE) -> Path:
+    """Return the folder with the suite's programs alone; it can be put on ``PATH``."""
+    return suite.have() / "bin"
 
 
-def debian_bin() -> Path:
-    """Return the folder with one launcher for each of `PROGRAMS`; it can be put on ``PATH``."""
-    return cached(f"debian-{SUITE}", _make) / "bin"
-
-
-def _make(folder: Path) -> None:
+def _make(suite: Suite, folder: Path) -> None:
     _require_debian()
     apt, root = folder / "apt", folder / "root"
-    for package in _download(apt):
+    versions = []
+    for package in _download(suite, apt):
         run(["dpkg-deb", "--extract", package, root])
+        shown = ["dpkg-deb", "--show", "--showformat", "${Package} ${source:Upstream-Version}\n"]
+        versions.append(run([*shown, package]))
     shutil.rmtree(apt)
-    _write_launchers(folder / "bin", root)
+    (folder / "versions").write_text(
+        "".join(line for line in versions if line.split()[0] in suite.programs)
+    )
+    _make_runnable(suite, folder)
 
 
 def _require_debian() -> None:
@@ -58,8 +113,8 @@ def _require_debian() -> None:
         raise PeerUnavailableError(f"{KEYRING} is missing: apt-get install debian-archive-keyring")
 
 
-def _download(apt: Path) -> list[Path]:
-    """Fetch the packages of `PROGRAMS` and all they depend on; the signature is checked by apt."""
+def _download(suite: Suite, apt: Path) -> list[Path]:
+    """Fetch the suite's packages and all they depend on; the signature is checked by apt."""
     archives = apt / "var/cache/apt/archives"
     folders = (
         "etc/apt/apt.conf.d",
@@ -72,13 +127,13 @@ def _download(apt: Path) -> list[Path]:
     (archives / "partial").mkdir(parents=True)
     (apt / "var/lib/dpkg/status").touch()
     (apt / "etc/apt/sources.list").write_text(
-        f"deb [signed-by={KEYRING}] {_mirror()} {SUITE} main\n"
+        f"deb [signed-by={KEYRING}] {_mirror()} {suite.codename} main\n"
     )
     config = apt / "apt.conf"
     config.write_text(_network_settings() + _settings(apt))
     env = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
     run(["apt-get", "update", "--error-on=any"], env)
-    run(["apt-get", "install", "--yes", "--download-only", *PROGRAMS], env)
+    run(["apt-get", "install", "--yes", "--download-only", *suite.packages], env)
     return sorted(archives.glob("*.deb"))
 
 
@@ -112,11 +167,19 @@ def _mirror() -> str:
     raise PeerUnavailableError(f"apt's sources name no mirror of Debian {codename} main")
 
 
-def _write_launchers(folder: Path, root: Path) -> None:
-    loader = next(root.glob("usr/lib*/**/ld-linux*.so.*")).relative_to(root)
-    libraries = next(root.glob("usr/lib/**/libc.so.6")).parent.relative_to(root)
-    folder.mkdir()
-    for program in PROGRAMS:
-        launcher = folder / program
-        launcher.write_text(LAUNCHER.format(program=program, loader=loader, libraries=libraries))
-        launcher.chmod(0o755)
+def _make_runnable(suite: Suite, folder: Path) -> None:
+    """Have each program load what came with it, once the folder is in its place in the cache."""
+    root, place = folder / "root", cache.CACHE / suite.name
+    loader = next(root.glob("usr/lib*/**/ld-linux*.so.*")).relative_to(folder)
+    libraries = next(root.glob("usr/lib/**/libc.so.6")).parent.relative_to(folder)
+    unpatched: list[str | Path] = [folder / loader, "--library-path", folder / libraries]
+    patchelf = [*unpatched, root / "usr/bin/patchelf"]
+    (folder / "bin").mkdir()
+    for name in suite.programs:
+        program = root / "usr/bin" / name
+        # RPATH, since RUNPATH holds for a program's own libraries and not for theirs; and two
+        # calls, since Go's programs crash after one that sets both. No $ORIGIN: rootless buildah
+        # runs from a copy of itself in memory.
+        run([*patchelf, "--force-rpath", "--set-rpath", str(place / libraries), program])
+        run([*patchelf, "--set-interpreter", str(place / loader), program])
+        (folder / "bin" / name).symlink_to(Path("../root/usr/bin") / name)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.peers import __main__ as main_module
 from tests.peers import cache, debian
 from tests.peers.cache import PeerUnavailableError, cached
-from tests.peers.debian import debian_bin
+from tests.peers.debian import TRIXIE, Suite, debian_bin
+from tests.peers.folder import NO_FOLDER
+from tests.peers.golang import GoProgram
 from tests.peers.skopeo import find_skopeo
 
 
@@ -23,11 +30,6 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setattr(cache, "CACHE", folder)
     return folder
-
-
-@pytest.fixture
-def debian_machine() -> None:
-    debian._require_debian()
 
 
 def test_an_entry_is_made_once_by_all_who_want_it(empty_cache: Path) -> None:
@@ -39,7 +41,7 @@ def test_an_entry_is_made_once_by_all_who_want_it(empty_cache: Path) -> None:
         (folder / "peer").touch()
 
     with ThreadPoolExecutor(4) as pool:
-        entries = list(pool.map(lambda _: cached("entry", make), range(4)))
+        entries = list(pool.map(lambda _: cached("entry", "recipe", make), range(4)))
     assert len(makers) == 1
     assert entries == [empty_cache / "entry"] * 4
     assert (empty_cache / "entry" / "peer").exists()
@@ -51,65 +53,184 @@ def test_an_entry_that_failed_is_not_there_and_is_made_anew(empty_cache: Path) -
         raise PeerUnavailableError("no network")
 
     with pytest.raises(PeerUnavailableError):
-        cached("entry", fail)
+        cached("entry", "recipe", fail)
     assert [path.name for path in empty_cache.iterdir()] == [".entry.lock"]
-    entry = cached("entry", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in entry.iterdir()] == ["whole"]
+    entry = cached("entry", "recipe", lambda folder: (folder / "whole").touch())
+    assert {path.name for path in entry.iterdir()} == {"whole", cache.RECIPE}
 
 
 @pytest.mark.peer
-@pytest.mark.usefixtures("empty_cache", "debian_machine")
+@pytest.mark.usefixtures("empty_cache")
 def test_packages_that_debian_did_not_sign_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mirror whose release file names its packages, but carries no signature."""
-    release = tmp_path / "mirror" / "dists" / debian.SUITE
+    release = tmp_path / "mirror" / "dists" / TRIXIE.codename
     (release / "main" / "binary-amd64").mkdir(parents=True)
     (release / "main" / "binary-amd64" / "Packages").touch()
     empty = hashlib.sha256().hexdigest()
     (release / "Release").write_text(
-        f"Codename: {debian.SUITE}\nSHA256:\n {empty} 0 main/binary-amd64/Packages\n"
+        f"Codename: {TRIXIE.codename}\nSHA256:\n {empty} 0 main/binary-amd64/Packages\n"
     )
     monkeypatch.setattr(debian, "_mirror", lambda: f"file:{tmp_path}/mirror")
     with pytest.raises(PeerUnavailableError, match="is not signed"):
         debian.debian_bin()
 
 
+def test_an_entry_of_another_recipe_is_made_anew(empty_cache: Path) -> None:
+    cached("entry", "one program", lambda folder: (folder / "one").touch())
+    entry = cached("entry", "two programs", lambda folder: (folder / "two").touch())
+    assert not (entry / "one").exists()
+    assert (entry / "two").exists()
+    assert [path.name for path in empty_cache.glob("*")] == [".entry.lock", "entry"]
+
+
+def test_an_entry_of_another_recipe_stays_until_the_new_one_is_whole(empty_cache: Path) -> None:
+    def fail(_: Path) -> None:
+        raise PeerUnavailableError("no network")
+
+    cached("entry", "one program", lambda folder: (folder / "one").touch())
+    with pytest.raises(PeerUnavailableError):
+        cached("entry", "two programs", fail)
+    assert (empty_cache / "entry" / "one").exists()
+
+
 @pytest.mark.parametrize(
-    ("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")], ids=["at home", "in CI"]
+    "changed",
+    [
+        replace(TRIXIE, programs=(*TRIXIE.programs, "another")),
+        replace(TRIXIE, also=()),
+        replace(TRIXIE, codename="sid"),
+    ],
+    ids=["program", "recommended", "suite"],
 )
-def test_a_missing_peer_is_no_pass(required: str, outcome: str) -> None:
-    test = "tests/interop/test_peers.py::test_agent_opens_image_encrypted_by_upstream"
-    env = os.environ | {"COCO_KP_PEERS": "/nowhere", "COCO_KP_REQUIRE_PEERS": required}
+def test_a_suite_with_other_packages_is_another_recipe(changed: Suite) -> None:
+    assert changed.recipe != TRIXIE.recipe
+
+
+def test_a_go_program_is_built_anew_when_its_sources_change(tmp_path: Path) -> None:
+    (tmp_path / "main.go").write_text("package main")
+    program = GoProgram("name", "1", ".", "no", tmp_path)
+    before = program.recipe
+    (tmp_path / "main.go").write_text("package main // changed")
+    assert program.recipe != before
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", TRIXIE.programs)
+def test_a_program_of_debian_13_runs_on_this_machine(name: str) -> None:
+    program = debian_bin() / name
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test],
+        [program, "--version"], capture_output=True, text=True, check=True, env={}
+    )
+    assert name.removeprefix("docker-") in done.stdout
+
+
+def run_tests(*tests: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(
+        command,
         cwd=Path(__file__).parents[2],
-        env=env,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")], ids=["at home", "in CI"]
+)
+def test_a_program_that_is_not_in_the_folder_is_no_pass(required: str, outcome: str) -> None:
+    test = "tests/interop/test_peers.py::test_agent_opens_image_encrypted_by_upstream"
+    done = run_tests(test, COCO_KP_PEERS="/nowhere", COCO_KP_REQUIRE_PEERS=required)
     assert f"= {outcome} in " in done.stdout
     assert "/nowhere" in done.stdout
     assert done.returncode == int(required)
 
 
-@pytest.mark.peer
-def test_a_skopeo_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "skopeo").symlink_to(find_skopeo())
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert find_skopeo() == tmp_path / "skopeo"
+def test_one_line_says_what_is_left_out_without_the_folder() -> None:
+    """Not even CI needs it."""
+    done = run_tests("tests/interop/test_packets.py", COCO_KP_PEERS="", COCO_KP_REQUIRE_PEERS="1")
+    (line,) = [line for line in done.stdout.splitlines() if NO_FOLDER in line]
+    assert re.match(r"SKIPPED \[\d\d\] tests/peers/skipping.py", line)
+    assert done.returncode == 0
 
 
 @pytest.mark.peer
-def test_a_skopeo_without_key_providers_is_passed_over(
+def test_debian_13s_skopeo_is_used_whatever_is_on_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends as Debian 12's 1.9.3 does (docs/protocols.md, before 1)."""
-    skopeo = tmp_path / "skopeo"
-    skopeo.write_text(
-        "#!/bin/sh\necho 'Invalid encryption keys: Provided protocol not recognized' >&2; exit 1\n"
-    )
-    skopeo.chmod(0o755)
+    (tmp_path / "skopeo").symlink_to("/bin/false")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert find_skopeo() == debian_bin() / "skopeo"
+
+
+# `python -m tests.peers`
+
+Fetch = Callable[..., tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A source that takes a while, or cannot be had."""
+
+    name: str
+    seconds: float = 0
+    fault: str = ""
+    cached: bool = False
+    effort: str = "fetching: a while"
+    title: str = "peer 1.0"
+
+    def have(self) -> None:
+        time.sleep(self.seconds)
+        if self.fault:
+            raise PeerUnavailableError(self.fault)
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fetch:
+    def run_with(*sources: Peer, on_request: Sequence[Peer] = (), asked: Sequence[str] = ()) -> Any:
+        monkeypatch.setattr(main_module, "SOURCES", sources)
+        monkeypatch.setattr(main_module, "ON_REQUEST", on_request)
+        code = main_module.main(asked)
+        return code, capsys.readouterr().out
+
+    monkeypatch.delenv("COCO_KP_PEERS", raising=False)
+    monkeypatch.delenv("COCO_KP_REQUIRE_PEERS", raising=False)
+    return run_with
+
+
+def test_each_fetch_says_what_it_does_and_then_what_it_had(fetch: Fetch) -> None:
+    code, out = fetch(Peer("one"), Peer("two", cached=True))
+    assert code == 0
+    assert out.index("one: fetching: a while\n") < out.index("one: has peer 1.0\n")
+    assert "two: fetching" not in out
+    assert "two: has peer 1.0\n" in out
+
+
+def test_a_long_fetch_is_never_silent(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main_module, "SPEAK_EVERY", 0.05)
+    _, out = fetch(Peer("long", seconds=0.5))
+    assert "0 s: still at work on long\n" in out
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
+def test_a_peer_that_cannot_be_had_fails_where_it_is_required(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch, required: str, code: int
+) -> None:
+    monkeypatch.setenv("COCO_KP_REQUIRE_PEERS", required)
+    found, out = fetch(Peer("one", fault="no network"), Peer("two"))
+    assert "one: missing: no network\n" in out
+    assert "two: has peer 1.0\n" in out
+    assert found == code
+
+
+def test_what_takes_too_long_is_had_on_request_alone(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COCO_KP_REQUIRE_PEERS", "1")
+    code, out = fetch(on_request=[Peer("big")])
+    assert (code, "big: left out; `make peers PEERS=big` would have it\n" in out) == (0, True)
+    assert "big: has peer 1.0\n" in fetch(on_request=[Peer("big")], asked=["big"])[1]
+    assert fetch(on_request=[Peer("big")], asked=["bug"])[0] == 2

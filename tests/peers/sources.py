@@ -1,0 +1,37 @@
+"""All that the tests take from package registries, each source with what it costs to have it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from .debian import SID, TRIXIE
+from .golang import ACTIONLINT, CIMAGE_CLIENT, CRANE, DISTRIBUTION
+
+
+class Source(Protocol):
+    """A peer, or several that come together."""
+
+    @property
+    def name(self) -> str:
+        """What `make peers` calls it."""
+
+    @property
+    def effort(self) -> str:
+        """What is done to have it, and how long that may take."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was had already."""
+
+    @property
+    def title(self) -> str:
+        """What was had, with versions."""
+
+    def have(self) -> object:
+        """Fetch or build it where it is not cached. Raises `PeerUnavailableError`."""
+
+
+SOURCES: Final[tuple[Source, ...]] = (TRIXIE, SID, CIMAGE_CLIENT, CRANE, ACTIONLINT)
+
+ON_REQUEST: Final[tuple[Source, ...]] = (DISTRIBUTION,)
+"""Those that take too long to be had unasked; the tests go without them, and say so."""
