@@ -52,7 +52,7 @@ test: build peers ## Run the tests, against real peers too, in minutes
 
 .PHONY: test-all
 test-all: test ## And those that take long or need much: container image, wheels
-	$(BIN)/pytest -n auto -m full
+	$(BIN)/pytest -n auto --dist loadgroup -m full
 
 .PHONY: check
 check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
@@ -108,6 +108,10 @@ wheels: wheel-data sdist $(BIN)/.wheel-tools ## Build the wheels that are publis
 	  PATH="$(abspath $(BIN)):$$PATH" maturin build --release --locked --out $(DIST) \
 	    --zig --compatibility manylinux2014 --target $$target; \
 	done
+
+.PHONY: image
+image: wheel ## Build the container images coco-kp and coco-kp:slim
+	tools/build-image
 
 .PHONY: proto
 proto: ## Generate the gRPC stubs anew, with an old pinned grpcio-tools so that every later runtime loads them
