@@ -31,10 +31,15 @@ COMPLETIONS = {
 def main() -> None:
     """Write all files below the folder that the command line names."""
     share = Path(sys.argv[1])
-    for context in contexts(click.Context(_cli, info_name=PROGRAM, **_cli.context_settings)):
+    for context in all_contexts():
         write(share / "man/man1" / f"{page_name(context)}.1", man_page(context))
     for shell, name in COMPLETIONS.items():
         write(share / name, completion(shell))
+
+
+def all_contexts() -> Iterator[click.Context]:
+    """Yield the context of coco-kp, and of each command and group."""
+    return contexts(click.Context(_cli, info_name=PROGRAM, **_cli.context_settings))
 
 
 def contexts(context: click.Context) -> Iterator[click.Context]:

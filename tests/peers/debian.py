@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _make(suite: Suite, folder: Path) -> None:
     _require_debian()
     apt, root = folder / "apt", folder / "root"
     versions = []
-    for package in _download(suite, apt):
+    for package in _download(suite.codename, suite.packages, apt):
         run(["dpkg-deb", "--extract", package, root])
         shown = ["dpkg-deb", "--show", "--showformat", "${Package} ${source:Upstream-Version}\n"]
         versions.append(run([*shown, package]))
@@ -113,8 +114,13 @@ def _require_debian() -> None:
         raise PeerUnavailableError(f"{KEYRING} is missing: apt-get install debian-archive-keyring")
 
 
-def _download(suite: Suite, apt: Path) -> list[Path]:
-    """Fetch the suite's packages and all they depend on; the signature is checked by apt."""
+def _download(
+    codename: str, packages: Sequence[str], apt: Path, architecture: str | None = None
+) -> list[Path]:
+    """Fetch a suite's packages and all they depend on; the signature is checked by apt.
+
+    ``architecture`` is Debian's name of another than the machine's own, such as ``arm64``.
+    """
     archives = apt / "var/cache/apt/archives"
     folders = (
         "etc/apt/apt.conf.d",
@@ -127,13 +133,17 @@ def _download(suite: Suite, apt: Path) -> list[Path]:
     (archives / "partial").mkdir(parents=True)
     (apt / "var/lib/dpkg/status").touch()
     (apt / "etc/apt/sources.list").write_text(
-        f"deb [signed-by={KEYRING}] {_mirror()} {suite.codename} main\n"
+        f"deb [signed-by={KEYRING}] {_mirror()} {codename} main\n"
     )
     config = apt / "apt.conf"
-    config.write_text(_network_settings() + _settings(apt))
+    settings = _network_settings() + _settings(apt)
+    if architecture is not None:
+        settings += f'APT::Architecture "{architecture}";\n'
+        settings += f'APT::Architectures {{ "{architecture}"; }};\n'
+    config.write_text(settings)
     env = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
     run(["apt-get", "update", "--error-on=any"], env)
-    run(["apt-get", "install", "--yes", "--download-only", *suite.packages], env)
+    run(["apt-get", "install", "--yes", "--download-only", *packages], env)
     return sorted(archives.glob("*.deb"))
 
 

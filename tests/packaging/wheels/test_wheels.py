@@ -1,0 +1,69 @@
+"""The wheels as files: what they claim to run on, and what they install."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from tools import wheel_data
+
+pytestmark = pytest.mark.full
+
+ARCHITECTURES = ["x86_64", "aarch64"]
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def wheel(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue(f"{request.param}_wheel")
+    return path
+
+
+def test_abi3audit_finds_one_extension_and_nothing_beyond_the_stable_abi(wheel: Path) -> None:
+    command = [str(BIN / "abi3audit"), "--strict", "--verbose", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 0, said
+    assert "1 extensions scanned; 0 ABI version mismatches and 0 ABI violations found" in said
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_auditwheel_finds_no_symbol_newer_than_glibc_2_17(
+    request: pytest.FixtureRequest, architecture: str
+) -> None:
+    wheel: Path = request.getfixturevalue(f"{architecture}_wheel")
+    command = [str(BIN / "auditwheel"), "show", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = " ".join(done.stdout.split())
+    assert f'consistent with the following platform tag: "manylinux_2_17_{architecture}"' in said
+    versions = re.findall(r"GLIBC_(\d+)\.(\d+)", said)
+    assert versions
+    assert max((int(major), int(minor)) for major, minor in versions) <= (2, 17)
+
+
+def test_each_command_has_its_man_page_and_each_shell_its_completion(wheel: Path) -> None:
+    pages = {f"man/man1/{wheel_data.page_name(context)}.1" for context in wheel_data.all_contexts()}
+    assert {"man/man1/coco-kp.1", "man/man1/coco-kp-keys-list.1"} <= pages
+    share = ".data/data/share/"
+    installed = {name.partition(share)[2] for name in names(wheel) if share in name}
+    assert installed == pages | set(wheel_data.COMPLETIONS.values())
+
+
+def test_nothing_is_installed_into_another_package(wheel: Path) -> None:
+    tops = {
+        re.sub(r"^coco_kp-[^-]*\.(data|dist-info)$", r"\1", n.split("/")[0]) for n in names(wheel)
+    }
+    assert tops == {"coco_kp", "data", "dist-info"}
+
+
+def test_the_schemas_are_carried(wheel: Path) -> None:
+    assert "coco_kp/schemas/inspect.schema.json" in names(wheel)
+
+
+def names(wheel: Path) -> list[str]:
+    with ZipFile(wheel) as archive:
+        return archive.namelist()
