@@ -83,7 +83,9 @@ def _look_for(name: str) -> bool:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+    # with its end in one piece: several threads speak
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
