@@ -105,7 +105,7 @@ def test_every_module_is_on_a_floor() -> None:
     assert FLOOR_OF.keys() <= parts
 
 
-def test_every_import_leads_down() -> None:
+def test_every_import_leads_to_same_or_lower_floor() -> None:
     assert len(imports_of_ours()) > 100
     wrong = []
     for one in imports_of_ours():
@@ -115,23 +115,23 @@ def test_every_import_leads_down() -> None:
     assert wrong == []
 
 
-def test_errors_import_nothing_of_ours() -> None:
+def test_errors_module_imports_no_other_module_of_ours() -> None:
     assert [str(one) for one in imports_of_ours() if one.parts[0] == "errors"] == []
 
 
 @pytest.mark.parametrize(("one", "other"), NEVER_MEET)
-def test_siblings_that_never_meet(one: str, other: str) -> None:
+def test_sibling_packages_never_import_each_other(one: str, other: str) -> None:
     met = [str(found) for found in imports_of_ours() if set(found.parts) == {one, other}]
     assert met == []
 
 
 @pytest.mark.parametrize(("imported", "importer"), ONLY_IMPORTER.items())
-def test_what_only_one_may_import(imported: str, importer: str) -> None:
+def test_restricted_module_is_imported_by_its_only_importer(imported: str, importer: str) -> None:
     importers = {one.importer for one in imports_of_ours() if one.parts[1] == imported}
     assert importers == {f"coco_kp.{importer}"}
 
 
-def test_values_use_libraries_without_input_and_output() -> None:
+def test_model_imports_no_library_with_input_or_output() -> None:
     used = {
         one.imported
         for module, tree in modules().items()
@@ -143,7 +143,7 @@ def test_values_use_libraries_without_input_and_output() -> None:
     assert {part_of(name) for name in ours} == {"errors", "model"}
 
 
-def test_values_open_no_file_themselves() -> None:
+def test_model_opens_no_file_itself() -> None:
     for module, tree in modules().items():
         if module.startswith("coco_kp.model"):
             called = {
@@ -154,7 +154,7 @@ def test_values_open_no_file_themselves() -> None:
             assert called.isdisjoint({"open", "print", "input", "exec", "eval"}), module
 
 
-def test_the_document_has_the_same_floors() -> None:
+def test_architecture_document_lists_the_same_floors() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| ([^|]+) \|", text, flags=re.MULTILINE)
     documented = {int(floor): set(re.findall(r"`(\w+)(?:\.\*)?`", parts)) for floor, parts in rows}

@@ -167,7 +167,7 @@ def cmd_mode(capfd: pytest.CaptureFixture[str], request: bytes, *flags: str) -> 
     return capfd.readouterr()
 
 
-def test_the_search_finds_what_it_is_there_to_find() -> None:
+def test_secret_search_finds_key_in_every_form() -> None:
     secrets = Secrets(bytes(range(100, 132)), bytes(range(32)), bytes(range(200, 232)))
     lek = secrets.lek
     for leak in (
@@ -187,7 +187,7 @@ def test_the_search_finds_what_it_is_there_to_find() -> None:
     assert not secrets.shown_in(b"kbs:///default/key/1 sha256:" + b"0" * 64)
 
 
-def test_cmd_mode_shows_no_key(secrets: Secrets, capfd: pytest.CaptureFixture[str]) -> None:
+def test_cmd_mode_output_shows_no_key(secrets: Secrets, capfd: pytest.CaptureFixture[str]) -> None:
     wrap = ocicrypt.wrap_request("keypath=kek::keyid=/default/key/1", secrets.private_options)
     answer, _ = cmd_mode(capfd, wrap)
     packet = ocicrypt.wrapped_packet(answer.encode())
@@ -207,7 +207,7 @@ def test_cmd_mode_shows_no_key(secrets: Secrets, capfd: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_server_shows_no_key(secrets: Secrets, tmp_path: Path, log_format: str) -> None:
+def test_server_output_shows_no_key(secrets: Secrets, tmp_path: Path, log_format: str) -> None:
     flags = ("-vv", "--log-format", log_format, "--keys", "keys.json")
     texts, calls = [], 0
     with serving(tmp_path, *flags) as server:
@@ -239,7 +239,7 @@ def test_a_server_shows_no_key(secrets: Secrets, tmp_path: Path, log_format: str
         *("twice.json", "cut.json", "kek", "kek.b64"),
     ],
 )
-def test_wrong_keys_files_are_not_quoted(
+def test_keys_file_refusals_show_no_key(
     secrets: Secrets, capfd: pytest.CaptureFixture[str], keys: str
 ) -> None:
     wrap = ocicrypt.wrap_request("keypath=kek::keyid=/default/key/1", secrets.private_options)

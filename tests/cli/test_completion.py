@@ -14,7 +14,7 @@ COCO_KP = Path(sys.executable).with_name("coco-kp")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_there_is_a_script_for(shell: str) -> None:
+def test_completion_prints_script_for_shell(shell: str) -> None:
     done = subprocess.run([COCO_KP, "completion", shell], capture_output=True, check=True)
     assert b"_COCO_KP_COMPLETE" in done.stdout
 
@@ -24,7 +24,7 @@ def test_there_is_a_script_for(shell: str) -> None:
     ("words", "expected"),
     [(("coco-kp", "enc"), "encrypt"), (("coco-kp", "inspect", "--form"), "--format")],
 )
-def test_bash_completes(words: tuple[str, ...], expected: str) -> None:
+def test_completion_script_completes_in_bash(words: tuple[str, ...], expected: str) -> None:
     script = f"""
         source <({COCO_KP} completion bash)
         COMP_WORDS=({" ".join(words)})

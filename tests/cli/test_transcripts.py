@@ -31,7 +31,7 @@ def _logs_restored() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
-def test_in_this_process(
+def test_transcript_matches_output_in_this_process(
     path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -48,7 +48,7 @@ def test_in_this_process(
 
 
 @pytest.mark.parametrize("name", BY_THE_REAL_COMMAND)
-def test_by_the_real_command(name: str, tmp_path: Path) -> None:
+def test_transcript_matches_output_of_installed_command(name: str, tmp_path: Path) -> None:
     def execute(step: Step) -> tuple[int, str, str]:
         done = subprocess.run(
             [COCO_KP, *step.arguments],

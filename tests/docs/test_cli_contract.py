@@ -34,19 +34,19 @@ def options(command: click.Command) -> set[str]:
     return names
 
 
-def test_every_command_has_its_row() -> None:
+def test_cli_contract_has_row_for_every_command() -> None:
     assert sorted(ROWS) == sorted(_cli.list_commands(CONTEXT))
 
 
 @pytest.mark.parametrize("name", _cli.list_commands(CONTEXT))
-def test_every_flag_in_a_row_is_one_of_the_command(name: str) -> None:
+def test_cli_contract_names_only_flags_of_the_command(name: str) -> None:
     row = next(line for line in TEXT.splitlines() if line.startswith(f"| `{name}"))
     command = _cli.get_command(CONTEXT, name)
     assert command
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) <= options(command)
 
 
-def test_every_exit_code_has_its_row() -> None:
+def test_cli_contract_has_row_for_every_exit_code() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", TEXT, flags=re.MULTILINE)}
     errors = (
         CocoKpError,

@@ -16,7 +16,7 @@ from tests.support.markdown import blocks
 
 @pytest.mark.peer
 @pytest.mark.parametrize("layers", [1, 2, 5])
-def test_the_blocks_of_the_guide_run_as_they_stand(tmp_path: Path, layers: int) -> None:
+def test_guide_commands_run_as_written(tmp_path: Path, layers: int) -> None:
     files = [{f"file{number}": os.urandom(1000 * number)} for number in range(layers)]
     image = write_image(tmp_path / "app", [tar(each) for each in files])
     storage = tmp_path / "registry"

@@ -22,7 +22,7 @@ DOCUMENT = "docs/kbs.md"
 
 @pytest.mark.folder_peer
 @pytest.mark.peer
-def test_the_blocks_run_as_they_stand(tmp_path: Path, skopeo_program: Path) -> None:
+def test_kbs_document_commands_run_as_written(tmp_path: Path, skopeo_program: Path) -> None:
     image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
     paths = [Path(sys.executable).parent, skopeo_program.parent, folder_peer("kbs-client").parent]
     with kbs(tmp_path) as broker:
@@ -51,13 +51,13 @@ def test_the_blocks_run_as_they_stand(tmp_path: Path, skopeo_program: Path) -> N
     assert (tmp_path / "keks/default/key/service").stat().st_size == 32
 
 
-def test_every_refusal_with_a_hint_of_its_own_is_explained() -> None:
+def test_kbs_document_explains_every_refusal_with_a_hint() -> None:
     text = (ROOT / DOCUMENT).read_text(encoding="utf-8")
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", text))
     assert _HINTS.keys() - explained <= {"InvalidRequestPath"}
 
 
-def test_every_kbc_has_its_row() -> None:
+def test_kbs_document_has_row_for_every_kbc() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \|", (ROOT / DOCUMENT).read_text(encoding="utf-8"), re.MULTILINE
     )

@@ -15,7 +15,7 @@ BASE = "https://github.com/coco-kp/coco-kp/blob/main/"
 
 
 @pytest.mark.peer
-def test_the_blocks_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
+def test_readme_commands_run_as_written(tmp_path: Path) -> None:
     image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
     reader = Reader(tmp_path)
     reader.store("app", "localhost/app")
@@ -40,7 +40,7 @@ def test_the_blocks_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
     assert "FAIL" not in printed
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_has_fewer_than_200_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
 
@@ -50,7 +50,7 @@ def test_no_link_of_the_readme_is_relative() -> None:
     assert relative == []
 
 
-def test_no_document_points_at_a_file_that_is_not_there() -> None:
+def test_documents_link_only_to_files_that_exist() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in links(document):
             if target.startswith(BASE):

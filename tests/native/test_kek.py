@@ -21,7 +21,7 @@ IV_LENGTHS = {"A256GCM": 12, "A256CTR": 16}
 
 
 @pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["name"])
-def test_known_packet(vector: dict[str, Any]) -> None:
+def test_kek_wraps_and_unwraps_known_packet(vector: dict[str, Any]) -> None:
     kek, packet = Kek(bytes.fromhex(vector["kek"])), json.loads(vector["packet"])
     iv, wrapped = (base64.b64decode(packet[member]) for member in ("iv", "wrapped_data"))
     secret = vector["optsdata"].encode()
@@ -40,7 +40,7 @@ def test_known_packet(vector: dict[str, Any]) -> None:
     ],
     ids=lambda vector: vector["name"],
 )
-def test_known_bad_packet(vector: dict[str, Any]) -> None:
+def test_kek_refuses_known_bad_packet(vector: dict[str, Any]) -> None:
     kek, packet = Kek(bytes.fromhex(vector["kek"])), json.loads(vector["packet"])
     iv, wrapped = (base64.b64decode(packet[member]) for member in ("iv", "wrapped_data"))
     with pytest.raises(CocoKpError) as caught:
@@ -49,7 +49,7 @@ def test_known_bad_packet(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", IV_LENGTHS)
-def test_ivs_are_drawn_anew(algorithm: str) -> None:
+def test_kek_wrap_draws_new_iv(algorithm: str) -> None:
     kek = Kek(RAW)
     (first, one), (second, other) = kek.wrap(algorithm, b"secret"), kek.wrap(algorithm, b"secret")
     assert len(first) == IV_LENGTHS[algorithm]
@@ -58,12 +58,12 @@ def test_ivs_are_drawn_anew(algorithm: str) -> None:
     assert kek.unwrap(algorithm, first, one) == kek.unwrap(algorithm, second, other) == b"secret"
 
 
-def test_layouts_of_the_two_algorithms() -> None:
+def test_kek_wrap_appends_tag_with_gcm_and_none_with_ctr() -> None:
     assert len(Kek(RAW).wrap("A256GCM", b"secret")[1]) == 6 + 16
     assert len(Kek(RAW).wrap("A256CTR", b"secret")[1]) == 6
 
 
-def test_every_flipped_bit_of_a_gcm_packet_is_a_kek_error() -> None:
+def test_kek_unwrap_detects_every_flipped_bit_with_gcm() -> None:
     kek = Kek(RAW)
     iv, wrapped = kek.wrap("A256GCM", b"secret")
     for bit in range(len(wrapped) * 8):
@@ -78,7 +78,7 @@ def test_every_flipped_bit_of_a_gcm_packet_is_a_kek_error() -> None:
             kek.unwrap("A256GCM", flipped, wrapped)
 
 
-def test_a_wrong_key_is_a_kek_error_with_gcm_and_garbage_with_ctr() -> None:
+def test_kek_unwrap_with_wrong_key_fails_with_gcm_and_yields_garbage_with_ctr() -> None:
     kek, other = Kek(RAW), Kek.generate()
     iv, wrapped = kek.wrap("A256GCM", b"secret")
     with pytest.raises(KekError):
@@ -88,14 +88,14 @@ def test_a_wrong_key_is_a_kek_error_with_gcm_and_garbage_with_ctr() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", RAW[:31], RAW + b"\n", base64.b64encode(RAW)])
-def test_a_key_of_another_length_is_a_kek_error_that_names_it(raw: bytes) -> None:
+def test_kek_refuses_key_of_wrong_length(raw: bytes) -> None:
     with pytest.raises(KekError) as caught:
         Kek(raw)
     assert caught.value.message == f"expected a 32-byte key, found {len(raw)} bytes"
 
 
 @pytest.mark.parametrize("algorithm", ["a256gcm", "A128GCM", "", "A256GCM\n"])
-def test_an_unknown_algorithm_is_named_with_the_known_ones(algorithm: str) -> None:
+def test_kek_refuses_unknown_algorithm_and_lists_known_ones(algorithm: str) -> None:
     for call in (
         lambda: Kek(RAW).wrap(algorithm, b"secret"),
         lambda: Kek(RAW).unwrap(algorithm, bytes(12), bytes(32)),
@@ -108,7 +108,7 @@ def test_an_unknown_algorithm_is_named_with_the_known_ones(algorithm: str) -> No
 
 
 @pytest.mark.parametrize(("algorithm", "wrong"), [("A256GCM", 16), ("A256CTR", 12), ("A256GCM", 0)])
-def test_an_iv_of_another_length_is_an_input_error(algorithm: str, wrong: int) -> None:
+def test_kek_refuses_iv_of_wrong_length(algorithm: str, wrong: int) -> None:
     message = f"expected a {IV_LENGTHS[algorithm]}-byte IV for {algorithm}, found {wrong} bytes"
     with pytest.raises(InputError) as caught:
         Kek(RAW).wrap(algorithm, b"secret", bytes(wrong))
@@ -118,7 +118,7 @@ def test_an_iv_of_another_length_is_an_input_error(algorithm: str, wrong: int) -
     assert caught.value.message == message
 
 
-def test_sizes_are_bounded() -> None:
+def test_kek_limits_size_of_wrapped_data() -> None:
     kek = Kek(RAW)
     iv, wrapped = kek.wrap("A256GCM", bytes(65_536))
     assert kek.unwrap("A256GCM", iv, wrapped) == bytes(65_536)
@@ -129,7 +129,7 @@ def test_sizes_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "text", 3])
-def test_wrong_types_are_type_errors(wrong: Any) -> None:
+def test_kek_raises_type_error_for_wrong_types(wrong: Any) -> None:
     with pytest.raises(TypeError):
         Kek(wrong)
     with pytest.raises(TypeError):
@@ -138,19 +138,19 @@ def test_wrong_types_are_type_errors(wrong: Any) -> None:
         Kek(RAW).unwrap("A256GCM", wrong, bytes(32))
 
 
-def test_generated_keys_differ_and_raw_gives_them_back() -> None:
+def test_kek_generate_draws_new_key_that_raw_returns() -> None:
     first, second = Kek.generate(), Kek.generate()
     assert first.raw() != second.raw()
     assert Kek(first.raw()).fingerprint == first.fingerprint
 
 
-def test_the_fingerprint_is_what_sha256sum_prints_and_all_that_repr_shows() -> None:
+def test_kek_fingerprint_is_truncated_sha256_and_all_that_repr_shows() -> None:
     kek = Kek(RAW)
     assert kek.fingerprint == "sha256:" + hashlib.sha256(RAW).hexdigest()[:16]
     assert repr(kek) == f"<Kek {kek.fingerprint}>"
 
 
-def test_keys_are_not_compared_copied_pickled_or_changed() -> None:
+def test_kek_cannot_be_compared_copied_pickled_or_changed() -> None:
     kek, same = Kek(RAW), Kek(RAW)
     assert kek != same  # identity: a comparison by value would leak the key through its timing
     with pytest.raises(TypeError):

@@ -47,7 +47,7 @@ def plaintext_of(vector: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("vector", VECTORS["vectors"], ids=lambda vector: vector["name"])
-def test_known_answer(vector: dict[str, Any]) -> None:
+def test_layer_sealer_and_opener_match_known_answers(vector: dict[str, Any]) -> None:
     key, nonce = bytes.fromhex(vector["key"]), bytes.fromhex(vector["nonce"])
     plaintext = plaintext_of(vector)
 
@@ -69,7 +69,7 @@ def test_known_answer(vector: dict[str, Any]) -> None:
     assert opened.size == sealed.size
 
 
-def test_digests_and_hmac_are_the_standard_librarys() -> None:
+def test_layer_sealer_digests_and_hmac_match_standard_library() -> None:
     seal = sealer()
     ciphertext = seal.update(LONG)
     sealed = seal.finalize()
@@ -79,7 +79,7 @@ def test_digests_and_hmac_are_the_standard_librarys() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 64, 65, 4096, 65_535, 65_536, 70_000, len(LONG)])
-def test_pieces_of_any_length_give_the_same_layer(step: int) -> None:
+def test_layer_sealer_yields_same_layer_from_pieces_of_any_length(step: int) -> None:
     whole = sealer()
     expected = whole.update(LONG)
     data = LONG if step > 64 else LONG[:5000]
@@ -89,7 +89,7 @@ def test_pieces_of_any_length_give_the_same_layer(step: int) -> None:
     assert seal.finalize().hmac == hmac.digest(KEY, expected[: len(data)], "sha256")
 
 
-def test_keys_are_drawn_anew_and_returned() -> None:
+def test_layer_sealer_draws_new_key_and_nonce_and_returns_them() -> None:
     first, second = LayerSealer(), LayerSealer()
     ciphertext = first.update(TEXT)
     sealed, other = first.finalize(), second.finalize()
@@ -102,7 +102,7 @@ def test_keys_are_drawn_anew_and_returned() -> None:
     opener.finalize()
 
 
-def test_plaintext_digest_is_none_where_nobody_asks() -> None:
+def test_layer_plaintext_digest_is_none_when_not_requested() -> None:
     seal = LayerSealer(key=KEY, nonce=NONCE, plaintext_digest=False)
     ciphertext = seal.update(TEXT)
     sealed = seal.finalize()
@@ -114,7 +114,7 @@ def test_plaintext_digest_is_none_where_nobody_asks() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 51, 64, 65_536, 100_000])
-def test_update_into_apart_longer_and_in_place(length: int) -> None:
+def test_layer_update_into_writes_to_separate_longer_or_same_buffer(length: int) -> None:
     data = LONG[:length]
     expected = sealer().update(data)
 
@@ -135,7 +135,7 @@ def test_update_into_apart_longer_and_in_place(length: int) -> None:
     opener.finalize()
 
 
-def test_update_into_on_two_threads() -> None:
+def test_layer_update_into_gives_same_result_on_two_threads() -> None:
     data = LONG * 7
     one, two = bytearray(len(data)), bytearray(len(data))
     seal, other = sealer(), sealer()
@@ -151,7 +151,7 @@ def test_update_into_on_two_threads() -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_threads_are_one_or_two(threads: int) -> None:
+def test_layer_update_into_accepts_one_or_two_threads_only(threads: int) -> None:
     with pytest.raises(ValueError, match="1 or 2"):
         sealer().update_into(TEXT, bytearray(100), threads=threads)
 
@@ -169,7 +169,7 @@ def test_threads_are_one_or_two(threads: int) -> None:
     ],
     ids=["bytearray", "memoryview", "unaligned", "array_B", "array_I", "doubles", "matrix"],
 )
-def test_any_contiguous_buffer_is_bytes(buffer: Any) -> None:
+def test_layer_update_accepts_any_contiguous_buffer(buffer: Any) -> None:
     assert sealer().update(buffer) == sealer().update(TEXT[:48])
 
 
@@ -185,7 +185,7 @@ def test_any_contiguous_buffer_is_bytes(buffer: Any) -> None:
     ],
     ids=["short", "empty", "read_only", "strided_dst", "strided_src", "reversed_src"],
 )
-def test_unfit_buffers_are_refused(src: Any, dst: Any, error: str) -> None:
+def test_layer_update_into_refuses_unsuitable_buffers(src: Any, dst: Any, error: str) -> None:
     before = bytes(dst)
     with pytest.raises((ValueError, BufferError), match=error):
         sealer().update_into(src, dst)
@@ -193,7 +193,7 @@ def test_unfit_buffers_are_refused(src: Any, dst: Any, error: str) -> None:
 
 
 @pytest.mark.parametrize("offset", [-63, -1, 1, 63])
-def test_partial_overlap_is_refused(offset: int) -> None:
+def test_layer_update_into_refuses_partial_overlap(offset: int) -> None:
     memory = bytearray(256)
     src = memoryview(memory)[96 : 96 + 64]
     dst = memoryview(memory)[96 + offset : 96 + 64 + offset]
@@ -203,21 +203,21 @@ def test_partial_overlap_is_refused(offset: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [-64, 64])
-def test_neighbours_do_not_overlap(offset: int) -> None:
+def test_layer_update_into_accepts_adjacent_buffers(offset: int) -> None:
     memory = bytearray(256)
     dst = memoryview(memory)[96 + offset : 96 + 64 + offset]
     assert sealer().update_into(memoryview(memory)[96 : 96 + 64], dst) == 64
 
 
 @pytest.mark.parametrize("wrong", [None, "text", 3, object()])
-def test_what_is_no_buffer_is_a_type_error(wrong: Any) -> None:
+def test_layer_update_raises_type_error_for_what_is_not_a_buffer(wrong: Any) -> None:
     with pytest.raises(TypeError):
         sealer().update(wrong)
     with pytest.raises(TypeError):
         sealer().update_into(TEXT, wrong)
 
 
-def test_a_buffer_cannot_be_resized_while_it_is_in_use_and_is_released_after() -> None:
+def test_layer_update_releases_buffer_afterwards() -> None:
     data = bytearray(TEXT)
     seal = sealer()
     seal.update(data)
@@ -232,26 +232,30 @@ def test_a_buffer_cannot_be_resized_while_it_is_in_use_and_is_released_after() -
         ({"key": KEY, "nonce": NONCE[:12]}, "expected a 16-byte nonce, found 12 bytes"),
     ],
 )
-def test_wrong_lengths_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_layer_sealer_and_opener_refuse_key_or_nonce_of_wrong_length(
+    arguments: dict[str, Any], message: str
+) -> None:
     for make in (LayerSealer, lambda **given: LayerOpener(hmac=bytes(32), **given)):
         with pytest.raises(InputError) as caught:
             make(**arguments)
         assert caught.value.message == message
 
 
-def test_a_wrong_hmac_length_is_named() -> None:
+def test_layer_opener_refuses_hmac_of_wrong_length() -> None:
     with pytest.raises(InputError, match="expected a 32-byte HMAC, found 20 bytes"):
         LayerOpener(key=KEY, nonce=NONCE, hmac=bytes(20))
 
 
 @pytest.mark.parametrize("given", [{"key": KEY}, {"nonce": NONCE}])
-def test_key_without_nonce_or_nonce_without_key_is_refused(given: dict[str, Any]) -> None:
+def test_layer_sealer_refuses_key_without_nonce_and_nonce_without_key(
+    given: dict[str, Any],
+) -> None:
     with pytest.raises(ValueError, match="both key and nonce, or neither"):
         LayerSealer(**given)
 
 
 @pytest.mark.parametrize("stream", [sealer(), opener_for(b"")], ids=["sealer", "opener"])
-def test_finalize_ends_a_stream(stream: LayerSealer | LayerOpener) -> None:
+def test_layer_stream_refuses_use_after_finalize(stream: LayerSealer | LayerOpener) -> None:
     stream.finalize()
     with pytest.raises(StreamClosedError):
         stream.finalize()
@@ -271,7 +275,7 @@ def test_finalize_ends_a_stream(stream: LayerSealer | LayerOpener) -> None:
     ],
     ids=["type", "strided", "short", "read_only"],
 )
-def test_the_first_error_ends_a_stream(mistake: Any) -> None:
+def test_layer_stream_refuses_use_after_first_error(mistake: Any) -> None:
     for stream in (sealer(), opener_for(b"")):
         with pytest.raises((TypeError, ValueError, BufferError)):
             mistake(stream)
@@ -281,7 +285,7 @@ def test_the_first_error_ends_a_stream(mistake: Any) -> None:
             stream.finalize()
 
 
-def test_altered_ciphertext_and_a_wrong_key_raise_integrity_error() -> None:
+def test_layer_opener_detects_altered_ciphertext_and_wrong_key() -> None:
     ciphertext = bytearray(sealer().update(TEXT))
     tag = hmac.digest(KEY, ciphertext, "sha256")
     wrong_key = LayerOpener(key=KEY[::-1], nonce=NONCE, hmac=tag)
@@ -298,7 +302,7 @@ def test_altered_ciphertext_and_a_wrong_key_raise_integrity_error() -> None:
         altered.finalize()
 
 
-def test_a_flipped_nonce_passes_the_hmac_and_shows_in_the_plaintext_digest() -> None:
+def test_layer_opener_detects_flipped_nonce_by_plaintext_digest_only() -> None:
     ciphertext = sealer().update(TEXT)
     opener = LayerOpener(
         key=KEY, nonce=NONCE[:-1] + b"\0", hmac=hmac.digest(KEY, ciphertext, "sha256")
@@ -307,7 +311,7 @@ def test_a_flipped_nonce_passes_the_hmac_and_shows_in_the_plaintext_digest() -> 
     assert opener.finalize().plaintext_sha256 != hashlib.sha256(TEXT).digest()
 
 
-def test_errors_and_reprs_show_no_secret() -> None:
+def test_layer_errors_and_reprs_show_no_secret() -> None:
     seal = LayerSealer(key=b"K" * 32, nonce=b"N" * 16)
     ciphertext = seal.update(TEXT)
     sealed = seal.finalize()
@@ -323,7 +327,7 @@ def test_errors_and_reprs_show_no_secret() -> None:
     assert "51 bytes" in repr(sealed)
 
 
-def test_streams_and_results_are_neither_copied_nor_pickled_nor_changed() -> None:
+def test_layer_streams_and_results_cannot_be_copied_pickled_or_changed() -> None:
     sealed = sealer().finalize()
     for thing in (sealer(), opener_for(b""), sealed):
         with pytest.raises(TypeError):
@@ -334,7 +338,7 @@ def test_streams_and_results_are_neither_copied_nor_pickled_nor_changed() -> Non
         sealed.key = KEY  # type: ignore[misc]
 
 
-def test_other_threads_run_while_a_long_update_works() -> None:
+def test_layer_update_into_lets_other_threads_run() -> None:
     data = bytes(64 << 20)
     seal, dst = sealer(), bytearray(len(data))
     worker = threading.Thread(target=seal.update_into, args=(data, dst))
@@ -345,7 +349,7 @@ def test_other_threads_run_while_a_long_update_works() -> None:
     assert turns > 1000  # one or two, if the lock were held
 
 
-def test_a_stream_refuses_a_second_thread_and_goes_on_with_the_first() -> None:
+def test_layer_stream_refuses_second_thread_and_continues_with_first() -> None:
     data = bytes(32 << 20)
     seal, dst = sealer(), bytearray(len(data))
     worker = threading.Thread(target=seal.update_into, args=(data, dst))
@@ -362,7 +366,7 @@ def test_a_stream_refuses_a_second_thread_and_goes_on_with_the_first() -> None:
     assert seal.finalize().ciphertext_sha256 == hashlib.sha256(dst).digest()
 
 
-def test_many_threads_with_a_stream_each_agree() -> None:
+def test_layer_sealers_on_many_threads_agree() -> None:
     expected = sealer().update(LONG)
     results: list[bytes] = []
 
@@ -389,13 +393,13 @@ def run_with_kernel(name: str | None, code: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("code", ["_native.kernel()", "_native.LayerSealer()"])
-def test_an_unknown_kernel_is_an_error_that_names_the_known_ones(code: str) -> None:
+def test_kernel_variable_with_unknown_name_is_refused_with_known_names(code: str) -> None:
     last_line = run_with_kernel("quantum", code).stderr.splitlines()[-1]
     assert "InputError: this processor has no kernel 'quantum'" in last_line
     assert "portable" in last_line
 
 
-def test_each_known_kernel_can_be_chosen_and_the_first_is_the_default() -> None:
+def test_kernel_variable_selects_each_known_kernel_and_default_is_first() -> None:
     error = run_with_kernel("", "_native.kernel()").stderr
     names = error.split("set it to ")[1].rstrip(")\n").split(" or ")
     text = LONG[:999]

@@ -62,7 +62,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @BOTH_WAYS
 @pytest.mark.parametrize("digest", [True, False])
-def test_there_and_back(
+def test_pump_seals_and_opens_file(
     threads: int, digest: bool, source: Path, tmp_path: Path, ciphertext: bytes
 ) -> None:
     sealed_path, opened_path = tmp_path / "sealed", tmp_path / "opened"
@@ -84,7 +84,7 @@ def test_there_and_back(
 
 
 @BOTH_WAYS
-def test_altered_ciphertext_is_found_at_the_end(
+def test_pump_of_altered_ciphertext_fails_at_finalize(
     threads: int, tmp_path: Path, ciphertext: bytes
 ) -> None:
     altered = bytearray(ciphertext)
@@ -98,7 +98,7 @@ def test_altered_ciphertext_is_found_at_the_end(
         opener.finalize()
 
 
-def test_pump_goes_on_from_where_the_descriptors_stand(source: Path, tmp_path: Path) -> None:
+def test_pump_continues_from_position_of_descriptors(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     with source.open("rb", buffering=0) as src, target.open("wb", buffering=0) as dst:
         src.seek(1000)
@@ -109,7 +109,7 @@ def test_pump_goes_on_from_where_the_descriptors_stand(source: Path, tmp_path: P
 
 
 @BOTH_WAYS
-def test_a_socket_is_a_source(threads: int, tmp_path: Path, ciphertext: bytes) -> None:
+def test_pump_reads_from_socket(threads: int, tmp_path: Path, ciphertext: bytes) -> None:
     near, far = socket.socketpair()
     with near, far, (tmp_path / "target").open("wb") as dst:
 
@@ -125,9 +125,7 @@ def test_a_socket_is_a_source(threads: int, tmp_path: Path, ciphertext: bytes) -
 
 
 @BOTH_WAYS
-def test_a_longer_source_than_the_limit_is_an_integrity_error(
-    threads: int, source: Path, tmp_path: Path
-) -> None:
+def test_pump_refuses_source_longer_than_limit(threads: int, source: Path, tmp_path: Path) -> None:
     limit = len(PLAINTEXT) - 1
     seal = sealer()
     with source.open("rb") as src, (tmp_path / "target").open("wb") as dst:
@@ -140,7 +138,7 @@ def test_a_longer_source_than_the_limit_is_an_integrity_error(
 
 
 @BOTH_WAYS
-def test_a_full_disk_is_an_os_error_with_its_number(threads: int, source: Path) -> None:
+def test_pump_into_full_disk_raises_enospc(threads: int, source: Path) -> None:
     seal = sealer()
     with source.open("rb") as src, Path("/dev/full").open("wb") as dst:
         with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device$") as caught:
@@ -151,7 +149,7 @@ def test_a_full_disk_is_an_os_error_with_its_number(threads: int, source: Path) 
 
 
 @BOTH_WAYS
-def test_a_closed_pipe_and_a_folder_are_os_errors_of_python_s_own_class(
+def test_pump_raises_broken_pipe_error_and_is_a_directory_error(
     threads: int, source: Path, tmp_path: Path
 ) -> None:
     with pipe() as (reader, writer), source.open("rb") as src:
@@ -167,7 +165,7 @@ def test_a_closed_pipe_and_a_folder_are_os_errors_of_python_s_own_class(
 
 
 @pytest.mark.parametrize("wrong", [None, "name", 1.5, object()])
-def test_what_is_no_descriptor_is_a_type_error(wrong: Any) -> None:
+def test_pump_raises_type_error_for_what_is_not_a_descriptor(wrong: Any) -> None:
     seal = sealer()
     with pytest.raises(TypeError):
         seal.pump(wrong, 1)
@@ -175,7 +173,7 @@ def test_what_is_no_descriptor_is_a_type_error(wrong: Any) -> None:
         seal.finalize()
 
 
-def test_a_descriptor_that_is_not_open_is_an_os_error(source: Path) -> None:
+def test_pump_raises_os_error_for_descriptor_that_is_not_open(source: Path) -> None:
     with source.open("rb") as src, pytest.raises(OSError, match="Bad file descriptor"):
         sealer().pump(src, 1_000_000)
     with pytest.raises(ValueError, match="negative"):
@@ -183,12 +181,12 @@ def test_a_descriptor_that_is_not_open_is_an_os_error(source: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_threads_are_one_or_two(threads: int, source: Path) -> None:
+def test_pump_accepts_one_or_two_threads_only(threads: int, source: Path) -> None:
     with source.open("rb") as src, pytest.raises(ValueError, match="1 or 2"):
         sealer().pump(src, src, threads=threads)
 
 
-def test_one_thread_does_the_work_where_the_second_cannot_be_had(source: Path) -> None:
+def test_pump_uses_one_thread_when_second_cannot_be_started(source: Path) -> None:
     code = (
         "import sys; from coco_kp._native import LayerSealer;"
         f"made = lambda: LayerSealer(key={KEY!r}, nonce={NONCE!r});"
@@ -211,7 +209,7 @@ def test_one_thread_does_the_work_where_the_second_cannot_be_had(source: Path) -
 
 
 @BOTH_WAYS
-def test_cancelling_ends_a_pump_that_waits_for_its_source(threads: int, tmp_path: Path) -> None:
+def test_pump_waiting_for_source_ends_when_cancelled(threads: int, tmp_path: Path) -> None:
     progress = Progress()
     with pipe() as (reader, _), (tmp_path / "target").open("wb") as dst:
         timer = threading.Timer(0.1, progress.cancel)
@@ -223,7 +221,7 @@ def test_cancelling_ends_a_pump_that_waits_for_its_source(threads: int, tmp_path
 
 
 @BOTH_WAYS
-def test_progress_can_be_watched_from_another_thread(threads: int, tmp_path: Path) -> None:
+def test_pump_progress_can_be_read_from_another_thread(threads: int, tmp_path: Path) -> None:
     progress, seen = Progress(), set()
 
     def reached(count: int) -> bool:
@@ -247,9 +245,7 @@ def test_progress_can_be_watched_from_another_thread(threads: int, tmp_path: Pat
 
 
 @BOTH_WAYS
-def test_a_signal_handler_runs_meanwhile_and_its_exception_ends_the_pump(
-    threads: int, tmp_path: Path
-) -> None:
+def test_pump_runs_signal_handler_and_raises_its_exception(threads: int, tmp_path: Path) -> None:
     class StopNowError(Exception):
         pass
 
@@ -268,7 +264,7 @@ def test_a_signal_handler_runs_meanwhile_and_its_exception_ends_the_pump(
 
 
 @BOTH_WAYS
-def test_ctrl_c_ends_a_process_that_pumps(threads: int) -> None:
+def test_pump_ends_on_ctrl_c(threads: int) -> None:
     code = (
         "from coco_kp._native import LayerSealer; import sys; print('ready', flush=True);"
         f"LayerSealer().pump(0, 2, threads={threads})"
@@ -285,7 +281,7 @@ def test_ctrl_c_ends_a_process_that_pumps(threads: int) -> None:
         assert process.wait(PATIENCE) == -signal.SIGINT
 
 
-def test_the_lock_is_released_and_the_descriptors_may_be_closed_meanwhile(tmp_path: Path) -> None:
+def test_pump_releases_gil_and_survives_closing_of_descriptors(tmp_path: Path) -> None:
     with pipe() as (reader, writer):
         dst = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
         pump = threading.Thread(target=sealer().pump, args=(reader, dst))
@@ -301,9 +297,7 @@ def test_the_lock_is_released_and_the_descriptors_may_be_closed_meanwhile(tmp_pa
 
 
 @BOTH_WAYS
-def test_a_pump_beside_the_main_thread_never_waits_for_the_lock(
-    threads: int, tmp_path: Path
-) -> None:
+def test_pump_beside_main_thread_never_waits_for_gil(threads: int, tmp_path: Path) -> None:
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(1 << 40)
     progress = Progress()
@@ -330,7 +324,7 @@ def test_a_pump_beside_the_main_thread_never_waits_for_the_lock(
 
 
 @BOTH_WAYS
-def test_memory_does_not_grow_with_the_layer(threads: int, tmp_path: Path) -> None:
+def test_pump_memory_does_not_grow_with_layer(threads: int, tmp_path: Path) -> None:
     size = 200 << 20
     with (tmp_path / "sparse").open("wb") as file:
         file.truncate(size)

@@ -32,7 +32,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_an_entry_is_made_once_by_all_who_want_it(empty_cache: Path) -> None:
+def test_cached_entry_is_made_once_for_concurrent_callers(empty_cache: Path) -> None:
     makers = []
 
     def make(folder: Path) -> None:
@@ -47,7 +47,7 @@ def test_an_entry_is_made_once_by_all_who_want_it(empty_cache: Path) -> None:
     assert (empty_cache / "entry" / "peer").exists()
 
 
-def test_an_entry_that_failed_is_not_there_and_is_made_anew(empty_cache: Path) -> None:
+def test_cached_entry_that_failed_is_removed_and_made_again(empty_cache: Path) -> None:
     def fail(folder: Path) -> None:
         (folder / "half").touch()
         raise PeerUnavailableError("no network")
@@ -61,7 +61,7 @@ def test_an_entry_that_failed_is_not_there_and_is_made_anew(empty_cache: Path) -
 
 @pytest.mark.peer
 @pytest.mark.usefixtures("empty_cache")
-def test_packages_that_debian_did_not_sign_are_refused(
+def test_debian_packages_without_signature_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mirror whose release file names its packages, but carries no signature."""

@@ -65,7 +65,7 @@ def call(channel: grpc.Channel, method: str, message: bytes) -> bytes | None:
 @example(b"")
 @example(b"\x0a\xff\xff\xff\xff\x0f")
 @example(b"\x0b" * 200)
-def test_grpc_with_any_bytes_for_a_message(
+def test_grpc_server_answers_or_refuses_any_bytes(
     channel: grpc.Channel, method: str, message: bytes
 ) -> None:
     assert call(channel, method, message) is None
@@ -73,7 +73,9 @@ def test_grpc_with_any_bytes_for_a_message(
 
 @pytest.mark.parametrize("method", METHODS)
 @given(requests)
-def test_grpc_with_any_request(channel: grpc.Channel, method: str, request_: bytes) -> None:
+def test_grpc_server_answers_or_refuses_any_request(
+    channel: grpc.Channel, method: str, request_: bytes
+) -> None:
     answer = call(channel, method, ocicrypt.encode_message(request_))
     if answer is not None:
         results = json.loads(ocicrypt.decode_message(answer))
@@ -81,7 +83,7 @@ def test_grpc_with_any_request(channel: grpc.Channel, method: str, request_: byt
 
 
 @given(requests)
-def test_cmd_mode_with_any_request(request_: bytes) -> None:
+def test_answer_stdio_answers_or_refuses_any_request(request_: bytes) -> None:
     sink = io.BytesIO()
     try:
         answer_stdio(Provider(), io.BytesIO(request_), sink)

@@ -100,11 +100,13 @@ def memory(server: Daemon, which: str) -> int:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_each_is_refused_in_no_time(address: str, name: str) -> None:
+def test_server_refuses_hostile_message_quickly(address: str, name: str) -> None:
     assert refused(address, HOSTILE[name]) < PATIENCE
 
 
-def test_many_at_once_do_not_make_the_server_grow(server: Daemon, address: str) -> None:
+def test_server_memory_stays_bounded_under_concurrent_hostile_messages(
+    server: Daemon, address: str
+) -> None:
     """Sixteen clients at a time: 64 MiB of messages, each of which is copied a few times."""
     for _ in range(2):
         with ThreadPoolExecutor(16) as clients:
@@ -113,7 +115,9 @@ def test_many_at_once_do_not_make_the_server_grow(server: Daemon, address: str) 
     assert memory(server, "VmRSS") < 250 * MIB
 
 
-def test_nothing_of_all_this_is_a_bug_or_floods_the_log(server: Daemon, address: str) -> None:
+def test_server_log_of_hostile_messages_has_no_bug_and_no_flood(
+    server: Daemon, address: str
+) -> None:
     refused(address, HOSTILE["a large KBC"])
     log = server.output()
     assert " info refused " in log
@@ -122,7 +126,7 @@ def test_nothing_of_all_this_is_a_bug_or_floods_the_log(server: Daemon, address:
     assert max(map(len, log.splitlines())) < 2000
 
 
-def test_the_server_still_serves(address: str) -> None:
+def test_server_still_serves_after_hostile_messages(address: str) -> None:
     with ocicrypt.connection(address) as channel:
         packet = ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
         assert ocicrypt.unwrap(channel, "sample", packet) == PRIVATE_OPTIONS

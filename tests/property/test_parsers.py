@@ -84,7 +84,7 @@ def refuses_in_our_words(parse: Callable[[Any], object], value: object) -> None:
 @example("::" * 50_000)
 @example("/" * 50_000)
 @example("keyid=" * 20_000)
-def test_any_text(parse: Callable[[str], object], text: str) -> None:
+def test_text_parser_reads_or_refuses_any_text(parse: Callable[[str], object], text: str) -> None:
     refuses_in_our_words(parse, text)
 
 
@@ -93,20 +93,26 @@ almost = st.text("kbs:/+[]#?=.@% \n\\0aZ9-_", max_size=40)
 
 @pytest.mark.parametrize("parse", PARSERS_OF_TEXT)
 @given(almost)
-def test_text_that_is_almost_right(parse: Callable[[str], object], text: str) -> None:
+def test_text_parser_reads_or_refuses_nearly_valid_text(
+    parse: Callable[[str], object], text: str
+) -> None:
     for whole in (text, f"kbs:///{text}", f"keypath=/k::keyid={text}", f"127.0.0.1:{text}"):
         refuses_in_our_words(parse, whole)
 
 
 @pytest.mark.parametrize("parse", PARSERS_OF_BYTES)
 @given(st.binary())
-def test_any_bytes(parse: Callable[[bytes], object], data: bytes) -> None:
+def test_bytes_parser_reads_or_refuses_any_bytes(
+    parse: Callable[[bytes], object], data: bytes
+) -> None:
     refuses_in_our_words(parse, data)
 
 
 @pytest.mark.parametrize("parse", PARSERS_OF_BYTES)
 @given(json_objects)
-def test_json_of_any_shape(parse: Callable[[bytes], object], document: dict[str, Any]) -> None:
+def test_bytes_parser_reads_or_refuses_any_json(
+    parse: Callable[[bytes], object], document: dict[str, Any]
+) -> None:
     refuses_in_our_words(parse, json.dumps(document).encode())
 
 
@@ -115,17 +121,19 @@ WELL_FORMED = [*PACKETS, PRIVATE_OPTIONS, *REQUESTS]
 
 @pytest.mark.parametrize("parse", PARSERS_OF_BYTES)
 @given(altered(WELL_FORMED) | retyped(WELL_FORMED))
-def test_documents_that_are_almost_right(parse: Callable[[bytes], object], data: bytes) -> None:
+def test_bytes_parser_reads_or_refuses_nearly_valid_documents(
+    parse: Callable[[bytes], object], data: bytes
+) -> None:
     refuses_in_our_words(parse, data)
 
 
 @given(st.binary())
-def test_base64_there_and_back(data: bytes) -> None:
+def test_base64_round_trips_any_bytes(data: bytes) -> None:
     assert decode_base64(encode_base64(data), "it") == data
 
 
 @given(st.text("ABab01+/-_= \n", max_size=12))
-def test_base64_has_one_spelling(text: str) -> None:
+def test_decode_base64_accepts_canonical_spelling_only(text: str) -> None:
     try:
         data = decode_base64(text, "it")
     except CocoKpError:
@@ -134,7 +142,7 @@ def test_base64_has_one_spelling(text: str) -> None:
 
 
 @given(json_objects)
-def test_json_there_and_back(document: dict[str, Any]) -> None:
+def test_json_round_trips_any_object(document: dict[str, Any]) -> None:
     text = json.dumps(document)
     assume("NaN" not in text and "Infinity" not in text)  # which Python writes, but JSON has not
     assert parse_json_object(text, "it") == document
@@ -157,12 +165,12 @@ resource_uris = st.builds(
 
 
 @given(resource_uris)
-def test_key_ids_there_and_back(uri: ResourceUri) -> None:
+def test_key_id_round_trips(uri: ResourceUri) -> None:
     assert parse_key_id(str(uri)) == parse_resource_uri(str(uri)) == uri
 
 
 @given(any_text | almost)
-def test_an_accepted_key_id_has_one_ascii_spelling_that_guests_parse(text: str) -> None:
+def test_parse_key_id_result_is_ascii_and_stable(text: str) -> None:
     try:
         uri = str(parse_key_id(text))
     except CocoKpError:
@@ -177,13 +185,13 @@ def test_an_accepted_key_id_has_one_ascii_spelling_that_guests_parse(text: str) 
     st.binary(min_size=16, max_size=16),
     st.sampled_from(["", "sha256:" + "0" * 64]),
 )
-def test_private_options_there_and_back(key: bytes, nonce: bytes, digest: str) -> None:
+def test_private_options_round_trip(key: bytes, nonce: bytes, digest: str) -> None:
     options = PrivateOptions(key, nonce, digest)
     assert parse_private_options(options.to_json()) == options
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_public_options_there_and_back(hmac: bytes) -> None:
+def test_public_options_round_trip(hmac: bytes) -> None:
     assert parse_public_options(PublicOptions(hmac).to_json()) == PublicOptions(hmac)
 
 
@@ -194,7 +202,7 @@ def test_public_options_there_and_back(hmac: bytes) -> None:
     st.sampled_from(Algorithm),
     st.sampled_from(["v1", "v2"]),
 )
-def test_packets_there_and_back(
+def test_packet_round_trips(
     kid: ResourceUri, wrapped: bytes, iv: bytes, algorithm: Algorithm, version: PacketVersion
 ) -> None:
     packet = AnnotationPacket(kid, wrapped, iv[: algorithm.iv_size], algorithm)

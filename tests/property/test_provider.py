@@ -50,7 +50,7 @@ def provider(folder: Path, version: PacketVersion = "v1") -> Provider:
     st.sampled_from(["kbs:///{}", "/{}", "kbs://[::1]:1/{}", "h/{}", "kbs+x:///{}", "kbs:///{}?a"]),
     st.sampled_from(["v1", "v2"]),
 )
-def test_there_and_back(
+def test_provider_unwraps_any_options_that_it_wrapped(
     folder: Path, options: bytes, algorithm: str, key_id: str, version: PacketVersion
 ) -> None:
     parameters = f"keypath=kek::keyid={key_id.format(PATH)}::algorithm={algorithm}"
@@ -61,7 +61,7 @@ def test_there_and_back(
 
 
 @given(st.lists(any_text, max_size=3), st.binary(max_size=300) | private_options)
-def test_any_parameters_wrap_or_are_refused(
+def test_provider_wraps_or_refuses_any_parameters(
     folder: Path, parameters: list[str], options: bytes
 ) -> None:
     try:
@@ -71,7 +71,7 @@ def test_any_parameters_wrap_or_are_refused(
 
 
 @given(altered(PACKETS[:1]) | retyped(PACKETS[:1]))
-def test_an_altered_packet_of_a256gcm_opens_to_the_same_or_not_at_all(
+def test_provider_opens_altered_gcm_packet_to_the_same_or_refuses(
     folder: Path, packet: bytes
 ) -> None:
     """Members that nobody reads may change; the kid may, if its path stays."""
@@ -83,7 +83,7 @@ def test_an_altered_packet_of_a256gcm_opens_to_the_same_or_not_at_all(
 
 
 @given(altered(PACKETS[1:2]) | retyped(PACKETS[1:2]))
-def test_an_altered_packet_of_a256ctr_opens_to_private_options_or_not_at_all(
+def test_provider_opens_altered_ctr_packet_to_valid_options_or_refuses(
     folder: Path, packet: bytes
 ) -> None:
     try:
