@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
+from tests.packaging.login import HTPASSWD
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry_daemon
 from tests.support.image import Image, tar, write_image
@@ -16,11 +17,6 @@ from tests.support.key import Key, make_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-LOGIN: Final = "user:correct horse"
-HTPASSWD: Final = "user:$2b$05$gVbPyfwjRNv8HgWxGg7S7.WTuPg.dl2ikRqQu4xl5wPUKH3cb5rF.\n"
-"""The same under bcrypt, as ``htpasswd -B`` writes it."""
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def trusted_registry(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def password_registry(tmp_path: Path) -> Iterator[str]:
-    """The same, which asks for `LOGIN`."""
+    """The same, which asks for `tests.packaging.login.LOGIN`."""
     htpasswd = tmp_path / "htpasswd"
     htpasswd.write_text(HTPASSWD)
     auth = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}

@@ -37,7 +37,9 @@ def environment(key: bytes) -> dict[str, str]:
     return {"COCO_KP_KEY": b64encode(key).decode()}
 
 
-def test_encrypts_a_layout_and_outputs_its_digest(runner: Path, image: Image, key: Key) -> None:
+def test_action_encrypts_layout_and_outputs_its_digest(
+    runner: Path, image: Image, key: Key
+) -> None:
     names = inputs(image.reference, f"oci:{runner}/encrypted")
     done, outputs = run_step(ENCRYPT, names, runner, **environment(key.raw))
     assert done.returncode == 0, done.stderr
@@ -50,7 +52,7 @@ def test_encrypts_a_layout_and_outputs_its_digest(runner: Path, image: Image, ke
 
 
 @pytest.mark.peer
-def test_encrypts_in_a_registry_and_outputs_its_digest(
+def test_action_encrypts_in_registry_and_outputs_its_digest(
     runner: Path, image: Image, key: Key, trusted_registry: str
 ) -> None:
     names = inputs(image.reference, f"docker://{trusted_registry}/team/app:1")
@@ -72,7 +74,7 @@ def test_encrypts_in_a_registry_and_outputs_its_digest(
     ],
     ids=["missing", "empty", "short", "not base64"],
 )
-def test_without_a_key_that_is_one_fails_and_writes_nothing(
+def test_action_without_valid_key_fails_and_writes_nothing(
     runner: Path, image: Image, env: dict[str, str], reason: str
 ) -> None:
     names = inputs(image.reference, f"oci:{runner}/encrypted")
@@ -83,7 +85,7 @@ def test_without_a_key_that_is_one_fails_and_writes_nothing(
     assert not (runner / "encrypted").exists()
 
 
-def test_an_image_that_another_run_replaced_fails_without_output(
+def test_action_fails_without_output_when_another_run_replaced_the_image(
     runner: Path, image: Image, key: Key
 ) -> None:
     names = inputs(image.reference, f"oci:{runner}/encrypted")
@@ -102,7 +104,9 @@ def test_an_image_that_another_run_replaced_fails_without_output(
     assert outputs == {}
 
 
-def test_names_are_no_code_and_no_options(runner: Path, image: Image, key: Key) -> None:
+def test_action_treats_names_as_neither_code_nor_options(
+    runner: Path, image: Image, key: Key
+) -> None:
     for hostile in ('x"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "--help"):
         names = inputs(image.reference, hostile, keyid=hostile)
         done, outputs = run_step(ENCRYPT, names, runner, **environment(key.raw))
@@ -112,9 +116,7 @@ def test_names_are_no_code_and_no_options(runner: Path, image: Image, key: Key) 
     assert not (runner / "pwned").exists()
 
 
-def test_the_key_stays_in_no_file_and_no_line_of_output(
-    runner: Path, image: Image, key: Key
-) -> None:
+def test_action_leaves_key_in_no_file_and_no_output(runner: Path, image: Image, key: Key) -> None:
     names = inputs(image.reference, f"oci:{runner}/encrypted")
     done, _ = run_step(ENCRYPT, names, runner, **environment(key.raw))
     assert done.returncode == 0, done.stderr
@@ -122,7 +124,7 @@ def test_the_key_stays_in_no_file_and_no_line_of_output(
     assert [path.name for path in (runner / "temp").iterdir()] == ["coco-kp"]
 
 
-def test_the_output_is_that_of_the_step() -> None:
+def test_action_output_is_that_of_its_step() -> None:
     action: dict[str, Any] = load_action()
     assert (
         action["outputs"]["digest"]["value"] == f"${{{{ steps.{ENCRYPT['id']}.outputs.digest }}}}"
@@ -132,9 +134,7 @@ def test_the_output_is_that_of_the_step() -> None:
 
 
 @pytest.mark.full
-def test_the_first_step_installs_what_the_second_needs(
-    tmp_path: Path, image: Image, key: Key
-) -> None:
+def test_action_installs_what_its_second_step_needs(tmp_path: Path, image: Image, key: Key) -> None:
     wheels = tmp_path / "wheels"
     maturin = Path(sys.executable).parent / "maturin"
     options = ["--release", "--locked", "--quiet", "--out", str(wheels)]

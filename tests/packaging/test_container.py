@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from coco_kp.cli.main import run
-from tests.packaging.conftest import HTPASSWD, LOGIN
 from tests.packaging.container_host import ContainerHost, container_host
+from tests.packaging.login import HTPASSWD, LOGIN
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry_daemon
 from tests.peers.skopeo import Skopeo, find_skopeo

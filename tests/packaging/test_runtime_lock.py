@@ -8,7 +8,7 @@ import tomllib
 from tests.support.markdown import ROOT
 
 
-def test_what_the_image_installs_is_what_the_wheel_needs() -> None:
+def test_runtime_lock_holds_what_the_wheel_needs() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = (ROOT / "requirements/runtime.in").read_text().splitlines()
     assert {name(line) for line in wanted if not line.startswith("#")} == {
@@ -16,7 +16,7 @@ def test_what_the_image_installs_is_what_the_wheel_needs() -> None:
     }
 
 
-def test_what_the_image_installs_is_what_was_tested() -> None:
+def test_runtime_lock_holds_what_was_tested() -> None:
     runtime, dev = pins("runtime.txt"), pins("dev.txt")
     assert runtime
     assert runtime.items() <= dev.items()

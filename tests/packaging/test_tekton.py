@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 
 import coco_kp
-from tests.packaging.conftest import LOGIN
+from tests.packaging.login import LOGIN
+from tests.packaging.task import TASK
 from tests.support.image import Image
 from tests.support.key import Key
-from tests.support.markdown import ROOT
 
-TASK: Final[dict[str, Any]] = yaml.safe_load(
-    (ROOT / "contrib/tekton/encrypt.yaml").read_text(encoding="utf-8")
-)
 SPEC: Final = TASK["spec"]
 (STEP,) = SPEC["steps"]
 KEYID: Final = "kbs:///default/key/key_id1"
@@ -39,14 +35,14 @@ def names(members: list[dict[str, Any]]) -> set[str]:
 
 
 class TestStructure:
-    def test_is_a_task_of_the_stable_api(self) -> None:
+    def test_tekton_task_is_of_the_stable_api(self) -> None:
         assert TASK.keys() == {"apiVersion", "kind", "metadata", "spec"}
         assert (TASK["apiVersion"], TASK["kind"]) == ("tekton.dev/v1", "Task")
         assert TASK["metadata"].keys() == {"name", "labels", "annotations"}
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", TASK["metadata"]["name"])
         assert SPEC.keys() == {"description", "params", "workspaces", "results", "steps"}
 
-    def test_members_are_those_of_the_api(self) -> None:
+    def test_tekton_task_members_are_those_of_the_api(self) -> None:
         for param in SPEC["params"]:
             assert param.keys() == {"name", "description"}  # no default: Tekton requires it
         for workspace in SPEC["workspaces"]:
@@ -55,10 +51,10 @@ class TestStructure:
             assert result.keys() == {"name", "description"}  # type: string
         assert STEP.keys() == {"name", "image", "env", "securityContext", "script"}
 
-    def test_has_the_results_that_chains_looks_for(self) -> None:
+    def test_tekton_task_has_the_results_that_chains_looks_for(self) -> None:
         assert names(SPEC["results"]) == {"IMAGE_DIGEST", "IMAGE_URL"}
 
-    def test_every_variable_is_declared_and_used(self) -> None:
+    def test_tekton_task_declares_and_uses_every_variable(self) -> None:
         declared = (
             {f"params.{name}" for name in names(SPEC["params"])}
             | {f"workspaces.{name}.path" for name in names(SPEC["workspaces"])}
@@ -66,10 +62,10 @@ class TestStructure:
         )
         assert set(re.findall(r"\$\(([a-zA-Z_.-]+)\)", json.dumps(STEP))) == declared
 
-    def test_no_parameter_is_put_into_the_script(self) -> None:
+    def test_tekton_task_puts_no_parameter_into_the_script(self) -> None:
         assert "$(params." not in STEP["script"]
 
-    def test_runs_without_privileges(self) -> None:
+    def test_tekton_step_runs_without_privileges(self) -> None:
         context = STEP["securityContext"]
         assert context["runAsNonRoot"] is True
         assert context["allowPrivilegeEscalation"] is False
@@ -119,7 +115,7 @@ class Pod:
 
 
 @pytest.mark.peer
-def test_encrypts_and_writes_both_results(
+def test_tekton_step_encrypts_and_writes_both_results(
     tmp_path: Path, image: Image, key: Key, trusted_registry: str
 ) -> None:
     name = f"{trusted_registry}/team/app:1"
@@ -141,7 +137,7 @@ def test_encrypts_and_writes_both_results(
 
 
 @pytest.mark.peer
-def test_logs_in_with_the_dockerconfig_workspace(
+def test_tekton_step_logs_in_with_dockerconfig_workspace(
     tmp_path: Path, image: Image, key: Key, password_registry: str
 ) -> None:
     login = tmp_path / "login"
@@ -178,7 +174,7 @@ def test_logs_in_with_the_dockerconfig_workspace(
     ],
     ids=["short key", "empty key", "no registry", "code"],
 )
-def test_what_cannot_be_done_fails_without_results(
+def test_tekton_step_that_fails_writes_no_results(
     tmp_path: Path, image: Image, key: Key, dst: str, size: int, reason: str
 ) -> None:
     key.path.write_bytes(bytes(size))

@@ -12,7 +12,7 @@ import yaml
 
 from tests.packaging.lint import actionlint, shellcheck
 from tests.packaging.runner import ACTION, load_action
-from tests.packaging.test_tekton import TASK
+from tests.packaging.task import TASK
 from tests.support.markdown import ROOT, blocks
 
 WORKFLOWS: Final = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -43,18 +43,18 @@ def scripts() -> dict[str, str]:
     return found | {"encrypt.yaml": TASK["spec"]["steps"][0]["script"]}
 
 
-def test_there_are_workflows_for_ci_and_release() -> None:
+def test_workflows_exist_for_ci_and_release() -> None:
     assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
 
 
 @pytest.mark.parametrize("name", scripts())
-def test_no_expression_stands_in_a_script(name: str) -> None:
+def test_workflow_scripts_contain_no_expression(name: str) -> None:
     # it would be put in before bash reads the line: whoever chooses its value chooses the code
     assert "${{" not in scripts()[name]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_every_action_is_pinned_by_commit_and_says_its_version(path: Path) -> None:
+def test_workflows_pin_every_action_by_commit_with_its_version(path: Path) -> None:
     pins = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
     assert pins
     for pin in pins:
@@ -62,7 +62,7 @@ def test_every_action_is_pinned_by_commit_and_says_its_version(path: Path) -> No
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_rights_are_read_only_but_for_jobs_that_publish(path: Path) -> None:
+def test_workflow_permissions_are_read_only_except_in_jobs_that_publish(path: Path) -> None:
     workflow = load(path)
     assert workflow["permissions"] in ({}, {"contents": "read"})
     writing = {
@@ -73,7 +73,7 @@ def test_rights_are_read_only_but_for_jobs_that_publish(path: Path) -> None:
     assert writing <= {"images", "publish-images", "publish-packages"}
 
 
-def test_nothing_is_published_before_tests_and_audits_passed() -> None:
+def test_release_publishes_only_after_tests_and_audits_passed() -> None:
     jobs = load(ROOT / ".github/workflows/release.yml")["jobs"]
 
     def before(name: str) -> set[str]:
@@ -94,21 +94,21 @@ def test_ci_runs_both_commands_on_both_architectures() -> None:
     assert matrix == {"runner": ["ubuntu-24.04", "ubuntu-24.04-arm"]}
 
 
-def test_everything_names_this_version() -> None:
+def test_release_files_name_the_current_version() -> None:
     assert f"coco-kp=={VERSION}" in load_action()["runs"]["steps"][0]["run"]
     assert f"uses: coco-kp/coco-kp@v{VERSION}" in EXAMPLE
     assert TASK["spec"]["steps"][0]["image"].endswith(f"/coco-kp:{VERSION}")
     assert TASK["metadata"]["labels"]["app.kubernetes.io/version"] == VERSION
 
 
-def test_the_key_of_the_example_is_in_the_environment_and_nowhere_else() -> None:
+def test_example_workflow_passes_key_in_environment_only() -> None:
     (job,) = yaml.safe_load(EXAMPLE)["jobs"].values()
     (step,) = [step for step in job["steps"] if "coco-kp" in step.get("uses", "")]
     assert step["with"].keys() == load_action()["inputs"].keys()
     assert step["env"] == {"COCO_KP_KEY": "${{ secrets.COCO_KP_KEY }}"}
 
 
-def test_the_task_run_of_the_example_binds_what_the_task_wants() -> None:
+def test_example_task_run_binds_what_the_task_requires() -> None:
     run, task = yaml.safe_load(TASK_RUN)["spec"], TASK["spec"]
     assert run["taskRef"]["name"] == TASK["metadata"]["name"]
     assert [param["name"] for param in run["params"]] == [param["name"] for param in task["params"]]
@@ -124,12 +124,12 @@ def test_the_task_run_of_the_example_binds_what_the_task_wants() -> None:
 
 
 @pytest.mark.full
-def test_actionlint_has_nothing_against_the_workflows() -> None:
+def test_actionlint_accepts_workflows() -> None:
     assert actionlint(ROOT) == ""
 
 
 @pytest.mark.full
-def test_actionlint_has_nothing_against_the_example(tmp_path: Path) -> None:
+def test_actionlint_accepts_example_workflow(tmp_path: Path) -> None:
     # the action beside it, so that its inputs and outputs are held to those that it has
     workflows = tmp_path / ".github/workflows"
     workflows.mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_actionlint_has_nothing_against_the_example(tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", scripts())
-def test_shellcheck_has_nothing_against_the_script(name: str, tmp_path: Path) -> None:
+def test_shellcheck_accepts_script(name: str, tmp_path: Path) -> None:
     # Tekton's variables are put in before bash reads the line
     text = re.sub(r"\$\((results\.[A-Z_]+\.path)\)", r"/\1", scripts()[name])
     (tmp_path / "script").write_text(text, encoding="utf-8")

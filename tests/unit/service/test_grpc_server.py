@@ -6,7 +6,9 @@ import json
 import threading
 import time
 from base64 import b64encode
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,12 +27,32 @@ from coco_kp.service.address import TcpAddress, UnixAddress
 from coco_kp.service.grpc_server import bind, new_server
 from tests.support import ocicrypt
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
-from tests.unit.service.conftest import Serve
 from tests.vectors import load_vectors
 
 GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
 PRIVATE_OPTIONS = GCM["optsdata"].encode()
 PACKET = GCM["packet"].encode()
+
+Serve = Callable[[Provider], AbstractContextManager[grpc.Channel]]
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Gives a client's channel to a server with the given provider."""
+
+    @contextmanager
+    def serving(provider: Provider) -> Iterator[grpc.Channel]:
+        with ThreadPoolExecutor(8) as pool:
+            server = new_server(provider, pool)
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            try:
+                with ocicrypt.connection(f"127.0.0.1:{port}") as channel:
+                    yield channel
+            finally:
+                server.stop(None).wait()
+
+    return serving
 
 
 def wrap_request(*parameters: str) -> bytes:

@@ -1,0 +1,49 @@
+"""The house's rules for the tests themselves (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("tests", "benches")
+
+
+def test_no_module_imports_a_test_module_or_conftest() -> None:
+    """What two of them need stands in a module of its own, most often in tests/support."""
+    modules = {name_of(path): path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    private = {name for name in modules if is_private(name)}
+    assert len(private) > 100
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {imported}"
+        for path in modules.values()
+        for imported in imports(path)
+        if imported in private
+    ]
+    assert wrong == []
+
+
+def name_of(path: Path) -> str:
+    """Return the module's dotted name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def is_private(module: str) -> bool:
+    """Return whether pytest alone may import the module."""
+    last = module.rpartition(".")[2]
+    return last == "conftest" or last.startswith("test_")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Find what the file imports, wherever that stands: each name that could be a module."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join((*above, *([node.module] if node.module else [])))
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
