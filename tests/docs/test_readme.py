@@ -44,7 +44,7 @@ def test_readme_has_fewer_than_200_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
 
-def test_no_link_of_the_readme_is_relative() -> None:
+def test_readme_has_no_relative_link() -> None:
     """PyPI shows the README, and has none of the other files."""
     relative = [target for target in links(ROOT / "README.md") if not target.startswith("https://")]
     assert relative == []

@@ -26,16 +26,16 @@ def loud(script: str, seconds: float = 10) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 128 + 9)]
 )
-def test_the_exit_code_is_the_commands(script: str, code: int) -> None:
+def test_loud_exits_with_code_of_command(script: str, code: int) -> None:
     assert loud(script).returncode == code
 
 
-def test_output_goes_through_unchanged() -> None:
+def test_loud_passes_output_through_unchanged() -> None:
     done = loud("printf 'one\\ntwo'; printf three >&2")
     assert done.stdout == "one\ntwothree"
 
 
-def test_silence_is_broken_with_the_last_line() -> None:
+def test_loud_breaks_silence_with_last_line() -> None:
     done = loud("echo building; sleep 1; echo built", seconds=0.1)
     lines = done.stdout.splitlines()
     assert lines[0] == "building"
@@ -43,5 +43,5 @@ def test_silence_is_broken_with_the_last_line() -> None:
     assert lines[-1] == "built"
 
 
-def test_what_a_command_leaves_running_is_not_waited_for() -> None:
+def test_loud_does_not_wait_for_background_processes() -> None:
     assert loud("sleep 30 & exit 4", seconds=0.1).returncode == 4  # at once

@@ -77,7 +77,7 @@ def test_debian_packages_without_signature_are_refused(
         debian.debian_bin()
 
 
-def test_an_entry_of_another_recipe_is_made_anew(empty_cache: Path) -> None:
+def test_cached_entry_is_made_again_when_its_recipe_changes(empty_cache: Path) -> None:
     cached("entry", "one program", lambda folder: (folder / "one").touch())
     entry = cached("entry", "two programs", lambda folder: (folder / "two").touch())
     assert not (entry / "one").exists()
@@ -85,7 +85,7 @@ def test_an_entry_of_another_recipe_is_made_anew(empty_cache: Path) -> None:
     assert [path.name for path in empty_cache.glob("*")] == [".entry.lock", "entry"]
 
 
-def test_an_entry_of_another_recipe_stays_until_the_new_one_is_whole(empty_cache: Path) -> None:
+def test_cached_entry_of_old_recipe_stays_until_new_one_is_complete(empty_cache: Path) -> None:
     def fail(_: Path) -> None:
         raise PeerUnavailableError("no network")
 
@@ -104,11 +104,11 @@ def test_an_entry_of_another_recipe_stays_until_the_new_one_is_whole(empty_cache
     ],
     ids=["program", "recommended", "suite"],
 )
-def test_a_suite_with_other_packages_is_another_recipe(changed: Suite) -> None:
+def test_suite_recipe_changes_with_its_packages(changed: Suite) -> None:
     assert changed.recipe != TRIXIE.recipe
 
 
-def test_a_go_program_is_built_anew_when_its_sources_change(tmp_path: Path) -> None:
+def test_go_program_recipe_changes_with_its_sources(tmp_path: Path) -> None:
     (tmp_path / "main.go").write_text("package main")
     program = GoProgram("name", "1", ".", "no", tmp_path)
     before = program.recipe
@@ -118,7 +118,7 @@ def test_a_go_program_is_built_anew_when_its_sources_change(tmp_path: Path) -> N
 
 @pytest.mark.peer
 @pytest.mark.parametrize("name", TRIXIE.programs)
-def test_a_program_of_debian_13_runs_on_this_machine(name: str) -> None:
+def test_debian_13_program_runs_on_this_machine(name: str) -> None:
     program = debian_bin() / name
     done = subprocess.run(
         [program, "--version"], capture_output=True, text=True, check=True, env={}
@@ -141,7 +141,9 @@ def run_tests(*tests: str, **variables: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("required", "outcome"), [("0", "1 skipped"), ("1", "1 error")], ids=["at home", "in CI"]
 )
-def test_a_program_that_is_not_in_the_folder_is_no_pass(required: str, outcome: str) -> None:
+def test_missing_folder_program_skips_test_or_fails_it_where_required(
+    required: str, outcome: str
+) -> None:
     test = "tests/interop/test_peers.py::test_agent_opens_image_encrypted_by_upstream"
     done = run_tests(test, COCO_KP_PEERS="/nowhere", COCO_KP_REQUIRE_PEERS=required)
     assert f"= {outcome} in " in done.stdout
@@ -149,7 +151,7 @@ def test_a_program_that_is_not_in_the_folder_is_no_pass(required: str, outcome: 
     assert done.returncode == int(required)
 
 
-def test_one_line_says_what_is_left_out_without_the_folder() -> None:
+def test_tests_without_peers_folder_are_reported_skipped_in_one_line() -> None:
     """Not even CI needs it."""
     done = run_tests("tests/interop/test_packets.py", COCO_KP_PEERS="", COCO_KP_REQUIRE_PEERS="1")
     (line,) = [line for line in done.stdout.splitlines() if NO_FOLDER in line]
@@ -158,7 +160,7 @@ def test_one_line_says_what_is_left_out_without_the_folder() -> None:
 
 
 @pytest.mark.peer
-def test_debian_13s_skopeo_is_used_whatever_is_on_path(
+def test_find_skopeo_prefers_debian_13_to_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "skopeo").symlink_to("/bin/false")
@@ -201,7 +203,7 @@ def fetch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run_with
 
 
-def test_each_fetch_says_what_it_does_and_then_what_it_had(fetch: Fetch) -> None:
+def test_make_peers_prints_each_fetch_and_its_result(fetch: Fetch) -> None:
     code, out = fetch(Peer("one"), Peer("two", cached=True))
     assert code == 0
     assert out.index("one: fetching: a while\n") < out.index("one: has peer 1.0\n")
@@ -209,14 +211,16 @@ def test_each_fetch_says_what_it_does_and_then_what_it_had(fetch: Fetch) -> None
     assert "two: has peer 1.0\n" in out
 
 
-def test_a_long_fetch_is_never_silent(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_peers_reports_progress_of_long_fetch(
+    fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(main_module, "SPEAK_EVERY", 0.05)
     _, out = fetch(Peer("long", seconds=0.5))
     assert "0 s: still at work on long\n" in out
 
 
 @pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
-def test_a_peer_that_cannot_be_had_fails_where_it_is_required(
+def test_make_peers_fails_for_missing_peer_where_required(
     fetch: Fetch, monkeypatch: pytest.MonkeyPatch, required: str, code: int
 ) -> None:
     monkeypatch.setenv("COCO_KP_REQUIRE_PEERS", required)
@@ -226,7 +230,7 @@ def test_a_peer_that_cannot_be_had_fails_where_it_is_required(
     assert found == code
 
 
-def test_what_takes_too_long_is_had_on_request_alone(
+def test_make_peers_fetches_slow_peer_on_request_only(
     fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COCO_KP_REQUIRE_PEERS", "1")

@@ -77,7 +77,7 @@ def key(tmp_path: Path) -> Key:
 
 
 class TestKbs:
-    def test_wants_tokens_with_a_role(self, seen: Seen, tmp_path: Path) -> None:
+    def test_kbs_is_started_requiring_tokens_with_role(self, seen: Seen, tmp_path: Path) -> None:
         with kbs(tmp_path / "broker") as running:
             option, file = seen("kbs")["arguments"]
             config = tomllib.loads(seen("kbs")["files"][file])
@@ -103,7 +103,9 @@ class TestKbs:
         assert expired["exp"] < expired["iat"]
         assert running.admin_key.stat().st_mode & 0o777 == 0o600
 
-    def test_has_a_certificate_of_an_authority_of_its_own(self, seen: Seen, tmp_path: Path) -> None:
+    def test_kbs_with_tls_is_started_with_certificate_of_its_own_ca(
+        self, seen: Seen, tmp_path: Path
+    ) -> None:
         with kbs(tmp_path / "broker", "tls") as running:
             _, file = seen("kbs")["arguments"]
             http = tomllib.loads(seen("kbs")["files"][file])["http_server"]
@@ -114,14 +116,16 @@ class TestKbs:
         issued = load_pem_x509_certificate(Path(http["certificate"]).read_bytes())
         issued.verify_directly_issued_by(load_pem_x509_certificate(running.ca.read_bytes()))
 
-    def test_lets_everybody_write(self, seen: Seen, tmp_path: Path) -> None:
+    def test_kbs_in_open_mode_is_started_without_authorization(
+        self, seen: Seen, tmp_path: Path
+    ) -> None:
         with kbs(tmp_path / "broker", "open"):
             _, file = seen("kbs")["arguments"]
             config = tomllib.loads(seen("kbs")["files"][file])
         assert config["admin"] == {"authorization_mode": "InsecureAllowAll"}
 
     @pytest.mark.usefixtures("seen")
-    def test_has_what_it_had_before(self, tmp_path: Path) -> None:
+    def test_kbs_restarted_in_same_folder_keeps_keys_and_ca(self, tmp_path: Path) -> None:
         kept = []
         for _ in range(2):
             with kbs(tmp_path / "broker", "tls") as running:
@@ -129,7 +133,7 @@ class TestKbs:
                 kept.append([file.read_bytes() for file in files])
         assert kept[0] == kept[1]
 
-    def test_is_configured_with_its_own_client(self, seen: Seen, tmp_path: Path) -> None:
+    def test_kbs_policy_is_set_with_kbs_client(self, seen: Seen, tmp_path: Path) -> None:
         with kbs(tmp_path / "broker", "tls") as running:
             running.allow_all()
         assert seen("kbs-client")["arguments"] == [
@@ -139,7 +143,9 @@ class TestKbs:
         ]
 
 
-def test_simple_kbs_has_the_keys_and_one_connection(seen: Seen, key: Key, tmp_path: Path) -> None:
+def test_simple_kbs_is_started_with_keys_and_one_connection(
+    seen: Seen, key: Key, tmp_path: Path
+) -> None:
     with simple_kbs(tmp_path / "broker", key.keys_file) as running:
         started = seen("simple-kbs")
         assert running.address.startswith("127.0.0.1:")
@@ -154,7 +160,7 @@ def test_simple_kbs_has_the_keys_and_one_connection(seen: Seen, key: Key, tmp_pa
     assert json.loads(running.connection.read_text()) == {"client_id": client, "key": symmetric}
 
 
-def test_verdictd_has_the_keys_where_it_looks_for_them(seen: Seen, tmp_path: Path) -> None:
+def test_verdictd_is_started_with_keys_where_it_looks_for_them(seen: Seen, tmp_path: Path) -> None:
     with verdictd(tmp_path / "broker", {"default/key/1": b"k" * 32}) as address:
         started = seen("verdictd")
         assert address.startswith("127.0.0.1:")
@@ -166,7 +172,7 @@ def test_verdictd_has_the_keys_where_it_looks_for_them(seen: Seen, tmp_path: Pat
     assert (Path(started["folder"]) / "opt/verdictd/keys/default/key/1").read_bytes() == b"k" * 32
 
 
-def test_the_upstream_provider_listens_on_a_port_of_its_own(seen: Seen, tmp_path: Path) -> None:
+def test_upstream_provider_is_started_on_a_free_port(seen: Seen, tmp_path: Path) -> None:
     with upstream_provider(tmp_path, "debug") as running:
         assert running.address().startswith("127.0.0.1:")
         started = seen("coco_keyprovider")
@@ -174,7 +180,7 @@ def test_the_upstream_provider_listens_on_a_port_of_its_own(seen: Seen, tmp_path
     assert started["variables"]["RUST_LOG"] == "coco_keyprovider=debug"
 
 
-def test_the_agent_sees_its_keys_file_alone_in_etc(seen: Seen, tmp_path: Path) -> None:
+def test_attestation_agent_sees_only_its_keys_file_in_etc(seen: Seen, tmp_path: Path) -> None:
     with attestation_agent(tmp_path, '{"a/b/c": ""}') as running:
         assert running.address().startswith("127.0.0.1:")
         started = seen("attestation-agent-0.6")

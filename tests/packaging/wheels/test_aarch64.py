@@ -26,9 +26,7 @@ for command in sys.stdin.read().splitlines():
 
 @pytest.mark.full
 @pytest.mark.peer
-def test_the_aarch64_wheel_encrypts_an_image_and_decrypts_it(
-    aarch64_wheel: Path, tmp_path: Path
-) -> None:
+def test_aarch64_wheel_encrypts_and_decrypts_image(aarch64_wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     target = ["--target", str(site), "--only-binary=:all:", "--platform", "manylinux2014_aarch64"]

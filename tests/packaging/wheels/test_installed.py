@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.full
 
 
-def test_an_installed_wheel_works_as_a_whole(
+def test_installed_wheel_works_without_source_tree(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     wheel: Path = request.getfixturevalue(f"{platform.machine()}_wheel")

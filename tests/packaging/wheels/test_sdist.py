@@ -27,7 +27,7 @@ NO_NETWORK = {
 }
 
 
-def test_the_sdist_builds_offline_into_what_the_wheel_has(
+def test_sdist_builds_offline_into_same_files_as_wheel(
     sdist: Path, x86_64_wheel: Path, tmp_path: Path
 ) -> None:
     environment = Environment(tmp_path / "venv")

@@ -11,7 +11,7 @@ from coco_kp.cli.main import _cli
 PAGES = {page_name(context): man_page(context) for context in all_contexts()}
 
 
-def test_each_command_has_a_page_which_its_group_names() -> None:
+def test_man_page_exists_for_each_command_and_is_named_by_its_group() -> None:
     for name in _cli.list_commands(click.Context(_cli)):
         page = f"coco-kp-{name}"
         assert PAGES[page].startswith(f".TH {page.upper()} 1 ")
@@ -19,7 +19,7 @@ def test_each_command_has_a_page_which_its_group_names() -> None:
     assert "\\fBcoco\\-kp\\-keys\\-list\\fR(1)" in PAGES["coco-kp-keys"]
 
 
-def test_a_page_has_every_option_and_its_help() -> None:
+def test_man_page_lists_every_option_with_its_help() -> None:
     for context in all_contexts():
         for option in context.command.get_params(context):
             if isinstance(option, click.Option) and (record := option.get_help_record(context)):
@@ -28,7 +28,7 @@ def test_a_page_has_every_option_and_its_help() -> None:
                 assert lines in PAGES[page_name(context)]
 
 
-def test_a_page_has_both_names_of_help() -> None:
+def test_man_page_lists_both_help_options() -> None:
     assert "\n\\fB\\-h\\fR, \\fB\\-\\-help\\fR\n" in PAGES["coco-kp-keys-list"]
 
 
@@ -42,15 +42,15 @@ def test_a_page_has_both_names_of_help() -> None:
         ("a\\b", "a\\eb"),
     ],
 )
-def test_roff_finds_nothing_to_interpret_in(text: str, expected: str) -> None:
+def test_escaped_text_has_nothing_that_roff_interprets(text: str, expected: str) -> None:
     assert escaped(text) == expected
 
 
-def test_flags_are_bold_and_their_values_are_not() -> None:
+def test_bold_flags_leaves_values_plain() -> None:
     assert bold_flags(escaped("-o, --output FILE")) == "\\fB\\-o\\fR, \\fB\\-\\-output\\fR FILE"
 
 
-def test_a_summary_is_one_whole_line_however_the_help_is_wrapped() -> None:
+def test_summary_is_one_line_however_the_help_is_wrapped() -> None:
     words = "word " * 30
     command = click.Command("x", help=f"{words}\nend.\n\nMore.")
     assert summary(command) == f"{words}end"

@@ -23,7 +23,7 @@ def wheel(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def test_abi3audit_finds_one_extension_and_nothing_beyond_the_stable_abi(wheel: Path) -> None:
+def test_abi3audit_accepts_wheel_with_one_extension(wheel: Path) -> None:
     command = [str(BIN / "abi3audit"), "--strict", "--verbose", str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = " ".join((done.stdout + done.stderr).split())
@@ -32,7 +32,7 @@ def test_abi3audit_finds_one_extension_and_nothing_beyond_the_stable_abi(wheel: 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_auditwheel_finds_no_symbol_newer_than_glibc_2_17(
+def test_auditwheel_accepts_wheel_for_glibc_2_17(
     request: pytest.FixtureRequest, architecture: str
 ) -> None:
     wheel: Path = request.getfixturevalue(f"{architecture}_wheel")
@@ -45,7 +45,7 @@ def test_auditwheel_finds_no_symbol_newer_than_glibc_2_17(
     assert max((int(major), int(minor)) for major, minor in versions) <= (2, 17)
 
 
-def test_each_command_has_its_man_page_and_each_shell_its_completion(wheel: Path) -> None:
+def test_wheel_has_man_pages_of_all_commands_and_all_completions(wheel: Path) -> None:
     pages = {f"man/man1/{wheel_data.page_name(context)}.1" for context in wheel_data.all_contexts()}
     assert {"man/man1/coco-kp.1", "man/man1/coco-kp-keys-list.1"} <= pages
     share = ".data/data/share/"
@@ -53,14 +53,14 @@ def test_each_command_has_its_man_page_and_each_shell_its_completion(wheel: Path
     assert installed == pages | set(wheel_data.COMPLETIONS.values())
 
 
-def test_nothing_is_installed_into_another_package(wheel: Path) -> None:
+def test_wheel_installs_nothing_into_another_package(wheel: Path) -> None:
     tops = {
         re.sub(r"^coco_kp-[^-]*\.(data|dist-info)$", r"\1", n.split("/")[0]) for n in names(wheel)
     }
     assert tops == {"coco_kp", "data", "dist-info"}
 
 
-def test_the_schemas_are_carried(wheel: Path) -> None:
+def test_wheel_has_the_schemas(wheel: Path) -> None:
     assert "coco_kp/schemas/inspect.schema.json" in names(wheel)
 
 
