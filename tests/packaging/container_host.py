@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.packaging.tree import building
 from tests.peers.cache import PeerUnavailableError
 from tests.support.markdown import ROOT
 
@@ -60,16 +61,17 @@ class ContainerHost:
     def build_images(self) -> None:
         """Run ``make image`` where no registry can be reached."""
         script = f"set -eu\n{PRIVATE}\nexec make image"
-        done = subprocess.run(
-            ["unshare", "--mount", "bash", "-c", script],
-            cwd=ROOT,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
+        with building():
+            done = subprocess.run(
+                ["unshare", "--mount", "bash", "-c", script],
+                cwd=ROOT,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=1200,
+                check=False,
+            )
         assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
         assert "mmdebstrap makes the base" in done.stderr
 

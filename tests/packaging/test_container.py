@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ from tests.support.traces import traces
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# One process, in which nothing else builds in this tree at the same time.
-pytestmark = [pytest.mark.full, pytest.mark.xdist_group("builds")]
+# One process has the images and the containers.
+pytestmark = [pytest.mark.full, pytest.mark.xdist_group("containers")]
 
 PAGE: Final = "docs/container.md"
 UPSTREAM: Final = "ghcr.io/confidential-containers/staged-images/coco-keyprovider"
@@ -170,6 +171,16 @@ def test_upstreams_usage_is_what_encrypt_sh_prints(site: Site) -> None:
     for block in blocks(PAGE, "console"):
         command, _, printed = block.removeprefix("$ ").partition("\n")
         assert site.host.run(command, home) == printed
+
+
+def test_the_readmes_commands_run_as_they_stand(site: Site, image: Image, tmp_path: Path) -> None:
+    home = site.user(1000)
+    shutil.copytree(image.folder, home / "app")
+    for path in (home / "app").rglob("*"):
+        os.chown(path, 1000, 1000)
+    site.host.run("".join(blocks("README.md", "bash")), home)
+    opened = site.opened(f"oci:{home}/app-by-container", home / "image_key", tmp_path / "opened")
+    assert opened.layers == image.layers
 
 
 @pytest.mark.parametrize("number", [1000, 4242])

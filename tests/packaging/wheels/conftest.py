@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.packaging.tree import building
 from tests.support.markdown import ROOT
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
     built = shared / "dist"
-    with (shared / "dist.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with building():
         if not built.exists():
             unfinished = shared / "dist.unfinished"
             subprocess.run(["make", "wheels", f"DIST={unfinished}"], cwd=ROOT, check=True)
