@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
 from coco_kp.errors import InputError, shown
@@ -25,6 +26,35 @@ MAX_CONTAINERS: Final = 100_000
 so that without this bound one message could take a hundred times the memory of its limit."""
 
 T = TypeVar("T")
+
+
+def folded(name: str) -> str:
+    """Return the name under which readers that ignore case find a member.
+
+    Go's ``encoding/json`` takes ``Layers`` for ``layers``, and U+017F for s and U+212A for k too;
+    of several it takes the last.
+    """
+    return name.casefold()
+
+
+def check_one_reading(document: Mapping[str, object], known: Collection[str], what: str) -> None:
+    """Refuse an object in which readers that ignore case would find other members.
+
+    ``known`` are the members that any reader knows. An object in which names are free, such as
+    annotations, is not for this function. Raises ``InputError`` for two members that differ in
+    case only, and for one that differs in case only from a known one.
+    """
+    spelled = {folded(name): name for name in known}
+    seen: dict[str, str] = {}
+    for name in document:
+        other = seen.setdefault(folded(name), name)
+        if other != name:
+            names = f"{shown(other)} and {shown(name)}"
+            raise InputError(f"{what} has members that differ in case only: {names}")
+        if (right := spelled.get(folded(name), name)) != name:
+            raise InputError(
+                f"{what} has the member {shown(name)}, which some readers take for '{right}'"
+            )
 
 
 def encode_base64(data: bytes) -> str:
@@ -50,33 +80,86 @@ def decode_base64(text: str, what: str) -> bytes:
     return data
 
 
+class Members(dict[str, object]):
+    """An object as `parse_lenient_object` reads it; ``names`` has those that stand twice, twice."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.names = [name for name, _ in pairs]
+
+
+def parse_lenient_object(data: bytes, what: str, limit: int) -> Members:
+    """Read a JSON object that is never written again, as tolerantly as other programs do.
+
+    Bytes that are not UTF-8, halves of surrogate pairs and members that stand twice are taken, as
+    Go's reader takes them: what is to have one reading must pass `check_known_once`. Raises
+    ``InputError``; bounds are those of `parse_json_object`.
+    """
+    _check_size(data, what, limit)
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise InputError(f"{what} begins with a byte order mark, which most readers refuse")
+    value = _decoded(_LENIENT_DECODER, data.decode("utf-8", errors="replace"), what)
+    if not isinstance(value, Members):
+        raise InputError(f"{what} is not a JSON object")
+    return value
+
+
+def check_known_once(document: Members, known: Collection[str], what: str) -> None:
+    """Refuse an object that has one of the ``known`` members twice or in another case.
+
+    All others are free. Raises ``InputError``.
+    """
+    spelled = {folded(name): name for name in known}
+    found = [name for name in document.names if folded(name) in spelled]
+    for name in found:
+        right = spelled[folded(name)]
+        if name != right:
+            raise InputError(
+                f"{what} has the member {shown(name)}, which some readers take for '{right}'"
+            )
+        if found.count(name) > 1:
+            raise InputError(f"{what} has the member '{name}' twice")
+
+
 def parse_json_object(data: bytes | str, what: str, limit: int = MAX_MESSAGE) -> dict[str, object]:
     """Read one JSON object: UTF-8, at most ``limit`` bytes and 64 levels, no member twice.
 
     ``what`` names the document in the error. Raises ``InputError``; its text holds nothing of the
     document, which may be secret.
     """
-    if len(data) > limit:
-        raise InputError(f"{what} has {len(data)} bytes, more than the {limit} allowed")
+    _check_size(data, what, limit)
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        containers = text.count("{") + text.count("[")  # those within strings count too
-        if containers > MAX_CONTAINERS:
-            raise InputError(f"{what} has more than {MAX_CONTAINERS} objects and arrays")
-        value = _DECODER.decode(text)
-        if containers > MAX_DEPTH:  # fewer cannot be deeper
-            _check_depth(value)
         text.encode("utf-8")
+        value = _decoded(_DECODER, text, what)
         if "\\u" in text:
             # Escapes can spell half a surrogate pair, which no UTF-8 text can hold.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _MemberTwiceError as error:
         raise InputError(f"{what} has the member {shown(str(error))} twice") from None
-    except (ValueError, RecursionError):
-        # The decoder's own text would quote the document.
+    except UnicodeError:
         raise InputError(f"{what} is not valid JSON") from None
     if not isinstance(value, dict):
         raise InputError(f"{what} is not a JSON object")
+    return value
+
+
+def _check_size(data: bytes | str, what: str, limit: int) -> None:
+    if len(data) > limit:
+        raise InputError(f"{what} has {len(data)} bytes, more than the {limit} allowed")
+
+
+def _decoded(decoder: json.JSONDecoder, text: str, what: str) -> object:
+    containers = text.count("{") + text.count("[")  # those within strings count too
+    if containers > MAX_CONTAINERS:
+        raise InputError(f"{what} has more than {MAX_CONTAINERS} objects and arrays")
+    try:
+        value: object = decoder.decode(text)
+        if containers > MAX_DEPTH:  # fewer cannot be deeper
+            _check_depth(value)
+    except (ValueError, RecursionError):
+        # The decoder's own text would quote the document.
+        raise InputError(f"{what} is not valid JSON") from None
     return value
 
 
@@ -124,6 +207,9 @@ def _refuse_constant(constant: str) -> object:
 
 # Made once: a call of the key provider takes a tenth of a millisecond, and each costs microseconds.
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+_LENIENT_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=Members, parse_constant=_refuse_constant
+)
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

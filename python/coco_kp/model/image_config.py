@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest, parse_digest
-from coco_kp.model.encoding import parse_json_object
-from coco_kp.model.manifest import MAX_MANIFEST, Platform
+from coco_kp.model.encoding import Members, check_known_once, parse_lenient_object
+from coco_kp.model.manifest import MAX_MANIFEST, PLATFORM_MEMBERS, Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +22,29 @@ class ImageConfig:
 
 
 def parse_image_config(data: bytes) -> ImageConfig:
-    """Read a config blob; members of no interest here are ignored. Raises ``InputError``."""
-    document = parse_json_object(data, "the image's config", MAX_MANIFEST)
+    """Read a config blob, whatever stands in the members that are of no interest here.
+
+    A config is never written again, so that labels and history may hold what strict readers of
+    JSON refuse; the members that are read must have one reading. Raises ``InputError``.
+    """
+    what = "the image's config"
+    document = parse_lenient_object(data, what, MAX_MANIFEST)
+    check_known_once(document, (*PLATFORM_MEMBERS, "rootfs"), what)
     return ImageConfig(_platform(document), _diff_ids(document))
 
 
-def _platform(document: dict[str, object]) -> Platform | None:
-    match document:
+def _platform(document: Members) -> Platform | None:
+    match dict(document):
         case {"os": str(os), "architecture": str(architecture)} if os and architecture:
             variant = document.get("variant")
             return Platform(os, architecture, variant if isinstance(variant, str) else None)
     return None
 
 
-def _diff_ids(document: dict[str, object]) -> tuple[Digest, ...]:
+def _diff_ids(document: Members) -> tuple[Digest, ...]:
     rootfs = document.get("rootfs") or {}
+    if isinstance(rootfs, Members):
+        check_known_once(rootfs, ("type", "diff_ids"), "the 'rootfs' of the image's config")
     diff_ids = rootfs.get("diff_ids") or [] if isinstance(rootfs, dict) else None
     if not isinstance(diff_ids, list) or not all(isinstance(text, str) for text in diff_ids):
         raise InputError("the 'rootfs' of the image's config has no list of diff_ids")

@@ -12,6 +12,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.encoding import (
+    check_one_reading,
     decode_base64,
     encode_base64,
     member,
@@ -24,6 +25,10 @@ CIPHER: Final = "AES_256_CTR_HMAC_SHA256"
 
 MAX_DOCUMENT: Final = 64 * 1024
 """Bytes of an option document at the most; real ones have 193."""
+
+_PRIVATE_MEMBERS: Final = ("symkey", "digest", "cipheroptions")
+_PUBLIC_MEMBERS: Final = ("cipher", "hmac", "cipheroptions")
+_CIPHER_OPTIONS: Final = ("nonce",)
 
 _DIGEST: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
@@ -70,6 +75,8 @@ def parse_private_options(data: bytes) -> PrivateOptions:
     what = "the layer's private options"
     document = parse_json_object(data, what, MAX_DOCUMENT)
     options = member(document, "cipheroptions", dict, what)
+    check_one_reading(document, _PRIVATE_MEMBERS, what)
+    check_one_reading(options, _CIPHER_OPTIONS, f"'cipheroptions' of {what}")
     digest = member(document, "digest", str, what)
     if digest and not _DIGEST.fullmatch(digest):
         raise InputError(f"'digest' of {what} is not <algorithm>:<hex>")
@@ -88,6 +95,7 @@ def parse_public_options(data: bytes) -> PublicOptions:
     """
     what = "the layer's public options"
     document = parse_json_object(data, what, MAX_DOCUMENT)
+    check_one_reading(document, _PUBLIC_MEMBERS, what)
     cipher = member(document, "cipher", str, what)
     if cipher != CIPHER:
         raise InputError(f"cipher {shown(cipher)} is unknown", f"only {CIPHER} is defined")

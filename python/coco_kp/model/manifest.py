@@ -13,7 +13,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.digest import Digest, parse_digest
-from coco_kp.model.encoding import member, parse_json_object, write_json
+from coco_kp.model.encoding import check_one_reading, member, parse_json_object, write_json
 from coco_kp.model.media_type import (
     DOCKER_CONFIG,
     DOCKER_MANIFEST,
@@ -31,6 +31,20 @@ MAX_MANIFEST: Final = 4 * 1024 * 1024
 
 MAX_BLOB: Final = 2**63 - 1
 """Bytes; the largest size that a Go program can read."""
+
+
+_MANIFEST_MEMBERS: Final = (
+    *("schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject"),
+    "annotations",
+    *("blobs", "fsLayers", "history", "signatures"),  # of formats that readers tell by these
+)
+"""The members of manifests and indexes of all kinds: which kind it is, readers tell by them."""
+
+_DESCRIPTOR_MEMBERS: Final = (
+    *("mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"),
+)
+PLATFORM_MEMBERS: Final = ("architecture", "os", "os.version", "os.features", "variant", "features")
+"""The members that say what an image runs on, in an index's entries and in configs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +201,7 @@ def parse_manifest(raw: bytes, media_type: str | None = None) -> Manifest:
     from the claim, or members of both kinds. Raises ``InputError``.
     """
     document = parse_json_object(raw, "the manifest", MAX_MANIFEST)
+    check_one_reading(document, _MANIFEST_MEMBERS, "the manifest")
     version = 1
     if media_type not in DOCKER_SCHEMA1:
         version = member(document, "schemaVersion", int, "the manifest")
@@ -209,6 +224,7 @@ def parse_descriptor(value: object, what: str) -> Descriptor:
     """Read a descriptor from parsed JSON; ``what`` names it in the ``InputError``."""
     if not isinstance(value, dict):
         raise InputError(f"{what} is not an object")
+    check_one_reading(value, _DESCRIPTOR_MEMBERS, what)
     size = member(value, "size", int, what)
     if not 0 <= size <= MAX_BLOB:
         raise InputError(f"{what} has a size of {size}, which no content has")
@@ -319,7 +335,10 @@ def _annotations(document: Mapping[str, object], what: str) -> Mapping[str, str]
 
 
 def _platform(document: Mapping[str, object], what: str) -> Platform | None:
-    match document.get("platform"):
+    platform = document.get("platform")
+    if isinstance(platform, dict):
+        check_one_reading(platform, PLATFORM_MEMBERS, f"the 'platform' of {what}")
+    match platform:
         case None:
             return None
         case {"os": str(os), "architecture": str(architecture), **rest}:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import InputError, shown
-from coco_kp.model.encoding import member, parse_json_object
+from coco_kp.model.encoding import check_one_reading, member, parse_json_object
 
 VARIABLE: Final = "OCICRYPT_KEYPROVIDER_CONFIG"
 
@@ -46,6 +46,7 @@ def parse_ocicrypt_config(data: bytes) -> dict[str, CmdProvider | GrpcProvider]:
     """Read a configuration: each provider by name. Raises ``InputError``."""
     what = "the key-provider configuration"
     document = parse_json_object(data, what, MAX_CONFIG)
+    check_one_reading(document, ("key-providers",), what)
     providers = member(document, "key-providers", dict, what)
     if not providers:
         raise InputError(f"{what} names no provider")
@@ -56,8 +57,10 @@ def _provider(name: str, attributes: object) -> CmdProvider | GrpcProvider:
     what = f"provider {shown(name)}"
     if not isinstance(attributes, dict):
         raise InputError(f"{what} is not an object")
+    check_one_reading(attributes, ("cmd", "grpc", "grpc-tls"), what)
     if "cmd" in attributes:
         cmd = member(attributes, "cmd", dict, what)
+        check_one_reading(cmd, ("path", "args"), f"'cmd' of {what}")
         arguments = cmd.get("args") or []
         if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
             raise InputError(f"'args' of {what} is not an array of strings")

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from coco_kp.errors import InputError, KekError, shown
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
 from coco_kp.model.encoding import (
+    check_one_reading,
     decode_base64,
     encode_base64,
     member,
@@ -25,6 +26,10 @@ PacketVersion = Literal["v1", "v2"]
 MAX_PACKET: Final = 256 * 1024
 """Bytes of a packet at the most; real ones have 400."""
 
+_MEMBERS: Final = (
+    *("kid", "wrapped_data", "iv", "wrap_type"),
+    *("version", "provider", "provider_settings", "annotations"),
+)
 _V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provider kbs
 
 
@@ -108,6 +113,7 @@ def read_packet(data: bytes) -> UncheckedPacket:
     """
     what = "the annotation packet"
     document = parse_json_object(data, what, MAX_PACKET)
+    check_one_reading(document, _MEMBERS, what)
     provider = member(document, "provider", str, what) if "provider" in document else "kbs"
     version: PacketVersion = "v2" if {"version", "provider"} & document.keys() else "v1"
     key = None

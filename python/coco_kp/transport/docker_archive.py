@@ -17,7 +17,8 @@ from typing import Final
 
 from coco_kp.errors import InputError, IntegrityError, shown
 from coco_kp.model.digest import Digest, parse_digest
-from coco_kp.model.encoding import member, parse_json_object, write_json
+from coco_kp.model.encoding import check_one_reading, member, parse_json_object, write_json
+from coco_kp.model.image_config import parse_image_config
 from coco_kp.model.manifest import (
     MAX_MANIFEST,
     Descriptor,
@@ -34,6 +35,7 @@ from coco_kp.transport.tar import Member, TarFile
 
 MANIFEST_FILE: Final = "manifest.json"
 _COMPRESSED: Final = {b"\x1f\x8b": ".gzip", b"\x28\xb5\x2f\xfd": ".zstd"}
+_IMAGE_MEMBERS: Final = ("Config", "RepoTags", "Layers", "Parent", "LayerSources")
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 
 
@@ -75,6 +77,8 @@ class DockerArchiveSource(Source):
             for image in member(document, "images", list, MANIFEST_FILE)
             if isinstance(image, dict)
         ]
+        for image in images:
+            check_one_reading(image, _IMAGE_MEMBERS, f"an image in '{MANIFEST_FILE}'")
         wanted = None if name is None else parse_repository_reference(name)
         found = [
             image for image in images if wanted is None or wanted in map(_repository, _tags(image))
@@ -94,7 +98,7 @@ class DockerArchiveSource(Source):
         if (blob := _BLOB.fullmatch(config_name)) and not _digest(blob).matches(config):
             raise IntegrityError(f"{shown(config_name)} in {self.reference} is damaged")
         names = member(image, "Layers", list, what)
-        diff_ids = _diff_ids(config)
+        diff_ids = parse_image_config(config).diff_ids
         if len(names) != len(diff_ids):
             raise InputError(
                 f"{self.reference} has {len(names)} layers, its config names {len(diff_ids)}"
@@ -159,9 +163,3 @@ def _repository(tag: str) -> RegistryReference | None:
     with contextlib.suppress(InputError):
         return parse_repository_reference(tag)
     return None
-
-
-def _diff_ids(config: bytes) -> list[Digest]:
-    what = "the image's config"
-    rootfs = member(parse_json_object(config, what), "rootfs", dict, what)
-    return [parse_digest(str(text)) for text in member(rootfs, "diff_ids", list, "its 'rootfs'")]

@@ -6,7 +6,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.digest import Digest
-from coco_kp.model.encoding import parse_json_object, write_json
+from coco_kp.model.encoding import check_one_reading, parse_json_object, write_json
 from coco_kp.model.manifest import Descriptor, ImageIndex, parse_manifest
 from coco_kp.model.media_type import OCI_INDEX
 
@@ -26,7 +26,10 @@ def blob_name(digest: Digest) -> str:
 
 def check_layout(data: bytes, reference: str) -> None:
     """Refuse a layout of a version that is not ours. Raises ``InputError``."""
-    version = parse_json_object(data, f"'{LAYOUT_FILE}' of {reference}").get("imageLayoutVersion")
+    what = f"'{LAYOUT_FILE}' of {reference}"
+    document = parse_json_object(data, what)
+    check_one_reading(document, ("imageLayoutVersion",), what)
+    version = document.get("imageLayoutVersion")
     if version != "1.0.0":
         raise InputError(f"{reference} has layout version {shown(str(version))}, expected '1.0.0'")
 

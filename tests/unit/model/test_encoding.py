@@ -14,10 +14,13 @@ from coco_kp.model.encoding import (
     MAX_CONTAINERS,
     MAX_DEPTH,
     MAX_MESSAGE,
+    check_known_once,
+    check_one_reading,
     decode_base64,
     encode_base64,
     member,
     parse_json_object,
+    parse_lenient_object,
     write_json,
 )
 
@@ -204,3 +207,48 @@ def test_member_returns_value_or_names_missing_member() -> None:
 
 def test_encode_base64_uses_standard_alphabet() -> None:
     assert encode_base64(b"\xfb\xff\xbe") == b64encode(b"\xfb\xff\xbe").decode() == "+/++"
+
+
+class TestOneReading:
+    KNOWN = ("layers", "config", "kid")
+
+    @pytest.mark.parametrize(
+        "name", ["Layers", "LAYERS", "layer\u017f", "Config", "KID", "\u212aid"]
+    )
+    def test_known_member_in_another_case_is_refused(self, name: str) -> None:
+        with pytest.raises(InputError, match="some readers take for"):
+            check_one_reading({name: 1}, self.KNOWN, "it")
+
+    @pytest.mark.parametrize("names", [("layers", "Layers"), ("other", "Other"), ("\u017f", "S")])
+    def test_members_that_differ_in_case_only_are_refused(self, names: tuple[str, str]) -> None:
+        with pytest.raises(InputError, match="differ in case only"):
+            check_one_reading(dict.fromkeys(names), self.KNOWN, "it")
+
+    def test_other_members_are_free(self) -> None:
+        check_one_reading({"layers": {"Layers": 1, "layers": 2}, "x": 1}, self.KNOWN, "it")
+
+
+class TestLenientObject:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            rb'{"labels": {"a": "\ud83d"}}',
+            b'{"labels": {"a": "\xe9"}}',
+            b'{"labels": {"a": 1, "a": 2}, "labels": {}}',
+            b'{"labels": {"a": "\xef\xbb\xbf"}}',
+        ],
+    )
+    def test_what_other_readers_take_is_taken(self, data: bytes) -> None:
+        parse_lenient_object(data, "it", 1000)
+
+    @pytest.mark.parametrize("data", [b"\xef\xbb\xbf{}", b"{", b"[]", b'{"a": NaN}', b"[" * 500])
+    def test_what_no_reader_takes_is_refused(self, data: bytes) -> None:
+        with pytest.raises(InputError):
+            parse_lenient_object(data, "it", 1000)
+
+    def test_known_member_must_stand_once_and_be_spelled_right(self) -> None:
+        for data in (b'{"os": 1, "os": 1}', b'{"OS": 1}', b'{"os": 1, "o\xc5\xbf": 1}'):
+            document = parse_lenient_object(data, "it", 1000)
+            with pytest.raises(InputError):
+                check_known_once(document, ("os",), "it")
+            check_known_once(document, ("rootfs",), "it")
