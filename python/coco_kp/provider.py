@@ -149,7 +149,7 @@ class Provider:
 
     def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
-        check_opened(private_options, str(packet.kid))
+        check_opened(private_options, str(packet.kid), packet.wrap_type)
         return Unwrapped(private_options, packet.kid, spec)
 
 
@@ -161,10 +161,14 @@ def wrap_options(
     return AnnotationPacket(kid, wrapped, iv, algorithm)
 
 
-def check_opened(private_options: bytes, kid: str) -> PrivateOptions:
-    """Read what a KEK made of a packet. Raises ``KekError`` if it was the wrong one."""
+def check_opened(private_options: bytes, kid: str, algorithm: Algorithm | None) -> PrivateOptions:
+    """Read what a KEK made of a packet. Raises ``KekError`` if it was the wrong one.
+
+    ``algorithm`` is None where only another provider knows. A256CTR has no tag, so that whoever
+    knows what a packet holds can change it: there nothing is taken but what ocicrypt writes.
+    """
     try:
-        return parse_private_options(private_options)
+        return parse_private_options(private_options, exact=algorithm is Algorithm.A256CTR)
     except InputError:
         # A256CTR has no tag: this is how a wrong key shows.
         raise wrong_kek(kid) from None

@@ -23,6 +23,7 @@ from coco_kp.model.ocicrypt_config import (
     GrpcProvider,
     parse_ocicrypt_config,
 )
+from coco_kp.model.packet import wrap_type_of
 from coco_kp.model.protocol import (
     Operation,
     parse_unwrap_response,
@@ -102,11 +103,12 @@ class ForeignProvider:
         """Have a packet opened. Raises ``RemoteError``, ``InputError``, ``KekError``."""
         if packet.scheme != f"{PROVIDER_SCHEME}{self.provider}":
             raise InputError(f"a packet of scheme {shown(packet.scheme)} is not {self.name}'s")
+        wrap_type = wrap_type_of(packet.data)
         request = write_unwrap_request(self.provider, self.unwrap_parameters, packet.data)
         opened = parse_unwrap_response(self._call("keyunwrap", request))
         if not opened:
             raise KekError(f"{self.name} has no key for the packet")
-        return check_opened(opened, self.name)
+        return check_opened(opened, self.name, wrap_type)
 
     def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
         """Have the packet opened again, unless the provider is trusted."""

@@ -41,7 +41,7 @@ class KekOpener:
             opened = self.kek.unwrap(key.wrap_type, key.iv, key.wrapped_data)
         except KekError as error:
             raise KekError(f"{self.name} does not open the packet", error.hint) from None
-        return check_opened(opened, self.name)
+        return check_opened(opened, self.name, key.wrap_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class KbcOpener:
         """Open a packet as a guest does. Raises ``CocoKpError``."""
         _check_scheme(packet)
         parsed = parse_packet(packet.data)
-        return check_opened(open_kbc(self.spec, self.settings).unwrap(parsed), str(parsed.kid))
+        opened = open_kbc(self.spec, self.settings).unwrap(parsed)
+        return check_opened(opened, str(parsed.kid), parsed.wrap_type)
 
 
 class Opened(NamedTuple):

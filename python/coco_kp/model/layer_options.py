@@ -67,16 +67,19 @@ class PublicOptions:
         return write_json({"cipher": CIPHER, "hmac": encode_base64(self.hmac), "cipheroptions": {}})
 
 
-def parse_private_options(data: bytes) -> PrivateOptions:
+def parse_private_options(data: bytes, *, exact: bool = False) -> PrivateOptions:
     """Read the private document; all three members must be there, as guests demand.
 
-    Raises ``InputError``; its text holds nothing of the document.
+    ``exact``: there may be no other members, either. Raises ``InputError``; its text holds nothing
+    of the document.
     """
     what = "the layer's private options"
     document = parse_json_object(data, what, MAX_DOCUMENT)
     options = member(document, "cipheroptions", dict, what)
     check_one_reading(document, _PRIVATE_MEMBERS, what)
     check_one_reading(options, _CIPHER_OPTIONS, f"'cipheroptions' of {what}")
+    if exact and (set(document) != set(_PRIVATE_MEMBERS) or set(options) != set(_CIPHER_OPTIONS)):
+        raise InputError(f"{what} have a member that nobody writes")
     digest = member(document, "digest", str, what)
     if digest and not _DIGEST.fullmatch(digest):
         raise InputError(f"'digest' of {what} is not <algorithm>:<hex>")

@@ -30,6 +30,13 @@ _MEMBERS: Final = (
     *("kid", "wrapped_data", "iv", "wrap_type"),
     *("version", "provider", "provider_settings", "annotations"),
 )
+_GCM_COUNTERS: Final = 1024
+"""GCM is counter mode from ``IV || 2`` on: cut its tag off, and A256CTR opens it with that IV.
+
+Whoever knows the plaintext has the keystream from any of its blocks on. An honest IV, drawn at
+random, ends in so small a number once in four million times, and is then drawn again.
+"""
+
 _V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provider kbs
 
 
@@ -123,6 +130,19 @@ def read_packet(data: bytes) -> UncheckedPacket:
     return UncheckedPacket(version, member(document, "kid", str, what), provider, key)
 
 
+def wrap_type_of(data: bytes) -> Algorithm | None:
+    """Return how a packet was wrapped that another provider opens; None if it is of another form.
+
+    Raises ``InputError`` for a packet of this form that is malformed or was rewritten.
+    """
+    try:
+        document = parse_json_object(data, "the packet", MAX_PACKET)
+    except InputError:
+        return None
+    key = read_packet(data).wrapped_key if "wrap_type" in document else None
+    return key.wrap_type if key else None
+
+
 def _wrapped_key(document: dict[str, object], what: str) -> WrappedKey:
     wrap_type = parse_algorithm(member(document, "wrap_type", str, what), "wrap_type")
     iv = decode_base64(member(document, "iv", str, what), f"'iv' of {what}")
@@ -132,6 +152,11 @@ def _wrapped_key(document: dict[str, object], what: str) -> WrappedKey:
     if len(iv) != wrap_type.iv_size:
         raise InputError(
             f"'iv' of {what} has {len(iv)} bytes; {wrap_type} needs {wrap_type.iv_size}"
+        )
+    if wrap_type is Algorithm.A256CTR and int.from_bytes(iv[-4:]) < _GCM_COUNTERS:
+        raise InputError(
+            "the packet was made with A256GCM and rewritten as A256CTR, which cannot show changes",
+            "the image was altered: do not use it",
         )
     if len(wrapped) < wrap_type.tag_size:
         raise InputError(f"'wrapped_data' of {what} has {len(wrapped)} bytes, less than a tag")

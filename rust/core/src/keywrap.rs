@@ -18,6 +18,9 @@ pub const MAX_SECRET: usize = 64 * 1024;
 
 const TAG: usize = 16;
 
+/// Counters that blocks of an A256GCM packet may have: 16 KiB.
+const GCM_COUNTERS: u32 = 1024;
+
 /// How a packet's `wrap_type` says the secret was wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -60,14 +63,39 @@ impl Algorithm {
         parsed.map_err(|_| Error::Length { what, expected: self.iv_len(), found: iv.len() })
     }
 
+    /// Whether an A256GCM packet could be passed off as one of A256CTR with this IV.
+    ///
+    /// GCM encrypts in counter mode, from the block `IV || 2` on: without its tag, such a packet
+    /// is a valid one of A256CTR. The bound is the project's own, above what any packet needs.
+    #[must_use]
+    pub fn is_gcm_counter(self, iv: &[u8]) -> bool {
+        match self {
+            Self::A256Gcm => false,
+            Self::A256Ctr => iv
+                .last_chunk()
+                .is_some_and(|counter| u32::from_be_bytes(*counter) < GCM_COUNTERS),
+        }
+    }
+
     /// Draws an IV from the operating system.
     ///
     /// # Errors
     /// [`Error::NoRandomness`]
     pub fn generate_iv(self) -> Result<Vec<u8>, Error> {
+        self.draw_iv(|iv| getrandom::fill(iv).map_err(|_| Error::NoRandomness))
+    }
+
+    fn draw_iv(
+        self,
+        mut fill: impl FnMut(&mut [u8]) -> Result<(), Error>,
+    ) -> Result<Vec<u8>, Error> {
         let mut iv = vec![0; self.iv_len()];
-        getrandom::fill(&mut iv).map_err(|_| Error::NoRandomness)?;
-        Ok(iv)
+        loop {
+            fill(&mut iv)?;
+            if !self.is_gcm_counter(&iv) {
+                return Ok(iv);
+            }
+        }
     }
 }
 
@@ -180,5 +208,28 @@ impl Kek {
 impl fmt::Debug for Kek {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kek({})", self.fingerprint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ctr_iv_that_a_gcm_packet_could_have_is_drawn_again() {
+        let mut draws = [1023_u32, 2, 1024].into_iter();
+        let iv = Algorithm::A256Ctr
+            .draw_iv(|iv| {
+                iv[12..].copy_from_slice(&draws.next().unwrap().to_be_bytes());
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(iv[12..], 1024_u32.to_be_bytes());
+        assert!(draws.next().is_none());
+    }
+
+    #[test]
+    fn any_gcm_iv_will_do() {
+        assert_eq!(Algorithm::A256Gcm.draw_iv(|_| Ok(())).unwrap(), [0; 12]);
     }
 }

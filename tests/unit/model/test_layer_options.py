@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,3 +169,19 @@ def test_parse_private_options_does_not_quote_truncated_document(cut: int) -> No
     with pytest.raises(InputError) as error:
         parse_private_options(PRIVATE[:cut])
     assert str(error.value) == "the layer's private options is not valid JSON"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda d: d.update(x=1), lambda d: d["cipheroptions"].update(x=1)],
+    ids=["beside the key", "beside the nonce"],
+)
+def test_private_options_read_exactly_have_no_other_member(
+    change: Callable[[dict[str, Any]], None],
+) -> None:
+    document = json.loads(PRIVATE)
+    change(document)
+    data = json.dumps(document).encode()
+    assert parse_private_options(data) == parse_private_options(PRIVATE, exact=True)
+    with pytest.raises(InputError, match="a member that nobody writes"):
+        parse_private_options(data, exact=True)

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.model.algorithm import Algorithm
-from coco_kp.model.packet import MAX_PACKET, AnnotationPacket, PacketVersion, parse_packet
+from coco_kp.model.packet import (
+    MAX_PACKET,
+    AnnotationPacket,
+    PacketVersion,
+    parse_packet,
+    read_packet,
+    wrap_type_of,
+)
 from coco_kp.model.resource_uri import ResourceUri
 from tests.vectors import load_vectors
 
@@ -106,5 +113,33 @@ def test_parse_packet_limits_size() -> None:
 
 
 def test_parse_packet_accepts_ctr_packet_without_tag() -> None:
-    packet = altered(V1, wrap_type="A256CTR", iv=b64encode(bytes(16)).decode(), wrapped_data="AA==")
+    packet = altered(
+        V1, wrap_type="A256CTR", iv=b64encode(b"\xff" * 16).decode(), wrapped_data="AA=="
+    )
     assert parse_packet(packet).wrapped_data == b"\0"
+
+
+class TestRewrittenPacket:
+    """A256GCM is counter mode from ``IV || 2`` on: without its tag, A256CTR opens it."""
+
+    @staticmethod
+    def rewritten(counter: int) -> bytes:
+        packet = json.loads(V1)
+        iv = b64decode(packet["iv"]) + counter.to_bytes(4)
+        wrapped = b64decode(packet["wrapped_data"])[:-16]
+        packet |= {"wrap_type": "A256CTR", "iv": b64encode(iv).decode()}
+        packet |= {"wrapped_data": b64encode(wrapped).decode()}
+        return json.dumps(packet).encode()
+
+    @pytest.mark.parametrize("counter", [0, 1, 2, 3, 1023])
+    def test_packet_with_a_counter_of_gcm_is_refused_by_every_reader(self, counter: int) -> None:
+        for read in (read_packet, parse_packet, wrap_type_of):
+            with pytest.raises(InputError, match="rewritten as A256CTR"):
+                read(self.rewritten(counter))
+
+    def test_packet_with_a_larger_counter_is_read(self) -> None:
+        assert wrap_type_of(self.rewritten(1024)) is Algorithm.A256CTR
+
+    def test_packet_of_another_form_has_no_wrap_type(self) -> None:
+        assert wrap_type_of(b"\0\1") is None
+        assert wrap_type_of(b'{"key": 1}') is None
