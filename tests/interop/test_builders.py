@@ -39,7 +39,7 @@ def contents(image: Image) -> list[bytes]:
 
 
 @pytest.mark.parametrize("any_door", ["tcp", "cmd"], indirect=True)
-def test_a_push_encrypts_and_a_pull_decrypts(
+def test_builder_push_encrypts_and_pull_decrypts(
     builder: Builder, any_door: Provider, archives: list[bytes], key: Key, tmp_path: Path
 ) -> None:
     plain = write_image(tmp_path / "plain", archives)
@@ -56,7 +56,7 @@ def test_a_push_encrypts_and_a_pull_decrypts(
     assert contents(decrypted) == archives
 
 
-def test_a_pull_opens_what_we_encrypt(
+def test_builder_pull_opens_images_encrypted_by_coco_kp(
     builder: Builder, provider: Provider, archives: list[bytes], key: Key, tmp_path: Path
 ) -> None:
     plain = write_image(tmp_path / "plain", archives)
@@ -68,7 +68,7 @@ def test_a_pull_opens_what_we_encrypt(
     assert contents(decrypted) == archives
 
 
-def test_a_pull_without_the_key_shows_our_words(
+def test_builder_pull_without_the_key_shows_coco_kps_words(
     builder: Builder, provider: Provider, archives: list[bytes], key: Key, tmp_path: Path
 ) -> None:
     plain = write_image(tmp_path / "plain", archives)

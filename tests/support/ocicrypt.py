@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WRAP_KEY: Final = "/keyprovider.KeyProviderService/WrapKey"
 UNWRAP_KEY: Final = "/keyprovider.KeyProviderService/UnWrapKey"
 
-TIMEOUT: Final = 30
+TIMEOUT: Final = 120
 """Seconds after which a call counts as hung; ocicrypt itself would wait for ever."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (
     PROVIDER_SCHEME,
     LayerPacket,
@@ -101,6 +102,16 @@ def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
     if facts.layer.urls:
         findings.append(InputError("guests do not fetch foreign layers"))
     return findings
+
+
+def guest_config_findings(config: ImageConfig | None, layers: int) -> list[CocoKpError]:
+    """Say why a guest would refuse the config of an image with so many layers."""
+    if config is None:
+        return []
+    fault = config.guest_fault
+    if not fault and len(config.diff_ids) < layers:
+        fault = "has no diff_id for each layer"
+    return [InputError(f"guests refuse the image's config: it {fault}")] if fault else []
 
 
 def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]:

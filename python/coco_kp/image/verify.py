@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.facts import guest_findings, layer_facts
+from coco_kp.image.facts import guest_config_findings, guest_findings, layer_facts
 from coco_kp.image.layer import check_layer, open_layer
 from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
@@ -122,7 +122,10 @@ def verify_tree(
     ]
     work.progress.expect(sum(check.layer.size for check in checks))
     work.run(partial(check.run, work) for check in checks)
-    findings = [InputError("the image has no layer")] if not checks else []
+    findings: list[CocoKpError] = [] if checks else [InputError("the image has no layer")]
+    if rules.target:
+        for image in subjects:
+            findings += guest_config_findings(image.config, len(image.manifest.layers))
     return VerificationReport(
         source.reference,
         tree.manifest.digest,

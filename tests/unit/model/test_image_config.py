@@ -7,7 +7,7 @@ import json
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.model.image_config import ImageConfig, parse_image_config
+from coco_kp.model.image_config import parse_image_config
 from coco_kp.model.manifest import Platform
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -34,7 +34,8 @@ def test_parse_image_config_reads_platform_and_diff_ids() -> None:
     [{}, {"rootfs": None}, {"rootfs": {"diff_ids": None}}, {"os": "", "architecture": ""}],
 )
 def test_parse_image_config_leaves_missing_members_unknown(document: object) -> None:
-    assert parse_image_config(json.dumps(document).encode()) == ImageConfig(None, ())
+    config = parse_image_config(json.dumps(document).encode())
+    assert (config.platform, config.diff_ids) == (None, ())
 
 
 @pytest.mark.parametrize(
