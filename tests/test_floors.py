@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "coco_kp"
 
 FLOORS = {
-    0: {"errors", "_native"},
+    0: {"errors", "redact", "_native"},
     1: {"model"},
     2: {"crypto", "files", "http", "observe", "skopeo"},
     3: {"kek_file", "keys_file", "transport", "kbs"},
@@ -115,8 +115,11 @@ def test_every_import_leads_to_same_or_lower_floor() -> None:
     assert wrong == []
 
 
-def test_errors_module_imports_no_other_module_of_ours() -> None:
-    assert [str(one) for one in imports_of_ours() if one.parts[0] == "errors"] == []
+@pytest.mark.parametrize(("module", "imported"), [("redact", set()), ("errors", {"redact"})])
+def test_ground_floor_imports_nothing_of_ours_but_redaction(
+    module: str, imported: set[str]
+) -> None:
+    assert {one.parts[1] for one in imports_of_ours() if one.parts[0] == module} == imported
 
 
 @pytest.mark.parametrize(("one", "other"), NEVER_MEET)
@@ -140,7 +143,7 @@ def test_model_imports_no_library_with_input_or_output() -> None:
     }
     ours = {name for name in used if name.startswith("coco_kp.")}
     assert used - ours <= LIBRARIES_OF_VALUES
-    assert {part_of(name) for name in ours} == {"errors", "model"}
+    assert {part_of(name) for name in ours} == {"errors", "model", "redact"}
 
 
 def test_model_opens_no_file_itself() -> None:

@@ -17,10 +17,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import click
 import grpc
 import pytest
 
-from coco_kp.cli.main import run
+from coco_kp.cli.main import _cli, run
 from tests.support import ocicrypt
 from tests.support.provider import served_address, serving
 from tests.support.traces import traces
@@ -165,6 +166,73 @@ def cmd_mode(capfd: pytest.CaptureFixture[str], request: bytes, *flags: str) -> 
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(request)))
         run(["keyprovider", "-vv", *flags])
     return capfd.readouterr()
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[list[str], click.Command]]:
+    """Give all commands, and the words that call them."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        elif command:
+            yield [*path, name], command
+
+
+def lines_with_key(words: list[str], command: click.Command, key: str) -> Iterator[list[str]]:
+    """Give command lines of a command that have the key in a wrong place, each place once.
+
+    None of them gets as far as to work for long, or to write a file that the key names.
+    """
+    arguments = ["oci:absent:x" for part in command.params if isinstance(part, click.Argument)]
+    wrong = {"serve": ["--socket", "x"], "bench": ["--size", "0"], "demo": ["--keep", "kek"]}
+    wrong["doctor"] = ["--format", "x"]
+    end = wrong.get(words[0], [])
+    wrong_too = ["--no-such"] if words == ["keys", "generate"] else end
+    for stray in (key, f"--{key}", f"-{key}", f"--key={key}x"):
+        yield [*words, *arguments, stray, *wrong_too]
+    for place in range(len(arguments)):
+        for form in ("{}", "oci:{}:{}", "docker://{}", "oci-archive:{}"):
+            given = [*arguments[:place], form.replace("{}", key), *arguments[place + 1 :]]
+            yield [*words, *given, *wrong_too]
+    for option in command.params:
+        if not isinstance(option, click.Option) or words == ["keys", "generate"]:
+            continue
+        name = option.opts[-1]
+        rest = [] if name in end else end
+        if option.is_flag or option.count:
+            yield [*words, *arguments, f"{name}={key}", *rest]
+            continue
+        for form in ("{}", "kbs:///a/b/{}", "a:{}"):
+            given = [f"kek/{key}"] if name == "--keep" else [form.replace("{}", key)]
+            yield [*words, *arguments, name, *given, *rest]
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands(_cli)], ids=" ".join)
+def test_command_line_with_key_in_wrong_place_shows_no_key(
+    secrets: Secrets, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    text = b64encode(secrets.kek).decode()
+    command = next(command for known, command in commands(_cli) if known == words)
+    for key in (text, secrets.kek.hex()):
+        for line in lines_with_key(words, command, key):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+                run(line)
+            output = "".join(capfd.readouterr())
+            assert not secrets.shown_in(output.encode()), line
+            assert "unexpected error" not in output, line
+
+
+def test_unknown_command_that_is_key_is_not_shown(
+    secrets: Secrets, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = b64encode(secrets.kek).decode()
+    for line in ([text], [f"--{text}"], ["keys", text], ["-q", secrets.kek.hex()]):
+        assert run(line) == 2
+        output = "".join(capfd.readouterr())
+        assert "coco-kp: no such " in output
+        assert not secrets.shown_in(output.encode()), line
 
 
 def test_secret_search_finds_key_in_every_form() -> None:

@@ -7,21 +7,22 @@ Messages are lower case, carry no full stop and never a key.
 
 from __future__ import annotations
 
-import re
+from coco_kp.redact import looks_like_a_key, printable, redacted
 
 
 class CocoKpError(Exception):
     """The base of all errors that users see: a fact, and a way out of it.
 
-    ``message`` says what happened; ``hint`` (may be empty) says what to do about it.
+    ``message`` says what happened; ``hint`` (may be empty) says what to do about it. Both are made
+    printable, whoever's words they quote, and lose what looks like a key.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = redacted(message)
+        self.hint = redacted(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """Give message and hint on one line, as a gRPC status text carries them."""
@@ -89,19 +90,12 @@ def shown(value: str, within: str = "") -> str:
     belongs, is described instead of quoted; so is a part that was cut from such a text, ``within``.
     """
     searched = within[:_LONGEST_SEARCHED] or value[: _SHOWN_CHARACTERS + _LONGEST_KEY]
-    if _LOOKS_LIKE_A_KEY.search(searched):
+    if looks_like_a_key(searched):
         return f"({len(value)} characters that look like a key)"
-    printable = "".join(c if c.isprintable() else "?" for c in value[:_SHOWN_CHARACTERS])
-    return f"'{printable}'" if len(value) <= _SHOWN_CHARACTERS else f"'{printable}…'"
+    text = printable(value[:_SHOWN_CHARACTERS])
+    return f"'{text}'" if len(value) <= _SHOWN_CHARACTERS else f"'{text}…'"
 
 
 _SHOWN_CHARACTERS = 120
 _LONGEST_KEY = 64
 _LONGEST_SEARCHED = 4096
-_LOOKS_LIKE_A_KEY = re.compile(
-    r"[A-Za-z0-9+/_-]{43}="
-    # Without padding: exactly so many, perhaps between slashes, and of each kind, as few paths are.
-    r"|(?<![A-Za-z0-9+_-])(?=[a-z0-9+/_-]{0,42}[A-Z])(?=[A-Z0-9+/_-]{0,42}[a-z])"
-    r"(?=[A-Za-z+/_-]{0,42}[0-9])[A-Za-z0-9+/_-]{43}(?![A-Za-z0-9+_-])"
-    r"|(?<![0-9A-Fa-f])(?<!sha256[:/])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"  # digests are no secret
-)

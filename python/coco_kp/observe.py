@@ -11,6 +11,8 @@ import logging
 import sys
 from typing import Final, Literal
 
+from coco_kp.redact import printable
+
 LogFormat = Literal["text", "json"]
 
 _FIELDS: Final = frozenset(
@@ -42,7 +44,8 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={_text(value)}" for name, value in _fields(record).items())
         time = self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z")
-        return f"{time} {record.levelname.lower()} {record.getMessage()} {fields}".rstrip()
+        words = printable(record.getMessage())
+        return f"{time} {record.levelname.lower()} {words} {fields}".rstrip()
 
 
 class _JsonFormatter(logging.Formatter):

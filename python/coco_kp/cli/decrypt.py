@@ -6,7 +6,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess, OpeningOptions
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 
 
 @click.command("decrypt", short_help="Decrypt an image.")
@@ -58,7 +58,7 @@ def command(
             }
         )
         return
-    click.echo(
+    say(
         f"{result.destination} {result.digest}: layers {result.decrypted} decrypted, "
         f"{result.copied} copied"
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from coco_kp.cli.options import RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
 from coco_kp.files import read_file
 from coco_kp.kek_file import read_kek
@@ -66,9 +66,9 @@ def command(
         print_json([finding.to_json() for finding in findings])
     else:
         for finding in findings:
-            click.echo(f"{'FAIL' if finding.failure else 'ok  '}  {finding.check}: {finding.text}")
+            say(f"{'FAIL' if finding.failure else 'ok  '}  {finding.check}: {finding.text}")
             if finding.failure and finding.failure.hint:
-                click.echo(f"      hint: {finding.failure.hint}")
+                say(f"      hint: {finding.failure.hint}")
     failures = [finding.failure for finding in findings if finding.failure]
     if failures:
         click.get_current_context().exit(failures[0].exit_code)

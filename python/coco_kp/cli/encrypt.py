@@ -9,7 +9,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 from coco_kp.errors import UsageError
 
@@ -171,7 +171,7 @@ def _print(result: EncryptionResult) -> None:
                 for layer in image.layers
             ],
         )
-        click.echo(f"would write {result.destination}; nothing was written")
+        say(f"would write {result.destination}; nothing was written")
         return
     counts = {
         fate: sum(layer.fate is fate for image in result.plan.images for layer in image.layers)
@@ -189,7 +189,7 @@ def _print(result: EncryptionResult) -> None:
         if count or what == "encrypted"
     ]
     keys = ", ".join(result.key_ids)
-    click.echo(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
+    say(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
 
 
 def _document(result: EncryptionResult) -> dict[str, object]:

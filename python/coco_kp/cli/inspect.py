@@ -8,7 +8,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, ImageAccess
 from coco_kp.cli.options import with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.errors import CocoKpError
@@ -39,7 +39,7 @@ def command(image: str, access: ImageAccess, form: str) -> None:
 def _print(inspection: Inspection) -> None:
     from coco_kp.cli.table import print_table, size_text
 
-    click.echo(f"{inspection.reference} {inspection.digest}")
+    say(f"{inspection.reference} {inspection.digest}")
     rows = []
     findings = []
     for image in inspection.images:
@@ -57,14 +57,15 @@ def _print(inspection: Inspection) -> None:
                 )
             )
             findings += [
-                f"finding: layer {layer.number} of {where}: {finding.message}"
-                + (f"\n  hint: {finding.hint}" if finding.hint else "")
+                (f"finding: layer {layer.number} of {where}: {finding.message}", finding.hint)
                 for finding in layer.findings
             ]
     header = ("PLATFORM", "LAYER", "SIZE", "CIPHER", "KEY ID", "WRAP", "DIGEST")
     print_table(header, rows)
-    for finding in findings:
-        click.echo(finding)
+    for finding, hint in findings:
+        say(finding)
+        if hint:
+            say(f"  hint: {hint}")
 
 
 def _document(inspection: Inspection) -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
-from coco_kp.cli.output import notice, print_json, verbosity
+from coco_kp.cli.output import notice, print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
@@ -102,7 +102,7 @@ def list_(file: Path, form: str) -> None:
         return
     width = max((len(kid) for kid, _ in rows), default=0)
     for kid, fingerprint in rows:
-        click.echo(f"{kid:{width}}  {fingerprint}")
+        say(f"{kid:{width}}  {fingerprint}")
 
 
 @command.command("register")

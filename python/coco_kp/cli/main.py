@@ -12,6 +12,7 @@ import click
 from coco_kp.cli.output import report, report_bug, reset_verbosity, show_warnings, verbosity
 from coco_kp.errors import CocoKpError, UsageError
 from coco_kp.files import reason
+from coco_kp.redact import masked
 
 INTERRUPTED: Final = 130
 
@@ -108,7 +109,8 @@ def _cli() -> None:
 
 
 def _usage_error(error: click.ClickException) -> UsageError:
-    message = error.format_message().rstrip(".")
+    # click quotes what stands on the command line: a key may have come into the wrong place.
+    message = masked(" ".join(error.format_message().split()).rstrip("."))
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context else "coco-kp"
     return UsageError(message[:1].lower() + message[1:], f"{path} --help shows the usage")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Final, TypeVar
 import click
 
 from coco_kp.errors import CocoKpError
+from coco_kp.redact import printable, printable_json, printable_lines, redacted
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -61,10 +61,15 @@ def quiet() -> bool:
     return _Verbosity.level < 0
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line, on stderr with ``err``; words of others in it draw nothing on a terminal."""
+    click.echo(printable(line), err=err)
+
+
 def notice(text: str) -> None:
     """Tell the user something that is no result, unless he wants quiet."""
     if _Verbosity.level >= 0:
-        click.echo(f"coco-kp: {text}", err=True)
+        say(f"coco-kp: {redacted(text)}", err=True)
 
 
 def warn(text: str) -> None:
@@ -87,16 +92,16 @@ def show_warnings() -> None:
 
 def print_json(document: object) -> None:
     """Print a command's result as one JSON document."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(printable_json(document, indent=2))
 
 
 def report(error: CocoKpError) -> int:
     """Print an error in the form of docs/cli.md; give its exit code."""
     if _Verbosity.level >= _TRACEBACK:
-        traceback.print_exc()
-    click.echo(f"coco-kp: {error.message}", err=True)
+        _print_traceback()
+    say(f"coco-kp: {error.message}", err=True)
     if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+        say(f"hint: {error.hint}", err=True)
     return error.exit_code
 
 
@@ -106,10 +111,14 @@ def report_bug(error: Exception) -> int:
     The error's own text is kept back without ``-vv``: it could quote a secret.
     """
     if _Verbosity.level >= _TRACEBACK:
-        traceback.print_exc()
-    click.echo(f"coco-kp: unexpected error: {type(error).__name__}", err=True)
-    click.echo("hint: this is a bug; please report it with what -vv prints", err=True)
+        _print_traceback()
+    say(f"coco-kp: unexpected error: {type(error).__name__}", err=True)
+    say("hint: this is a bug; please report it with what -vv prints", err=True)
     return BUG
+
+
+def _print_traceback() -> None:
+    click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
 
 
 def _louder(_ctx: click.Context, _option: click.Parameter, count: int) -> None:

@@ -8,7 +8,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, NO_PROGRESS, CopyAccess, OpeningOptions
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError
 
@@ -113,4 +113,4 @@ def command(
             }
         )
         return
-    click.echo(f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped")
+    say(f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped")

@@ -9,7 +9,7 @@ import click
 from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.inspect import finding_document
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.image.verify import VerificationReport
@@ -93,10 +93,10 @@ def _print(report: VerificationReport) -> None:
     ]
     print_table(("IMAGE", "LAYER", "VERDICT", "STATE", "CHECKED", "FINDINGS"), rows)
     for finding in report.findings:
-        click.echo(f"finding: {finding.message}")
+        say(f"finding: {finding.message}")
     scope = "" if report.with_key else ", checked without a key: no packet was opened"
     verdict = "FAILED" if report.failure else "verified"
-    click.echo(f"{report.reference} {report.digest}: {verdict}{scope}")
+    say(f"{report.reference} {report.digest}: {verdict}{scope}")
 
 
 def _document(report: VerificationReport) -> dict[str, object]:

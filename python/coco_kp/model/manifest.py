@@ -7,6 +7,7 @@ differs from its source only where something was changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,14 +47,28 @@ _DESCRIPTOR_MEMBERS: Final = (
 PLATFORM_MEMBERS: Final = ("architecture", "os", "os.version", "os.features", "variant", "features")
 """The members that say what an image runs on, in an index's entries and in configs."""
 
+_PLATFORM_WORD: Final = re.compile(r"[a-z0-9._-]*")
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on, such as ``linux/arm64/v8``."""
+    """What an image runs on, such as ``linux/arm64/v8``.
+
+    Words of other characters than ``a-z``, ``0-9``, ``.``, ``_`` and ``-``, which no platform has,
+    raise ``InputError``: a platform is printed, and compared.
+    """
 
     os: str
     architecture: str
     variant: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no word; half a platform is for others to judge."""
+        if not all(map(_PLATFORM_WORD.fullmatch, (self.os, self.architecture, self.variant or ""))):
+            raise InputError(
+                f"{shown(str(self))} is no platform",
+                "its words are of a-z, 0-9, '.', '_' and '-': os/architecture[/variant]",
+            )
 
     def __str__(self) -> str:
         """Give ``os/architecture[/variant]``."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import InputError, shown
+from coco_kp.redact import looks_like_a_key
 
 MAX_LENGTH: Final = 1024
 """Characters of a URI at the most. Our bound; the KBS stores a resource in one file name."""
@@ -58,7 +59,20 @@ class ResourceUri:
 
 
 def parse_key_id(text: str) -> ResourceUri:
-    """Read a key id in any form that users write. Raises ``InputError`` with the accepted forms."""
+    """Read a key id in any form that users write. Raises ``InputError`` with the accepted forms.
+
+    One that holds what looks like a key is refused: it would be published with the image.
+    """
+    uri = _parse_written(text)
+    if any(map(looks_like_a_key, (uri.address, uri.query, *uri.segments))):
+        raise InputError(
+            f"key id {shown(text)} cannot be used: everybody who has the image can read it",
+            "name the key by other words than the key itself, of less than 43 characters",
+        )
+    return uri
+
+
+def _parse_written(text: str) -> ResourceUri:
     if "://" in text:
         return _parse(text, text)
     # Without a scheme: /<r>/<t>/<g>, or the same behind an address.

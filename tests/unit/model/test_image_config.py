@@ -53,3 +53,12 @@ def test_parse_image_config_refuses_malformed_diff_ids(rootfs: object) -> None:
 def test_parse_image_config_refuses_data_that_is_not_an_object(data: bytes) -> None:
     with pytest.raises(InputError):
         parse_image_config(data)
+
+
+@pytest.mark.parametrize("word", ["\x1b[2J", "li nux", "Linux", "linux/x", "l\u202e", "\ud800"])
+@pytest.mark.parametrize("name", ["os", "architecture", "variant"])
+def test_parse_image_config_refuses_platform_of_other_characters(name: str, word: str) -> None:
+    document = {"os": "linux", "architecture": "arm64", "variant": "v8", name: word}
+    with pytest.raises(InputError, match="is no platform") as error:
+        parse_image_config(json.dumps(document).encode())
+    assert str(error.value).isprintable()

@@ -266,6 +266,17 @@ class TestChanging:
         assert "annotations" not in layer.replaced(annotations={}).document
         assert layer.replaced(size=8).annotations == {"a": "b"}
 
+    @pytest.mark.parametrize("word", ["\x1b[2J", "Linux", "a/b", "l\u202e"])
+    @pytest.mark.parametrize("name", ["os", "architecture", "variant"])
+    def test_parse_manifest_refuses_platform_of_other_characters(
+        self, name: str, word: str
+    ) -> None:
+        platform = {"os": "linux", "architecture": "arm64", name: word}
+        document = {"schemaVersion": 2, "manifests": [entry(OCI_MANIFEST, platform=platform)]}
+        with pytest.raises(InputError, match="is no platform") as error:
+            parse_manifest(json.dumps(document).encode(), OCI_INDEX)
+        assert str(error.value).isprintable()
+
     def test_replaced_index_keeps_platforms(self) -> None:
         platform = {"os": "linux", "architecture": "amd64", "features": ["x"]}
         document = {

@@ -71,6 +71,27 @@ def test_parse_key_id_refusal_quotes_the_id(text: str) -> None:
         parse_key_id(text)
 
 
+KEY = "orGVItV-fv0V8lvggOgU-1BIgRso8CNCaZw8INuIKMg"
+HEX = "a2b19522d57e7efd15f25be080e814fb5048811b28f02342699c3c20db8828c8"
+
+
+@pytest.mark.parametrize("key", [KEY, HEX, HEX.upper()])
+@pytest.mark.parametrize("form", ["/a/b/{}", "kbs:///{}/b/c", "h/a/{}/c", "kbs+p:///a?k={}"])
+def test_parse_key_id_refuses_id_that_holds_key(form: str, key: str) -> None:
+    with pytest.raises(InputError, match="everybody who has the image can read it") as error:
+        parse_key_id(form.format(key))
+    assert key[:20] not in str(error.value)
+
+
+def test_parse_resource_uri_reads_id_that_looks_like_key_as_packets_may_have_it() -> None:
+    assert parse_resource_uri(f"kbs:///a/b/{HEX}").path == f"a/b/{HEX}"
+
+
+@pytest.mark.parametrize("tag", ["0b6ac5a0-6d2e-4a11-8d1c-3f7f0b8d9a10", f"{HEX[:40]}", "A1" * 16])
+def test_parse_key_id_reads_other_long_names(tag: str) -> None:
+    assert parse_key_id(f"/default/image-kek/{tag}").segments[2] == tag
+
+
 def test_parse_resource_path_reads_bare_path_and_refuses_other_text() -> None:
     assert parse_resource_path("default/key/1") == parse_key_id("/default/key/1")
     for text in ("key_id1", "a/b", "/a/b/c", "a/b/c/", "h/a/b/c"):
