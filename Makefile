@@ -47,22 +47,22 @@ peers: $(BIN)/.locked ## Fetch the real peers that the tests talk to (docs/peers
 
 .PHONY: test
 test: build peers ## Run the tests, against real peers too, in minutes
-	cargo test --locked --workspace --quiet
-	$(BIN)/pytest -n auto -m "not full"
+	tools/loud cargo test --locked --workspace --quiet
+	tools/loud $(BIN)/pytest -n auto -m "not full"
 
 .PHONY: test-all
 test-all: test ## And those that take long or need much: container image, wheels
-	$(BIN)/pytest -n auto --dist loadgroup -m full
+	tools/loud $(BIN)/pytest -n auto --dist loadgroup -m full
 
 .PHONY: check
 check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	tools/loud $(BIN)/mypy
 	MYPYPATH=python $(BIN)/stubtest coco_kp._native
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-	tools/check-aarch64
+	tools/loud cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+	tools/loud tools/check-aarch64
 
 .PHONY: audit
 audit: $(BIN)/.locked ## Look for known vulnerabilities in what is locked, for its licences and sources
