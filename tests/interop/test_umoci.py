@@ -30,7 +30,7 @@ def test_umoci_unpacks_image_that_was_encrypted_and_decrypted(
     umoci("insert", "--rootless", "--image", "app:1", "motd", "/etc/motd")
     umoci("insert", "--rootless", "--image", "app:1", "motd", "/etc/issue")
     coco_kp("encrypt", "oci:app:1", "oci:encrypted:1", "--sample")
-    coco_kp("verify", "oci:encrypted:1", "--kbc", "sample", "--target", "coco")
+    coco_kp("verify", "oci:encrypted:1", "--kbc", "sample", "--allow-sample", "--target", "coco")
     coco_kp("decrypt", "oci:encrypted:1", "oci:decrypted:1", "--kbc", "sample")
     umoci("unpack", "--rootless", "--image", "decrypted:1", "bundle")
     for name in ("motd", "issue"):

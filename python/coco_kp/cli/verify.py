@@ -12,7 +12,7 @@ from coco_kp.cli.options import KbcOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 
 if TYPE_CHECKING:
-    from coco_kp.image.verify import VerificationReport
+    from coco_kp.image.verify import RecipientVerdict, VerificationReport
 
 
 @click.command("verify", short_help="Prove that an image is encrypted and can be opened.")
@@ -27,6 +27,24 @@ if TYPE_CHECKING:
     help="Layer N may be readable, from 0, or from -1 at the end; may be repeated.",
 )
 @click.option("--skip-base", metavar="IMAGE", help="Layers of this base image may be readable.")
+@click.option(
+    "--expect-keyid",
+    "expected",
+    metavar="URI",
+    multiple=True,
+    help="Each encrypted layer is for this key ID, and for no other that is not named so; may be "
+    "repeated.",
+)
+@click.option(
+    "--allow-sample",
+    is_flag=True,
+    help="For trials: the public sample key, which everybody knows, may open the image.",
+)
+@click.option(
+    "--allow-ctr",
+    is_flag=True,
+    help="Packets may be wrapped with A256CTR, which does not detect tampering.",
+)
 @click.option(
     "--target",
     type=click.Choice(["coco"]),
@@ -43,6 +61,9 @@ def command(
     kbc: KbcOptions,
     allowed: tuple[int, ...],
     skip_base: str | None,
+    expected: tuple[str, ...],
+    allow_sample: bool,
+    allow_ctr: bool,
     target: Literal["coco"] | None,
     access: ImageAccess,
     jobs: int | None,
@@ -52,18 +73,27 @@ def command(
     """Verify that all layers of IMAGE are encrypted, and that they decrypt to what they should.
 
     Without a key (--keys, --kbc, --keypath or --provider) only that is checked which needs none.
-    Writes nothing. The exit code is 7 where a layer is not encrypted, 5 where data is damaged, 4
-    where the key does not open a packet, 3 where the image is malformed.
+    Writes nothing. The exit code is 7 where a layer is not encrypted, everybody can open it, or a
+    packet or recipient is one that is not allowed; 5 where data is damaged, 4 where the key does
+    not open a packet, 3 where the image is malformed. docs/verify.md says what exit code 0 means.
     """
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.image.verify import VerificationRules, verify_image
+    from coco_kp.model.resource_uri import parse_key_id
 
+    rules = VerificationRules(
+        allowed_layers=allowed,
+        allow_sample=allow_sample,
+        allow_ctr=allow_ctr,
+        expected_keys=tuple(map(parse_key_id, expected)),
+        target=target,
+    )
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         report = verify_image(
             image,
             opening.openers(kbc),
-            rules=VerificationRules(allowed, target),
+            rules=rules,
             base=skip_base,
             jobs=jobs,
             access=access.access(),
@@ -84,19 +114,24 @@ def _print(report: VerificationReport) -> None:
         (
             verdict.image,
             str(verdict.number),
-            "FAIL" if verdict.findings else "ok",
+            "FAIL" if verdict.findings else verdict.verdict,
             "encrypted" if verdict.encrypted else "readable",
+            ", ".join(map(_recipient, verdict.recipients)),
             ", ".join(verdict.checked),
-            "; ".join(finding.message for finding in verdict.findings),
+            "; ".join((*(finding.message for finding in verdict.findings), *verdict.remarks)),
         )
         for verdict in report.layers
     ]
-    print_table(("IMAGE", "LAYER", "VERDICT", "STATE", "CHECKED", "FINDINGS"), rows)
+    print_table(("IMAGE", "LAYER", "VERDICT", "STATE", "RECIPIENTS", "CHECKED", "FINDINGS"), rows)
     for finding in report.findings:
         say(f"finding: {finding.message}")
     scope = "" if report.with_key else ", checked without a key: no packet was opened"
     verdict = "FAILED" if report.failure else "verified"
     say(f"{report.reference} {report.digest}: {verdict}{scope}")
+
+
+def _recipient(recipient: RecipientVerdict) -> str:
+    return f"{recipient.packet.name}{' (opened)' if recipient.opened else ''}"
 
 
 def _document(report: VerificationReport) -> dict[str, object]:
@@ -112,8 +147,19 @@ def _document(report: VerificationReport) -> dict[str, object]:
                 "number": verdict.number,
                 "digest": str(verdict.layer.digest),
                 "encrypted": verdict.encrypted,
+                "verdict": verdict.verdict,
+                "recipients": [
+                    {
+                        "scheme": recipient.packet.scheme,
+                        "kid": recipient.packet.kid or None,
+                        "wrap_type": recipient.packet.wrap_type or None,
+                        "opened": recipient.opened,
+                    }
+                    for recipient in verdict.recipients
+                ],
                 "checked": list(verdict.checked),
                 "findings": [finding_document(finding) for finding in verdict.findings],
+                "remarks": list(verdict.remarks),
             }
             for verdict in report.layers
         ],

@@ -1,7 +1,7 @@
 """What a layer's descriptor alone tells: is it encrypted, for whom, and what is odd about it.
 
-No I/O and no key. Nothing that somebody wrote into an image raises an error here: it becomes a
-finding, an error that is not raised.
+No I/O, and no key but the public one of trials. Nothing that somebody wrote into an image raises an
+error here: it becomes a finding, an error that is not raised.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.crypto import SAMPLE_KEK, Kek
+from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
+from coco_kp.image.opener import KekOpener
+from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (
     PROVIDER_SCHEME,
@@ -40,7 +43,8 @@ GUESTS_READ: Final = tuple(
 class PacketFacts:
     """A packet's form. All but ``scheme`` are empty where another tool's wrapper wrote it.
 
-    ``provider`` is ``kbs`` or the name of a cloud's key management service.
+    ``provider`` is ``kbs`` or the name of a cloud's key management service. ``sample``: the key of
+    trials, which everybody knows, opens it.
     """
 
     scheme: str
@@ -48,6 +52,12 @@ class PacketFacts:
     kid: str = ""
     provider: str = ""
     wrap_type: str = ""
+    sample: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a user knows the recipient by: its key ID, or else the scheme."""
+        return self.kid or self.scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,30 @@ def layer_facts(number: int, layer: Descriptor) -> LayerFacts:
     return LayerFacts(number, layer, encrypted, cipher, tuple(facts), tuple(findings))
 
 
+def sample_findings(facts: LayerFacts) -> list[CocoKpError]:
+    """Say that everybody can open the layer, if so."""
+    if not any(packet.sample for packet in facts.packets):
+        return []
+    return [
+        RefusedError(
+            "everybody can open the layer: a packet is wrapped with the public sample key",
+            "encrypt the original for a key of your own",
+        )
+    ]
+
+
+def ctr_findings(facts: LayerFacts) -> list[CocoKpError]:
+    """Say that a packet can be altered unnoticed, if so."""
+    if not any(packet.wrap_type == Algorithm.A256CTR for packet in facts.packets):
+        return []
+    return [
+        RefusedError(
+            "a packet is wrapped with A256CTR, which does not detect tampering",
+            "coco-kp rewrap wraps the layer's key with A256GCM",
+        )
+    ]
+
+
 def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
     """Say why a Confidential Containers guest would refuse the layer, beside its other findings."""
     findings: list[CocoKpError] = []
@@ -122,8 +156,18 @@ def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]
     except CocoKpError as problem:
         return PacketFacts(packet.scheme), problem
     wrap_type = str(read.wrapped_key.wrap_type) if read.wrapped_key else ""
-    facts = PacketFacts(packet.scheme, read.version, read.kid, read.provider, wrap_type)
+    facts = PacketFacts(
+        packet.scheme, read.version, read.kid, read.provider, wrap_type, _is_sample(packet)
+    )
     return facts, _kid_problem(facts, packet.data)
+
+
+def _is_sample(packet: LayerPacket) -> bool:
+    try:
+        KekOpener(Kek(SAMPLE_KEK)).open(packet)
+    except CocoKpError:
+        return False
+    return True
 
 
 def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coco_kp.image.facts import LayerFacts, layer_facts
+from coco_kp.image.facts import LayerFacts, layer_facts, sample_findings
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Access, open_source
 
@@ -48,8 +49,13 @@ def inspect_image(image: str, *, access: Access | None = None) -> Inspection:
                 node.manifest.digest,
                 node.manifest.media_type,
                 node.describes_another,
-                tuple(layer_facts(n, layer) for n, layer in enumerate(node.manifest.layers)),
+                tuple(_facts(number, layer) for number, layer in enumerate(node.manifest.layers)),
             )
             for node in images(tree)
         )
         return Inspection(source.reference, tree.manifest.digest, tree.manifest.media_type, found)
+
+
+def _facts(number: int, layer: Descriptor) -> LayerFacts:
+    facts = layer_facts(number, layer)
+    return replace(facts, findings=(*facts.findings, *sample_findings(facts)))

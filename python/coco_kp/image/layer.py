@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.files import reason
+from coco_kp.image.content import HEAD
 from coco_kp.image.diff_id import (
     DiffIdCheck,
     DiffIdCheckAside,
@@ -146,15 +147,21 @@ def copy_layer(
         writer.commit(layer.digest, layer.size)
 
 
-def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work: Work) -> None:
-    """Read a layer that is not encrypted; raise ``IntegrityError`` if it is not what it should."""
+def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work: Work) -> bytes:
+    """Read a layer without a key, and return its first bytes, up to ``HEAD``.
+
+    Raises ``IntegrityError`` if it is not what it should be.
+    """
     content = DiffIdCheck(layer.media_type, diff_id) if diff_id else None
+    head = bytearray()
     with source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):
+            head += piece[: HEAD - len(head)]
             if content:
                 content.update(piece)
     if content:
         content.finish()
+    return bytes(head)
 
 
 def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobReader:

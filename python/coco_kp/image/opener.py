@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import CocoKpError, InputError, KekError, shown
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, KekError, shown
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import PROVIDER_SCHEME, LayerPacket
@@ -70,17 +70,49 @@ def open_one(packets: Sequence[LayerPacket], openers: Sequence[Opener]) -> Opene
     """Open the first packet that opens. Raises the error that there was, or lists them all."""
     failures: list[CocoKpError] = []
     for packet in packets:
-        for opener in openers:
-            try:
-                return Opened(opener.open(packet), packet)
-            except CocoKpError as failure:
-                failures.append(failure)
+        options = _open(packet, openers, failures)
+        if options:
+            return Opened(options, packet)
+    raise _none_opens(failures)
+
+
+def open_each(
+    packets: Sequence[LayerPacket], openers: Sequence[Opener]
+) -> tuple[PrivateOptions, list[bool]]:
+    """Return the layer's key, and for each packet whether it opens.
+
+    Raises as ``open_one`` does, and ``IntegrityError`` where packets hold different keys: each
+    reader may take another one of them.
+    """
+    failures: list[CocoKpError] = []
+    opened = [_open(packet, openers, failures) for packet in packets]
+    found = [options for options in opened if options]
+    if not found:
+        raise _none_opens(failures)
+    if any(options != found[0] for options in found):
+        raise IntegrityError("the layer's packets hold different keys", "the image was altered")
+    return found[0], [options is not None for options in opened]
+
+
+def _open(
+    packet: LayerPacket, openers: Sequence[Opener], failures: list[CocoKpError]
+) -> PrivateOptions | None:
+    """Open a packet with the first that can, and note why the others cannot."""
+    for opener in openers:
+        try:
+            return opener.open(packet)
+        except CocoKpError as failure:
+            failures.append(failure)
+    return None
+
+
+def _none_opens(failures: Sequence[CocoKpError]) -> CocoKpError:
     if len(failures) == 1:
-        raise failures[0]
+        return failures[0]
     if not failures:
-        raise KekError("there is no key to open the layer with")
+        return KekError("there is no key to open the layer with")
     reasons = "; ".join(dict.fromkeys(failure.message for failure in failures))
-    raise KekError(f"no packet of the layer opens: {reasons}", failures[0].hint)
+    return KekError(f"no packet of the layer opens: {reasons}", failures[0].hint)
 
 
 def _check_scheme(packet: LayerPacket) -> None:

@@ -12,43 +12,80 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
 
-from coco_kp.errors import CocoKpError, InputError, RefusedError
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.facts import guest_config_findings, guest_findings, layer_facts
+from coco_kp.image.content import content_kind
+from coco_kp.image.facts import (
+    LayerFacts,
+    PacketFacts,
+    ctr_findings,
+    guest_config_findings,
+    guest_findings,
+    layer_facts,
+    sample_findings,
+)
 from coco_kp.image.layer import check_layer, open_layer
-from coco_kp.image.opener import Opener, open_one
+from coco_kp.image.opener import Opener, open_each
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import parse_layer_encryption
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.reference import parse_image_reference
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 from coco_kp.transport import Access, Source, open_source
 
-_GRAVEST_FIRST: Final = (7, 5, 4, 6, 3)  # exit codes: an unencrypted layer outweighs all else
+_GRAVEST_FIRST: Final = (7, 5, 4, 6, 3)  # exit codes: what others can read outweighs all else
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationRules:
-    """What may stay readable, and who has to be able to read the image.
+    """What may stay readable, and for whom the rest is encrypted.
 
-    ``allowed_layers`` are numbers of layers in each image, negative ones from the end.
+    ``allowed_layers`` are numbers of layers in each image, negative ones from the end; a number
+    that an image has not allows nothing there. ``allow_sample`` allows packets of the sample key,
+    which everybody knows, ``allow_ctr`` those that can be altered unnoticed. ``expected_keys``,
+    where not empty, are those for which each encrypted layer is encrypted: all of them, and no
+    other recipient.
     """
 
     allowed_layers: tuple[int, ...] = ()
+    allow_sample: bool = False
+    allow_ctr: bool = False
+    expected_keys: tuple[ResourceUri, ...] = ()
     target: Literal["coco"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class RecipientVerdict:
+    """A packet of a layer; ``opened`` is None where there was no key to try it with."""
+
+    packet: PacketFacts
+    opened: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerVerdict:
-    """A layer of an image, what was checked of it, and what is wrong with it."""
+    """A layer of an image, for whom it is encrypted, what was checked, and what is wrong with it.
+
+    ``remarks`` are no faults: they say why something was not checked.
+    """
 
     image: str
     number: int
     layer: Descriptor
     encrypted: bool
+    recipients: tuple[RecipientVerdict, ...]
     checked: tuple[str, ...]
     findings: tuple[CocoKpError, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Literal["ok", "failed", "unchecked"]:
+        """``unchecked`` where nothing is known to be wrong because nothing could be read."""
+        if self.findings:
+            return "failed"
+        return "ok" if self.checked else "unchecked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +160,8 @@ def verify_tree(
     work.progress.expect(sum(check.layer.size for check in checks))
     work.run(partial(check.run, work) for check in checks)
     findings: list[CocoKpError] = [] if checks else [InputError("the image has no layer")]
+    if rules.expected_keys and checks and not any(check.encrypted for check in checks):
+        findings.append(RefusedError("no layer is encrypted, for the expected keys or any other"))
     if rules.target:
         for image in subjects:
             findings += guest_config_findings(image.config, len(image.manifest.layers))
@@ -146,35 +185,55 @@ class _LayerCheck:
     rules: VerificationRules
     base: BaseLayers
     threads: int
-    encrypted: bool = False
+    facts: LayerFacts = field(init=False)
+    opened: list[bool] | None = None
     checked: list[str] = field(default_factory=list)
     findings: list[CocoKpError] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.facts = layer_facts(self.number, self.layer)
 
     @property
     def layer(self) -> Descriptor:
         return self.image.manifest.layers[self.number]
 
     @property
+    def encrypted(self) -> bool:
+        return self.facts.encrypted
+
+    @property
     def verdict(self) -> LayerVerdict:
+        packets = self.facts.packets
+        opened: Sequence[bool | None] = self.opened or [False if self.openers else None] * len(
+            packets
+        )
         return LayerVerdict(
             str(self.image),
             self.number,
             self.layer,
             self.encrypted,
+            tuple(map(RecipientVerdict, packets, opened)),
             tuple(self.checked),
             tuple(self.findings),
+            tuple(self.remarks),
         )
 
     def run(self, work: Work) -> None:
-        facts = layer_facts(self.number, self.layer)
-        self.encrypted = facts.encrypted
-        self.findings += facts.findings
+        self.findings += self.facts.findings
+        if not self.rules.allow_sample:
+            self.findings += sample_findings(self.facts)
+        if not self.rules.allow_ctr:
+            self.findings += ctr_findings(self.facts)
+        if self.encrypted and self.rules.expected_keys:
+            self.findings += self._recipient_findings()
         if self.rules.target:
-            self.findings += guest_findings(facts)
+            self.findings += guest_findings(self.facts)
         if not self.encrypted and not self._may_be_readable():
             self.findings.append(RefusedError("the layer is not encrypted"))
-        if self.layer.urls:
-            return  # what lies elsewhere is not this image's to prove
+        if self.layer.urls and not self.encrypted:
+            self.remarks.append("its content lies elsewhere: nothing was checked")
+            return
         try:
             self._read(work)
         except CocoKpError as finding:
@@ -185,28 +244,72 @@ class _LayerCheck:
         diff_id = self.image.diff_id(self.number)
         if self.encrypted and self.openers:
             encryption = parse_layer_encryption(self.layer.annotations)
-            opened = open_one(encryption.packets, self.openers).options
+            keys, self.opened = open_each(encryption.packets, self.openers)
             self.checked.append("packet")
             public = encryption.public_options
             threads = self.threads
-            open_layer(
-                self.source, self.layer, opened, public, diff_id, None, work, threads=threads
-            )
-            self.checked += ["digest", "hmac", "plain digest"]
+            open_layer(self.source, self.layer, keys, public, diff_id, None, work, threads=threads)
+            self.checked += ["digest", "hmac"]
+            if keys.digest:
+                self.checked.append("plain digest")
+            elif diff_id:
+                self.remarks.append("the packet records no digest: the diff_id was checked alone")
+            else:
+                # The HMAC covers the ciphertext, not the nonce.
+                raise IntegrityError(
+                    "nothing tells what the layer should decrypt to: its packet records no digest, "
+                    "and the config no diff_id"
+                )
         elif self.encrypted:
             diff_id = None
-            check_layer(self.source, self.layer, None, work)
+            kind = content_kind(check_layer(self.source, self.layer, None, work))
             self.checked.append("digest")
+            if kind:
+                raise RefusedError(
+                    f"the layer is called encrypted, but its content is plain {kind}",
+                    "whoever wrote the image did not encrypt it: everybody can read the layer",
+                )
         else:
             check_layer(self.source, self.layer, diff_id, work)
             self.checked.append("digest")
         if diff_id:
             self.checked.append("diff_id")
 
+    def _recipient_findings(self) -> list[CocoKpError]:
+        expected = {str(key) for key in self.rules.expected_keys}
+        found = [_key_id(packet) for packet in self.facts.packets]
+        there = [key for key in found if key]
+        missing = [key for key in expected if key not in there]
+        others = [
+            packet.name
+            for packet, key in zip(self.facts.packets, found, strict=True)
+            if key not in expected
+        ]
+        return [
+            *(
+                RefusedError(f"the layer is not encrypted for {shown(name)}")
+                for name in sorted(missing)
+            ),
+            *(
+                RefusedError(f"the layer is also encrypted for {shown(name)}: it is not expected")
+                for name in dict.fromkeys(others)
+            ),
+        ]
+
     def _may_be_readable(self) -> bool:
         count = len(self.image.manifest.layers)
         return (
-            self.number in {number % count for number in self.rules.allowed_layers}
+            not {self.number, self.number - count}.isdisjoint(self.rules.allowed_layers)
             or self.layer.digest in self.base.digests
             or self.image.diff_id(self.number) in self.base.diff_ids
         )
+
+
+def _key_id(packet: PacketFacts) -> str | None:
+    """Return the canonical key ID of a packet whose key a KBS has; None for any other."""
+    if packet.provider != "kbs":
+        return None
+    try:
+        return str(parse_key_id(packet.kid))
+    except InputError:
+        return None
