@@ -208,7 +208,7 @@ class TestDamagedSource:
         before = files(target)
         code = command("encrypt", image.reference, f"oci:{target}:app", "--sample", ok=False).code
         assert files(target) == before
-        command("verify", f"oci:{target}:app", "--kbc", "sample")
+        command("verify", f"oci:{target}:app", "--kbc", "sample", "--allow-sample")
         return code
 
     def largest(self, image: Image) -> Path:

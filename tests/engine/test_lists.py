@@ -44,7 +44,7 @@ def test_encrypt_of_index_keeps_attestation_and_names_it(
     assert after[2] == before[2]
     assert [entry["platform"] for entry in after] == [entry["platform"] for entry in before]
     assert f"{before[2]['digest']} stays as it is" in outcome.err
-    command("verify", f"oci:{tmp_path}/e", "--kbc", "sample")
+    command("verify", f"oci:{tmp_path}/e", "--kbc", "sample", "--allow-sample")
     command("decrypt", f"oci:{tmp_path}/e", f"oci:{tmp_path}/d", "--kbc", "sample")
     assert read_index(tmp_path / "d") == before
 
