@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
 
+SAMPLE_WARNING: Final = (
+    "everybody can open the image: the sample key is public, and for trials only"
+)
+CTR_WARNING: Final = "A256CTR does not detect tampering: verify refuses such packets unless asked"
+
 MAX_KBCS: Final = 8
 """KBCs that one request may name; each may read a file or wait for a server."""
 
@@ -84,7 +89,12 @@ class Provider:
         parse_private_options(request.private_options)
         kid, file = self._kek(params)
         packet = wrap_options(file.kek, kid, params.algorithm, request.private_options)
-        return Wrapped(packet.to_json(self.packet_version), kid, file.warnings)
+        warnings = file.warnings
+        if isinstance(params, SampleKek):
+            warnings = (*warnings, SAMPLE_WARNING)
+        if params.algorithm is Algorithm.A256CTR:
+            warnings = (*warnings, CTR_WARNING)
+        return Wrapped(packet.to_json(self.packet_version), kid, warnings)
 
     def unwrap(self, request: UnwrapRequest) -> Unwrapped:
         """Give the private options that the request's packet holds.

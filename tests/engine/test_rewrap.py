@@ -34,7 +34,7 @@ def test_rewrap_replaces_old_key_with_new_key(
         *("rewrap", encrypted.reference, "--keypath", key),
         *("--to-keyid", NEW, "--to-keypath", new),
     ).out
-    assert out.splitlines()[-1].endswith(": layers 4 rewrapped")
+    assert out.splitlines()[-1].endswith(f": layers 4 rewrapped; can be opened by '{NEW}'")
     command("verify", encrypted.reference, "--keypath", new)
     assert command("verify", encrypted.reference, "--keypath", key, ok=False).code == 4
     assert blobs_of_layers(encrypted) == before
@@ -83,6 +83,24 @@ def test_rewrap_repairs_kids_without_scheme(
     assert command("verify", image.reference, *opening, ok=False).code == 3
     command(*("rewrap", image.reference, "--keypath", key, "--to-keyid", KID, "--to-keypath", key))
     command("verify", image.reference, *opening, "--target", "coco")
+
+
+def test_rewrap_names_recipients_of_other_tools_and_removes_them_on_request(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    def add(manifest: Document) -> None:
+        for layer in manifest["layers"]:
+            layer["annotations"][PACKETS.replace("provider.attestation-agent", "jwe")] = "e30="
+
+    image = altered(encrypted, tmp_path / "jwe", add)
+    new = make_key("new")
+    to = ("--to-keyid", NEW, "--to-keypath", new, "--format", "json")
+    outcome = command("rewrap", image.reference, "--keypath", key, *to)
+    assert outcome.json["recipients"] == [NEW, "jwe"]
+    remove = ("--remove", "jwe", "--format", "json")
+    outcome = command("rewrap", image.reference, "--keypath", new, *remove)
+    assert outcome.json["recipients"] == [NEW]
+    assert not any(".jwe" in name for layer in image.layers for name in layer.annotations)
 
 
 class TestRefused:

@@ -15,7 +15,7 @@ from coco_kp.kbc import KbcSettings
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
-from coco_kp.provider import MAX_KBCS, Provider
+from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, Provider
 from tests.vectors import load_vectors
 
 VECTORS = load_vectors("packets")
@@ -60,7 +60,7 @@ def test_provider_wraps_with_key_file(kek: Path, algorithm: str, key_id: str) ->
     assert packet["kid"] == str(wrapped.kid) == KID
     assert packet["wrap_type"] == algorithm
     assert decrypted(packet, KEK) == PRIVATE_OPTIONS
-    assert wrapped.warnings == ()
+    assert wrapped.warnings == ((CTR_WARNING,) if algorithm == "A256CTR" else ())
 
 
 def test_provider_wraps_with_sample_key() -> None:
@@ -69,6 +69,7 @@ def test_provider_wraps_with_sample_key() -> None:
     assert packet["kid"] == "kbs:///default/test-key/1"
     assert packet["wrap_type"] == "A256GCM"
     assert decrypted(packet, SAMPLE_KEK) == PRIVATE_OPTIONS
+    assert wrapped.warnings == (SAMPLE_WARNING,)
 
 
 def test_provider_draws_new_iv_for_each_wrap() -> None:

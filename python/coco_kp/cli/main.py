@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import import_module
+from itertools import pairwise
 from typing import Final, NoReturn
 
 import click
@@ -51,6 +53,7 @@ def run(arguments: list[str]) -> int:
     reset_verbosity()
     show_warnings()
     try:
+        _refuse_empty(arguments)
         code = _cli.main(arguments, prog_name="coco-kp", standalone_mode=False)
         sys.stdout.flush()
     except CocoKpError as error:
@@ -70,6 +73,23 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         return report_bug(error)
     return code if isinstance(code, int) else 0
+
+
+_OPTION: Final = re.compile(r"-[a-z]|--[a-z][a-z-]{1,30}")  # and no key, as a value may be
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Refuse an empty value, which is what an unset shell variable gives.
+
+    A command would do without it what its user did not write: check an image without a key.
+    """
+    for before, word in pairwise(["", *arguments]):
+        name, equals, value = word.partition("=")
+        if word and not (_OPTION.fullmatch(name) and equals and not value):
+            continue
+        option = name or before
+        where = f"of '{option}' " if _OPTION.fullmatch(option) else ""
+        raise UsageError(f"the value {where}is empty", "is a variable unset?")
 
 
 class _Commands(click.Group):

@@ -56,12 +56,17 @@ class PacketOptions(OptionGroup):
 
     def form(self) -> PacketForm:
         """Give it as a value. Raises ``InputError``, ``UsageError``."""
+        from coco_kp.cli.output import warn
         from coco_kp.image.recipient import PacketForm
-        from coco_kp.model.algorithm import parse_algorithm
+        from coco_kp.model.algorithm import Algorithm, parse_algorithm
         from coco_kp.model.layer_encryption import provider_scheme
+        from coco_kp.provider import CTR_WARNING
 
         scheme = provider_scheme(self.provider_name)
-        return PacketForm(parse_algorithm(self.algorithm, "--algorithm"), self.packet, scheme)
+        algorithm = parse_algorithm(self.algorithm, "--algorithm")
+        if algorithm is Algorithm.A256CTR:
+            warn(CTR_WARNING)
+        return PacketForm(algorithm, self.packet, scheme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ class RecipientOptions(OptionGroup):
         return found
 
     def _own(self, form: PacketForm, registrar: Registrar | None) -> list[Recipient | NewRecipient]:
+        from coco_kp.cli.output import warn
         from coco_kp.image.recipient import (
             GeneratedKek,
             KekRecipient,
@@ -152,6 +158,7 @@ class RecipientOptions(OptionGroup):
             sample_recipient,
         )
         from coco_kp.model.resource_uri import parse_key_id
+        from coco_kp.provider import SAMPLE_WARNING
 
         sources = {
             "--keypath": self.keypath,
@@ -166,6 +173,7 @@ class RecipientOptions(OptionGroup):
                 raise UsageError("--sample and a key of your own exclude each other")
             if form.algorithm != "A256GCM":
                 raise UsageError("guests open sample packets as A256GCM only")
+            warn(SAMPLE_WARNING)
             return [sample_recipient(form)]
         kid = parse_key_id(self.keyid) if self.keyid else None
         if not given and not registrar:

@@ -10,7 +10,7 @@ from coco_kp.cli.image_options import FORMAT, NO_PROGRESS, CopyAccess, OpeningOp
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions
-from coco_kp.errors import UsageError
+from coco_kp.errors import UsageError, shown
 
 
 @click.command("rewrap", short_help="Change which keys open an image.")
@@ -32,9 +32,10 @@ from coco_kp.errors import UsageError
 )
 @click.option(
     "--remove",
-    metavar="KID",
+    metavar="KID|SCHEME",
     multiple=True,
-    help="Take the packets with this key id away; never the last that opens. May be repeated.",
+    help="Take the packets with this key id, or of this scheme (jwe, pkcs7, ...), away; never the "
+    "last that opens. May be repeated.",
 )
 @click.option(
     "--register",
@@ -110,7 +111,11 @@ def command(
                 "destination": result.destination,
                 "digest": str(result.digest),
                 "rewrapped": result.rewrapped,
+                "recipients": list(result.recipients),
             }
         )
         return
-    say(f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped")
+    say(
+        f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped; "
+        f"can be opened by {', '.join(map(shown, result.recipients))}"
+    )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from coco_kp.errors import IntegrityError, UsageError
+from coco_kp.errors import IntegrityError, UsageError, shown
 from coco_kp.image.base import base_layers
 from coco_kp.image.destination import check_blobs, writing
 from coco_kp.image.layer import SealedBlob, copy_layer, open_layer, seal_layer
@@ -83,6 +83,7 @@ def encrypt_image(
     """
     if not recipients:
         raise UsageError("an image is encrypted for somebody: name a key")
+    _check_names(recipients)
     progress = progress or Progress()
     source_reference = parse_image_reference(source)
     target = parse_image_reference(destination)
@@ -119,6 +120,17 @@ def encrypt_image(
             _open_all(sink.read_back(), plan, written, work)
         sink.set_reference(top)
         return EncryptionResult(str(target), top.digest, tuple(r.name for r in keys), plan)
+
+
+def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
+    """Refuse a key ID that is named twice: a guest has one key under it."""
+    names = [recipient.name for recipient in recipients if recipient.name]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"two recipients have the key ID {shown(name)}",
+                "guests find one key under a key ID: name another for each key",
+            )
 
 
 @dataclass(frozen=True, slots=True)

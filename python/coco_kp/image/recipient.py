@@ -45,6 +45,10 @@ class Recipient(Protocol):
 class NewRecipient(Protocol):
     """A recipient whose key is yet to be made: only once it is certain that it will be used."""
 
+    @property
+    def name(self) -> str:
+        """Its kid, empty where that is yet to be made, too."""
+
     def make(self) -> Recipient:
         """Make the key and keep it safe, then give the recipient. Raises ``CocoKpError``."""
 
@@ -105,6 +109,11 @@ class GeneratedKek:
     file: Path
     form: PacketForm = PacketForm()
 
+    @property
+    def name(self) -> str:
+        """Its kid."""
+        return str(self.kid)
+
     def make(self) -> KekRecipient:
         """Draw the KEK and put it on the disk. Raises ``RefusedError`` if the file exists."""
         kek = Kek.generate()
@@ -118,6 +127,11 @@ class Registered:
 
     recipient: KekRecipient | GeneratedKek
     registrar: Registrar
+
+    @property
+    def name(self) -> str:
+        """Its kid."""
+        return self.recipient.name
 
     def make(self) -> KekRecipient:
         """Register the KEK. Raises ``RemoteError`` unless the KBS confirmed."""
@@ -135,6 +149,11 @@ class RegisteredKek:
     kid: ResourceUri | None
     registrar: Registrar
     form: PacketForm = PacketForm()
+
+    @property
+    def name(self) -> str:
+        """Its kid, empty where the registrar makes that, too."""
+        return str(self.kid or "")
 
     def make(self) -> KekRecipient:
         """Have the KEK made and registered. Raises ``RemoteError`` unless the KBS confirmed."""

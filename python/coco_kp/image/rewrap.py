@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, UsageError, shown
 from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
@@ -32,7 +33,8 @@ class Changes:
     """What becomes of the packets of each layer.
 
     All packets that the old key opens give way to one for each recipient in ``replace_by``; those
-    in ``add`` get one besides, unless they have it; packets with a kid in ``remove`` go.
+    in ``add`` get one besides, unless they have it; packets go whose kid or scheme (``jwe``,
+    ``pkcs7``, …) is in ``remove``.
     """
 
     replace_by: tuple[Recipient, ...] = ()
@@ -42,11 +44,15 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class RewrapResult:
-    """The image that was made, and how many of its layers have other packets than before."""
+    """The image that was made, and how many of its layers have other packets than before.
+
+    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools.
+    """
 
     destination: str
     digest: Digest
     rewrapped: int
+    recipients: tuple[str, ...]
 
 
 def rewrap_image(
@@ -80,14 +86,25 @@ def rewrap_image(
         with writing(target, destination_access or source_access) as sink:
             for node in images(tree):
                 for blob in (node.manifest.config, *node.manifest.layers):
-                    if not blob.urls:
+                    if not blob.urls or is_encrypted(blob.media_type):
                         copy_layer(source, sink, blob, work)
             top = write_tree(tree, new, sink)
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
             _check(written, tree, openers, changes)
             sink.set_reference(top)
-    return RewrapResult(str(target), top.digest, rewrapped)
+    return RewrapResult(str(target), top.digest, rewrapped, _recipients(written))
+
+
+def _recipients(tree: Node) -> tuple[str, ...]:
+    """Return everybody who has a packet in a layer, each once."""
+    names = dict.fromkeys(
+        packet.name
+        for image in images(tree)
+        for number, layer in enumerate(image.manifest.layers)
+        for packet in layer_facts(number, layer).packets
+    )
+    return tuple(names)
 
 
 def _changed(
@@ -111,7 +128,7 @@ def _changed(
         new[image.manifest.digest] = image.manifest.replaced(layers=layers)
     for kid in changes.remove:
         if kid not in removed and count:
-            raise InputError(f"no layer has a packet with the key id {shown(kid)}")
+            raise InputError(f"no layer has a packet with the key id or scheme {shown(kid)}")
     return new, count
 
 
@@ -129,6 +146,7 @@ def _rewrapped(
         for packet in packets
         if packet not in replaced and not any(_has_kid(packet, kid) for kid in changes.remove)
     ]
+    _check_names((*changes.replace_by, *changes.add), kept, options)
     new = [recipient.wrap(options) for recipient in changes.replace_by]
     added = [
         recipient.wrap(options)
@@ -144,6 +162,22 @@ def _rewrapped(
     return layer.replaced(annotations=annotations), gone
 
 
+def _check_names(
+    recipients: Sequence[Recipient], kept: Sequence[LayerPacket], options: PrivateOptions
+) -> None:
+    """Refuse a key ID under which another key opens the layer already: a guest has one."""
+    names = [recipient.name for recipient in recipients]
+    for recipient in recipients:
+        others = [packet for packet in kept if _has_kid(packet, recipient.name)]
+        if names.count(recipient.name) > 1 or any(
+            not _opens(packet, [recipient], options) for packet in others
+        ):
+            raise InputError(
+                f"another key has the key ID {shown(recipient.name)}",
+                "guests find one key under a key ID: name another, or --remove the old one",
+            )
+
+
 def _opens(packet: LayerPacket, openers: Sequence[Opener], options: PrivateOptions) -> bool:
     """Tell whether a packet opens. Raises ``IntegrityError`` if it holds another layer's key."""
     try:
@@ -156,6 +190,9 @@ def _opens(packet: LayerPacket, openers: Sequence[Opener], options: PrivateOptio
 
 
 def _has_kid(packet: LayerPacket, kid: str) -> bool:
+    """Return whether the packet has this key ID, or another tool wrote it under this scheme."""
+    if packet.scheme == kid:
+        return True
     try:
         found = read_packet(packet.data).kid
         return found == kid or parse_key_id(found) == parse_key_id(kid)

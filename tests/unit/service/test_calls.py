@@ -11,7 +11,7 @@ import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.model.encoding import MAX_MESSAGE
-from coco_kp.provider import Provider
+from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service import calls
 from coco_kp.service.calls import MalformedRequestError, answer
 from coco_kp.service.stdio import answer_stdio
@@ -46,6 +46,7 @@ def test_answer_logs_one_event_with_kid_per_call(events: list[Event], door_knows
     answer(Provider(), WRAP, "keywrap" if door_knows else None)
     answer(Provider(), UNWRAP, "keyunwrap" if door_knows else None)
     assert events == [
+        (logging.WARNING, "warning", {"message": SAMPLE_WARNING}),
         (logging.INFO, "answered", {"method": "keywrap", "kid": kid}),
         (logging.INFO, "answered", {"method": "keyunwrap", "kid": kid}),
     ]
