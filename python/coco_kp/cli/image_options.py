@@ -33,6 +33,16 @@ JOBS: Option = click.option(
 NO_PROGRESS: Option = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 
 
+_MAX_UNPACKED: Option = click.option(
+    "--max-unpacked",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="GIB",
+    help="Let compressed archives and layers become so much more than 100 times their size.",
+)
+
+
 def _access_options(side: str, what: str) -> tuple[Option, ...]:
     """Give skopeo's options of access to a registry; ``side`` is empty, ``src-`` or ``dest-``."""
     return (
@@ -70,12 +80,13 @@ class ImageAccess(OptionGroup):
     authfile: Path | None
     cert_dir: Path | None
     tls_verify: bool
+    max_unpacked: int
 
-    options: ClassVar[tuple[Option, ...]] = _access_options("", "registry")
+    options: ClassVar[tuple[Option, ...]] = (*_access_options("", "registry"), _MAX_UNPACKED)
 
     def access(self) -> Access:
         """Give it as a value. Raises ``InputError``."""
-        return _access(self.creds, self.authfile, self.cert_dir, self.tls_verify)
+        return _access(self.creds, self.authfile, self.cert_dir, self.tls_verify, self.max_unpacked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ class CopyAccess(OptionGroup):
     dest_authfile: Path | None
     dest_cert_dir: Path | None
     dest_tls_verify: bool
+    max_unpacked: int
 
     options: ClassVar[tuple[Option, ...]] = (
         click.option(
@@ -101,17 +113,22 @@ class CopyAccess(OptionGroup):
         ),
         *_access_options("src-", "source registry"),
         *_access_options("dest-", "destination registry"),
+        _MAX_UNPACKED,
     )
 
     def source(self) -> Access:
         """Give the source's as a value. Raises ``InputError``."""
         authfile = self.src_authfile or self.authfile
-        return _access(self.src_creds, authfile, self.src_cert_dir, self.src_tls_verify)
+        return _access(
+            self.src_creds, authfile, self.src_cert_dir, self.src_tls_verify, self.max_unpacked
+        )
 
     def destination(self) -> Access:
         """Give the destination's as a value. Raises ``InputError``."""
         authfile = self.dest_authfile or self.authfile
-        return _access(self.dest_creds, authfile, self.dest_cert_dir, self.dest_tls_verify)
+        return _access(
+            self.dest_creds, authfile, self.dest_cert_dir, self.dest_tls_verify, self.max_unpacked
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +176,9 @@ class OpeningOptions(OptionGroup):
 
 
 def _access(
-    creds: str | None, authfile: Path | None, cert_dir: Path | None, verify: bool
+    creds: str | None, authfile: Path | None, cert_dir: Path | None, verify: bool, gib: int
 ) -> Access:
     from coco_kp.transport.access import Access, parse_credentials
 
-    return Access(parse_credentials(creds) if creds else None, authfile, cert_dir, verify)
+    credentials = parse_credentials(creds) if creds else None
+    return Access(credentials, authfile, cert_dir, verify, gib << 30)

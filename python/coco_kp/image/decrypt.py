@@ -55,7 +55,7 @@ def decrypt_image(
     """
     if not openers:
         raise UsageError("name what opens the image: a KBC, a keys file or a key")
-    work = Work(progress or Progress(), jobs)
+    work = Work(progress or Progress(), jobs, source_access)
     target = parse_image_reference(destination)
     check_destination(target)
     with open_source(parse_image_reference(source), source_access) as opened:

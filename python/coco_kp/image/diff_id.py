@@ -17,6 +17,7 @@ from coco_kp.errors import IntegrityError, RefusedError, shown
 from coco_kp.image.zstd import Zstd
 from coco_kp.model.digest import Digest
 from coco_kp.model.media_type import plain_form
+from coco_kp.unpacking import Unpacking
 
 PIECE: Final = 256 * 1024
 """Bytes that are decompressed at a time."""
@@ -30,22 +31,25 @@ _NO_GZIP: Final[type[Exception]] = zlib_ng.error  # type: ignore[assignment]  # 
 class Decompressor(Protocol):
     """Decompresses a stream that comes in pieces."""
 
-    def pieces(self, data: memoryview) -> Iterator[bytes] | Iterator[memoryview]:
+    def pieces(self, data: memoryview) -> Iterator[bytes | memoryview] | Iterator[bytes]:
         """Give what ``data`` yields, in pieces of bounded size. Raises ``IntegrityError``."""
 
     def finish(self) -> None:
         """End the stream. Raises ``IntegrityError`` if it is not complete."""
 
 
-def decompressor(media_type: str) -> Decompressor:
-    """Give one for layers of this type. Raises ``RefusedError`` for an unknown compression."""
+def decompressor(media_type: str, unpacking: Unpacking | None = None) -> Decompressor:
+    """Give one for layers of this type, which raises ``InputError`` beyond the bounds.
+
+    Raises ``RefusedError`` for an unknown compression.
+    """
     match _compression(media_type):
         case "":
             return _Plain()
         case "gzip":
-            return _Gzip()
+            return _Bounded(_Gzip(), unpacking)
         case "zstd":
-            return Zstd()
+            return _Bounded(Zstd(), unpacking)
     raise RefusedError(f"layers of type {shown(media_type)} cannot be decompressed here")
 
 
@@ -70,8 +74,10 @@ def check_diff_id(content: Digest, diff_id: Digest) -> None:
 class DiffIdCheck:
     """Compares a layer's content with the diff_id that the image's config has for it."""
 
-    def __init__(self, media_type: str, diff_id: Digest) -> None:
-        self._decompressor = decompressor(media_type)
+    def __init__(
+        self, media_type: str, diff_id: Digest, unpacking: Unpacking | None = None
+    ) -> None:
+        self._decompressor = decompressor(media_type, unpacking)
         self._diff_id = diff_id
         self._hasher = hashlib.new(diff_id.algorithm)
 
@@ -89,8 +95,10 @@ class DiffIdCheck:
 class DiffIdCheckAside:
     """The same on a thread of its own, while the caller goes on. A context manager."""
 
-    def __init__(self, media_type: str, diff_id: Digest) -> None:
-        self._check = DiffIdCheck(media_type, diff_id)
+    def __init__(
+        self, media_type: str, diff_id: Digest, unpacking: Unpacking | None = None
+    ) -> None:
+        self._check = DiffIdCheck(media_type, diff_id, unpacking)
         self._pieces: Queue[bytes | None] = Queue(_AHEAD)
         self._failure: Exception | None = None
         self._thread = Thread(target=self._run, name="diff_id")
@@ -125,6 +133,23 @@ class DiffIdCheckAside:
                     self._check.update(memoryview(piece))
                 except Exception as failure:  # noqa: BLE001 (raised to the caller by finish)
                     self._failure = failure
+
+
+class _Bounded:
+    """Another decompressor, within the bounds of what content may unpack to."""
+
+    def __init__(self, inner: Decompressor, unpacking: Unpacking | None) -> None:
+        self._inner = inner
+        self._unpacking = unpacking or Unpacking()
+
+    def pieces(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        self._unpacking.packed(len(data))
+        for piece in self._inner.pieces(data):
+            self._unpacking.unpacked(len(piece))
+            yield piece
+
+    def finish(self) -> None:
+        self._inner.finish()
 
 
 class _Plain:

@@ -108,7 +108,7 @@ def encrypt_image(
             return EncryptionResult(str(target), None, (), plan)
         sink = stack.enter_context(writing(target, destination_access))
         keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
-        work = Work(progress, jobs)
+        work = Work(progress, jobs, source_access)
         sealed = _move_blobs(image, sink, plan, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
             (digest, False): _Written.reused(earlier[digest], keys)

@@ -62,7 +62,7 @@ def seal_layer(
         _open(source, layer, verify=plan.transcode) as reader,
     ):
         if plan.transcode:
-            for data in _transcoded(_pieces(reader, layer, work), plan):
+            for data in _transcoded(_pieces(reader, layer, work), plan, work):
                 writer.write(sealer.update(data))
         else:
             _pass(sealer, reader, writer, layer, work, threads)
@@ -100,9 +100,11 @@ def open_layer(
         content: DiffIdCheck | DiffIdCheckAside | None = None
         if diff_id and (is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
             if threads > 1:
-                content = stack.enter_context(DiffIdCheckAside(layer.media_type, diff_id))
+                content = stack.enter_context(
+                    DiffIdCheckAside(layer.media_type, diff_id, work.unpacking)
+                )
             else:
-                content = DiffIdCheck(layer.media_type, diff_id)
+                content = DiffIdCheck(layer.media_type, diff_id, work.unpacking)
         also = [part.update for part in (content, other) if part]
         _pass(opener, reader, writer, layer, work, threads, also)
         opened = opener.finalize()
@@ -136,7 +138,7 @@ def copy_layer(
         if diff_id:
             check_layer(source, layer, diff_id, work)
         return
-    content = DiffIdCheck(layer.media_type, diff_id) if diff_id else None
+    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
     with sink.begin_blob(layer.size) as writer, source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):
             writer.write(piece)
@@ -152,7 +154,7 @@ def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work:
 
     Raises ``IntegrityError`` if it is not what it should be.
     """
-    content = DiffIdCheck(layer.media_type, diff_id) if diff_id else None
+    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
     head = bytearray()
     with source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):
@@ -224,10 +226,11 @@ def _pieces(reader: BlobReader, layer: Descriptor, work: Work) -> Iterator[memor
     work.progress.end(name)
 
 
-def _transcoded(pieces: Iterator[memoryview], plan: LayerPlan) -> Iterator[bytes]:
+def _transcoded(pieces: Iterator[memoryview], plan: LayerPlan, work: Work) -> Iterator[bytes]:
     """Compress a layer anew, with gzip: the same bytes each time, since it carries no time."""
     content = DiffIdCheck("", plan.diff_id) if plan.diff_id else None
-    source, gzip = decompressor(plan.layer.media_type), zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    source = decompressor(plan.layer.media_type, work.unpacking)
+    gzip = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     for piece in pieces:
         for data in source.pieces(piece):
             if content:

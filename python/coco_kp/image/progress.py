@@ -12,6 +12,8 @@ from typing import Final
 
 from coco_kp.crypto import PumpProgress
 from coco_kp.errors import CancelledError
+from coco_kp.transport.access import Access
+from coco_kp.unpacking import Unpacking
 
 _TICK: Final = 0.1  # seconds between two looks at what pumps did
 
@@ -42,8 +44,11 @@ class Stopped(Exception):  # noqa: N818 (no error: the reason is told elsewhere)
 class Work:
     """Several pieces of work side by side, of which the first that fails stops the others."""
 
-    def __init__(self, progress: Progress, jobs: int | None = None) -> None:
+    def __init__(
+        self, progress: Progress, jobs: int | None = None, access: Access | None = None
+    ) -> None:
         self.progress = progress
+        self.unpacking = Unpacking((access or Access()).max_unpacked)
         self.jobs = jobs or os.cpu_count() or 1
         self._lock = threading.Lock()
         self._stopped = False

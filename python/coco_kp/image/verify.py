@@ -135,7 +135,7 @@ def verify_image(
 
         source = opened(image)
         base_of = base_layers(read_tree(opened(base))) if base else BaseLayers()
-        work = Work(progress or Progress(), jobs)
+        work = Work(progress or Progress(), jobs, access)
         tree = read_tree(source)
         return verify_tree(source, tree, openers, work, rules or VerificationRules(), base_of)
 

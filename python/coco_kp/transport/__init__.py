@@ -50,7 +50,7 @@ __all__ = [
 
 
 def open_source(reference: ImageReference, access: Access | None = None) -> Source:
-    """Open an image for reading; ``access`` matters to registries only.
+    """Open an image for reading; ``access`` says how.
 
     Raises ``InputError`` where nothing of that name can be an image, ``RemoteError`` where a
     registry (or skopeo) does not give it.
@@ -65,11 +65,11 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
         case "oci":
             return LayoutSource(reference)
         case "oci-archive":
-            return OciArchiveSource(reference)
+            return OciArchiveSource(reference, access)
         case "dir":
             return DirectorySource(reference)
         case "docker-archive":
-            return DockerArchiveSource(reference)
+            return DockerArchiveSource(reference, access)
     raise ValueError(reference.transport)
 
 

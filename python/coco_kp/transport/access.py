@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coco_kp.errors import InputError
+from coco_kp.unpacking import FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,15 @@ class Access:
 
     ``authfile`` is read instead of those files, ``cert_dir`` instead of the ``certs.d`` folders.
     ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS at all.
+    Compressed archives and layers may unpack to so much more than :mod:`coco_kp.unpacking` allows
+    for their size: ``max_unpacked`` bytes.
     """
 
     credentials: Credentials | None = None
     authfile: Path | None = None
     cert_dir: Path | None = None
     tls_verify: bool = True
+    max_unpacked: int = FREE
 
 
 def parse_credentials(text: str) -> Credentials:

@@ -29,9 +29,11 @@ from coco_kp.model.manifest import (
 )
 from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
 from coco_kp.model.reference import FileReference, RegistryReference, parse_repository_reference
+from coco_kp.transport.access import Access
 from coco_kp.transport.base import CHUNK, RawBlob, Source
 from coco_kp.transport.files import FilePart
 from coco_kp.transport.tar import Member, TarFile
+from coco_kp.unpacking import Unpacking
 
 MANIFEST_FILE: Final = "manifest.json"
 _COMPRESSED: Final = {b"\x1f\x8b": ".gzip", b"\x28\xb5\x2f\xfd": ".zstd"}
@@ -42,9 +44,9 @@ _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 class DockerArchiveSource(Source):
     """An image in an archive."""
 
-    def __init__(self, reference: FileReference) -> None:
+    def __init__(self, reference: FileReference, access: Access | None = None) -> None:
         self.reference = str(reference)
-        self._tar = TarFile(Path(reference.path))
+        self._tar = TarFile(Path(reference.path), Unpacking((access or Access()).max_unpacked))
         try:
             image = self._pick(reference.name)
             self._manifest, self._blobs = self._read_image(image)

@@ -13,6 +13,7 @@ from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest
 from coco_kp.model.reference import FileReference
+from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.files import FilePart, naming, write_all
 from coco_kp.transport.layout_index import (
@@ -29,15 +30,16 @@ from coco_kp.transport.layout_index import (
 )
 from coco_kp.transport.staging import StagedBlob, Staging, publish_durably
 from coco_kp.transport.tar import END, TarFile, member_header, padding
+from coco_kp.unpacking import Unpacking
 
 
 class OciArchiveSource(Source):
     """An image in an archive."""
 
-    def __init__(self, reference: FileReference) -> None:
+    def __init__(self, reference: FileReference, access: Access | None = None) -> None:
         self.reference = str(reference)
         self._name = reference.name
-        self._tar = TarFile(Path(reference.path))
+        self._tar = TarFile(Path(reference.path), Unpacking((access or Access()).max_unpacked))
         try:
             if any(member.link is not None for member in self._tar.members.values()):
                 raise InputError(f"'{reference.path}' has links, which no OCI archive needs")

@@ -12,7 +12,6 @@ import gzip
 import os
 import posixpath
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from coco_kp.errors import InputError, shown
 from coco_kp.files import open_regular
 from coco_kp.transport.base import CHUNK
 from coco_kp.transport.files import naming, unnamed_file
+from coco_kp.unpacking import Unpacking
 
 BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000
@@ -48,15 +48,16 @@ class Member:
 class TarFile:
     """An open archive: ``fd``, and its members by name (without a leading ``./``).
 
-    A gzip-compressed archive is first unpacked into a temporary file without a name.
+    A gzip-compressed archive is first unpacked into a temporary file without a name, within the
+    bounds of ``unpacking``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unpacking: Unpacking | None = None) -> None:
         self.path = path
         self.fd = open_regular(path)
         try:
             if os.pread(self.fd, 2, 0) == _GZIP:
-                packed, self.fd = self.fd, _unpacked(self.fd, path)
+                packed, self.fd = self.fd, _unpacked(self.fd, path, unpacking or Unpacking())
                 os.close(packed)
             self.members = _read_members(self.fd, path)
         except BaseException:
@@ -233,8 +234,9 @@ def _link_target(name: str, kind: bytes, target: str) -> str:
     return posixpath.normpath(posixpath.join(folder, target))
 
 
-def _unpacked(fd: int, path: Path) -> int:
-    """Unpack gzip into a file without a name; only the disk bounds its size."""
+def _unpacked(fd: int, path: Path, unpacking: Unpacking) -> int:
+    """Unpack gzip into a file without a name."""
+    unpacking.packed(os.fstat(fd).st_size)
     target = unnamed_file()
     try:
         with (
@@ -244,7 +246,9 @@ def _unpacked(fd: int, path: Path) -> int:
             gzip.GzipFile(fileobj=packed) as stream,
         ):
             try:
-                shutil.copyfileobj(stream, unpacked, CHUNK)
+                while piece := stream.read(CHUNK):
+                    unpacking.unpacked(len(piece))
+                    unpacked.write(piece)
             except (EOFError, zlib.error, gzip.BadGzipFile):
                 raise InputError(f"'{path}' is cut off or damaged: gzip says so") from None
     except BaseException:
