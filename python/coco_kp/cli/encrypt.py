@@ -188,6 +188,10 @@ def _print(result: EncryptionResult) -> None:
         )
         if count or what == "encrypted"
     ]
+    for image in result.plan.images:
+        for layer in image.layers:
+            if layer.fate.readable:
+                click.echo(f"layer {layer.number} of {image.image}: {layer.fate}")
     keys = ", ".join(result.key_ids)
     say(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
 

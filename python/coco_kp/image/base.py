@@ -1,25 +1,63 @@
-"""The layers of a base image, which everybody may read."""
+"""The layers that an image has from its base, which everybody may read.
+
+A config is its writer's word, and the diff_ids of a secret layer stand in clear in every published
+image: whoever writes the base could name them. So a base has a layer only if it holds its bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coco_kp.image.tree import Node, images
+from coco_kp.image.tree import ImageNode, images, read_tree
 from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor
+from coco_kp.model.media_type import is_encrypted
+from coco_kp.transport import Source
+
+
+@dataclass(frozen=True, slots=True)
+class SharedLayer:
+    """A layer that an image seems to have from its base.
+
+    ``content`` is its diff_id, where the two are compressed in different ways. ``claimed`` tells
+    that only the base's own bytes prove that it has the layer.
+    """
+
+    layer: Descriptor
+    content: Digest | None
+    claimed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BaseLayers:
-    """The layers of a base image, by their digests and by those of their content."""
+    """The images of a base, one for each platform, and where they lie."""
 
-    digests: frozenset[Digest] = frozenset()
-    diff_ids: frozenset[Digest] = frozenset()
+    images: tuple[ImageNode, ...] = ()
+    source: Source | None = None
+
+    def shared(self, image: ImageNode) -> list[SharedLayer]:
+        """Return the layers, the first ones of ``image``, that it has in common with its base."""
+        return max((list(_shared(image, base)) for base in self.images), key=len, default=[])
 
 
-def base_layers(base: Node) -> BaseLayers:
-    """Give the layers of a base image, on all its platforms."""
-    found = list(images(base))
-    return BaseLayers(
-        frozenset(layer.digest for image in found for layer in image.manifest.layers),
-        frozenset(diff_id for image in found if image.config for diff_id in image.config.diff_ids),
-    )
+def base_layers(source: Source) -> BaseLayers:
+    """Read the manifests of a base image."""
+    return BaseLayers(tuple(images(read_tree(source))), source)
+
+
+def _shared(image: ImageNode, base: ImageNode) -> Iterator[SharedLayer]:
+    published = image.config.diff_ids if image.config else ()
+    for number, (mine, theirs) in enumerate(
+        zip(image.manifest.layers, base.manifest.layers, strict=False)
+    ):
+        content = image.diff_id(number)
+        if is_encrypted(mine.media_type) or is_encrypted(theirs.media_type) or theirs.urls:
+            return
+        if mine.digest == theirs.digest:
+            # Of an uncompressed layer, the digest is published as its diff_id.
+            yield SharedLayer(theirs, None, mine.digest in published)
+        elif content is not None and content == base.diff_id(number):
+            yield SharedLayer(theirs, content, claimed=True)
+        else:
+            return

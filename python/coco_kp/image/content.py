@@ -19,6 +19,7 @@ _MAGIC: Final[dict[bytes, Kind]] = {
     b"\xfd7zXZ\x00": "xz",
 }
 _BZIP2_BLOCK: Final = bytes.fromhex("314159265359")  # behind a digit, the size of blocks
+_SKIPPABLE: Final = [bytes([first]) for first in range(0x50, 0x60)]  # RFC 8878, 3.1.2
 _BLOCK: Final = 512  # of a tar archive
 _CHECKSUM: Final = slice(148, 156)
 
@@ -32,6 +33,8 @@ def content_kind(head: bytes) -> Kind | None:
         return "gzip" if _inflates(head) else None
     if head[:3] == b"BZh" and head[4:10] == _BZIP2_BLOCK:
         return "bzip2"
+    if head[:1] in _SKIPPABLE and head[1:4] == b"\x2a\x4d\x18":
+        return "zstd"
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind

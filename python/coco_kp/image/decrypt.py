@@ -1,6 +1,8 @@
 """Decrypt an image: the result is the image as it was before it was encrypted.
 
-A layer takes its name only after HMAC, digests and diff_id agree, the image only after all layers.
+A layer takes its name only after its HMAC and the digest that was recorded when it was encrypted
+agree, or where none was its diff_id; the image only after all layers. What a guest would refuse
+comes out all the same, if that is what went in: to judge an image is the part of :mod:`.verify`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from functools import partial
 
 from coco_kp.errors import InputError, UsageError
 from coco_kp.image.destination import check_blobs, writing
-from coco_kp.image.layer import copy_layer, open_layer
+from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree, write_tree
@@ -87,8 +89,14 @@ def _move_blobs(
         options = open_one(encryption.packets, openers).options
         public, diff_id = encryption.public_options, key[-1]
         plain[key] = open_layer(
-            source, layer, options, public, diff_id, sink, work, threads=threads
+            source, layer, options, public, diff_id, sink, work, carry=True, threads=threads
         )
+
+    def copy(layer: Descriptor, diff_id: Digest | None) -> None:
+        # Ciphertext that poses as a plain layer shows by its content.
+        if diff_id and recognised_layer(source, layer) is not None:
+            diff_id = None
+        copy_layer(source, sink, layer, work, diff_id)
 
     encrypted: dict[_Key, Descriptor] = {}
     others: dict[tuple[Digest, Digest | None], Descriptor] = {}
@@ -107,11 +115,7 @@ def _move_blobs(
     work.run(
         [
             *(partial(decrypt, key, layer) for key, layer in largest_first),
-            *(
-                # Ciphertext that poses as a plain layer shows by its content.
-                partial(copy_layer, source, sink, blob, work, diff_id)
-                for (_, diff_id), blob in others.items()
-            ),
+            *(partial(copy, blob, diff_id) for (_, diff_id), blob in others.items()),
         ]
     )
     return plain

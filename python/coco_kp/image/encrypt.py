@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from coco_kp.errors import IntegrityError, UsageError, shown
-from coco_kp.image.base import base_layers
+from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.destination import check_blobs, writing
-from coco_kp.image.layer import SealedBlob, copy_layer, open_layer, seal_layer
+from coco_kp.image.layer import (
+    SealedBlob,
+    check_layer,
+    copy_layer,
+    open_layer,
+    refuse_readable,
+    seal_layer,
+)
 from coco_kp.image.opener import Opener
 from coco_kp.image.plan import (
     EncryptionPlan,
@@ -33,7 +40,12 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_encryption
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor, Manifest
-from coco_kp.model.media_type import encrypted_form, is_encrypted
+from coco_kp.model.media_type import (
+    compressed_as,
+    compression_of,
+    encrypted_form,
+    is_encrypted,
+)
 from coco_kp.model.reference import ImageReference, parse_image_reference
 from coco_kp.transport import Access, Sink, Source, check_destination, open_source
 
@@ -73,9 +85,9 @@ def encrypt_image(
 
     Each recipient can open every layer. ``base`` names an image whose layers stay readable,
     ``reuse`` an earlier encrypted image from which unchanged layers are taken over if
-    ``reuse_openers`` or the recipients open them. ``verify="full"`` reads everything back and
-    decrypts it before the image gets its name. ``jobs`` layers are worked on at once, by default
-    one a processor.
+    ``reuse_openers`` or the recipients open them. ``verify="full"`` reads everything back, decrypts
+    it and compares it with the config's diff_ids, before the image gets its name. ``jobs`` layers
+    are worked on at once, by default one a processor.
 
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
@@ -95,13 +107,14 @@ def encrypt_image(
 
         image = opened(source_reference)
         tree = read_tree(image)
-        of_base = base_layers(read_tree(opened(parse_image_reference(base)))) if base else None
+        of_base = base_layers(opened(parse_image_reference(base))) if base else None
         earlier: dict[Digest, EarlierLayer] = {}
         if reuse:
             known = [r for r in recipients if not isinstance(r, NewRecipient)]
             openers = (*reuse_openers, *known)
             earlier = read_earlier(opened(parse_image_reference(reuse)), openers)
-        plan = plan_encryption(tree, rules or Rules(), of_base, earlier)
+        rules = rules or Rules()
+        plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
         if dry_run:
@@ -109,11 +122,15 @@ def encrypt_image(
         sink = stack.enter_context(writing(target, destination_access))
         keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
         work = Work(progress, jobs, source_access)
-        sealed = _move_blobs(image, sink, plan, earlier, work)
+        sealed = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
             (digest, False): _Written.reused(earlier[digest], keys)
             for digest in (layer.layer.digest for layer in plan.layers(Fate.REUSE))
         }
+        mended = _mended(plan, written)
+        for notice in mended:
+            progress.notice(notice)
+        plan = replace(plan, notices=(*plan.notices, *mended))
         top = _write_manifests(sink, plan, written)
         _check(sink, top, plan, written, keys)
         if verify == "full":
@@ -135,25 +152,47 @@ def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """An encrypted layer at the destination, and what its descriptor has to say."""
+    """An encrypted layer at the destination, and what its descriptor has to say.
+
+    ``compression`` is what its content says, or what the earlier image found.
+    """
 
     digest: Digest
     size: int
     options: PrivateOptions
     public_options: PublicOptions
     packets: tuple[LayerPacket, ...]
+    compression: str
+    transcoded: bool = False
 
     @classmethod
     def of(cls, blob: SealedBlob, keys: Sequence[Recipient]) -> _Written:
         packets = tuple(key.wrap(blob.private_options) for key in keys)
-        return cls(blob.digest, blob.size, blob.private_options, blob.public_options, packets)
+        return cls(
+            blob.digest,
+            blob.size,
+            blob.private_options,
+            blob.public_options,
+            packets,
+            blob.compression,
+            blob.transcoded,
+        )
 
     @classmethod
     def reused(cls, earlier: EarlierLayer, keys: Sequence[Recipient]) -> _Written:
         public, packets = earlier.encryption.public_options, earlier.packets_for(keys)
         return cls(
-            earlier.layer.digest, earlier.layer.size, earlier.options, public, tuple(packets)
+            earlier.layer.digest,
+            earlier.layer.size,
+            earlier.options,
+            public,
+            tuple(packets),
+            compression_of(earlier.layer.media_type),
         )
+
+    def media_type(self, planned: str) -> str:
+        """Return the layer's type, not encrypted, that says what its bytes are."""
+        return compressed_as(planned, self.compression)
 
 
 def _key(layer: LayerPlan) -> tuple[Digest, bool]:
@@ -165,6 +204,8 @@ def _move_blobs(
     source: Source,
     sink: Sink,
     plan: EncryptionPlan,
+    rules: Rules,
+    base: BaseLayers | None,
     earlier: Mapping[Digest, EarlierLayer],
     work: Work,
 ) -> dict[tuple[Digest, bool], SealedBlob]:
@@ -172,30 +213,24 @@ def _move_blobs(
     sealed: dict[tuple[Digest, bool], SealedBlob] = {}
 
     def seal(layer: LayerPlan) -> None:
-        sealed[_key(layer)] = seal_layer(source, sink, layer, work, threads=threads)
+        sealed[_key(layer)] = seal_layer(
+            source, sink, layer, work, zstd=rules.zstd, threads=threads
+        )
 
     def copy(layer: LayerPlan) -> None:
-        claimed = layer.diff_id if layer.check_diff_id else None
-        copy_layer(source, sink, layer.layer, work, claimed)
+        shared = layer.base
+        if shared and shared.claimed and base and base.source:
+            check_layer(base.source, shared.layer, shared.content, work)
+        if layer.fate is Fate.KEEP:
+            refuse_readable(source, layer.layer)
+        copy_layer(source, sink, layer.layer, work, shared.content if shared else None)
 
     def reuse(layer: LayerPlan) -> None:
         found = earlier[layer.layer.digest]
         copy_layer(found.source, sink, found.layer, work)
 
     secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
-    kept = [
-        layer
-        for layer in plan.layers(*(fate for fate in Fate if fate.readable), Fate.KEEP)
-        if not layer.layer.urls  # whose content lies elsewhere
-    ]
-    others = {
-        blob.digest: blob
-        for image in images(plan.tree)
-        for blob in (
-            image.manifest.config,
-            *(image.manifest.layers if image.describes_another else ()),
-        )
-    }
+    kept, others = _kept(plan), _other_blobs(plan)
     work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
     threads = work.threads_for(len(secret))
     # The largest first, so that no job is left alone with it at the end.
@@ -204,10 +239,51 @@ def _move_blobs(
         *(partial(seal, layer) for layer in largest_first),
         *(partial(reuse, layer) for layer in reused),
         *(partial(copy, layer) for layer in kept),
-        *(partial(copy_layer, source, sink, blob, work) for blob in others.values()),
+        *(partial(copy_layer, source, sink, blob, work) for blob in others),
     ]
     work.run(pieces)
     return sealed
+
+
+def _kept(plan: EncryptionPlan) -> list[LayerPlan]:
+    """Return the layers that are copied as they are."""
+    fates = (*(fate for fate in Fate if fate.readable), Fate.KEEP)
+    # The content of those with URLs lies elsewhere.
+    return [layer for layer in plan.layers(*fates) if not layer.layer.urls]
+
+
+def _other_blobs(plan: EncryptionPlan) -> list[Descriptor]:
+    """Return what is copied beside layers: configs, and what attestations hold."""
+    blobs = {
+        blob.digest: blob
+        for image in images(plan.tree)
+        for blob in (
+            image.manifest.config,
+            *(image.manifest.layers if image.describes_another else ()),
+        )
+    }
+    return list(blobs.values())
+
+
+def _mended(
+    plan: EncryptionPlan, written: Mapping[tuple[Digest, bool], _Written]
+) -> tuple[str, ...]:
+    """Return a line for each layer whose media type did not say what its bytes are."""
+    lines = []
+    for image in plan.images:
+        for layer in image.layers:
+            if layer.fate not in {Fate.ENCRYPT, Fate.REUSE}:
+                continue
+            blob = written[_key(layer)]
+            there = encrypted_form(blob.media_type(layer.media_type))
+            expected = (encrypted_form(layer.media_type), layer.transcode)
+            if (there, blob.transcoded) != expected:
+                anew = ", compressed anew with gzip" if blob.transcoded else ""
+                lines.append(
+                    f"layer {layer.number} of {image.image} is called "
+                    f"{shown(layer.layer.media_type)}, but is not: it is written as {there}{anew}"
+                )
+    return tuple(lines)
 
 
 def _write_manifests(
@@ -227,9 +303,9 @@ def _descriptor(plan: LayerPlan, written: _Written | None) -> Descriptor:
     if plan.fate.readable or written is None:
         return plan.layer.replaced(media_type=plan.media_type)
     # Annotations of a layer that was compressed anew may tell where things were in the old one.
-    annotations = {} if plan.transcode else plan.layer.annotations
+    annotations = {} if written.transcoded else plan.layer.annotations
     return plan.layer.replaced(
-        media_type=encrypted_form(plan.media_type),
+        media_type=encrypted_form(written.media_type(plan.media_type)),
         digest=written.digest,
         size=written.size,
         annotations=with_encryption(annotations, written.packets, written.public_options),
@@ -281,17 +357,27 @@ def _open_all(
     written: Mapping[tuple[Digest, bool], _Written],
     work: Work,
 ) -> None:
-    """Read all that is encrypted at the destination, and decrypt it."""
+    """Read all blobs at the destination; those that were encrypted must decrypt to the image.
+
+    Blobs that were there before are not believed, either: their names and sizes are all that a
+    layout compared.
+    """
 
     def check(layer: LayerPlan) -> None:
         blob = written[_key(layer)]
         there = layer.layer.replaced(
-            media_type=layer.media_type, digest=blob.digest, size=blob.size
+            media_type=blob.media_type(layer.media_type), digest=blob.digest, size=blob.size
         )
         public, diff_id = blob.public_options, layer.diff_id
         open_layer(source, there, blob.options, public, diff_id, None, work, threads=threads)
 
     layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    others = [*(layer.layer for layer in _kept(plan)), *_other_blobs(plan)]
     threads = work.threads_for(len(layers))
-    work.progress.expect(sum(layer.layer.size for layer in layers))
-    work.run(partial(check, layer) for layer in layers)
+    work.progress.expect(sum(blob.size for blob in (*(x.layer for x in layers), *others)))
+    work.run(
+        [
+            *(partial(check, layer) for layer in layers),
+            *(partial(check_layer, source, blob, None, work) for blob in others),
+        ]
+    )

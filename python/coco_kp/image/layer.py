@@ -5,27 +5,30 @@ Each function gives its result, or commits a blob, only after every verdict on t
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
-from coco_kp.errors import InputError, IntegrityError
+from coco_kp.errors import InputError, IntegrityError, RefusedError
 from coco_kp.files import reason
-from coco_kp.image.content import HEAD
-from coco_kp.image.diff_id import (
-    DiffIdCheck,
-    DiffIdCheckAside,
-    check_diff_id,
+from coco_kp.image.compression import (
+    ZstdRule,
+    compression_of_bytes,
     decompressor,
     is_compressed,
+    recognised,
 )
+from coco_kp.image.content import HEAD
+from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, check_diff_id
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
+from coco_kp.model.media_type import GZIP, NONE, OCI_LAYER, ZSTD
 from coco_kp.transport import BlobReader, BlobWriter, Sink, Source
 
 if TYPE_CHECKING:
@@ -39,39 +42,62 @@ _SHA256: Final = "sha256"
 
 @dataclass(frozen=True, slots=True)
 class SealedBlob:
-    """A layer that lies encrypted at its destination, and what opens it."""
+    """A layer that lies encrypted at its destination, and what opens it.
+
+    ``compression`` is that of the bytes that were encrypted; with ``transcoded`` they were
+    compressed anew.
+    """
 
     digest: Digest
     size: int
     private_options: PrivateOptions
     public_options: PublicOptions
+    compression: str
+    transcoded: bool
 
 
 def seal_layer(
-    source: Source, sink: Sink, plan: LayerPlan, work: Work, *, threads: int = 1
+    source: Source,
+    sink: Sink,
+    plan: LayerPlan,
+    work: Work,
+    *,
+    zstd: ZstdRule = "gzip",
+    threads: int = 1,
 ) -> SealedBlob:
     """Encrypt a layer under a fresh key. Raises ``IntegrityError`` if it is not what it should be.
 
-    The options record the digest of what was encrypted: the layer's own, unless it was transcoded.
-    Between plain files ``threads``, 1 or 2, work on it.
+    How it is compressed is what its first bytes say. The options record the digest of what was
+    encrypted: the layer's own, unless it was transcoded. Between plain files ``threads``, 1 or 2,
+    work on it.
     """
     layer = plan.layer
     sealer = LayerSealer()
-    with (
-        sink.begin_blob(None if plan.transcode else layer.size) as writer,
-        _open(source, layer, verify=plan.transcode) as reader,
-    ):
-        if plan.transcode:
-            for data in _transcoded(_pieces(reader, layer, work), plan, work):
+    with ExitStack() as stack:
+        reader = stack.enter_context(_Looked(_open(source, layer)))
+        compression = _compression(reader.head, plan, zstd)
+        transcoded = compression == ZSTD and zstd == "gzip"
+        if transcoded:  # the cipher's pass does not yield this layer's digest
+            reader = stack.enter_context(_Looked(_open(source, layer, verify=True)))
+        writer = stack.enter_context(sink.begin_blob(None if transcoded else layer.size))
+        if transcoded:
+            for data in _transcoded(_pieces(reader, layer, work), plan.diff_id, work):
                 writer.write(sealer.update(data))
         else:
             _pass(sealer, reader, writer, layer, work, threads)
         sealed = sealer.finalize()
-        if not plan.transcode:
+        if not transcoded:
             _check_digest(layer, sealed.plaintext_sha256)
         digest = Digest(_SHA256, sealed.ciphertext_sha256.hex())
         writer.commit(digest, sealed.size)
-    return SealedBlob(digest, sealed.size, _options(sealed, plan), PublicOptions(sealed.hmac))
+    return SealedBlob(
+        digest,
+        sealed.size,
+        _options(sealed, None if transcoded else layer.digest),
+        PublicOptions(sealed.hmac),
+        GZIP if transcoded else compression,
+        transcoded,
+    )
 
 
 def open_layer(
@@ -83,15 +109,26 @@ def open_layer(
     sink: Sink | None,
     work: Work,
     *,
+    carry: bool = False,
     threads: int = 1,
 ) -> Digest:
-    """Decrypt a layer into ``sink``, or only check it where that is None; give its plain digest.
+    """Decrypt a layer into ``sink``, or only check it where that is None; return its plain digest.
 
     Raises ``IntegrityError`` unless the layer's digest, its HMAC, the plain digest that ``keys``
-    record (if any) and ``diff_id`` (if any) agree; then nothing is committed. ``threads``, 1 or 2,
-    work on it: on compressed content one of them only to check it.
+    record (if any) and ``diff_id`` (if any) agree; then nothing is committed. With ``carry`` a
+    recorded digest is proof enough of what went in, whether a guest would take it or not:
+    ``diff_id`` counts, and must be there, where none is recorded. ``threads``, 1 or 2, work on it:
+    on compressed content one of them only to check it.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
+    if carry and recorded is None and diff_id is None:
+        raise IntegrityError(
+            f"nothing tells what the layer {layer.digest} decrypts to: neither its packet nor the "
+            "image's config has a digest",
+            "whoever encrypted the image has to do it anew, with coco-kp or skopeo",
+        )
+    if carry and recorded not in {None, diff_id}:
+        diff_id = None
     opener = LayerOpener(key=keys.symkey, nonce=keys.nonce, hmac=public.hmac)
     other = recorded.hasher() if recorded and recorded.algorithm != _SHA256 else None
     with ExitStack() as stack:
@@ -99,7 +136,7 @@ def open_layer(
         reader = stack.enter_context(_open(source, layer))
         content: DiffIdCheck | DiffIdCheckAside | None = None
         if diff_id and (is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
-            if threads > 1:
+            if threads > 1 or carry:  # whose verdict is not always asked for
                 content = stack.enter_context(
                     DiffIdCheckAside(layer.media_type, diff_id, work.unpacking)
                 )
@@ -109,19 +146,19 @@ def open_layer(
         _pass(opener, reader, writer, layer, work, threads, also)
         opened = opener.finalize()
         _check_digest(layer, opened.ciphertext_sha256)
-        plain = Digest(_SHA256, (opened.plaintext_sha256 or b"").hex())
-        if content:
-            content.finish()
-        elif diff_id:
-            check_diff_id(plain, diff_id)
-        if recorded and other:
-            plain = Digest(recorded.algorithm, other.hexdigest())
+        sha256 = Digest(_SHA256, (opened.plaintext_sha256 or b"").hex())
+        plain = Digest(recorded.algorithm, other.hexdigest()) if recorded and other else sha256
         # A tool that compresses while it encrypts records the digest from before (1.3).
-        if recorded not in {None, plain, diff_id}:
-            raise IntegrityError(
-                f"the layer {layer.digest} decrypts to something else than what was encrypted",
-                "the packet does not belong to this layer, or the image was altered",
-            )
+        if not (carry and recorded == plain):
+            if content:
+                content.finish()
+            elif diff_id:
+                check_diff_id(sha256, diff_id)
+            if recorded not in {None, plain, diff_id}:
+                raise IntegrityError(
+                    f"the layer {layer.digest} decrypts to something else than what was encrypted",
+                    "the packet does not belong to this layer, or the image was altered",
+                )
         writer.commit(plain, opened.size)
     return plain
 
@@ -166,6 +203,79 @@ def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work:
     return bytes(head)
 
 
+def recognised_layer(source: Source, layer: Descriptor) -> str | None:
+    """Return how a layer is compressed, by its first bytes; None where it is no archive."""
+    with _Looked(source.open_blob(layer, verify=False)) as reader:
+        return recognised(reader.head)
+
+
+def refuse_readable(source: Source, layer: Descriptor) -> None:
+    """Raise ``RefusedError`` where what is called encrypted is plainly an archive.
+
+    Ciphertext begins as one with a probability of 2^-24 at the most.
+    """
+    found = recognised_layer(source, layer)
+    if found is not None:
+        raise RefusedError(
+            f"the layer {layer.digest} is called encrypted, but is plainly {found or 'a tar'}",
+            "everybody can read it: encrypt the original",
+        )
+
+
+class _Looked:
+    """A blob whose first bytes, ``head``, were looked at, and are read again. A context manager."""
+
+    def __init__(self, reader: BlobReader) -> None:
+        self._reader = reader
+        self.fd = reader.fd
+        self._held = b""
+        try:
+            self.head = self._look()
+        except BaseException:
+            reader.close()
+            raise
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read into ``buffer``, of ``HEAD`` bytes or more; 0 at the end."""
+        if not self._held:
+            return self._reader.readinto(buffer)
+        count = len(self._held)
+        buffer[:count], self._held = self._held, b""
+        return count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def _look(self) -> bytes:
+        if self.fd is not None:
+            try:
+                return os.pread(self.fd, HEAD, 0)
+            except OSError as failure:
+                raise InputError(f"cannot read a layer: {reason(failure)}") from None
+        while len(self._held) < HEAD and (more := self._reader.read(HEAD - len(self._held))):
+            self._held += more
+        return self._held
+
+
+def _compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
+    """Return how a layer is compressed, if it may be encrypted so."""
+    where = f"layer {plan.number}"
+    try:
+        found = compression_of_bytes(head, plan.media_type)
+    except (IntegrityError, RefusedError) as error:
+        raise type(error)(f"{where} ({plan.layer.digest}): {error.message}", error.hint) from None
+    if found == ZSTD and zstd == "refuse":
+        raise RefusedError(
+            f"{where} ({plan.layer.digest}) is compressed with zstd, which guests cannot read once "
+            "it is encrypted, whatever its media type says",
+            "--zstd gzip compresses it anew, --zstd keep takes it as it is",
+        )
+    return found
+
+
 def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobReader:
     """Open a layer whose SHA-256 the cipher's pass yields anyway."""
     return source.open_blob(layer, verify=verify or layer.digest.algorithm != _SHA256)
@@ -173,7 +283,7 @@ def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobRea
 
 def _pass(
     stream: LayerSealer | LayerOpener,
-    reader: BlobReader,
+    reader: BlobReader | _Looked,
     writer: BlobWriter,
     layer: Descriptor,
     work: Work,
@@ -214,7 +324,7 @@ def _pump(
         raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 
 
-def _pieces(reader: BlobReader, layer: Descriptor, work: Work) -> Iterator[memoryview]:
+def _pieces(reader: BlobReader | _Looked, layer: Descriptor, work: Work) -> Iterator[memoryview]:
     """Read a layer; each piece may be overwritten in place, and is valid until the next."""
     name = str(layer.digest)
     buffer = memoryview(bytearray(BUFFER))
@@ -226,10 +336,12 @@ def _pieces(reader: BlobReader, layer: Descriptor, work: Work) -> Iterator[memor
     work.progress.end(name)
 
 
-def _transcoded(pieces: Iterator[memoryview], plan: LayerPlan, work: Work) -> Iterator[bytes]:
-    """Compress a layer anew, with gzip: the same bytes each time, since it carries no time."""
-    content = DiffIdCheck("", plan.diff_id) if plan.diff_id else None
-    source = decompressor(plan.layer.media_type, work.unpacking)
+def _transcoded(
+    pieces: Iterator[memoryview], diff_id: Digest | None, work: Work
+) -> Iterator[bytes]:
+    """Compress a zstd layer anew, with gzip: the same bytes each time, since it carries no time."""
+    content = DiffIdCheck(NONE, diff_id) if diff_id else None
+    source = decompressor(f"{OCI_LAYER}+{ZSTD}", work.unpacking)
     gzip = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     for piece in pieces:
         for data in source.pieces(piece):
@@ -242,10 +354,9 @@ def _transcoded(pieces: Iterator[memoryview], plan: LayerPlan, work: Work) -> It
     yield gzip.flush()
 
 
-def _options(sealed: SealedLayer, plan: LayerPlan) -> PrivateOptions:
+def _options(sealed: SealedLayer, digest: Digest | None) -> PrivateOptions:
     plain = Digest(_SHA256, (sealed.plaintext_sha256 or b"").hex())
-    digest = plain if plan.transcode else plan.layer.digest
-    return PrivateOptions(sealed.key, sealed.nonce, str(digest))
+    return PrivateOptions(sealed.key, sealed.nonce, str(digest or plain))
 
 
 def _check_digest(layer: Descriptor, sha256: bytes | None) -> None:

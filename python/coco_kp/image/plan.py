@@ -6,21 +6,27 @@ and the plan names it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal
 
-from coco_kp.errors import InputError, IntegrityError, RefusedError, UsageError, shown
-from coco_kp.image.base import BaseLayers
+from coco_kp.errors import InputError, RefusedError, UsageError, shown
+from coco_kp.image.base import BaseLayers, SharedLayer
+from coco_kp.image.compression import ZstdRule
 from coco_kp.image.tree import ImageNode, IndexNode, Node, images, pruned
 from coco_kp.model.digest import Digest
-from coco_kp.model.layer_encryption import parse_packets
+from coco_kp.model.layer_encryption import parse_layer_encryption, parse_packets
 from coco_kp.model.manifest import Descriptor, Platform
-from coco_kp.model.media_type import is_encryptable, is_encrypted, oci_equivalent, plain_form
-
-ZSTD: Final = "+zstd"
-GZIP: Final = "+gzip"
+from coco_kp.model.media_type import (
+    GZIP,
+    ZSTD,
+    compressed_as,
+    compression_of,
+    is_encryptable,
+    is_encrypted,
+    oci_equivalent,
+    plain_form,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Rules:
     keep_encrypted: bool = False
     allow_foreign: bool = False
     drop_attestations: bool = False
-    zstd: Literal["gzip", "keep", "refuse"] = "gzip"
+    zstd: ZstdRule = "gzip"
 
 
 class Fate(StrEnum):
@@ -63,8 +69,8 @@ class Fate(StrEnum):
 class LayerPlan:
     """A layer and its fate. ``media_type`` is what it is afterwards, before ``+encrypted``.
 
-    ``check_diff_id``: it is left readable because of what the config says of its content, which is
-    to be checked against the content itself.
+    That holds if it is what its type says now, which shows when it is read. ``base`` is the layer
+    of the base image because of which this one is left readable.
     """
 
     number: int
@@ -72,12 +78,13 @@ class LayerPlan:
     fate: Fate
     media_type: str
     diff_id: Digest | None
-    check_diff_id: bool = False
+    base: SharedLayer | None = None
 
     @property
     def transcode(self) -> bool:
         """Whether it is compressed anew, with gzip."""
-        return self.layer.media_type.endswith(ZSTD) and self.media_type.endswith(GZIP)
+        before, after = compression_of(self.layer.media_type), compression_of(self.media_type)
+        return (before, after) == (ZSTD, GZIP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,27 +196,25 @@ def _image(
     image: ImageNode, rules: Rules, base: BaseLayers | None, reusable: Collection[Digest]
 ) -> ImagePlan:
     selected = _selected(image, rules.layers)
+    shared = dict(enumerate(base.shared(image))) if base else {}
     layers = []
     for number, layer in enumerate(image.manifest.layers):
         where = f"layer {number} of {image}"
         diff_id = image.diff_id(number)
         media_type = _plain_type(layer, where)
-        fate, check = Fate.UNSELECTED, False
+        fate = Fate.UNSELECTED
         if is_encrypted(layer.media_type):
-            fate = _fate_of_encrypted(where, rules)
-        elif base and layer.digest in base.digests:
+            fate = _fate_of_encrypted(layer, where, rules)
+        elif number in shared:
             fate = Fate.BASE
-        elif base and diff_id in base.diff_ids:
-            fate, check = Fate.BASE, True
         elif number in selected:
             fate = _fate_of_plain(layer, media_type, where, rules)
         if fate is Fate.ENCRYPT:
-            _check_uncompressed(layer, media_type, diff_id, where)
             guests_type = _readable_by_guests(media_type, where, rules)
             if layer.digest in reusable and guests_type == media_type:
                 fate = Fate.REUSE
             media_type = guests_type
-        layers.append(LayerPlan(number, layer, fate, media_type, diff_id, check))
+        layers.append(LayerPlan(number, layer, fate, media_type, diff_id, shared.get(number)))
     return ImagePlan(image, tuple(layers))
 
 
@@ -237,8 +242,12 @@ def _plain_type(layer: Descriptor, where: str) -> str:
     return oci_equivalent(layer.media_type)
 
 
-def _fate_of_encrypted(where: str, rules: Rules) -> Fate:
+def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
     if rules.keep_encrypted:
+        try:
+            parse_layer_encryption(layer.annotations)
+        except InputError as error:
+            raise InputError(f"{where} cannot stay as it is: {error.message}", error.hint) from None
         return Fate.KEEP
     raise RefusedError(
         f"{where} is encrypted already",
@@ -247,7 +256,7 @@ def _fate_of_encrypted(where: str, rules: Rules) -> Fate:
 
 
 def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules) -> Fate:
-    if layer.foreign:
+    if layer.urls:
         if rules.allow_foreign:
             return Fate.FOREIGN
         raise RefusedError(
@@ -262,23 +271,11 @@ def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules)
     return Fate.ENCRYPT
 
 
-def _check_uncompressed(
-    layer: Descriptor, media_type: str, diff_id: Digest | None, where: str
-) -> None:
-    """Compare the two names of the same bytes; those of a compressed layer differ."""
-    same_kind = diff_id is not None and diff_id.algorithm == layer.digest.algorithm
-    if "+" not in media_type and same_kind and diff_id != layer.digest:
-        raise IntegrityError(
-            f"{where} is {layer.digest}, but the config names it {diff_id}",
-            "the image is damaged: a guest would refuse it",
-        )
-
-
 def _readable_by_guests(media_type: str, where: str, rules: Rules) -> str:
-    if not media_type.endswith(ZSTD) or rules.zstd == "keep":
+    if compression_of(media_type) != ZSTD or rules.zstd == "keep":
         return media_type
     if rules.zstd == "gzip":
-        return media_type.removesuffix(ZSTD) + GZIP
+        return compressed_as(media_type, GZIP)
     raise RefusedError(
         f"{where} is compressed with zstd, which guests cannot read once it is encrypted",
         "--zstd gzip compresses it anew, --zstd keep takes it as it is",
@@ -294,14 +291,17 @@ def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
 
 
 def _check_nothing_leaks(plan: EncryptionPlan) -> None:
-    secret = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    layers = [layer for image in plan.images for layer in image.layers]
+    secret = [layer for layer in layers if layer.fate in {Fate.ENCRYPT, Fate.REUSE}]
     if not secret and not plan.layers(Fate.KEEP):
         raise RefusedError("the image has no layer to encrypt")
-    readable: Mapping[Digest, LayerPlan] = {
-        layer.layer.digest: layer for layer in plan.layers(*(f for f in Fate if f.readable))
-    }
+    # What a secret layer has in common with the base is readable there anyway.
+    readable = [layer for layer in layers if layer.fate in {Fate.UNSELECTED, Fate.FOREIGN}]
+    by_digest = {layer.layer.digest: layer for layer in readable}
+    by_content = {layer.diff_id: layer for layer in readable if layer.diff_id}
     for layer in secret:
-        other = readable.get(layer.layer.digest)
+        same = by_content.get(layer.diff_id) if layer.diff_id else None
+        other = by_digest.get(layer.layer.digest) or same
         if other:
             raise RefusedError(
                 f"layer {layer.number} would be encrypted, but layer {other.number} is the same "

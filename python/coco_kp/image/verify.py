@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
-from coco_kp.image.base import BaseLayers, base_layers
+from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
 from coco_kp.image.content import content_kind
 from coco_kp.image.facts import (
     LayerFacts,
@@ -134,7 +134,7 @@ def verify_image(
             return stack.enter_context(open_source(parse_image_reference(name), access))
 
         source = opened(image)
-        base_of = base_layers(read_tree(opened(base))) if base else BaseLayers()
+        base_of = base_layers(opened(base)) if base else BaseLayers()
         work = Work(progress or Progress(), jobs, access)
         tree = read_tree(source)
         return verify_tree(source, tree, openers, work, rules or VerificationRules(), base_of)
@@ -270,6 +270,9 @@ class _LayerCheck:
                     "whoever wrote the image did not encrypt it: everybody can read the layer",
                 )
         else:
+            shared = self._shared
+            if shared and shared.claimed and self.base.source:
+                check_layer(self.base.source, shared.layer, shared.content, work)
             check_layer(self.source, self.layer, diff_id, work)
             self.checked.append("digest")
         if diff_id:
@@ -300,9 +303,12 @@ class _LayerCheck:
         count = len(self.image.manifest.layers)
         return (
             not {self.number, self.number - count}.isdisjoint(self.rules.allowed_layers)
-            or self.layer.digest in self.base.digests
-            or self.image.diff_id(self.number) in self.base.diff_ids
+            or self._shared is not None
         )
+
+    @property
+    def _shared(self) -> SharedLayer | None:
+        return dict(enumerate(self.base.shared(self.image))).get(self.number)
 
 
 def _key_id(packet: PacketFacts) -> str | None:

@@ -23,7 +23,6 @@ from coco_kp.model.media_type import (
     MANIFESTS,
     OCI_INDEX,
     OCI_MANIFEST,
-    is_foreign,
     oci_equivalent,
 )
 
@@ -89,11 +88,6 @@ class Descriptor:
     urls: tuple[str, ...]
     platform: Platform | None
     document: Mapping[str, object] = field(hash=False, repr=False)
-
-    @property
-    def foreign(self) -> bool:
-        """Whether the content may lie elsewhere too, where encrypting it here hides nothing."""
-        return bool(self.urls) or is_foreign(self.media_type)
 
     def replaced(
         self,

@@ -29,6 +29,11 @@ INDEXES: Final = (OCI_INDEX, DOCKER_LIST)
 ENCRYPTED: Final = "+encrypted"
 """Suffix of an encrypted layer's media type, always last."""
 
+NONE: Final = ""
+GZIP: Final = "gzip"
+ZSTD: Final = "zstd"
+"""How a layer is compressed, as media types name it (image-spec layer.md)."""
+
 _DOCKER_TO_OCI: Final = {
     DOCKER_MANIFEST: OCI_MANIFEST,
     DOCKER_LIST: OCI_INDEX,
@@ -53,9 +58,32 @@ def is_files(media_type: str) -> bool:
 
 
 def is_encryptable(media_type: str) -> bool:
-    """Tell whether ocicrypt defines an encrypted form of a layer of this type."""
-    kind, _, suffix = media_type.partition("+")
-    return kind in {OCI_LAYER, OCI_FOREIGN_LAYER} and "+" not in suffix and suffix != "encrypted"
+    """Return whether somebody opens a layer of this type once it is encrypted.
+
+    ocicrypt would encrypt more, such as ``tar+xz``; no reader has a word for those.
+    """
+    layer = compressed_as(media_type, NONE) in {OCI_LAYER, OCI_FOREIGN_LAYER}
+    return (
+        layer and compression_of(media_type) in {NONE, GZIP, ZSTD} and not is_encrypted(media_type)
+    )
+
+
+def compression_of(media_type: str) -> str:
+    """Return what stands behind OCI's ``+`` or Docker's dot: ``NONE``, ``GZIP``, ``ZSTD``, another.
+
+    The type may be that of an encrypted layer.
+    """
+    plain = plain_form(media_type)
+    for kind in (DOCKER_LAYER, DOCKER_FOREIGN_LAYER):
+        if plain.startswith(f"{kind}."):
+            return plain.removeprefix(f"{kind}.")
+    return plain.partition("+")[2]
+
+
+def compressed_as(media_type: str, compression: str) -> str:
+    """Return the OCI type of a layer of this one, not encrypted, that is compressed so."""
+    kind = media_type.partition("+")[0]
+    return f"{kind}+{compression}" if compression else kind
 
 
 def encrypted_form(media_type: str) -> str:
@@ -66,11 +94,6 @@ def encrypted_form(media_type: str) -> str:
 def plain_form(media_type: str) -> str:
     """Give the type that a layer of this type has when it is decrypted."""
     return media_type.removesuffix(ENCRYPTED)
-
-
-def is_foreign(media_type: str) -> bool:
-    """Tell whether a layer of this type may lie outside the registry, where anyone can read it."""
-    return media_type.startswith((OCI_FOREIGN_LAYER, DOCKER_FOREIGN_LAYER))
 
 
 def oci_equivalent(media_type: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import IntegrityError, RefusedError
-from coco_kp.image.diff_id import PIECE, DiffIdCheck, DiffIdCheckAside, decompressor
+from coco_kp.image.compression import PIECE, decompressor
+from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside
 from coco_kp.model.digest import Digest
 
 if TYPE_CHECKING:

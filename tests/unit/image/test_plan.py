@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, UsageError
-from coco_kp.image.base import BaseLayers, base_layers
+from coco_kp.errors import CocoKpError, InputError, RefusedError, UsageError
+from coco_kp.image.base import BaseLayers
 from coco_kp.image.plan import (
     EncryptionPlan,
     Fate,
@@ -14,6 +14,8 @@ from coco_kp.image.plan import (
 )
 from coco_kp.image.tree import ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
+from coco_kp.model.encoding import encode_base64
+from coco_kp.model.layer_options import PublicOptions
 from coco_kp.model.manifest import Platform
 from tests.support.nodes import GZIP, L, digest, image, listed
 
@@ -22,6 +24,8 @@ FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 ATTESTATION = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
 IN_TOTO = L("statement", "application/vnd.in-toto+json")
 PACKETS = "org.opencontainers.image.enc.keys.provider.attestation-agent"
+PUBLIC_OPTIONS = "org.opencontainers.image.enc.pubopts"
+OPTIONS = encode_base64(PublicOptions(bytes(32)).to_json())
 
 
 def fates(plan: EncryptionPlan) -> list[list[Fate]]:
@@ -130,8 +134,7 @@ class TestWhatDescribesThePlaintext:
             platform="linux/arm64",
             subject=L("other", "application/vnd.oci.image.manifest.v1+json").document(),
         )
-        rules = Rules(allow_foreign=media_type == FOREIGN)
-        plan = plan_encryption(listed(marked, attached), rules)
+        plan = plan_encryption(listed(marked, attached), Rules())
         assert plan.attestations == ()
         assert len(plan.images) == 2
 
@@ -142,7 +145,7 @@ class TestWhatDescribesThePlaintext:
 
 
 class TestEncryptedLayers:
-    encrypted = L("x", f"{GZIP}+encrypted", annotations={PACKETS: "e30="})
+    encrypted = L("x", f"{GZIP}+encrypted", annotations={PACKETS: "e30=", PUBLIC_OPTIONS: OPTIONS})
 
     def test_plan_refuses_encrypted_layer_with_hint_to_rewrap(self) -> None:
         with pytest.raises(RefusedError, match="encrypted already") as error:
@@ -152,6 +155,16 @@ class TestEncryptedLayers:
     def test_plan_keeps_encrypted_layer_on_request(self) -> None:
         plan = plan_encryption(image(L("a"), self.encrypted), Rules(keep_encrypted=True))
         assert fates(plan) == [[Fate.ENCRYPT, Fate.KEEP]]
+
+    @pytest.mark.parametrize(
+        "annotations", [{}, {PACKETS: "e30="}, {PUBLIC_OPTIONS: OPTIONS}, {PACKETS: "?"}]
+    )
+    def test_plan_refuses_to_keep_layer_without_packets_and_options(
+        self, annotations: dict[str, str]
+    ) -> None:
+        layer = L("x", f"{GZIP}+encrypted", annotations=annotations)
+        with pytest.raises(InputError, match="layer 1 of linux/amd64 cannot stay as it is"):
+            plan_encryption(image(L("a"), layer), Rules(keep_encrypted=True))
 
     def test_plan_accepts_image_with_encrypted_layers_only(self) -> None:
         plan = plan_encryption(image(self.encrypted), Rules(keep_encrypted=True))
@@ -165,13 +178,18 @@ class TestEncryptedLayers:
 
 class TestForeignLayers:
     @pytest.mark.parametrize(
-        "foreign", [L("w", FOREIGN), L("w", urls=("https://example.com/layer",))]
+        "foreign",
+        [L("w", kind, urls=("https://example.com/layer",)) for kind in (FOREIGN, GZIP)],
     )
     def test_plan_refuses_foreign_layer_unless_allowed(self, foreign: L) -> None:
         with pytest.raises(RefusedError, match="layer 0 of linux/amd64 is foreign"):
             plan_encryption(image(foreign, L("a")), Rules())
         plan = plan_encryption(image(foreign, L("a")), Rules(allow_foreign=True))
         assert fates(plan) == [[Fate.FOREIGN, Fate.ENCRYPT]]
+
+    def test_plan_encrypts_nondistributable_layer_that_lies_in_the_image(self) -> None:
+        plan = plan_encryption(image(L("w", FOREIGN), L("a")), Rules())
+        assert fates(plan) == [[Fate.ENCRYPT] * 2]
 
 
 class TestBase:
@@ -181,29 +199,50 @@ class TestBase:
         return plan_encryption(subject, Rules(layers=layers), base)
 
     def test_plan_leaves_layers_of_base_readable(self) -> None:
-        base = base_layers(image(L("base"), platform="linux/arm64"))
+        base = BaseLayers((image(L("base"), platform="linux/arm64"),))
         plan = self.plan(image(L("base"), L("mine")), base)
         assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
-        assert not plan.layers(Fate.BASE)[0].check_diff_id
+        (layer,) = plan.layers(Fate.BASE)
+        assert layer.base is not None
+        assert not layer.base.claimed
 
-    def test_plan_checks_diff_id_of_base_layer_compressed_differently(self) -> None:
-        """The source's config says so, and the source could lie."""
-        base = base_layers(image(L("one gzip", content="files")))
+    def test_plan_asks_for_proof_of_base_layer_compressed_differently(self) -> None:
+        """Configs say so, and each of the two could lie."""
+        base = BaseLayers((image(L("one gzip", content="files")),))
         plan = self.plan(image(L("another gzip", content="files"), L("mine")), base)
         assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
-        assert plan.layers(Fate.BASE)[0].check_diff_id
+        (layer,) = plan.layers(Fate.BASE)
+        assert layer.base is not None
+        assert (layer.base.content, layer.base.claimed) == (layer.diff_id, True)
+
+    def test_plan_asks_for_proof_of_base_layer_whose_digest_is_published_as_diff_id(self) -> None:
+        base = BaseLayers((image(L("base", TAR)),))
+        (layer,) = self.plan(image(L("base", TAR), L("mine")), base).layers(Fate.BASE)
+        assert layer.base is not None
+        assert layer.base.claimed
+
+    def test_plan_encrypts_base_layer_that_is_not_among_the_first(self) -> None:
+        base = BaseLayers((image(L("one"), L("two")),))
+        plan = self.plan(image(L("one"), L("mine"), L("two"), L("one")), base)
+        assert fates(plan) == [[Fate.BASE, *[Fate.ENCRYPT] * 3]]
+
+    def test_plan_does_not_take_layer_that_base_has_encrypted_for_public(self) -> None:
+        """Its config names the content, as that of every encrypted image does."""
+        hidden = L("hidden", f"{GZIP}+encrypted", content="mine", annotations={PACKETS: "e30="})
+        with pytest.raises(InputError, match="shares no layer"):
+            self.plan(image(L("mine", content="mine")), BaseLayers((image(hidden),)))
 
     def test_plan_refuses_base_that_shares_no_layer(self) -> None:
         with pytest.raises(InputError, match="shares no layer"):
-            self.plan(image(L("mine")), base_layers(image(L("base"))))
+            self.plan(image(L("mine")), BaseLayers((image(L("base")),)))
 
     def test_plan_refuses_base_that_has_every_layer(self) -> None:
         with pytest.raises(RefusedError, match="no layer to encrypt"):
-            self.plan(image(L("base")), base_layers(image(L("base"))))
+            self.plan(image(L("base")), BaseLayers((image(L("base")),)))
 
     def test_plan_refuses_base_together_with_picked_layers(self) -> None:
         with pytest.raises(UsageError):
-            self.plan(image(L("base")), base_layers(image(L("base"))), layers=(0,))
+            self.plan(image(L("base")), BaseLayers((image(L("base")),)), layers=(0,))
 
 
 class TestMediaTypes:
@@ -228,6 +267,10 @@ class TestMediaTypes:
             "application/vnd.wasm.content.layer.v1+wasm",
             "application/octet-stream",
             f"{TAR}+gzip+zstd",
+            f"{TAR}+xz",
+            f"{TAR}+bzip2",
+            f"{TAR}+br",
+            f"{TAR}+gzip; charset=x",
             "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
         ],
     )
@@ -238,14 +281,18 @@ class TestMediaTypes:
         assert fates(plan) == [[Fate.ENCRYPT, Fate.UNSELECTED]]
 
 
-def test_plan_refuses_uncompressed_layer_whose_diff_id_differs() -> None:
-    good = image(L("tar", TAR))
-    assert plan_encryption(good, Rules()).layers(Fate.ENCRYPT)
-    config = good.config
-    assert config is not None
-    other = type(config)(config.platform, (parse_digest(digest("other")),))
-    with pytest.raises(IntegrityError, match="the config names it"):
-        plan_encryption(ImageNode(good.manifest, good.entry, other), Rules())
+def test_plan_refuses_to_encrypt_only_one_of_two_layers_with_the_same_content() -> None:
+    with pytest.raises(RefusedError, match="layer 1 is the same"):
+        plan_encryption(image(L("a", content="files"), L("b", content="files")), Rules(layers=(0,)))
+
+
+@pytest.mark.parametrize("kind", ["rootfs.diff", "rootfs.foreign.diff"])
+def test_plan_transcodes_zstd_of_docker(kind: str) -> None:
+    zstd = f"application/vnd.docker.image.{kind}.tar.zstd"
+    plan = plan_encryption(image(L("a", zstd), docker=True), Rules())
+    (layer,) = plan.layers(Fate.ENCRYPT)
+    assert layer.transcode
+    assert layer.media_type.endswith(".tar+gzip")
 
 
 class TestReuse:

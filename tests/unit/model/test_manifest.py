@@ -337,23 +337,6 @@ class TestToOci:
             parse_image(source).to_oci()
 
 
-class TestForeign:
-    @pytest.mark.parametrize(
-        ("layer", "foreign"),
-        [
-            (entry(), False),
-            (entry(urls=[]), False),
-            (entry(urls=["https://h/x"]), True),
-            (entry("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"), True),
-            (entry("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), True),
-        ],
-    )
-    def test_descriptor_is_foreign_by_media_type_or_urls(
-        self, layer: dict[str, Any], foreign: bool
-    ) -> None:
-        assert parse_descriptor(layer, "x").foreign is foreign
-
-
 class TestPlatform:
     @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm64/v8"])
     def test_parse_platform_reads_os_architecture_and_variant(self, text: str) -> None:

@@ -1,0 +1,209 @@
+"""Layers that are not what their label says, and what may stay readable beside encrypted ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.altered import altered, altered_config, put
+from tests.support.command import KID, Command
+from tests.support.documents import TAR, TAR_GZIP, Document, sha256
+from tests.support.image import ENCRYPTED, Image, tar, write_image
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+ARCHIVE = tar({"etc/motd": b"hello"})
+DOCKER = "application/vnd.docker.image.rootfs.diff.tar"
+OWN = ("--keyid", KID, "--keypath")
+
+
+def labelled(folder: Path, data: bytes, media_type: str, content: bytes = ARCHIVE) -> Image:
+    """Write an image whose one layer has these bytes under this label."""
+
+    def change(manifest: Document) -> None:
+        layer = {"mediaType": media_type, "digest": put(folder, data), "size": len(data)}
+        manifest["layers"] = [layer]
+
+    original = write_image(folder.with_suffix(".original"), [content])
+    return altered(original, folder, change)
+
+
+@pytest.mark.parametrize(
+    ("label", "data", "written"),
+    [
+        (TAR_GZIP, ARCHIVE, TAR),
+        (f"{TAR}+zstd", ARCHIVE, TAR),
+        (f"{TAR}+zstd", gzip.compress(ARCHIVE), TAR_GZIP),
+        (TAR, gzip.compress(ARCHIVE), TAR_GZIP),
+        (f"{DOCKER}.gzip", ARCHIVE, TAR),
+        (DOCKER, gzip.compress(ARCHIVE), TAR_GZIP),
+    ],
+)
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+def test_encrypt_given_layer_under_wrong_label_names_what_it_is_and_says_so(
+    tmp_path: Path,
+    key: Path,
+    command: Command,
+    label: str,
+    data: bytes,
+    written: str,
+    transport: str,
+) -> None:
+    """From a file it is looked at in place, from an archive the first bytes come but once."""
+    plain = labelled(tmp_path / "plain", data, label)
+    source = plain.reference
+    if transport == "oci-archive":
+        source = f"oci-archive:{shutil.make_archive(str(tmp_path / 'a'), 'tar', plain.folder)}"
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    full = ("--verify", "full")
+    out = command("encrypt", source, encrypted.reference, *OWN, key, *full)
+    assert f"it is written as {written}{ENCRYPTED}" in out.err
+    assert [layer.media_type for layer in encrypted.layers] == [written + ENCRYPTED]
+    command("verify", encrypted.reference, "--keypath", key, "--target", "coco")
+    command("decrypt", encrypted.reference, target.reference, "--keypath", key)
+    assert [(layer.media_type, layer.blob) for layer in target.layers] == [(written, data)]
+
+
+@pytest.mark.parametrize("label", [TAR_GZIP, TAR, f"{DOCKER}.zstd"])
+def test_encrypt_given_zstd_under_any_label_compresses_it_anew(
+    tmp_path: Path, key: Path, command: Command, label: str
+) -> None:
+    plain = labelled(tmp_path / "plain", zstd.compress(ARCHIVE), label)
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    command("encrypt", plain.reference, encrypted.reference, *OWN, key)
+    assert [layer.media_type for layer in encrypted.layers] == [TAR_GZIP + ENCRYPTED]
+    command("verify", encrypted.reference, "--keypath", key, "--target", "coco")
+    command("decrypt", encrypted.reference, target.reference, "--keypath", key)
+    assert [gzip.decompress(layer.blob) for layer in target.layers] == [ARCHIVE]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "code"),
+    [
+        (b"\xfd7zXZ\x00 and so on", (), 7),
+        (b"BZh91AY&SY and so on", (), 7),
+        (b"nothing that anybody unpacks", (), 5),
+        (zstd.compress(ARCHIVE), ("--zstd", "refuse"), 7),
+    ],
+    ids=["xz", "bzip2", "garbage", "zstd refused"],
+)
+def test_encrypt_given_layer_that_nobody_could_open_refuses_it(
+    tmp_path: Path, key: Path, command: Command, data: bytes, options: tuple[str, ...], code: int
+) -> None:
+    plain, target = labelled(tmp_path / "plain", data, TAR_GZIP), tmp_path / "e"
+    arguments = (plain.reference, f"oci:{target}", *OWN, key, *options)
+    assert command("encrypt", *arguments, ok=False).code == code
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("readable", [False, True])
+@pytest.mark.parametrize("rest", [b"\x1f\x8b", bytes(512), b"garbage"])
+def test_decrypt_gives_back_odd_gzip_with_wrong_diff_id_byte_for_byte(
+    tmp_path: Path, key: Path, command: Command, rest: bytes, *, readable: bool
+) -> None:
+    def change(manifest: Document) -> None:
+        layer = manifest["layers"][0]
+        data = gzip.compress(ARCHIVE) + rest
+        layer |= {"digest": put(tmp_path / "odd", data), "size": len(data)}
+
+    def lie(config: Document) -> None:
+        config["rootfs"]["diff_ids"][0] = sha256(b"something else")
+
+    image = write_image(tmp_path / "image", [ARCHIVE, tar({"more": b""})])
+    plain = altered_config(altered(image, tmp_path / "odd", change), tmp_path / "lying", lie)
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    layer = ("--layer", "1") if readable else ()
+    command("encrypt", plain.reference, encrypted.reference, *OWN, key, *layer)
+    allowed = ("--allow-layer", "0") if readable else ()
+    opening = ("--keypath", key)
+    assert command("verify", encrypted.reference, *opening, *allowed, ok=False).code == 5
+    command("decrypt", encrypted.reference, target.reference, *opening)
+    assert target.manifest == plain.manifest
+    assert target.layers == plain.layers
+
+
+@pytest.mark.parametrize("data", [ARCHIVE, gzip.compress(ARCHIVE), zstd.compress(ARCHIVE)])
+def test_encrypt_refuses_to_keep_archive_that_is_called_encrypted(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command, data: bytes
+) -> None:
+    def change(manifest: Document) -> None:
+        manifest["layers"][0] |= {"digest": put(tmp_path / "posing", data), "size": len(data)}
+
+    image, target = altered(encrypted, tmp_path / "posing", change), tmp_path / "e"
+    arguments = (image.reference, f"oci:{target}", *OWN, key, "--keep-encrypted")
+    outcome = command("encrypt", *arguments, ok=False)
+    assert (outcome.code, "is called encrypted, but is plainly" in outcome.err) == (7, True)
+    assert not target.exists()
+    command("encrypt", encrypted.reference, f"oci:{target}", *arguments[2:])
+
+
+class TestBase:
+    """Whoever controls the base's name knows the secret's diff_id from the published image."""
+
+    secret = tar({"app": b"secret"})
+
+    def refused(self, base: Image, app: Image, key: Path, target: Path, command: Command) -> None:
+        arguments = (app.reference, f"oci:{target}", *OWN, key, "--skip-base", base.reference)
+        outcome = command("encrypt", *arguments, ok=False)
+        assert outcome.code in {3, 5}, outcome.err
+        assert not target.exists()
+        command("encrypt", app.reference, f"oci:{target}", *OWN, key, "--layer", "1")
+        options = ("--keypath", key, "--skip-base", base.reference)
+        assert command("verify", f"oci:{target}", *options, ok=False).code in {3, 5}
+
+    def test_skip_base_does_not_believe_base_config_that_names_secret_content(
+        self, tmp_path: Path, key: Path, command: Command
+    ) -> None:
+        app = write_image(tmp_path / "app", [self.secret, tar({"more": b"z"})])
+        base = write_image(tmp_path / "base", [tar({"lib": b"x"})])
+        named = json.loads(app.config)["rootfs"]["diff_ids"][0]
+
+        def lie(config: Document) -> None:
+            config["rootfs"]["diff_ids"] = [named]
+
+        lying = altered_config(base, tmp_path / "lying", lie)
+        self.refused(lying, app, key, tmp_path / "e", command)
+
+    def test_skip_base_does_not_believe_base_that_lacks_the_blob_it_names(
+        self, tmp_path: Path, key: Path, command: Command
+    ) -> None:
+        app = write_image(tmp_path / "app", [self.secret, tar({"more": b"z"})], compress=False)
+        base = write_image(tmp_path / "base", [self.secret], compress=False)
+        (base.folder / "blobs/sha256" / sha256(self.secret)[7:]).unlink()
+        self.refused(base, app, key, tmp_path / "e", command)
+
+    def test_skip_base_takes_base_layer_compressed_differently_and_names_it(
+        self, tmp_path: Path, key: Path, command: Command
+    ) -> None:
+        lib = tar({"lib": b"x"})
+        base = write_image(tmp_path / "base", [lib], compress=False)
+        app = write_image(tmp_path / "app", [lib, self.secret])
+        target = Image(tmp_path / "e")
+        options = ("--skip-base", base.reference)
+        out = command("encrypt", app.reference, target.reference, *OWN, key, *options).out
+        assert out.splitlines()[0] == "layer 0 of linux/amd64: leave readable: base image"
+        assert [layer.encrypted for layer in target.layers] == [False, True]
+        command("verify", target.reference, "--keypath", key, *options)
+
+
+def test_encrypt_verify_full_reads_readable_layers_that_were_there_before(
+    plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """A layout that has a blob of this name and size is not asked for its content."""
+    target = write_image(
+        tmp_path / "target", [gzip.decompress(layer.blob) for layer in plain.layers]
+    )
+    blob = target.folder / "blobs/sha256" / plain.manifest["layers"][2]["digest"][7:]
+    blob.write_bytes(bytes(blob.stat().st_size))
+    index = (target.folder / "index.json").read_bytes()
+    arguments = (plain.reference, f"{target.reference}:new", *OWN, key, "--layer", "1")
+    assert command("encrypt", *arguments, "--verify", "full", ok=False).code == 5
+    assert (target.folder / "index.json").read_bytes() == index
