@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     help="Layer N may be readable, from 0, or from -1 at the end; may be repeated.",
 )
 @click.option("--skip-base", metavar="IMAGE", help="Layers of this base image may be readable.")
+@click.option("--allow-attestations", is_flag=True, help="Attestations may be readable.")
 @click.option(
     "--expect-keyid",
     "expected",
@@ -64,6 +65,7 @@ def command(
     expected: tuple[str, ...],
     allow_sample: bool,
     allow_ctr: bool,
+    allow_attestations: bool,
     target: Literal["coco"] | None,
     access: ImageAccess,
     jobs: int | None,
@@ -88,6 +90,7 @@ def command(
         allow_ctr=allow_ctr,
         expected_keys=tuple(map(parse_key_id, expected)),
         target=target,
+        allow_attestations=allow_attestations,
     )
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         report = verify_image(

@@ -114,6 +114,8 @@ def _changed(
     new: dict[Digest, ImageManifest] = {}
     count, removed = 0, set[str]()
     for image in images(tree):
+        if image.manifest.digest in new:
+            continue  # it stands in the list more than once
         layers = []
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):

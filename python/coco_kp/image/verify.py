@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -29,6 +29,7 @@ from coco_kp.image.opener import Opener, open_each
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
+from coco_kp.model.encoding import write_json
 from coco_kp.model.layer_encryption import parse_layer_encryption
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -47,6 +48,7 @@ class VerificationRules:
     which everybody knows, ``allow_ctr`` those that can be altered unnoticed. ``expected_keys``,
     where not empty, are those for which each encrypted layer is encrypted: all of them, and no
     other recipient.
+    ``allow_attestations`` allows what describes the plaintext, and is readable as a whole.
     """
 
     allowed_layers: tuple[int, ...] = ()
@@ -54,6 +56,7 @@ class VerificationRules:
     allow_ctr: bool = False
     expected_keys: tuple[ResourceUri, ...] = ()
     target: Literal["coco"] | None = None
+    allow_attestations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +155,18 @@ def verify_tree(
     rules, base = rules or VerificationRules(), base or BaseLayers()
     subjects = [image for image in images(tree) if not image.describes_another]
     threads = work.threads_for(sum(len(image.manifest.layers) for image in subjects))
-    checks = [
+    rows = [
         _LayerCheck(source, image, number, tuple(openers), rules, base, threads)
-        for image in subjects
+        for image in images(tree)
         for number in range(len(image.manifest.layers))
     ]
-    work.progress.expect(sum(check.layer.size for check in checks))
-    work.run(partial(check.run, work) for check in checks)
-    findings: list[CocoKpError] = [] if checks else [InputError("the image has no layer")]
-    if rules.expected_keys and checks and not any(check.encrypted for check in checks):
+    checks = {check.key: check for check in rows}
+    work.progress.expect(sum(check.layer.size for check in checks.values()))
+    work.run(partial(check.run, work) for check in checks.values())
+    findings: list[CocoKpError] = []
+    if not any(image.manifest.layers for image in subjects):
+        findings.append(InputError("the image has no layer"))
+    if rules.expected_keys and rows and not any(row.encrypted for row in rows):
         findings.append(RefusedError("no layer is encrypted, for the expected keys or any other"))
     if rules.target:
         for image in subjects:
@@ -169,9 +175,16 @@ def verify_tree(
         source.reference,
         tree.manifest.digest,
         bool(openers),
-        tuple(check.verdict for check in checks),
+        tuple(
+            replace(checks[row.key].verdict, image=_name(row.image), number=row.number)
+            for row in rows
+        ),
         tuple(findings),
     )
+
+
+def _name(image: ImageNode) -> str:
+    return f"attestation {image.manifest.digest}" if image.describes_another else str(image)
 
 
 @dataclass(slots=True)
@@ -203,6 +216,16 @@ class _LayerCheck:
         return self.facts.encrypted
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """All that the verdict follows from: a layer that stands in many places is read once."""
+        return (
+            write_json(self.layer.document),
+            self.image.diff_id(self.number),
+            self.image.describes_another,
+            self._may_be_readable(),
+        )
+
+    @property
     def verdict(self) -> LayerVerdict:
         packets = self.facts.packets
         opened: Sequence[bool | None] = self.opened or [False if self.openers else None] * len(
@@ -230,7 +253,7 @@ class _LayerCheck:
         if self.rules.target:
             self.findings += guest_findings(self.facts)
         if not self.encrypted and not self._may_be_readable():
-            self.findings.append(RefusedError("the layer is not encrypted"))
+            self.findings.append(self._readable())
         if self.layer.urls and not self.encrypted:
             self.remarks.append("its content lies elsewhere: nothing was checked")
             return
@@ -299,7 +322,17 @@ class _LayerCheck:
             ),
         ]
 
+    def _readable(self) -> RefusedError:
+        if self.image.describes_another:
+            return RefusedError(
+                "an attestation is readable: it describes the plaintext",
+                "--allow-attestations accepts it; encrypt leaves it out by default",
+            )
+        return RefusedError("the layer is not encrypted")
+
     def _may_be_readable(self) -> bool:
+        if self.image.describes_another:
+            return self.rules.allow_attestations
         count = len(self.image.manifest.layers)
         return (
             not {self.number, self.number - count}.isdisjoint(self.rules.allowed_layers)
