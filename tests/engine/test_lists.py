@@ -1,4 +1,4 @@
-"""Lists of images: whole unless the user picks, and what describes the plaintext is named."""
+"""Lists of images: whole unless the user picks, without what describes the plaintext."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import altered
-from tests.support.command import Command
+from tests.support.altered import altered, altered_config
+from tests.support.command import KID, Command
 from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
 from tests.support.index import layer_digests, read_index, write_index
+from tests.support.layout import entries
 
 
 @pytest.fixture
@@ -23,38 +24,110 @@ def listed(tmp_path: Path) -> str:
         }
         for name in ("amd64", "arm64")
     }
+    unknown = {"os": "unknown", "architecture": "unknown"}
 
     def attest(manifest: Document) -> None:
         manifest["layers"][0]["mediaType"] = "application/vnd.in-toto+json"
 
     statement = write_image(tmp_path / "statement", [b"{}"], compress=False)
-    attestation = altered(statement, tmp_path / "attestation", attest)
-    about = {"vnd.docker.reference.type": "attestation-manifest"}
-    unknown = {"os": "unknown", "architecture": "unknown"}
+    named = altered_config(statement, tmp_path / "named", lambda config: config.update(unknown))
+    attestation = altered(named, tmp_path / "attestation", attest)
+    (described,) = entries(next(iter(images)).folder)
+    about = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": described["digest"],
+    }
     return write_index(
         tmp_path / "list", {**images, attestation: {"annotations": about, "platform": unknown}}
     )
 
 
-def test_encrypt_of_index_keeps_attestation_and_names_it(
+def test_encrypt_of_index_leaves_out_attestation_and_names_it(
     listed: str, tmp_path: Path, command: Command
 ) -> None:
-    outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample")
+    left_out = read_index(tmp_path / "list")[2]["digest"]
+    outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "-q")
+    assert len(read_index(tmp_path / "e")) == 2
+    assert outcome.out.startswith(f"left out: attestation {left_out} for unknown/unknown\n")
+    plan = command(
+        *("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--dry-run", "--format", "json")
+    ).json
+    assert plan["attestations"] == []
+    assert plan["left_out"] == [
+        {"digest": left_out, "platform": "unknown/unknown", "what": "attestation"}
+    ]
+
+
+def test_encrypt_of_index_keeps_attestation_on_request_and_names_it(
+    listed: str, tmp_path: Path, command: Command
+) -> None:
+    target = f"oci:{tmp_path}/e"
+    outcome = command("encrypt", listed, target, "--sample", "-q", "--keep-attestations")
     before, after = read_index(tmp_path / "list"), read_index(tmp_path / "e")
-    assert after[2] == before[2]
+    kept = before[2]["digest"]
+    assert after[2]["digest"] == kept
+    assert after[2]["annotations"]["vnd.docker.reference.digest"] == after[0]["digest"]
     assert [entry["platform"] for entry in after] == [entry["platform"] for entry in before]
-    assert f"{before[2]['digest']} stays as it is" in outcome.err
-    command("verify", f"oci:{tmp_path}/e", "--kbc", "sample", "--allow-sample")
-    command("decrypt", f"oci:{tmp_path}/e", f"oci:{tmp_path}/d", "--kbc", "sample")
+    assert outcome.out.startswith(f"left readable: attestation {kept}: it describes")
+    command("decrypt", target, f"oci:{tmp_path}/d", "--kbc", "sample")
     assert read_index(tmp_path / "d") == before
 
 
-def test_encrypt_of_index_drops_attestation_on_request(
+def test_encrypt_of_one_platform_names_variant_and_attestation_that_it_leaves_out(
+    tmp_path: Path, command: Command
+) -> None:
+    amd64, arm64 = ({"os": "linux", "architecture": name} for name in ("amd64", "arm64"))
+    platforms = {
+        "plain": amd64,
+        "nydus": amd64 | {"os.features": ["nydus.remoteimage.v1"]},
+        "arm64": arm64,
+        "attestation": {"os": "unknown", "architecture": "unknown"},
+    }
+    images = {
+        write_image(tmp_path / name, [tar({"name": name.encode()})]): {"platform": platform}
+        for name, platform in platforms.items()
+    }
+    listed = write_index(tmp_path / "list", images)
+    _, nydus, other, attestation = (entry["digest"] for entry in read_index(tmp_path / "list"))
+    arguments = (listed, f"oci:{tmp_path}/e", "--sample", "--platform", "linux/amd64")
+    lines = command("encrypt", *arguments).out.splitlines()
+    assert lines[:-1] == [
+        f"left out: variant {nydus} for linux/amd64",
+        f"left out: attestation {attestation} for unknown/unknown",
+    ]
+    left_out = command("encrypt", *arguments, "--format", "json").json["left_out"]
+    assert [(left["digest"], left["what"]) for left in left_out] == [
+        (nydus, "variant"),
+        (other, "image"),
+        (attestation, "attestation"),
+    ]
+
+
+def test_verify_has_row_for_readable_attestation_and_fails_unless_it_is_allowed(
+    listed: str, tmp_path: Path, key: Path, command: Command
+) -> None:
+    target = f"oci:{tmp_path}/e"
+    arguments = ("--keyid", KID, "--keypath", key, "--keep-attestations")
+    command("encrypt", listed, target, *arguments)
+    attestation = read_index(tmp_path / "e")[2]["digest"]
+    outcome = command("verify", target, "--keypath", key, ok=False)
+    assert outcome.code == 7
+    assert f"layer 0 of attestation {attestation}: an attestation is readable" in outcome.err
+    allowed = ("--allow-attestations", "--format", "json")
+    row = command("verify", target, "--keypath", key, *allowed).json["layers"][2]
+    assert (row["image"], row["encrypted"]) == (f"attestation {attestation}", False)
+    assert row["checked"] == ["digest"]
+    by_number = ("--allow-layer", "0")
+    assert command("verify", target, "--keypath", key, *by_number, ok=False).code == 7
+
+
+def test_verify_of_attestation_alone_says_that_there_is_no_image(
     listed: str, tmp_path: Path, command: Command
 ) -> None:
-    outcome = command("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--drop-attestations")
-    assert len(read_index(tmp_path / "e")) == 2
-    assert "is left out" in outcome.err
+    assert listed
+    alone = f"oci:{tmp_path}/attestation"
+    outcome = command("verify", alone, "--allow-attestations", ok=False)
+    assert (outcome.code, outcome.err) == (3, "coco-kp: the image has no layer\n")
 
 
 def test_encrypt_of_one_platform_yields_image_and_of_several_an_index(
@@ -63,7 +136,7 @@ def test_encrypt_of_one_platform_yields_image_and_of_several_an_index(
     command("encrypt", listed, f"oci:{tmp_path}/one", "--sample", "--platform", "linux/arm64")
     assert json.loads(Image(tmp_path / "one").config)["rootfs"]
     assert len(Image(tmp_path / "one").layers) == 1
-    both = ("--platform", "linux/arm64", "--platform", "linux/amd64", "--drop-attestations")
+    both = ("--platform", "linux/arm64", "--platform", "linux/amd64")
     command("encrypt", listed, f"oci:{tmp_path}/two", "--sample", *both)
     assert len(read_index(tmp_path / "two")) == 2
     assert layer_digests(tmp_path / "two").isdisjoint(layer_digests(tmp_path / "list"))
@@ -73,11 +146,11 @@ def test_rewrap_and_inspect_cover_every_image_of_index(
     listed: str, tmp_path: Path, key: Path, command: Command
 ) -> None:
     target = f"oci:{tmp_path}/e"
-    command("encrypt", listed, target, "--sample")
+    command("encrypt", listed, target, "--sample", "--keep-attestations")
     sample = ("--kbc", "sample", "--to-keyid", "/default/key/1", "--to-keypath", key)
     command("rewrap", target, *sample)
     images = command("inspect", target, "--format", "json").json["images"]
     assert [image["attestation"] for image in images] == [False, False, True]
     kids = {r["kid"] for i in images for layer in i["layers"] for r in layer["recipients"]}
     assert kids == {"kbs:///default/key/1"}
-    command("verify", target, "--keypath", key)
+    command("verify", target, "--keypath", key, "--allow-attestations")

@@ -51,12 +51,13 @@ def image(
     *layers: L,
     platform: str | None = "linux/amd64",
     config_type: str = OCI_CONFIG,
+    config: bytes | None = None,
     entry: Mapping[str, Any] | None = None,
     docker: bool = False,
     **members: Any,
 ) -> ImageNode:
     """Return an image with these layers; ``entry`` are members of the index's entry for it."""
-    config = documents.config(layer.diff_id for layer in layers)
+    config = config or documents.config(layer.diff_id for layer in layers)
     described = documents.descriptor(config_type, config)
     members = {"mediaType": DOCKER_MANIFEST} | members if docker else members
     manifest = parse_manifest(
@@ -71,6 +72,20 @@ def image(
         )
     parsed = parse_image_config(config) if config_type == OCI_CONFIG else None
     return ImageNode(manifest, parse_descriptor(pointer, "entry"), parsed)
+
+
+def attestation(
+    *layers: L,
+    platform: str | None = "unknown/unknown",
+    config_type: str = OCI_CONFIG,
+    entry: Mapping[str, Any] | None = None,
+    **config: Any,
+) -> ImageNode:
+    """Return an attestation as BuildKit writes it, with more members of its config."""
+    layers = layers or (L("statement", "application/vnd.in-toto+json"),)
+    config = {"os": "unknown", "architecture": "unknown"} | config
+    own = documents.config((digest(layer.data) for layer in layers), **config)
+    return image(*layers, platform=platform, config_type=config_type, config=own, entry=entry)
 
 
 def listed(*children: ImageNode) -> IndexNode:

@@ -55,7 +55,13 @@ if TYPE_CHECKING:
 )
 @click.option("--keep-encrypted", is_flag=True, help="Leave layers as they are that are encrypted.")
 @click.option("--allow-foreign", is_flag=True, help="Leave foreign layers readable.")
-@click.option("--drop-attestations", is_flag=True, help="Leave out what describes the plaintext.")
+@click.option(
+    "--keep-attestations",
+    is_flag=True,
+    help="Leave attestations readable; without it they are left out, for they describe the "
+    "plaintext.",
+)
+@click.option("--drop-attestations", is_flag=True, help="Leave out SOCI indexes as well.")
 @click.option(
     "--zstd",
     type=click.Choice(["gzip", "keep", "refuse"]),
@@ -91,6 +97,7 @@ def command(
     reuse_keypath: tuple[Path, ...],
     keep_encrypted: bool,
     allow_foreign: bool,
+    keep_attestations: bool,
     drop_attestations: bool,
     zstd: Literal["gzip", "keep", "refuse"],
     verify: Literal["packets", "full"],
@@ -127,6 +134,7 @@ def command(
         layers=layers or None,
         keep_encrypted=keep_encrypted,
         allow_foreign=allow_foreign,
+        keep_attestations=keep_attestations,
         drop_attestations=drop_attestations,
         zstd=zstd,
     )
@@ -156,6 +164,12 @@ def _print(result: EncryptionResult) -> None:
     from coco_kp.cli.table import print_table, size_text
     from coco_kp.image.plan import Fate
 
+    for kept in result.plan.attestations:
+        digest = kept.manifest.digest
+        click.echo(f"left readable: attestation {digest}: it describes the plaintext")
+    for entry in result.plan.left_out:
+        if entry.what != "image":  # the user picked other platforms
+            click.echo(f"left out: {entry}")
     if result.digest is None:
         print_table(
             ("IMAGE", "LAYER", "ACTION", "SIZE", "DIGEST"),
@@ -204,6 +218,14 @@ def _document(result: EncryptionResult) -> dict[str, object]:
         "key_ids": list(result.key_ids),
         "images": [_image_document(image) for image in result.plan.images],
         "attestations": [str(image.manifest.digest) for image in result.plan.attestations],
+        "left_out": [
+            {
+                "digest": str(entry.digest),
+                "platform": str(entry.platform) if entry.platform else None,
+                "what": entry.what,
+            }
+            for entry in result.plan.left_out
+        ],
         "notices": list(result.plan.notices),
     }
 

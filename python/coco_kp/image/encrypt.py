@@ -30,6 +30,7 @@ from coco_kp.image.plan import (
     ImagePlan,
     LayerPlan,
     Rules,
+    entries_to_read,
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
@@ -106,14 +107,14 @@ def encrypt_image(
             return stack.enter_context(open_source(reference, source_access))
 
         image = opened(source_reference)
-        tree = read_tree(image)
+        rules = rules or Rules()
+        tree = read_tree(image, select=partial(entries_to_read, rules=rules))
         of_base = base_layers(opened(parse_image_reference(base))) if base else None
         earlier: dict[Digest, EarlierLayer] = {}
         if reuse:
             known = [r for r in recipients if not isinstance(r, NewRecipient)]
             openers = (*reuse_openers, *known)
             earlier = read_earlier(opened(parse_image_reference(reuse)), openers)
-        rules = rules or Rules()
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
@@ -323,7 +324,8 @@ def _check(
     tree = read_tree(sink.read_back(), top.descriptor())
     check_blobs(sink, tree)
     found = [image for image in images(tree) if not image.describes_another]
-    for image, expected in zip(found, _planned(plan), strict=True):
+    pairs = zip(found, _planned(plan), strict=True)
+    for image, expected in {pair[0].manifest.digest: pair for pair in pairs}.values():
         for layer, plan_ in zip(image.manifest.layers, expected.layers, strict=True):
             if not plan_.fate.readable and plan_.fate is not Fate.KEEP:
                 _check_layer(layer, written[_key(plan_)], keys)

@@ -6,14 +6,23 @@ and the plan names it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from coco_kp.errors import InputError, RefusedError, UsageError, shown
 from coco_kp.image.base import BaseLayers, SharedLayer
 from coco_kp.image.compression import ZstdRule
-from coco_kp.image.tree import ImageNode, IndexNode, Node, images, pruned
+from coco_kp.image.tree import (
+    DESCRIBED,
+    ImageNode,
+    IndexNode,
+    Node,
+    images,
+    is_no_platform,
+    pruned,
+)
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import parse_layer_encryption, parse_packets
 from coco_kp.model.manifest import Descriptor, Platform
@@ -33,15 +42,18 @@ from coco_kp.model.media_type import (
 class Rules:
     """What the user wants; the defaults leave nothing readable.
 
-    ``platforms`` picks images of a list; without any, all are encrypted. ``layers`` picks layers by
-    number, negative ones from the end; None means all. ``zstd`` says what becomes of layers that
-    are compressed in a way that guests cannot read once they are encrypted.
+    ``platforms`` picks images of a list; without any, all are encrypted. Attestations are left out
+    unless they are kept; ``drop_attestations`` leaves out SOCI indexes too, which are else refused.
+    ``layers`` picks layers by number, negative ones from the end; None means all. ``zstd`` says
+    what becomes of layers that are compressed in a way that guests cannot read once they are
+    encrypted.
     """
 
     platforms: tuple[Platform, ...] = ()
     layers: tuple[int, ...] | None = None
     keep_encrypted: bool = False
     allow_foreign: bool = False
+    keep_attestations: bool = False
     drop_attestations: bool = False
     zstd: ZstdRule = "gzip"
 
@@ -96,15 +108,32 @@ class ImagePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An entry of a list that will not be written, and what it is.
+
+    A ``variant`` is a form of a wanted image that needs more of a host than the one that is taken.
+    """
+
+    digest: Digest
+    platform: Platform | None
+    what: Literal["attestation", "SOCI index", "variant", "image"]
+
+    def __str__(self) -> str:
+        """Return what a user knows it by."""
+        return f"{self.what} {self.digest}{f' for {self.platform}' if self.platform else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class EncryptionPlan:
     """The images to write, what happens to each layer, and what the user should know.
 
-    ``attestations`` are kept as they are: they describe the plaintext.
+    ``attestations`` are kept as they are, and readable: they describe the plaintext.
     """
 
     tree: Node
     images: tuple[ImagePlan, ...]
     attestations: tuple[ImageNode, ...]
+    left_out: tuple[LeftOut, ...]
     notices: tuple[str, ...]
 
     def layers(self, *fates: Fate) -> list[LayerPlan]:
@@ -132,59 +161,130 @@ def plan_encryption(
     """
     if base and rules.layers is not None:
         raise UsageError("--layer and --skip-base exclude each other")
-    chosen, notices = _chosen(tree, rules)
+    if rules.keep_attestations and rules.drop_attestations:
+        raise UsageError("--keep-attestations and --drop-attestations exclude each other")
+    chosen = _chosen(tree, rules)
     subjects = [image for image in images(chosen) if not image.describes_another]
     attestations = tuple(image for image in images(chosen) if image.describes_another)
-    notices += [
-        f"{image.manifest.digest} stays as it is: it describes the plaintext "
-        "(--drop-attestations leaves it out)"
-        for image in attestations
-    ]
     planned = {image.manifest.digest: _image(image, rules, base, reusable) for image in subjects}
-    notices += [
+    notices = [
         f"layer {layer.number} of {image.image} is compressed anew with gzip: guests cannot read "
         "zstd layers once they are encrypted"
         for image in planned.values()
         for layer in image.layers
         if layer.transcode
     ]
-    plan = EncryptionPlan(chosen, tuple(planned.values()), attestations, tuple(notices))
+    plan = EncryptionPlan(
+        chosen,
+        tuple(planned.values()),
+        attestations,
+        _left_out(tree, chosen, rules),
+        tuple(notices),
+    )
     _check_base(plan, base)
     _check_nothing_leaks(plan)
     return plan
 
 
-def _chosen(tree: Node, rules: Rules) -> tuple[Node, list[str]]:
-    """Give the tree that is to be written, and a line for each attestation that it lacks."""
+def entries_to_read(entries: Sequence[Descriptor], rules: Rules) -> Sequence[bool]:
+    """Say of each entry of a list whether the plan needs its manifest.
+
+    An entry without a platform may be for any. Where a platform has several images, those are meant
+    that need nothing else of a host, as with skopeo: nydus's form of an image names what it needs
+    in ``os.features`` (image-index.md).
+    """
+    if not rules.platforms:
+        return [True] * len(entries)
+    needed = [
+        entry.platform is None or (rules.keep_attestations and is_no_platform(entry.platform))
+        for entry in entries
+    ]
+    for platform in rules.platforms:
+        fitting = [n for n, entry in enumerate(entries) if _runs_on(entry.platform, platform)]
+        for number in [n for n in fitting if not _needs_features(entries[n])] or fitting:
+            needed[number] = True
+    return needed
+
+
+def _needs_features(entry: Descriptor) -> bool:
+    platform = entry.document.get("platform")
+    return isinstance(platform, dict) and bool(platform.get("os.features"))
+
+
+def _chosen(tree: Node, rules: Rules) -> Node:
+    """Return the tree that is to be written."""
+    found = [image for image in images(tree) if _is_image(image)]
+    for platform in rules.platforms:
+        if not any(_runs_on(image.platform, platform) for image in found):
+            there = {image.platform for image in found} | {e.platform for e in _unread(tree)}
+            names = sorted(str(p) for p in there if not is_no_platform(p))
+            raise InputError(
+                f"the image has no platform {platform}", f"it has {', '.join(names) or 'none'}"
+            )
+
+    def fits(image: ImageNode) -> bool:
+        return not rules.platforms or any(_runs_on(image.platform, p) for p in rules.platforms)
+
+    subjects = {str(image.manifest.digest) for image in found if fits(image)}
 
     def wanted(image: ImageNode) -> bool:
         if image.describes_another:
-            return not rules.drop_attestations
-        return not rules.platforms or any(_runs_on(image, wanted) for wanted in rules.platforms)
+            described = image.entry.annotations.get(DESCRIBED) if image.entry else None
+            return rules.keep_attestations and (not rules.platforms or described in subjects)
+        return fits(image) and not (image.is_soci_index and rules.drop_attestations)
 
-    for platform in rules.platforms:
-        if not any(_runs_on(i, platform) for i in images(tree) if not i.describes_another):
-            there = ", ".join(
-                sorted({str(i) for i in images(tree) if i.platform and not i.describes_another})
-            )
-            raise InputError(f"the image has no platform {platform}", f"it has {there or 'none'}")
     chosen = pruned(tree, wanted)
     if chosen is None:
         raise RefusedError("the image has nothing to encrypt")
-    subjects = [image for image in images(chosen) if not image.describes_another]
-    if rules.platforms and len(subjects) == 1 and isinstance(chosen, IndexNode):
-        chosen = subjects[0]  # one platform of a list is no list, as with skopeo and crane
-    left = {image.manifest.digest for image in images(chosen)}
-    dropped = [
-        f"{image.manifest.digest} is left out: it describes the plaintext"
+    for image in images(chosen):
+        if image.is_soci_index:
+            raise RefusedError(
+                f"{image.manifest.digest} is a SOCI index, which holds parts of the plaintext",
+                "--drop-attestations leaves it out",
+            )
+    left = list(images(chosen))
+    # One platform of a list is no list, as with skopeo and crane.
+    return left[0] if rules.platforms and len(left) == 1 else chosen
+
+
+def _is_image(image: ImageNode) -> bool:
+    return not image.describes_another and not image.is_soci_index
+
+
+def _unread(node: Node) -> Iterator[Descriptor]:
+    if isinstance(node, IndexNode):
+        yield from node.unread
+        for child in node.children:
+            yield from _unread(child)
+
+
+def _left_out(tree: Node, chosen: Node, rules: Rules) -> tuple[LeftOut, ...]:
+    """Return what stands in the lists of ``tree`` but not in those of ``chosen``."""
+    kept = {(image.manifest.digest, image.platform) for image in images(chosen)}
+    found = [
+        LeftOut(
+            image.manifest.digest,
+            image.platform,
+            "attestation"
+            if image.describes_another
+            else "SOCI index"
+            if image.is_soci_index
+            else "image",
+        )
         for image in images(tree)
-        if image.describes_another and image.manifest.digest not in left
+        if (image.manifest.digest, image.platform) not in kept
     ]
-    return chosen, dropped
+    for entry in _unread(tree):  # of which only the list tells what it is
+        if is_no_platform(entry.platform):
+            found.append(LeftOut(entry.digest, entry.platform, "attestation"))
+        elif any(_runs_on(entry.platform, wanted) for wanted in rules.platforms):
+            found.append(LeftOut(entry.digest, entry.platform, "variant"))
+        else:
+            found.append(LeftOut(entry.digest, entry.platform, "image"))
+    return tuple(dict.fromkeys(found))
 
 
-def _runs_on(image: ImageNode, wanted: Platform) -> bool:
-    have = image.platform
+def _runs_on(have: Platform | None, wanted: Platform) -> bool:
     return (
         have is not None
         and (have.os, have.architecture) == (wanted.os, wanted.architecture)

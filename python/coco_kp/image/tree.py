@@ -6,12 +6,14 @@ are not touched here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import not_
 from typing import Final
 
-from coco_kp.errors import InputError, shown
-from coco_kp.model.digest import Digest
+from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.image_config import ImageConfig, parse_image_config
 from coco_kp.model.manifest import (
     MAX_MANIFEST,
@@ -21,7 +23,14 @@ from coco_kp.model.manifest import (
     Manifest,
     Platform,
 )
-from coco_kp.model.media_type import DOCKER_CONFIG, OCI_CONFIG, is_files
+from coco_kp.model.media_type import (
+    DOCKER_CONFIG,
+    OCI_CONFIG,
+    OCI_EMPTY,
+    is_attestation,
+    is_files,
+    is_soci_index,
+)
 from coco_kp.transport import Sink, Source, read_blob
 
 MAX_NESTING: Final = 4
@@ -30,15 +39,10 @@ MAX_NESTING: Final = 4
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of all manifests of an image at the most; real ones have less than a hundredth."""
 
-ATTESTATION: Final = ("vnd.docker.reference.type", "attestation-manifest")
-"""The annotation by which BuildKit marks what it attests of another entry of the list."""
+DESCRIBED: Final = "vnd.docker.reference.digest"
+"""The annotation by which BuildKit names the entry of the list that an attestation is about."""
 
-_DESCRIBING: Final = (
-    "application/vnd.in-toto",
-    "application/vnd.dev.cosign.",
-    "application/vnd.dsse.",
-    "application/vnd.dev.sigstore.",
-)
+_CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,24 @@ class ImageNode:
     @property
     def describes_another(self) -> bool:
         """Whether it is an attestation or a signature: about another image, not one itself."""
-        layers = [layer.media_type for layer in self.manifest.layers]
-        if any(is_files(kind) for kind in layers):
-            return False  # whatever it says of itself: its files must not stay readable
-        name, value = ATTESTATION
-        marked = self.entry is not None and self.entry.annotations.get(name) == value
-        attached = self.manifest.subject is not None
-        return marked or attached or any(kind.startswith(_DESCRIBING) for kind in layers)
+        # What it says of itself, by a mark or a subject, counts for nothing: readers pick an entry
+        # by its platform, and unpack layers of types that they do not know.
+        layers, config = self.manifest.layers, self.manifest.config.media_type
+        described = (self.entry, self.config)  # either may have a platform
+        diff_ids = self.config.diff_ids if self.config else ()
+        return (
+            bool(layers)
+            and all(is_attestation(layer.media_type) for layer in layers)
+            and (config in (*_CONFIGS, OCI_EMPTY) or is_attestation(config))
+            and all(is_no_platform(part.platform) for part in described if part)
+            and {layer.digest for layer in layers}.issuperset(diff_ids)
+        )
+
+    @property
+    def is_soci_index(self) -> bool:
+        """Whether it is no image, but SOCI's index of one."""
+        types = (self.manifest.artifact_type or "", self.manifest.config.media_type)
+        return any(map(is_soci_index, types))
 
     def diff_id(self, number: int) -> Digest | None:
         """Give the digest that layer ``number`` has uncompressed, where the config tells.
@@ -88,23 +103,40 @@ class ImageNode:
 
 @dataclass(frozen=True, slots=True)
 class IndexNode:
-    """A list of images."""
+    """A list of images. ``unread`` are its entries that were not asked for."""
 
     manifest: ImageIndex
     children: tuple[Node, ...]
     entry: Descriptor | None = None
+    unread: tuple[Descriptor, ...] = ()
 
 
 Node = ImageNode | IndexNode
 
 
-def read_tree(source: Source, top: Descriptor | None = None, *, configs: bool = True) -> Node:
+Selection = Callable[[Sequence[Descriptor]], Sequence[bool]]
+"""Says of each entry of a list whether it is to be read."""
+
+
+def read_tree(
+    source: Source,
+    top: Descriptor | None = None,
+    *,
+    configs: bool = True,
+    select: Selection | None = None,
+) -> Node:
     """Read all manifests that ``top`` or else the source's reference leads to, and the configs.
 
+    With ``select``, only those that it picks of each list, so that the others need not be there.
     Raises ``InputError`` for what cannot be right: lists that are nested too deeply or too large,
     a config that lists another number of layers than its manifest.
     """
-    return _Reader(source, configs).node(source.manifest(top), None, 0)
+    return _Reader(source, configs, select).node(source.manifest(top), None, 0)
+
+
+def is_no_platform(platform: Platform | None) -> bool:
+    """Return whether an image for ``platform`` runs nowhere: BuildKit's word is ``unknown``."""
+    return platform is None or (platform.os, platform.architecture) == ("unknown", "unknown")
 
 
 def images(node: Node) -> Iterator[ImageNode]:
@@ -127,7 +159,8 @@ def pruned(node: Node, keep: Callable[[ImageNode], bool]) -> Node | None:
 def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> Manifest:
     """Store a tree in which the images are those of ``new``, by their digests before; give its top.
 
-    Lists become OCI indexes. What an image points at must have been stored before.
+    Lists become OCI indexes, in which attestations name the new manifests that they are about. What
+    an image points at must have been stored before.
     """
     if isinstance(node, ImageNode):
         manifest: Manifest = new[node.manifest.digest]
@@ -138,7 +171,10 @@ def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> M
             entry = child.entry or written
             entries.append(
                 entry.replaced(
-                    media_type=written.media_type, digest=written.digest, size=written.size
+                    media_type=written.media_type,
+                    digest=written.digest,
+                    size=written.size,
+                    annotations=_following(entry.annotations, new),
                 )
             )
         manifest = node.manifest.to_oci().replaced(entries)
@@ -146,30 +182,60 @@ def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> M
     return manifest
 
 
+def _following(
+    annotations: Mapping[str, str], new: Mapping[Digest, ImageManifest]
+) -> Mapping[str, str]:
+    """Return an entry's annotations, with the image that it is about under its new digest."""
+    try:
+        now = new.get(parse_digest(annotations.get(DESCRIBED, "")))
+    except InputError:
+        now = None
+    return {**annotations, DESCRIBED: str(now.digest)} if now else annotations
+
+
 class _Reader:
     """Reads one tree; each manifest once, however many lists point to it."""
 
-    def __init__(self, source: Source, configs: bool) -> None:
+    def __init__(self, source: Source, configs: bool, select: Selection | None) -> None:
         self._source = source
         self._configs = configs
+        self._select = select
         self._bytes = 0
+        self._read: dict[tuple[Digest, int, str], Manifest] = {}
+        self._configs_read: dict[Digest, ImageConfig | None] = {}
 
     def node(self, manifest: Manifest, entry: Descriptor | None, depth: int) -> Node:
         self._bytes += len(manifest.raw)
         if self._bytes > MAX_BYTES:
             raise InputError(f"the manifests of {self._source.reference} exceed {MAX_BYTES} bytes")
         if isinstance(manifest, ImageManifest):
-            return ImageNode(manifest, entry, self._config(manifest))
+            if manifest.digest not in self._configs_read:
+                self._configs_read[manifest.digest] = self._config(manifest)
+            return ImageNode(manifest, entry, self._configs_read[manifest.digest])
         if depth == MAX_NESTING:
             raise InputError(f"{self._source.reference} nests lists of images too deeply")
+        entries = manifest.manifests
+        wanted = self._select(entries) if self._select else [True] * len(entries)
         children = tuple(
-            self.node(self._source.manifest(child), child, depth + 1)
-            for child in manifest.manifests
+            self.node(self._manifest(child), child, depth + 1)
+            for child in compress(entries, wanted)
         )
-        return IndexNode(manifest, children, entry)
+        unread = tuple(compress(entries, map(not_, wanted)))
+        return IndexNode(manifest, children, entry, unread)
+
+    def _manifest(self, entry: Descriptor) -> Manifest:
+        key = entry.digest, entry.size, entry.media_type
+        if key not in self._read:
+            try:
+                self._read[key] = self._source.manifest(entry)
+            except CocoKpError as error:
+                if entry.platform:
+                    error.message = f"the entry for {shown(str(entry.platform))}: {error.message}"
+                raise
+        return self._read[key]
 
     def _config(self, manifest: ImageManifest) -> ImageConfig | None:
-        if not self._configs or manifest.config.media_type not in {OCI_CONFIG, DOCKER_CONFIG}:
+        if not self._configs or manifest.config.media_type not in _CONFIGS:
             return None
         config = parse_image_config(read_blob(self._source, manifest.config, MAX_MANIFEST))
         if config.diff_ids and len(config.diff_ids) != len(manifest.layers):

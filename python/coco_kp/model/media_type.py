@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from coco_kp.errors import InputError, shown
@@ -55,6 +56,31 @@ def is_files(media_type: str) -> bool:
     """Tell whether a layer of this type, encrypted or not, holds files of an image."""
     kinds = (OCI_LAYER, OCI_FOREIGN_LAYER, DOCKER_LAYER, DOCKER_FOREIGN_LAYER)
     return media_type.startswith(kinds)
+
+
+_ATTESTATION: Final = re.compile(
+    r"application/vnd\.in-toto([.-][a-z0-9-]+)*\+(json|dsse)"
+    r"|application/vnd\.dev\.(cosign|sigstore)([.-][a-z0-9-]+)+\+json"
+    r"|application/vnd\.dsse\.envelope\.v1\+json"
+    r"|application/(vnd\.cyclonedx|spdx|vnd\.syft|jose)\+json"
+    r"|application/(vnd\.cyclonedx\+xml|cose)"
+    r"|text/spdx(\+json|\+xml)?"
+)
+
+
+def is_attestation(media_type: str) -> bool:
+    """Return whether a layer of this type is a statement about an image, and no reader's layer.
+
+    in-toto's statements as BuildKit and cosign attach them, signatures of cosign, sigstore and
+    notation, and lists of contents (SPDX, CycloneDX, Syft); to the letter, for a type that is
+    nearly one of them is one that nobody writes.
+    """
+    return _ATTESTATION.fullmatch(media_type) is not None
+
+
+def is_soci_index(media_type: str) -> bool:
+    """Return whether it is SOCI's index of an image, whose zTOCs hold windows of the plaintext."""
+    return media_type.startswith("application/vnd.amazon.soci.index.")
 
 
 def is_encryptable(media_type: str) -> bool:

@@ -10,19 +10,20 @@ from coco_kp.image.plan import (
     EncryptionPlan,
     Fate,
     Rules,
+    entries_to_read,
     plan_encryption,
 )
-from coco_kp.image.tree import ImageNode, IndexNode, images
+from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
 from coco_kp.model.encoding import encode_base64
 from coco_kp.model.layer_options import PublicOptions
-from coco_kp.model.manifest import Platform
-from tests.support.nodes import GZIP, L, digest, image, listed
+from coco_kp.model.manifest import Descriptor, Platform, parse_descriptor
+from tests.support.nodes import GZIP, L, attestation, digest, image, listed
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
 ATTESTATION = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
-IN_TOTO = L("statement", "application/vnd.in-toto+json")
+SOCI = "application/vnd.amazon.soci.index.v2+json"
 PACKETS = "org.opencontainers.image.enc.keys.provider.attestation-agent"
 PUBLIC_OPTIONS = "org.opencontainers.image.enc.pubopts"
 OPTIONS = encode_base64(PublicOptions(bytes(32)).to_json())
@@ -79,7 +80,7 @@ class TestPlatforms:
         image(L("a"), platform="linux/amd64"),
         image(L("b"), platform="linux/arm64/v8"),
         image(L("c"), platform="linux/arm/v7"),
-        image(IN_TOTO, platform="unknown/unknown", entry=ATTESTATION),
+        attestation(),
     )
 
     def chosen(self, *platforms: str) -> list[str]:
@@ -109,21 +110,57 @@ class TestPlatforms:
 
 
 class TestWhatDescribesThePlaintext:
-    def test_plan_keeps_attestation_and_names_it(self) -> None:
-        attestation = image(IN_TOTO, platform="unknown/unknown", entry=ATTESTATION)
-        plan = plan_encryption(listed(image(L("a")), attestation), Rules())
-        assert plan.attestations == (attestation,)
-        assert any(str(attestation.manifest.digest) in notice for notice in plan.notices)
-        assert len(list(images(plan.tree))) == 2
+    statement = attestation()
+    soci = image(
+        L("ztoc", "application/octet-stream"), config_type=SOCI, config=b"{}", artifactType=SOCI
+    )
 
-    def test_plan_drops_attestation_on_request_and_names_it(self) -> None:
-        attestation = image(IN_TOTO, platform="unknown/unknown", entry=ATTESTATION)
-        tree = listed(image(L("a")), attestation)
-        plan = plan_encryption(tree, Rules(drop_attestations=True))
+    def test_plan_leaves_out_attestation_by_default_and_names_it(self) -> None:
+        plan = plan_encryption(listed(image(L("a")), self.statement), Rules())
         assert plan.attestations == ()
         assert isinstance(plan.tree, IndexNode)
         assert len(plan.tree.children) == 1
-        assert any(str(attestation.manifest.digest) in notice for notice in plan.notices)
+        (left,) = plan.left_out
+        assert (left.digest, left.what) == (self.statement.manifest.digest, "attestation")
+
+    def test_plan_keeps_attestation_on_request(self) -> None:
+        plan = plan_encryption(listed(image(L("a")), self.statement), Rules(keep_attestations=True))
+        assert plan.attestations == (self.statement,)
+        assert plan.left_out == ()
+        assert len(list(images(plan.tree))) == 2
+
+    def test_plan_of_one_platform_keeps_only_attestation_of_its_image(self) -> None:
+        amd64, arm64 = image(L("a")), image(L("b"), platform="linux/arm64")
+        of_amd64, of_arm64 = (
+            attestation(
+                L(f"of {subject}", "application/vnd.in-toto+json"),
+                entry={"annotations": {DESCRIBED: str(subject.manifest.digest)}},
+            )
+            for subject in (amd64, arm64)
+        )
+        rules = Rules(platforms=(Platform("linux", "arm64"),), keep_attestations=True)
+        plan = plan_encryption(listed(amd64, of_amd64, arm64, of_arm64), rules)
+        assert list(images(plan.tree)) == [arm64, of_arm64]
+        assert [(left.digest, left.what) for left in plan.left_out] == [
+            (amd64.manifest.digest, "image"),
+            (of_amd64.manifest.digest, "attestation"),
+        ]
+
+    def test_plan_refuses_to_both_keep_and_drop_attestations(self) -> None:
+        with pytest.raises(UsageError, match="exclude each other"):
+            plan_encryption(image(L("a")), Rules(keep_attestations=True, drop_attestations=True))
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_plan_refuses_soci_index(self, keep: bool) -> None:
+        with pytest.raises(RefusedError, match="is a SOCI index") as error:
+            plan_encryption(listed(image(L("a")), self.soci), Rules(keep_attestations=keep))
+        assert "--drop-attestations" in error.value.hint
+
+    def test_plan_drops_soci_index_on_request_and_names_it(self) -> None:
+        rules = Rules(drop_attestations=True)
+        plan = plan_encryption(listed(image(L("a")), self.soci), rules)
+        assert [left.what for left in plan.left_out] == ["SOCI index"]
+        assert len(list(images(plan.tree))) == 1
 
     @pytest.mark.parametrize("media_type", [TAR, GZIP, FOREIGN])
     def test_plan_distrusts_attestation_mark_on_image_with_files(self, media_type: str) -> None:
@@ -138,10 +175,43 @@ class TestWhatDescribesThePlaintext:
         assert plan.attestations == ()
         assert len(plan.images) == 2
 
-    def test_plan_recognises_signature_by_its_layers(self) -> None:
-        signature = image(L("s", "application/vnd.dev.cosign.simplesigning.v1+json"))
-        plan = plan_encryption(listed(image(L("a")), signature), Rules())
-        assert plan.attestations == (signature,)
+
+def entry(platform: str | None, *features: str) -> Descriptor:
+    found = image(L("a"), platform=platform).entry
+    assert found
+    platform_ = found.document.get("platform")
+    if features and isinstance(platform_, dict):
+        platform_["os.features"] = list(features)
+    return parse_descriptor(found.document, "entry")
+
+
+class TestEntriesToRead:
+    """Which manifests of a list are asked for: public registries count them."""
+
+    entries = (
+        entry("linux/amd64"),
+        entry("linux/amd64", "nydus.remoteimage.v1"),
+        entry("linux/arm64"),
+        entry("unknown/unknown"),
+        entry(None),
+        entry("windows/amd64", "win32k"),
+    )
+
+    @pytest.mark.parametrize(
+        ("rules", "expected"),
+        [
+            (Rules(), {0, 1, 2, 3, 4, 5}),
+            (Rules(platforms=(Platform("linux", "amd64"),)), {0, 4}),
+            (Rules(platforms=(Platform("windows", "amd64"),)), {4, 5}),
+            (Rules(platforms=(Platform("linux", "arm64"),), keep_attestations=True), {2, 3, 4}),
+        ],
+        ids=["all", "without features", "only with features", "with attestations"],
+    )
+    def test_entries_to_read_are_those_that_the_rules_may_want(
+        self, rules: Rules, expected: set[int]
+    ) -> None:
+        needed = entries_to_read(self.entries, rules)
+        assert {number for number, it_is in enumerate(needed) if it_is} == expected
 
 
 class TestEncryptedLayers:
@@ -309,9 +379,7 @@ class TestReuse:
         assert fates(kept) == [[Fate.REUSE]]
 
 
-@pytest.mark.parametrize(
-    "tree", [image(), listed(), listed(image(IN_TOTO, entry=ATTESTATION))], ids=["0", "1", "2"]
-)
+@pytest.mark.parametrize("tree", [image(), listed(), listed(attestation())], ids=["0", "1", "2"])
 def test_plan_refuses_image_with_nothing_to_encrypt(tree: ImageNode | IndexNode) -> None:
     with pytest.raises(CocoKpError) as error:
         plan_encryption(tree, Rules())

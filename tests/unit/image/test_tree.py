@@ -6,8 +6,9 @@ import pytest
 
 from coco_kp.errors import InputError
 from coco_kp.image import tree as tree_module
-from coco_kp.image.tree import MAX_NESTING, images, pruned, read_tree
+from coco_kp.image.tree import MAX_NESTING, ImageNode, IndexNode, images, pruned, read_tree
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
+from coco_kp.model.media_type import OCI_EMPTY
 from coco_kp.transport.base import RawBlob, Source
 from tests.support.documents import (
     CONFIG,
@@ -20,7 +21,7 @@ from tests.support.documents import (
     manifest,
     sha256,
 )
-from tests.support.nodes import GZIP, L, image, listed
+from tests.support.nodes import GZIP, L, attestation, digest, image, listed
 
 
 class Held(Source):
@@ -31,6 +32,7 @@ class Held(Source):
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
         self.top = b""
+        self.asked: list[str] = []
 
     def put(self, media_type: str, data: bytes) -> Document:
         self.blobs[sha256(data)] = self.top = data
@@ -47,9 +49,13 @@ class Held(Source):
         return parse_manifest(self.top)
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+        self.asked.append(str(descriptor.digest))
+        if str(descriptor.digest) not in self.blobs:
+            raise InputError(f"there is no {descriptor.digest}")
         return self.blobs[str(descriptor.digest)]
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
+        self.asked.append(str(blob.digest))
         return Bytes(self.blobs[str(blob.digest)])
 
 
@@ -114,6 +120,98 @@ def test_read_tree_limits_total_size_of_manifests(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tree_module, "MAX_BYTES", total - 1)
     with pytest.raises(InputError, match="exceed"):
         read_tree(source)
+
+
+def test_read_tree_reads_only_entries_that_are_selected() -> None:
+    source = Held()
+    there, missing = source.image(1, 1), source.image(2, 2)
+    del source.blobs[missing["digest"]]
+    source.index(there, missing)
+    tree = read_tree(source, select=lambda entries: [e.size == there["size"] for e in entries])
+    assert isinstance(tree, IndexNode)
+    assert [str(image.manifest.digest) for image in images(tree)] == [there["digest"]]
+    assert [str(entry.digest) for entry in tree.unread] == [missing["digest"]]
+
+
+def test_read_tree_reads_each_manifest_and_config_once() -> None:
+    source = Held()
+    entry = source.image(1, 1)
+    source.index(*[entry] * 5)
+    assert len(list(images(read_tree(source)))) == 5
+    assert len(source.asked) == len(set(source.asked)) == 2
+
+
+def test_read_tree_names_platform_of_manifest_that_is_missing() -> None:
+    source = Held()
+    missing = source.image(1, 1)
+    del source.blobs[missing["digest"]]
+    source.index(missing | {"platform": {"os": "linux", "architecture": "arm64"}})
+    with pytest.raises(InputError, match="the entry for 'linux/arm64': there is no"):
+        read_tree(source)
+
+
+STATEMENT = L("statement", "application/vnd.in-toto+json")
+MARK = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+TARGET = L("a", MANIFEST).document()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        attestation(),
+        attestation(platform=None, os="", architecture=""),
+        image(STATEMENT, platform=None, config_type=OCI_EMPTY, config=b"{}", subject=TARGET),
+        attestation(L("s", "application/vnd.dev.cosign.simplesigning.v1+json")),
+        attestation(L("s", "application/vnd.dsse.envelope.v1+json")),
+        attestation(L("s", "application/vnd.dev.sigstore.bundle.v0.3+json")),
+        attestation(L("s", "text/spdx"), L("s", "application/vnd.cyclonedx+json")),
+    ],
+)
+def test_manifest_of_statements_without_platform_describes_another(found: ImageNode) -> None:
+    assert found.describes_another
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/octet-stream",
+        "application/vnd.oci.image.layer.v2.tar+gzip",
+        "application/vnd.in-toto.tar+gzip",
+        "application/vnd.in-toto+json+gzip",
+        "application/vnd.in-toto+json;v=1",
+        "Application/vnd.in-toto+json",
+        " application/vnd.in-toto+json",
+        "application/vnd.in-toto+json ",
+        "application/vnd.in-toto+json\n",
+        "application/vnd.in-toto",
+        "application/vnd.dev.cosign.tar+gzip",
+        "Application/vnd.oci.image.layer.v1.tar+gzip",
+        "",
+    ],
+)
+def test_manifest_with_layer_that_is_no_statement_is_an_image(media_type: str) -> None:
+    assert not attestation(STATEMENT, L("files", media_type), entry=MARK).describes_another
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        attestation(platform="linux/amd64", entry=MARK),
+        attestation(platform="unknown/amd64", entry=MARK),
+        attestation(entry=MARK, os="linux", architecture="amd64"),
+        attestation(entry=MARK, config_type="Application/vnd.oci.image.config.v1+json"),
+        image(STATEMENT, platform=None, entry=MARK, config_type="", config=b"{}", subject=TARGET),
+        attestation(entry=MARK, rootfs={"type": "layers", "diff_ids": [digest("files")]}),
+        image(platform="unknown/unknown", config_type=OCI_EMPTY, config=b"{}", entry=MARK),
+    ],
+    ids=[
+        *("platform", "half", "config's platform", "config's type", "no type", "diff_ids", "empty"),
+    ],
+)
+def test_manifest_that_looks_like_an_image_is_one_whatever_it_is_marked_as(
+    found: ImageNode,
+) -> None:
+    assert not found.describes_another
 
 
 def test_pruned_returns_smaller_tree_or_none() -> None:
