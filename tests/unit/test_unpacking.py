@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.image.diff_id import DiffIdCheck, decompressor
+from coco_kp.image.compression import decompressor
+from coco_kp.image.diff_id import DiffIdCheck
 from coco_kp.model.digest import Digest
 from coco_kp.transport.tar import TarFile
 from coco_kp.unpacking import RATIO, TOTAL, Unpacking
