@@ -84,7 +84,7 @@ class TestKeys:
         command("encrypt", plain.reference, target, "--keyid", KID, "--key", "-")
         command("verify", target, "--keypath", key)
 
-    @pytest.mark.parametrize("text", ["", "c2hvcnQ=", "no!base64"])
+    @pytest.mark.parametrize("text", ["c2hvcnQ=", "no!base64"])
     def test_encrypt_refuses_malformed_base64_key_without_quoting_it(
         self, plain: Image, tmp_path: Path, command: Command, text: str
     ) -> None:
