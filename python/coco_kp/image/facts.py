@@ -6,6 +6,7 @@ error here: it becomes a finding, an error that is not raised.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,12 +18,15 @@ from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (
     PROVIDER_SCHEME,
     LayerPacket,
+    first_provider_value,
+    has_cipher_options,
     parse_layer_encryption,
     parse_packets,
 )
 from coco_kp.model.layer_options import CIPHER
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import (
+    DOCKER_LAYER,
     OCI_FOREIGN_LAYER,
     OCI_LAYER,
     encrypted_form,
@@ -37,6 +41,16 @@ GUESTS_READ: Final = tuple(
     for compression in ("", "+gzip")
 )
 """The media types of encrypted layers that a guest knows (docs/protocols.md 1.1)."""
+
+GUESTS_READ_PLAIN: Final = (
+    *(
+        f"{kind}{compression}"
+        for kind in (OCI_LAYER, OCI_FOREIGN_LAYER)
+        for compression in ("", "+gzip", "+zstd")
+    ),
+    f"{DOCKER_LAYER}.gzip",
+)
+"""Those of readable layers (tests/recordings/guest.json, "media type, readable")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +138,37 @@ def ctr_findings(facts: LayerFacts) -> list[CocoKpError]:
 def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
     """Say why a Confidential Containers guest would refuse the layer, beside its other findings."""
     findings: list[CocoKpError] = []
+    media_type = shown(facts.layer.media_type)
     if facts.encrypted and facts.layer.media_type not in GUESTS_READ:
         findings.append(
             InputError(
-                f"guests cannot read encrypted layers of type {shown(facts.layer.media_type)}",
+                f"guests cannot read encrypted layers of type {media_type}",
                 "encrypt the original with coco-kp, which writes what guests read",
             )
         )
+    if not facts.encrypted and facts.layer.media_type not in GUESTS_READ_PLAIN:
+        findings.append(InputError(f"guests cannot read layers of type {media_type}"))
     if facts.encrypted and not any(packet.provider for packet in facts.packets):
         findings.append(InputError("the layer has no packet that a guest can read"))
+    if facts.encrypted:
+        findings += _annotation_findings(facts.layer.annotations)
     if facts.layer.urls:
         findings.append(InputError("guests do not fetch foreign layers"))
+    return findings
+
+
+def _annotation_findings(annotations: Mapping[str, str]) -> list[CocoKpError]:
+    """Say what a guest misses in a layer's annotations, whose readers others are lenient for."""
+    findings: list[CocoKpError] = []
+    first = first_provider_value(annotations)
+    if first == "":
+        findings.append(
+            InputError("guests take the first provider's packets by name, and it has none")
+        )
+    if not has_cipher_options(annotations):
+        findings.append(
+            InputError("guests want 'cipheroptions' in the layer's public options, even if empty")
+        )
     return findings
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
@@ -205,8 +206,17 @@ def _refuse_constant(constant: str) -> object:
     raise ValueError(constant)  # NaN and Infinity are no JSON
 
 
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(number)  # other readers refuse it, or make something else of it
+    return value
+
+
 # Made once: a call of the key provider takes a tenth of a millisecond, and each costs microseconds.
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_members_once, parse_constant=_refuse_constant)
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_members_once, parse_constant=_refuse_constant, parse_float=_finite
+)
 _LENIENT_DECODER: Final = json.JSONDecoder(
     object_pairs_hook=Members, parse_constant=_refuse_constant
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import InputError, shown
-from coco_kp.model.encoding import decode_base64, encode_base64
+from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
 from coco_kp.model.layer_options import PublicOptions, parse_public_options
 from coco_kp.model.packet import MAX_PACKET
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
@@ -88,6 +88,28 @@ def parse_packets(annotations: Mapping[str, str]) -> tuple[LayerPacket, ...]:
         if len(packets) > MAX_PACKETS:
             raise InputError(f"the layer has more than {MAX_PACKETS} packets")
     return tuple(packets)
+
+
+def first_provider_value(annotations: Mapping[str, str]) -> str | None:
+    """Return the packets that guests look at: of the first key provider by name, None without one.
+
+    Guests ignore all other providers (tests/recordings/guest.json, "keys annotation").
+    """
+    names = sorted(name for name in annotations if name.startswith(f"{_KEYS}{PROVIDER_SCHEME}"))
+    return annotations[names[0]] if names else None
+
+
+def has_cipher_options(annotations: Mapping[str, str]) -> bool:
+    """Return whether the public options have an object ``cipheroptions``, as guests demand.
+
+    Go's reader takes a missing one and null for empty. Raises nothing: malformed options are for
+    `parse_layer_encryption` to find.
+    """
+    try:
+        public = decode_base64(annotations.get(_PUBLIC_OPTIONS, ""), "the layer's public options")
+        return isinstance(parse_json_object(public, "them").get("cipheroptions"), dict)
+    except InputError:
+        return True
 
 
 def with_encryption(

@@ -78,6 +78,8 @@ def parse_private_options(data: bytes, *, exact: bool = False) -> PrivateOptions
     options = member(document, "cipheroptions", dict, what)
     check_one_reading(document, _PRIVATE_MEMBERS, what)
     check_one_reading(options, _CIPHER_OPTIONS, f"'cipheroptions' of {what}")
+    for name in options:
+        member(options, name, str, f"'cipheroptions' of {what}")
     if exact and (set(document) != set(_PRIVATE_MEMBERS) or set(options) != set(_CIPHER_OPTIONS)):
         raise InputError(f"{what} have a member that nobody writes")
     digest = member(document, "digest", str, what)

@@ -252,3 +252,9 @@ class TestLenientObject:
             with pytest.raises(InputError):
                 check_known_once(document, ("os",), "it")
             check_known_once(document, ("rootfs",), "it")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_parse_json_object_refuses_number_out_of_range(number: str) -> None:
+    with pytest.raises(InputError, match="not valid JSON"):
+        parse_json_object(f'{{"a": {number}}}', "it")
