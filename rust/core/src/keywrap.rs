@@ -71,9 +71,9 @@ impl Algorithm {
     pub fn is_gcm_counter(self, iv: &[u8]) -> bool {
         match self {
             Self::A256Gcm => false,
-            Self::A256Ctr => iv
-                .last_chunk()
-                .is_some_and(|counter| u32::from_be_bytes(*counter) < GCM_COUNTERS),
+            Self::A256Ctr => {
+                iv.last_chunk().is_some_and(|counter| u32::from_be_bytes(*counter) < GCM_COUNTERS)
+            }
         }
     }
 
