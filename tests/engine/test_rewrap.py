@@ -211,3 +211,24 @@ def test_rewrap_does_not_read_layers(
     for path, data in before.items():
         path.write_bytes(data)
     command("verify", encrypted.reference, "--keypath", new)
+
+
+@pytest.mark.parametrize("how", [("--to-keyid", NEW, "--to-keypath"), ("--add",)])
+def test_rewrap_writes_packets_under_the_provider_name_that_the_layer_has(
+    how: tuple[str, ...],
+    plain: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    """Guests look at the first provider by name alone: another name would lock somebody out."""
+    image, new = Image(tmp_path / "other"), make_key("new")
+    own = ("--keyid", KID, "--keypath", key)
+    command("encrypt", plain.reference, image.reference, *own, "--provider-name", "other")
+    last = f"keyid={NEW},keypath={new}" if how == ("--add",) else new
+    command("rewrap", image.reference, "--keypath", key, *how, last)
+    for layer in image.layers:
+        names = [name for name in layer.annotations if ".enc.keys." in name]
+        assert names == ["org.opencontainers.image.enc.keys.provider.other"]
+    command("verify", image.reference, "--keypath", new, "--target", "coco")

@@ -35,9 +35,8 @@ PACKET_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--provider-name",
         metavar="NAME",
-        default="attestation-agent",
-        show_default=True,
-        help="Name under which guests' ocicrypt knows its key provider.",
+        help="Name under which guests' ocicrypt knows its key provider; by default the one that "
+        "the layer has packets of, attestation-agent for a new image.",
     ),
 )
 
@@ -50,7 +49,7 @@ class PacketOptions(OptionGroup):
 
     algorithm: str
     packet: Literal["v1", "v2"]
-    provider_name: str
+    provider_name: str | None
 
     options: ClassVar[tuple[Option, ...]] = PACKET_OPTIONS
 
@@ -62,7 +61,7 @@ class PacketOptions(OptionGroup):
         from coco_kp.model.layer_encryption import provider_scheme
         from coco_kp.provider import CTR_WARNING
 
-        scheme = provider_scheme(self.provider_name)
+        scheme = None if self.provider_name is None else provider_scheme(self.provider_name)
         algorithm = parse_algorithm(self.algorithm, "--algorithm")
         if algorithm is Algorithm.A256CTR:
             warn(CTR_WARNING)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from coco_kp.errors import InputError, KekError
 from coco_kp.files import write_file
 from coco_kp.image.opener import KekOpener
 from coco_kp.model.algorithm import Algorithm
-from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
+from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import PacketVersion, read_packet
 from coco_kp.model.resource_uri import ResourceUri
@@ -55,11 +56,14 @@ class NewRecipient(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PacketForm:
-    """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them."""
+    """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
+
+    None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
+    """
 
     algorithm: Algorithm = Algorithm.A256GCM
     version: PacketVersion = "v1"
-    scheme: str = DEFAULT_SCHEME
+    scheme: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,21 @@ class KekRecipient:
     def wrap(self, options: PrivateOptions) -> LayerPacket:
         """Make the packet of a layer."""
         packet = wrap_options(self.kek, self.kid, self.form.algorithm, options.to_json())
-        return LayerPacket(self.form.scheme, packet.to_json(self.form.version))
+        return LayerPacket(self._scheme, packet.to_json(self.form.version))
+
+    def beside(self, packets: Iterable[LayerPacket]) -> KekRecipient:
+        """Return the recipient whose packets a guest finds in a layer that has these.
+
+        Guests look at the first key provider by name alone: a packet of another would not be seen,
+        or would hide the others (tests/recordings/guest.json, "keys annotation").
+        """
+        schemes = (p.scheme for p in packets if p.scheme.startswith(PROVIDER_SCHEME))
+        scheme = self.form.scheme or min(schemes, default=DEFAULT_SCHEME)
+        return replace(self, form=replace(self.form, scheme=scheme))
+
+    @property
+    def _scheme(self) -> str:
+        return self.form.scheme or DEFAULT_SCHEME
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet with the KEK. Raises ``KekError`` or ``InputError``."""
@@ -98,7 +116,7 @@ class KekRecipient:
         if read.wrapped_key is None:
             return False
         form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
-        return (read.kid, form) == (self.name, self.form)
+        return (read.kid, form) == (self.name, replace(self.form, scheme=self._scheme))
 
 
 @dataclass(frozen=True, slots=True)

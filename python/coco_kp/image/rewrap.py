@@ -15,7 +15,7 @@ from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.recipient import Recipient
+from coco_kp.image.recipient import KekRecipient, Recipient
 from coco_kp.image.tree import Node, images, read_tree, write_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_packets
@@ -149,10 +149,10 @@ def _rewrapped(
         if packet not in replaced and not any(_has_kid(packet, kid) for kid in changes.remove)
     ]
     _check_names((*changes.replace_by, *changes.add), kept, options)
-    new = [recipient.wrap(options) for recipient in changes.replace_by]
+    new = [_beside(packets, recipient).wrap(options) for recipient in changes.replace_by]
     added = [
         recipient.wrap(options)
-        for recipient in changes.add
+        for recipient in (_beside(packets, recipient) for recipient in changes.add)
         if not any(recipient.wrote(packet) for packet in kept)
     ]
     if not new and not added and opening.isdisjoint(kept):
@@ -162,6 +162,10 @@ def _rewrapped(
         )
     annotations = with_packets(layer.annotations, (*new, *kept, *added))
     return layer.replaced(annotations=annotations), gone
+
+
+def _beside(packets: Sequence[LayerPacket], recipient: Recipient) -> Recipient:
+    return recipient.beside(packets) if isinstance(recipient, KekRecipient) else recipient
 
 
 def _check_names(
