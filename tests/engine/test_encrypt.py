@@ -15,7 +15,7 @@ import pytest
 from coco_kp.errors import IntegrityError
 from coco_kp.image.encrypt import encrypt_image
 from coco_kp.image.recipient import sample_recipient
-from tests.support.altered import altered_config
+from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document
 from tests.support.image import ENCRYPTED, Image, tar, write_image
@@ -422,3 +422,22 @@ def with_diff_id(image: Image, folder: Path, number: int, diff_id: str) -> Image
         config["rootfs"]["diff_ids"][number] = diff_id
 
     return altered_config(image, folder, change)
+
+
+def test_encrypt_and_rewrap_copy_encrypted_layers_that_bear_urls(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """Whoever writes URLs beside an encrypted layer does not make it lie elsewhere."""
+
+    def with_urls(manifest: Document) -> None:
+        manifest["layers"][0]["urls"] = ["https://example.invalid/layer"]
+
+    image = altered(encrypted, tmp_path / "urls", with_urls)
+    kept, rewrapped = Image(tmp_path / "kept"), Image(tmp_path / "rewrapped")
+    command("encrypt", image.reference, kept.reference, *OWN, key, "--keep-encrypted")
+    command(
+        *("rewrap", image.reference, rewrapped.reference, "--keypath", key),
+        *("--add", f"keyid=kbs:///default/key/2,keypath={key}"),
+    )
+    for copy in (kept, rewrapped):
+        assert [layer.blob for layer in copy.layers] == [layer.blob for layer in encrypted.layers]

@@ -105,7 +105,7 @@ def _move_blobs(
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):
                 encrypted[_key(image, number)] = layer
-            elif not layer.urls:  # whose content lies elsewhere
+            elif not layer.elsewhere:
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
     work.progress.expect(sum(blob.size for blob in (*encrypted.values(), *others.values())))

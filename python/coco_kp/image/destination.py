@@ -29,5 +29,5 @@ def check_blobs(sink: Sink, tree: Node) -> None:
     """Raise ``IntegrityError`` unless the destination holds what the images in ``tree`` need."""
     for image in images(tree):
         for blob in (image.manifest.config, *image.manifest.layers):
-            if not blob.urls and not sink.has_blob(blob):
+            if not blob.elsewhere and not sink.has_blob(blob):
                 raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")

@@ -249,8 +249,7 @@ def _move_blobs(
 def _kept(plan: EncryptionPlan) -> list[LayerPlan]:
     """Return the layers that are copied as they are."""
     fates = (*(fate for fate in Fate if fate.readable), Fate.KEEP)
-    # The content of those with URLs lies elsewhere.
-    return [layer for layer in plan.layers(*fates) if not layer.layer.urls]
+    return [layer for layer in plan.layers(*fates) if not layer.layer.elsewhere]
 
 
 def _other_blobs(plan: EncryptionPlan) -> list[Descriptor]:

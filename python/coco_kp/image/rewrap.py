@@ -86,7 +86,7 @@ def rewrap_image(
         with writing(target, destination_access or source_access) as sink:
             for node in images(tree):
                 for blob in (node.manifest.config, *node.manifest.layers):
-                    if not blob.urls or is_encrypted(blob.media_type):
+                    if not blob.elsewhere:
                         copy_layer(source, sink, blob, work)
             top = write_tree(tree, new, sink)
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)

@@ -254,7 +254,7 @@ class _LayerCheck:
             self.findings += guest_findings(self.facts)
         if not self.encrypted and not self._may_be_readable():
             self.findings.append(self._readable())
-        if self.layer.urls and not self.encrypted:
+        if self.layer.elsewhere:
             self.remarks.append("its content lies elsewhere: nothing was checked")
             return
         try:

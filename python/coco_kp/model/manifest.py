@@ -23,6 +23,7 @@ from coco_kp.model.media_type import (
     MANIFESTS,
     OCI_INDEX,
     OCI_MANIFEST,
+    is_encrypted,
     oci_equivalent,
 )
 
@@ -88,6 +89,14 @@ class Descriptor:
     urls: tuple[str, ...]
     platform: Platform | None
     document: Mapping[str, object] = field(hash=False, repr=False)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the content is not kept with the image, but where its URLs lead.
+
+        What is encrypted lies in the image, whatever URLs somebody wrote beside it.
+        """
+        return bool(self.urls) and not is_encrypted(self.media_type)
 
     def replaced(
         self,
