@@ -35,7 +35,7 @@ ONLY_IMPORTER = {"_native": "crypto"}
 # No I/O, no clock, no randomness, no logging.
 LIBRARIES_OF_VALUES = {
     *("__future__", "base64", "binascii", "collections.abc", "dataclasses", "enum", "hashlib"),
-    *("ipaddress", "json", "re", "types", "typing", "urllib.parse", "uuid"),
+    *("ipaddress", "json", "math", "re", "types", "typing", "urllib.parse", "uuid"),
 }
 
 

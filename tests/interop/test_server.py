@@ -16,6 +16,7 @@ import pytest
 
 from tests.peers.skopeo import PROVIDER
 from tests.support import ocicrypt
+from tests.support.patience import PATIENCE
 from tests.support.provider import COCO_KP, READY, our_config, served_address, serving
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_server_with_daemon_flag_answers_from_background(tmp_path: Path) -> None
     finally:
         process = os.pidfd_open(pid)
         signal.pidfd_send_signal(process, signal.SIGTERM)
-        ended, _, _ = select.select([process], [], [], 10)
+        ended, _, _ = select.select([process], [], [], PATIENCE)
         os.close(process)
     assert ended
     assert not pid_file.exists()

@@ -37,6 +37,7 @@ _MOST_CALLS: Final = 256
 is needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
 
 _GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
+_LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobody
 _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %-encoded
 
 # What a client begins and does not end, the server ends: a connection is asked to close after the
@@ -66,7 +67,10 @@ def serve(
         bound = bind(server, address)
         server.start()
         on_ready(bound)
-        stop.wait()
+        # A signal that reaches another thread, or this one just before it waits, wakes nobody: its
+        # handler runs when this thread looks again.
+        while not stop.wait(_LOOK):
+            pass
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave_now)
         server.stop(_GRACE).wait()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64encode
@@ -27,6 +29,7 @@ from coco_kp.service.address import TcpAddress, UnixAddress
 from coco_kp.service.grpc_server import bind, new_server
 from tests.support import ocicrypt
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
+from tests.support.patience import PATIENCE
 from tests.vectors import load_vectors
 
 GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
@@ -255,3 +258,23 @@ def test_grpc_server_bound_to_port_0_reports_actual_port() -> None:
         assert address.startswith("127.0.0.1:")
         assert not address.endswith(":0")
         server.stop(None).wait()
+
+
+def test_server_ends_on_a_signal_that_another_thread_took() -> None:
+    """The main thread is not woken: a server under load was asked to end, and never did."""
+    script = """
+import signal, threading
+from coco_kp.provider import Provider
+from coco_kp.service.address import parse_address
+from coco_kp.service.grpc_server import serve
+
+def take_signal():
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+def ready(_address):
+    threading.Timer(0.2, take_signal).start()
+
+serve(Provider(), parse_address("127.0.0.1:0"), ready)
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False)
+    assert done.returncode == 0
