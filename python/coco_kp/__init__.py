@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from coco_kp.image.rewrap import Changes, RewrapResult, rewrap_image
     from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
     from coco_kp.kbc import KbcSettings
-    from coco_kp.kek_file import read_kek
+    from coco_kp.keys.kek_file import read_kek
     from coco_kp.model.kbc_spec import parse_kbc_spec
     from coco_kp.model.manifest import Platform
     from coco_kp.model.resource_uri import parse_key_id
@@ -114,7 +114,7 @@ _MODULES: Final = {
     "image.rewrap": ("Changes", "RewrapResult", "rewrap_image"),
     "image.verify": ("VerificationReport", "VerificationRules", "verify_image"),
     "kbc": ("KbcSettings",),
-    "kek_file": ("read_kek",),
+    "keys.kek_file": ("read_kek",),
     "model.kbc_spec": ("parse_kbc_spec",),
     "model.manifest": ("Platform",),
     "model.resource_uri": ("parse_key_id",),

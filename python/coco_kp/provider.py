@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.kbc import KbcSettings, open_kbc, wrong_kek
-from coco_kp.kek_file import KekFile, read_kek
+from coco_kp.keys.kek_file import KekFile, read_kek
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
@@ -25,7 +25,7 @@ from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
 
 if TYPE_CHECKING:
-    from coco_kp.registrar import Registrar
+    from coco_kp.keys.registrar import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""

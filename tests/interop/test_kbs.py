@@ -29,9 +29,9 @@ from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.record import Record
 from coco_kp.kbs.session import Reader, Session
 from coco_kp.kbs.tee_key import KINDS
+from coco_kp.keys.registrar import Registrar
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.registrar import Registrar
 from tests.peers.daemon import daemon
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import RunningKbs, kbs

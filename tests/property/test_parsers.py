@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from coco_kp.errors import CocoKpError
-from coco_kp.keys_file import list_keys, parse_keys, parse_keys_file_name
+from coco_kp.keys.keys_file import list_keys, parse_keys, parse_keys_file_name
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
 from coco_kp.model.encoding import (
     decode_base64,

@@ -17,9 +17,9 @@ from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.admin_token import SigningKey
 from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.record import Record
+from coco_kp.keys.registrar import Registrar
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.provider import Provider
-from coco_kp.registrar import Registrar
 from tests.replay.key_provider import call
 from tests.replay.recording import Recorded, recording
 from tests.sim.kbs import simulated_kbs

@@ -16,7 +16,7 @@ from coco_kp.cli.options import RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
 from coco_kp.files import read_file
-from coco_kp.kek_file import read_kek
+from coco_kp.keys.kek_file import read_kek
 from coco_kp.model.ocicrypt_config import (
     MAX_CONFIG,
     VARIABLE,

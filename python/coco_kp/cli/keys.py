@@ -29,7 +29,7 @@ def command() -> None:
 def generate(count: int, repository: str, output: Path | None, force: bool) -> None:
     """Print a new keys file: what an offline_fs guest has as aa-offline_fs_kbc-keys.json."""
     from coco_kp.files import write_file
-    from coco_kp.keys_file import format_keys, generate_keys
+    from coco_kp.keys.keys_file import format_keys, generate_keys
 
     keys = format_keys(generate_keys(repository, count))
     if output is None:
@@ -53,7 +53,7 @@ def export(file: Path, kid: str, out: Path, force: bool) -> None:
     """
     from coco_kp.errors import shown
     from coco_kp.files import write_file
-    from coco_kp.keys_file import find_kek, parse_keys_file_name, read_keys
+    from coco_kp.keys.keys_file import find_kek, parse_keys_file_name, read_keys
 
     uri = parse_keys_file_name(kid)
     kek = find_kek(read_keys(file), uri, shown(str(file)))
@@ -73,8 +73,8 @@ def import_(file: Path, kid: str, keyfile: Path, force: bool) -> None:
     FILE is made if there is none; all its other members stay as they are.
     """
     from coco_kp.cli.output import warn
-    from coco_kp.kek_file import read_kek
-    from coco_kp.keys_file import add_kek, parse_keys_file_name
+    from coco_kp.keys.kek_file import read_kek
+    from coco_kp.keys.keys_file import add_kek, parse_keys_file_name
 
     uri = parse_keys_file_name(kid)
     key = read_kek(keyfile)
@@ -94,7 +94,7 @@ def list_(file: Path, form: str) -> None:
     The fingerprint is the beginning of the key's SHA-256, as sha256sum prints it for the exported
     key.
     """
-    from coco_kp.keys_file import list_keys, read_keys
+    from coco_kp.keys.keys_file import list_keys, read_keys
 
     rows = list_keys(read_keys(file))
     if form == "json":
@@ -119,7 +119,7 @@ def register(file: Path, kid: str, force: bool, registration: RegistrationOption
     key under the same KID needs --force.
     """
     from coco_kp.errors import UsageError
-    from coco_kp.keys_file import parse_keys_file_name
+    from coco_kp.keys.keys_file import parse_keys_file_name
 
     registrar = registration.registrar()
     if registrar is None:
@@ -136,7 +136,7 @@ def _kek(file: Path, uri: ResourceUri) -> Kek:
     from coco_kp.crypto import KEK_SIZE
     from coco_kp.errors import KekError, shown
     from coco_kp.files import read_file
-    from coco_kp.keys_file import MAX_KEYS_FILE, find_kek, read_keys
+    from coco_kp.keys.keys_file import MAX_KEYS_FILE, find_kek, read_keys
 
     content = read_file(file, MAX_KEYS_FILE, KekError).data
     if content.lstrip().startswith(b"{") and len(content) != KEK_SIZE:

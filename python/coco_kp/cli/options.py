@@ -19,9 +19,9 @@ from coco_kp.errors import UsageError, shown
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings
     from coco_kp.kbs.admin import Admin
+    from coco_kp.keys.registrar import Registrar
     from coco_kp.model.kbc_spec import KbcSpec
     from coco_kp.provider import Provider
-    from coco_kp.registrar import Registrar
 
 FILE = click.Path(path_type=Path)
 """A file's path; whether it is there and what is in it, the use case says."""
@@ -195,7 +195,7 @@ class RegistrationOptions(OptionGroup):
         if admin is None:
             return None
         from coco_kp.kbs.record import Record, default_folder
-        from coco_kp.registrar import Registrar
+        from coco_kp.keys.registrar import Registrar
 
         return Registrar(admin, Record(default_folder()), key_dir=key_dir)
 

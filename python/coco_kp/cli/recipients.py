@@ -15,7 +15,7 @@ from coco_kp.errors import InputError, UsageError, shown
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
     from coco_kp.image.recipient import KekRecipient, NewRecipient, PacketForm, Recipient
-    from coco_kp.registrar import Registrar
+    from coco_kp.keys.registrar import Registrar
 
 PACKET_OPTIONS: tuple[Option, ...] = (
     click.option(
@@ -213,7 +213,7 @@ class RecipientOptions(OptionGroup):
 def read_key_file(path: Path) -> Kek:
     """Read a KEK, and warn where others may. Raises ``KekError``."""
     from coco_kp.cli.output import warn
-    from coco_kp.kek_file import read_kek
+    from coco_kp.keys.kek_file import read_kek
 
     file = read_kek(path)
     for warning in file.warnings:

@@ -19,7 +19,7 @@ from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.provider import SAMPLE_KID, wrap_options
 
 if TYPE_CHECKING:
-    from coco_kp.registrar import Registrar
+    from coco_kp.keys.registrar import Registrar
 
 
 class Recipient(Protocol):

@@ -14,7 +14,7 @@ from typing import Final
 from coco_kp.errors import KekError, shown
 from coco_kp.files import is_there
 from coco_kp.kbc import KbcSettings, open_packet
-from coco_kp.keys_file import find_kek, read_keys
+from coco_kp.keys.keys_file import find_kek, read_keys
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
 

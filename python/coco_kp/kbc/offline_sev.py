@@ -14,7 +14,7 @@ from coco_kp.errors import KekError, shown
 from coco_kp.files import read_file
 from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
-from coco_kp.keys_file import find_kek, parse_keys
+from coco_kp.keys.keys_file import find_kek, parse_keys
 from coco_kp.model.sev_secret import KEYS_GUID
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.files import is_there, reason, sync_directory, write_file
 from coco_kp.kbs.client import deadline
-from coco_kp.kek_file import read_kek
+from coco_kp.keys.kek_file import read_kek
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.observe import event
 

@@ -11,7 +11,7 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, KekError, RefusedError
-from coco_kp.keys_file import (
+from coco_kp.keys.keys_file import (
     MAX_KEYS_FILE,
     add_kek,
     find_kek,

@@ -9,7 +9,7 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError
-from coco_kp.kek_file import read_kek
+from coco_kp.keys.kek_file import read_kek
 
 RAW = bytes(range(0x20, 0x40))
 TEXT = b64encode(RAW)

@@ -23,9 +23,9 @@ from coco_kp.errors import (
 )
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Entry, Record
+from coco_kp.keys.registrar import Registrar
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
-from coco_kp.registrar import Registrar
 from tests.sim.http_server import Reply, Request
 from tests.support.patience import ends
 

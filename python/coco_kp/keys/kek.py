@@ -1,0 +1,46 @@
+"""The one place where bytes become a KEK: 32 of them, or an error that says what they are."""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+from coco_kp.crypto import KEK_SIZE, Kek
+from coco_kp.errors import InputError, KekError
+from coco_kp.model.encoding import decode_base64
+
+
+def kek_of(raw: bytes, source: str, encoding_hint: str = "") -> Kek:
+    """Return the KEK that ``raw`` is. ``source`` says in errors where it comes from.
+
+    ``encoding_hint`` says how to have base64 decoded there. Raises ``KekError``.
+    """
+    if len(raw) == KEK_SIZE:
+        return Kek(raw)
+    expected = f"expected a {KEK_SIZE}-byte key in {source}"
+    if not raw:
+        raise KekError(f"{expected}, found nothing")
+    hint = ""
+    if decodes_to_a_kek(raw.strip()):
+        hint = encoding_hint or "it looks like base64: decode it first"
+    elif re.fullmatch(rb"[0-9A-Fa-f]{64}", raw.strip()):
+        hint = "it looks like hex: store the 32 bytes themselves"
+    elif raw[KEK_SIZE:] in {b"\n", b"\r\n"}:
+        hint = "a line break follows the key"
+    raise KekError(f"{expected}, found {len(raw)} bytes", hint)
+
+
+def kek_of_base64(text: str, source: str) -> Kek:
+    """Return the KEK that base64 text holds. Raises ``KekError``."""
+    try:
+        return kek_of(decode_base64(text, source), source)
+    except InputError as error:
+        raise KekError(error.message, error.hint) from None
+
+
+def decodes_to_a_kek(text: bytes) -> bool:
+    """Return whether ``text`` is the base64 of 32 bytes."""
+    try:
+        return len(binascii.a2b_base64(text, strict_mode=True)) == KEK_SIZE
+    except ValueError:
+        return False
