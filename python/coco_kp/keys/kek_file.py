@@ -66,7 +66,10 @@ def _not_a_kek(path: Path, data: bytes) -> KekError:
     if _decodes_to_a_kek(stripped):
         return KekError(found, "the file looks like base64; decode it: base64 -d key.b64 > key")
     if re.fullmatch(rb"[0-9A-Fa-f]{64}", stripped):
-        return KekError(found, "the file looks like hex; decode it: xxd -r -p key.hex > key")
+        return KekError(
+            found,
+            "the file looks like hex; decode it: tr a-f A-F < key.hex | basenc -d --base16 > key",
+        )
     if data[KEK_SIZE:] in {b"\n", b"\r\n"}:
         return KekError(found, "a line break follows the key; cut it off: head -c 32 old > key")
     return KekError(found, make_one)
