@@ -36,9 +36,10 @@ class BaseLayers:
     images: tuple[ImageNode, ...] = ()
     source: Source | None = None
 
-    def shared(self, image: ImageNode) -> list[SharedLayer]:
-        """Return the layers, the first ones of ``image``, that it has in common with its base."""
-        return max((list(_shared(image, base)) for base in self.images), key=len, default=[])
+    def shared(self, image: ImageNode) -> dict[int, SharedLayer]:
+        """Return by number the layers, the first ones of ``image``, that its base has as well."""
+        found = (dict(enumerate(_shared(image, base))) for base in self.images)
+        return max(found, key=len, default={})
 
 
 def base_layers(source: Source) -> BaseLayers:
@@ -47,7 +48,7 @@ def base_layers(source: Source) -> BaseLayers:
 
 
 def _shared(image: ImageNode, base: ImageNode) -> Iterator[SharedLayer]:
-    published = image.config.diff_ids if image.config else ()
+    published = set(image.config.diff_ids) if image.config else set()
     for number, (mine, theirs) in enumerate(
         zip(image.manifest.layers, base.manifest.layers, strict=False)
     ):

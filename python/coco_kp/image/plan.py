@@ -262,15 +262,7 @@ def _left_out(tree: Node, chosen: Node, rules: Rules) -> tuple[LeftOut, ...]:
     """Return what stands in the lists of ``tree`` but not in those of ``chosen``."""
     kept = {(image.manifest.digest, image.platform) for image in images(chosen)}
     found = [
-        LeftOut(
-            image.manifest.digest,
-            image.platform,
-            "attestation"
-            if image.describes_another
-            else "SOCI index"
-            if image.is_soci_index
-            else "image",
-        )
+        LeftOut(image.manifest.digest, image.platform, _kind(image))
         for image in images(tree)
         if (image.manifest.digest, image.platform) not in kept
     ]
@@ -282,6 +274,12 @@ def _left_out(tree: Node, chosen: Node, rules: Rules) -> tuple[LeftOut, ...]:
         else:
             found.append(LeftOut(entry.digest, entry.platform, "image"))
     return tuple(dict.fromkeys(found))
+
+
+def _kind(image: ImageNode) -> Literal["attestation", "SOCI index", "image"]:
+    if image.describes_another:
+        return "attestation"
+    return "SOCI index" if image.is_soci_index else "image"
 
 
 def _runs_on(have: Platform | None, wanted: Platform) -> bool:
@@ -296,7 +294,7 @@ def _image(
     image: ImageNode, rules: Rules, base: BaseLayers | None, reusable: Collection[Digest]
 ) -> ImagePlan:
     selected = _selected(image, rules.layers)
-    shared = dict(enumerate(base.shared(image))) if base else {}
+    shared = base.shared(image) if base else {}
     layers = []
     for number, layer in enumerate(image.manifest.layers):
         where = f"layer {number} of {image}"

@@ -156,8 +156,11 @@ def verify_tree(
     subjects = [image for image in images(tree) if not image.describes_another]
     threads = work.threads_for(sum(len(image.manifest.layers) for image in subjects))
     rows = [
-        _LayerCheck(source, image, number, tuple(openers), rules, base, threads)
+        _LayerCheck(
+            source, image, number, tuple(openers), rules, base.source, shared.get(number), threads
+        )
         for image in images(tree)
+        for shared in [base.shared(image)]
         for number in range(len(image.manifest.layers))
     ]
     checks = {check.key: check for check in rows}
@@ -196,7 +199,8 @@ class _LayerCheck:
     number: int
     openers: tuple[Opener, ...]
     rules: VerificationRules
-    base: BaseLayers
+    base: Source | None
+    shared: SharedLayer | None
     threads: int
     facts: LayerFacts = field(init=False)
     opened: list[bool] | None = None
@@ -293,9 +297,8 @@ class _LayerCheck:
                     "whoever wrote the image did not encrypt it: everybody can read the layer",
                 )
         else:
-            shared = self._shared
-            if shared and shared.claimed and self.base.source:
-                check_layer(self.base.source, shared.layer, shared.content, work)
+            if self.shared and self.shared.claimed and self.base:
+                check_layer(self.base, self.shared.layer, self.shared.content, work)
             check_layer(self.source, self.layer, diff_id, work)
             self.checked.append("digest")
         if diff_id:
@@ -336,12 +339,8 @@ class _LayerCheck:
         count = len(self.image.manifest.layers)
         return (
             not {self.number, self.number - count}.isdisjoint(self.rules.allowed_layers)
-            or self._shared is not None
+            or self.shared is not None
         )
-
-    @property
-    def _shared(self) -> SharedLayer | None:
-        return dict(enumerate(self.base.shared(self.image))).get(self.number)
 
 
 def _key_id(packet: PacketFacts) -> str | None:
