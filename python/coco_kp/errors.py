@@ -41,6 +41,10 @@ class InputError(CocoKpError):
     exit_code = 3
 
 
+class MissingManifestError(InputError):
+    """A list of images names a manifest that is not there."""
+
+
 class KekError(CocoKpError):
     """A key is missing, unreadable, of the wrong length, or does not open the packet."""
 

@@ -15,6 +15,7 @@ from tests.support.altered import altered, packet, public_options, unscheme
 from tests.support.command import KID, Command
 from tests.support.documents import Document
 from tests.support.image import ENCRYPTED, PACKETS, Image
+from tests.support.schema import check_schema
 
 
 def inspected(command: Command, image: Image) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ class TestInspect:
     def test_inspect_json_matches_its_schema(self, encrypted: Image, command: Command) -> None:
         schema = command("schema", "inspect").json
         document = command("inspect", encrypted.reference, "--format", "json").json
-        check_schema(document, schema, schema["$defs"])
+        check_schema(document, schema)
 
     def test_inspect_shows_recipients_of_other_tools(
         self, encrypted: Image, tmp_path: Path, command: Command
@@ -213,23 +214,3 @@ class TestVerify:
         for path in encrypted.folder.with_name("before").rglob("*"):
             there = encrypted.folder / path.relative_to(encrypted.folder.with_name("before"))
             assert path.is_dir() or there.read_bytes() == path.read_bytes()
-
-
-def check_schema(value: Any, schema: dict[str, Any], defs: dict[str, Any]) -> None:
-    """Check a document against the part of JSON Schema that ours is written in."""
-    if "$ref" in schema:
-        schema = defs[schema["$ref"].removeprefix("#/$defs/")]
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-    allowed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    if value is None:
-        assert "null" in allowed
-        return
-    assert any(isinstance(value, kinds[kind]) for kind in allowed if kind != "null"), value
-    if isinstance(value, dict):
-        assert value.keys() == schema["properties"].keys() == set(schema["required"])
-        assert schema["additionalProperties"] is False
-        for name, part in value.items():
-            check_schema(part, schema["properties"][name], defs)
-    if isinstance(value, list):
-        for item in value:
-            check_schema(item, schema["items"], defs)

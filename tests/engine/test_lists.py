@@ -13,6 +13,7 @@ from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
 from tests.support.index import layer_digests, read_index, write_index
 from tests.support.layout import entries
+from tests.support.schema import check_schema
 
 
 @pytest.fixture
@@ -154,3 +155,32 @@ def test_rewrap_and_inspect_cover_every_image_of_index(
     kids = {r["kid"] for i in images for layer in i["layers"] for r in layer["recipients"]}
     assert kids == {"kbs:///default/key/1"}
     command("verify", target, "--keypath", key, "--allow-attestations")
+
+
+def test_inspect_of_list_shows_what_is_there_and_names_what_is_missing(
+    listed: str, tmp_path: Path, command: Command
+) -> None:
+    amd64, arm64, attestation = (entry["digest"] for entry in read_index(tmp_path / "list"))
+    blobs = tmp_path / "list/blobs/sha256"
+    (blobs / arm64.removeprefix("sha256:")).unlink()
+    document = command("inspect", listed, "--format", "json").json
+    assert [image["digest"] for image in document["images"]] == [amd64, attestation]
+    (missing,) = document["missing"]
+    assert (missing["platform"], missing["digest"]) == ("linux/arm64", arm64)
+    check_schema(document, command("schema", "inspect").json)
+    table = [line.split() for line in command("inspect", listed).out.splitlines()]
+    assert ["linux/arm64", "-", "-", "missing", "-", "-", arm64] in table
+    assert any(row[0] == "linux/amd64" for row in table)
+    for digest in (amd64, attestation):
+        (blobs / digest.removeprefix("sha256:")).unlink()
+    outcome = command("inspect", listed, ok=False)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "lacks all manifests that it lists" in outcome.err
+
+
+def test_inspect_of_list_does_not_take_damaged_manifest_for_missing(
+    listed: str, tmp_path: Path, command: Command
+) -> None:
+    digest = read_index(tmp_path / "list")[1]["digest"].removeprefix("sha256:")
+    (tmp_path / "list/blobs/sha256" / digest).write_bytes(b"{}")
+    assert command("inspect", listed, ok=False).code == 5

@@ -15,6 +15,7 @@ EXIT_CODES = {
     "StreamClosedError": 1,
     "UsageError": 2,
     "InputError": 3,
+    "MissingManifestError": 3,
     "KekError": 4,
     "IntegrityError": 5,
     "RemoteError": 6,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def command(image: str, access: ImageAccess, form: str) -> None:
     """Show for each layer of IMAGE whether it is encrypted, how, and with which key.
 
-    Needs no key and reads manifests only. What is odd about a layer is shown as a finding.
+    Needs no key and reads manifests only. What is odd about a layer is shown as a finding, and a
+    manifest that a list names but that is not there as missing.
     `coco-kp schema inspect` prints the schema of the JSON document.
     """
     from coco_kp.image.inspect import inspect_image
@@ -60,6 +61,10 @@ def _print(inspection: Inspection) -> None:
                 (f"finding: layer {layer.number} of {where}: {finding.message}", finding.hint)
                 for finding in layer.findings
             ]
+    rows += [
+        (str(entry.platform or ""), "", "", "missing", "", "", str(entry.digest))
+        for entry in inspection.missing
+    ]
     header = ("PLATFORM", "LAYER", "SIZE", "CIPHER", "KEY ID", "WRAP", "DIGEST")
     print_table(header, rows)
     for finding, hint in findings:
@@ -74,6 +79,14 @@ def _document(inspection: Inspection) -> dict[str, object]:
         "digest": str(inspection.digest),
         "media_type": inspection.media_type,
         "images": [_image(image) for image in inspection.images],
+        "missing": [
+            {
+                "platform": str(entry.platform) if entry.platform else None,
+                "digest": str(entry.digest),
+                "media_type": entry.media_type,
+            }
+            for entry in inspection.missing
+        ],
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from coco_kp.errors import InputError
 from coco_kp.image.facts import LayerFacts, layer_facts, sample_findings
-from coco_kp.image.tree import images, read_tree
+from coco_kp.image.tree import IndexNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -28,21 +30,26 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """All images that a reference leads to. ``digest`` and ``media_type`` are its own."""
+    """All images that a reference leads to. ``digest`` and ``media_type`` are its own.
+
+    ``missing`` are entries of lists whose manifests are not there.
+    """
 
     reference: str
     digest: Digest
     media_type: str
     images: tuple[ImageFacts, ...]
+    missing: tuple[Descriptor, ...] = ()
 
 
 def inspect_image(image: str, *, access: Access | None = None) -> Inspection:
     """Inspect the image that ``image`` names as skopeo does.
 
-    Raises ``InputError`` where there is none. What is odd about it becomes a finding.
+    Raises ``InputError`` where there is none. What is odd about it becomes a finding, and a
+    manifest that a list names but that is not there does not hide the others.
     """
     with open_source(parse_image_reference(image), access) as source:
-        tree = read_tree(source, configs=False)
+        tree = read_tree(source, configs=False, incomplete=True)
         found = tuple(
             ImageFacts(
                 str(node.platform) if node.platform else None,
@@ -53,7 +60,18 @@ def inspect_image(image: str, *, access: Access | None = None) -> Inspection:
             )
             for node in images(tree)
         )
-        return Inspection(source.reference, tree.manifest.digest, tree.manifest.media_type, found)
+        missing = tuple(_missing(tree))
+        if missing and not found:
+            raise InputError(f"{source.reference} lacks all manifests that it lists")
+        top = tree.manifest
+        return Inspection(source.reference, top.digest, top.media_type, found, missing)
+
+
+def _missing(node: Node) -> Iterator[Descriptor]:
+    if isinstance(node, IndexNode):
+        yield from node.missing
+        for child in node.children:
+            yield from _missing(child)
 
 
 def _facts(number: int, layer: Descriptor) -> LayerFacts:

@@ -12,7 +12,7 @@ from itertools import compress
 from operator import not_
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.errors import CocoKpError, InputError, MissingManifestError, shown
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.image_config import ImageConfig, parse_image_config
 from coco_kp.model.manifest import (
@@ -103,12 +103,16 @@ class ImageNode:
 
 @dataclass(frozen=True, slots=True)
 class IndexNode:
-    """A list of images. ``unread`` are its entries that were not asked for."""
+    """A list of images.
+
+    ``unread`` are its entries that were not asked for, ``missing`` those that are not there.
+    """
 
     manifest: ImageIndex
     children: tuple[Node, ...]
     entry: Descriptor | None = None
     unread: tuple[Descriptor, ...] = ()
+    missing: tuple[Descriptor, ...] = ()
 
 
 Node = ImageNode | IndexNode
@@ -124,14 +128,16 @@ def read_tree(
     *,
     configs: bool = True,
     select: Selection | None = None,
+    incomplete: bool = False,
 ) -> Node:
     """Read all manifests that ``top`` or else the source's reference leads to, and the configs.
 
-    With ``select``, only those that it picks of each list, so that the others need not be there.
-    Raises ``InputError`` for what cannot be right: lists that are nested too deeply or too large,
-    a config that lists another number of layers than its manifest.
+    With ``select``, only those that it picks of each list, so that the others need not be there;
+    with ``incomplete`` none need be. Raises ``MissingManifestError`` for one that is not there,
+    ``InputError`` for what cannot be right: lists that are nested too deeply or too large, a config
+    that lists another number of layers than its manifest.
     """
-    return _Reader(source, configs, select).node(source.manifest(top), None, 0)
+    return _Reader(source, configs, select, incomplete).node(source.manifest(top), None, 0)
 
 
 def is_no_platform(platform: Platform | None) -> bool:
@@ -196,8 +202,11 @@ def _following(
 class _Reader:
     """Reads one tree; each manifest once, however many lists point to it."""
 
-    def __init__(self, source: Source, configs: bool, select: Selection | None) -> None:
+    def __init__(
+        self, source: Source, configs: bool, select: Selection | None, incomplete: bool
+    ) -> None:
         self._source = source
+        self._incomplete = incomplete
         self._configs = configs
         self._select = select
         self._bytes = 0
@@ -216,12 +225,18 @@ class _Reader:
             raise InputError(f"{self._source.reference} nests lists of images too deeply")
         entries = manifest.manifests
         wanted = self._select(entries) if self._select else [True] * len(entries)
-        children = tuple(
-            self.node(self._manifest(child), child, depth + 1)
-            for child in compress(entries, wanted)
-        )
+        children, missing = [], []
+        for child in compress(entries, wanted):
+            try:
+                found = self._manifest(child)
+            except MissingManifestError:
+                if not self._incomplete:
+                    raise
+                missing.append(child)
+            else:
+                children.append(self.node(found, child, depth + 1))
         unread = tuple(compress(entries, map(not_, wanted)))
-        return IndexNode(manifest, children, entry, unread)
+        return IndexNode(manifest, tuple(children), entry, unread, tuple(missing))
 
     def _manifest(self, entry: Descriptor) -> Manifest:
         key = entry.digest, entry.size, entry.media_type

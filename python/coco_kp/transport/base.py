@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from coco_kp.errors import IntegrityError
+from coco_kp.errors import IntegrityError, MissingManifestError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
 
@@ -38,12 +38,14 @@ class Source(ABC):
     def manifest(self, descriptor: Descriptor | None = None) -> Manifest:
         """Give the manifest that the reference names, or the one in it that ``descriptor`` names.
 
-        Raises ``InputError`` where there is none, ``IntegrityError`` where its bytes are not what
-        the descriptor says.
+        Raises ``InputError`` where there is none, ``MissingManifestError`` where the one named is
+        not there, ``IntegrityError`` where its bytes are not what the descriptor says.
         """
         if descriptor is None:
             return self._top_manifest()
         raw = self._manifest_bytes(descriptor)
+        if raw is None:
+            raise MissingManifestError(f"{self.reference} lacks the manifest {descriptor.digest}")
         if len(raw) != descriptor.size or not descriptor.digest.matches(raw):
             raise IntegrityError(f"the manifest {descriptor.digest} of {self.reference} is damaged")
         return parse_manifest(raw, descriptor.media_type)
@@ -75,8 +77,11 @@ class Source(ABC):
         """Give the manifest that the reference names, checked where a digest is known."""
 
     @abstractmethod
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        """Give the bytes of a manifest by its digest, at most ``MAX_MANIFEST``; not yet checked."""
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        """Return a manifest by its digest, at most ``MAX_MANIFEST`` bytes, not yet checked.
+
+        None where it is not there.
+        """
 
     @abstractmethod
     def _open_blob(self, blob: Descriptor) -> RawBlob:

@@ -18,7 +18,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small
+from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
 from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -37,8 +37,8 @@ class DirectorySource(Source):
     def _top_manifest(self) -> Manifest:
         return parse_manifest(read_small(self._folder / MANIFEST_FILE, MAX_MANIFEST))
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        return read_small(self._folder / _manifest_name(descriptor.digest), MAX_MANIFEST)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        return read_small_if_there(self._folder / _manifest_name(descriptor.digest), MAX_MANIFEST)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         return open_whole(self._folder / blob.digest.hex)
@@ -130,8 +130,8 @@ class _StagedDirectory(Source):
     def _top_manifest(self) -> Manifest:
         raise InputError(f"{self.reference} is not written yet")
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        return read_small(self._path(_manifest_name(descriptor.digest)), MAX_MANIFEST)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        return read_small_if_there(self._path(_manifest_name(descriptor.digest)), MAX_MANIFEST)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         return open_whole(self._path(blob.digest.hex))

@@ -30,6 +30,11 @@ def read_small(path: Path, limit: int) -> bytes:
     return data
 
 
+def read_small_if_there(path: Path, limit: int) -> bytes | None:
+    """Read a plain file as ``read_small`` does; None where there is nothing of that name."""
+    return read_small(path, limit) if os.path.lexists(path) else None
+
+
 def write_all(fd: int, data: memoryview) -> None:
     """Write ``data`` at the file's position, all of it."""
     while data:

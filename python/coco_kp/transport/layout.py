@@ -17,7 +17,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small
+from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
 from coco_kp.transport.layout_index import (
     EMPTY_INDEX,
     INDEX_FILE,
@@ -46,8 +46,8 @@ class LayoutSource(Source):
         index = read_small(self._folder / INDEX_FILE, MAX_MANIFEST)
         return self.manifest(find_image(parse_layout_index(index), self._name, self.reference))
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        return read_small(self._folder / blob_name(descriptor.digest), MAX_MANIFEST)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        return read_small_if_there(self._folder / blob_name(descriptor.digest), MAX_MANIFEST)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         return open_whole(self._folder / blob_name(blob.digest))
@@ -130,8 +130,8 @@ class _StagedLayout(Source):
     def _top_manifest(self) -> Manifest:
         raise InputError(f"{self.reference} is not written yet")
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        return read_small(self._path(descriptor.digest), MAX_MANIFEST)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        return read_small_if_there(self._path(descriptor.digest), MAX_MANIFEST)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         return open_whole(self._path(blob.digest))

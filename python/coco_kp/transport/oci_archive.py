@@ -56,8 +56,9 @@ class OciArchiveSource(Source):
     def _top_manifest(self) -> Manifest:
         return self.manifest(find_image(self.index, self._name, self.reference))
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        return self._tar.read(blob_name(descriptor.digest), MAX_MANIFEST)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        name = blob_name(descriptor.digest)
+        return self._tar.read(name, MAX_MANIFEST) if self._tar.resolve(name) else None
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         member = self._tar.resolve(blob_name(blob.digest))
@@ -142,8 +143,10 @@ class _GrowingArchive(Source):
     def _top_manifest(self) -> Manifest:
         raise InputError(f"{self.reference} is not written yet")
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
-        offset, size = self._place(descriptor)
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
+        if descriptor.digest not in self._blobs:
+            return None
+        offset, size = self._blobs[descriptor.digest]
         return os.pread(self._fd, size, offset)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:

@@ -48,11 +48,9 @@ class Held(Source):
     def _top_manifest(self) -> Manifest:
         return parse_manifest(self.top)
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         self.asked.append(str(descriptor.digest))
-        if str(descriptor.digest) not in self.blobs:
-            raise InputError(f"there is no {descriptor.digest}")
-        return self.blobs[str(descriptor.digest)]
+        return self.blobs.get(str(descriptor.digest))
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         self.asked.append(str(blob.digest))
@@ -146,7 +144,7 @@ def test_read_tree_names_platform_of_manifest_that_is_missing() -> None:
     missing = source.image(1, 1)
     del source.blobs[missing["digest"]]
     source.index(missing | {"platform": {"os": "linux", "architecture": "arm64"}})
-    with pytest.raises(InputError, match="the entry for 'linux/arm64': there is no"):
+    with pytest.raises(InputError, match="the entry for 'linux/arm64': .*lacks the manifest"):
         read_tree(source)
 
 
@@ -220,3 +218,14 @@ def test_pruned_returns_smaller_tree_or_none() -> None:
     assert one is not None
     assert [str(found) for found in images(one)] == ["linux/arm64"]
     assert pruned(whole, lambda _: False) is None
+
+
+def test_read_tree_of_incomplete_list_notes_manifest_that_is_missing() -> None:
+    source = Held()
+    there, missing = source.image(1, 1), source.image(2, 2)
+    del source.blobs[missing["digest"]]
+    source.index(there, missing)
+    tree = read_tree(source, incomplete=True)
+    assert isinstance(tree, IndexNode)
+    assert [str(image.manifest.digest) for image in images(tree)] == [there["digest"]]
+    assert [str(entry.digest) for entry in tree.missing] == [missing["digest"]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import CocoKpError, IntegrityError
+from coco_kp.errors import CocoKpError, IntegrityError, MissingManifestError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import describe, parse_descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -208,5 +208,5 @@ class TestBlobs:
             source.manifest()
             with pytest.raises(CocoKpError):
                 source.open_blob(describe("x", b"missing"))
-            with pytest.raises(CocoKpError):
+            with pytest.raises(MissingManifestError, match="lacks the manifest sha256:"):
                 source.manifest(describe(OLD.top.media_type, b"missing"))

@@ -54,7 +54,7 @@ class RegistrySource(Source):
         stated = response.headers.get("Content-Type", "").partition(";")[0].strip()
         return parse_manifest(raw, stated if stated in _KNOWN else None)
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         return _manifest_bytes(self.client, descriptor)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
@@ -156,15 +156,18 @@ class _ReadBack(Source):
     def _top_manifest(self) -> Manifest:
         raise InputError(f"{self.reference} is not written yet")
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes:
+    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         return _manifest_bytes(self._client, descriptor)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
         return RegistryBlob(self._client, blob)
 
 
-def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes:
+def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes | None:
     response = client.get(f"manifests/{descriptor.digest}", _ACCEPT)
+    if response.status == 404:
+        response.close()
+        return None
     if response.status != 200:
         raise refused(response)
     return response.document(MAX_MANIFEST)
