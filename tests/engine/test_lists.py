@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ from tests.support.schema import check_schema
 @pytest.fixture
 def listed(tmp_path: Path) -> str:
     """Two images and an attestation of the first, as BuildKit writes them."""
+    return write_attested(tmp_path, b"{}")
+
+
+def write_attested(
+    tmp_path: Path, statement: bytes, subject: Callable[[Document], Document] | None = None
+) -> str:
+    """Write two images and an attestation of the first, which holds ``statement``."""
     images = {
         write_image(tmp_path / name, [tar({"arch": name.encode()})]): {
             "platform": {"os": "linux", "architecture": name}
@@ -29,11 +38,13 @@ def listed(tmp_path: Path) -> str:
 
     def attest(manifest: Document) -> None:
         manifest["layers"][0]["mediaType"] = "application/vnd.in-toto+json"
+        if subject:
+            manifest["subject"] = subject(described)
 
-    statement = write_image(tmp_path / "statement", [b"{}"], compress=False)
-    named = altered_config(statement, tmp_path / "named", lambda config: config.update(unknown))
-    attestation = altered(named, tmp_path / "attestation", attest)
+    stated = write_image(tmp_path / "statement", [statement], compress=False)
+    named = altered_config(stated, tmp_path / "named", lambda config: config.update(unknown))
     (described,) = entries(next(iter(images)).folder)
+    attestation = altered(named, tmp_path / "attestation", attest)
     about = {
         "vnd.docker.reference.type": "attestation-manifest",
         "vnd.docker.reference.digest": described["digest"],
@@ -184,3 +195,46 @@ def test_inspect_of_list_does_not_take_damaged_manifest_for_missing(
     digest = read_index(tmp_path / "list")[1]["digest"].removeprefix("sha256:")
     (tmp_path / "list/blobs/sha256" / digest).write_bytes(b"{}")
     assert command("inspect", listed, ok=False).code == 5
+
+
+SECRET = tar({"secret": b"of the image"})
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (SECRET, "a tar"),
+        (gzip.compress(SECRET, mtime=0), "gzip"),
+        (b"\x28\xb5\x2f\xfd, and a frame", "zstd"),
+    ],
+    ids=["tar", "gzip", "zstd"],
+)
+def test_attestation_that_holds_layer_of_image_is_not_kept_and_not_allowed(
+    tmp_path: Path, key: Path, command: Command, content: bytes, kind: str
+) -> None:
+    listed = write_attested(tmp_path, content)
+    target = f"oci:{tmp_path}/e"
+    arguments = ("--keyid", KID, "--keypath", key, "--keep-attestations")
+    outcome = command("encrypt", listed, target, *arguments, ok=False)
+    assert outcome.code == 7
+    assert f"is plainly {kind}" in outcome.err
+    assert not (tmp_path / "e").exists()
+    verified = command("verify", listed, "--allow-attestations", "--format", "json", ok=False)
+    (finding,) = verified.json["layers"][2]["findings"]
+    assert verified.code == 7
+    assert f"is plainly {kind}" in finding["message"]
+
+
+def test_attestation_that_is_longer_than_any_statement_is_neither_kept_nor_read(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coco_kp.image.layer.MAX_STATEMENT", 100)
+    listed = write_attested(tmp_path, b"{%s}" % (b" " * 99))
+    arguments = ("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--keep-attestations")
+    outcome = command(*arguments, ok=False)
+    assert outcome.code == 7
+    assert "has 101 bytes, over 100" in outcome.err
+    assert not (tmp_path / "e").exists()
+    verified = command("verify", listed, "--allow-attestations", "--format", "json", ok=False)
+    row = verified.json["layers"][2]
+    assert (row["verdict"], row["checked"]) == ("failed", [])

@@ -18,6 +18,7 @@ from coco_kp.image.destination import check_blobs, writing
 from coco_kp.image.layer import (
     SealedBlob,
     check_layer,
+    check_statement,
     copy_layer,
     open_layer,
     refuse_readable,
@@ -226,12 +227,16 @@ def _move_blobs(
             refuse_readable(source, layer.layer)
         copy_layer(source, sink, layer.layer, work, shared.content if shared else None)
 
+    def state(layer: Descriptor) -> None:
+        check_statement(source, layer, work)
+        copy_layer(source, sink, layer, work)
+
     def reuse(layer: LayerPlan) -> None:
         found = earlier[layer.layer.digest]
         copy_layer(found.source, sink, found.layer, work)
 
     secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
-    kept, others = _kept(plan), _other_blobs(plan)
+    kept, statements, configs = _kept(plan), _statements(plan), _configs(plan)
     work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
     threads = work.threads_for(len(secret))
     # The largest first, so that no job is left alone with it at the end.
@@ -240,7 +245,8 @@ def _move_blobs(
         *(partial(seal, layer) for layer in largest_first),
         *(partial(reuse, layer) for layer in reused),
         *(partial(copy, layer) for layer in kept),
-        *(partial(copy_layer, source, sink, blob, work) for blob in others),
+        *(partial(state, layer) for layer in statements),
+        *(partial(copy_layer, source, sink, config, work) for config in configs),
     ]
     work.run(pieces)
     return sealed
@@ -252,17 +258,15 @@ def _kept(plan: EncryptionPlan) -> list[LayerPlan]:
     return [layer for layer in plan.layers(*fates) if not layer.layer.elsewhere]
 
 
-def _other_blobs(plan: EncryptionPlan) -> list[Descriptor]:
-    """Return what is copied beside layers: configs, and what attestations hold."""
-    blobs = {
-        blob.digest: blob
-        for image in images(plan.tree)
-        for blob in (
-            image.manifest.config,
-            *(image.manifest.layers if image.describes_another else ()),
-        )
-    }
-    return list(blobs.values())
+def _statements(plan: EncryptionPlan) -> list[Descriptor]:
+    """Return the layers of attestations, which stay readable."""
+    found = {layer.digest: layer for a in plan.attestations for layer in a.manifest.layers}
+    return list(found.values())
+
+
+def _configs(plan: EncryptionPlan) -> list[Descriptor]:
+    configs = [image.manifest.config for image in images(plan.tree)]
+    return list({config.digest: config for config in configs}.values())
 
 
 def _mended(
@@ -373,7 +377,7 @@ def _open_all(
         open_layer(source, there, blob.options, public, diff_id, None, work, threads=threads)
 
     layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
-    others = [*(layer.layer for layer in _kept(plan)), *_other_blobs(plan)]
+    others = [*(layer.layer for layer in _kept(plan)), *_statements(plan), *_configs(plan)]
     threads = work.threads_for(len(layers))
     work.progress.expect(sum(blob.size for blob in (*(x.layer for x in layers), *others)))
     work.run(

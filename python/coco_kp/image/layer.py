@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 BUFFER: Final = 256 * 1024
 """Bytes of a layer that are in memory at once."""
 
+MAX_STATEMENT: Final = 128 * 1024 * 1024
+"""Bytes of an attestation's layer at the most; real ones, lists of contents too, have a tenth."""
+
 _SHA256: Final = "sha256"
 
 
@@ -220,6 +223,27 @@ def refuse_readable(source: Source, layer: Descriptor) -> None:
             f"the layer {layer.digest} is called encrypted, but is plainly {found or 'a tar'}",
             "everybody can read it: encrypt the original",
         )
+
+
+def check_statement(source: Source, layer: Descriptor, work: Work) -> None:
+    """Read a layer of an attestation, which stays readable.
+
+    Raises ``RefusedError`` where it may be a layer of an image: an archive, by its first bytes, or
+    longer than any statement.
+    """
+    if layer.size > MAX_STATEMENT:
+        raise RefusedError(
+            f"the attestation's layer {layer.digest} has {layer.size} bytes, over {MAX_STATEMENT}",
+            _POSES,
+        )
+    found = recognised(check_layer(source, layer, None, work))
+    if found is not None:
+        raise RefusedError(
+            f"the attestation's layer {layer.digest} is plainly {found or 'a tar'}", _POSES
+        )
+
+
+_POSES: Final = "what is no statement about an image may be a layer of one: do not keep it"
 
 
 class _Looked:

@@ -397,7 +397,14 @@ def _check_nothing_leaks(plan: EncryptionPlan) -> None:
     readable = [layer for layer in layers if layer.fate in {Fate.UNSELECTED, Fate.FOREIGN}]
     by_digest = {layer.layer.digest: layer for layer in readable}
     by_content = {layer.diff_id: layer for layer in readable if layer.diff_id}
+    stated = {layer.digest for a in plan.attestations for layer in a.manifest.layers}
     for layer in secret:
+        if layer.layer.digest in stated:
+            raise RefusedError(
+                f"layer {layer.number} would be encrypted, but an attestation holds the same and "
+                "would stay readable",
+                "leave --keep-attestations out",
+            )
         same = by_content.get(layer.diff_id) if layer.diff_id else None
         other = by_digest.get(layer.layer.digest) or same
         if other:

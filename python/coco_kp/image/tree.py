@@ -74,7 +74,7 @@ class ImageNode:
         diff_ids = self.config.diff_ids if self.config else ()
         return (
             bool(layers)
-            and all(is_attestation(layer.media_type) for layer in layers)
+            and all(is_attestation(layer.media_type) and not layer.urls for layer in layers)
             and (config in (*_CONFIGS, OCI_EMPTY) or is_attestation(config))
             and all(is_no_platform(part.platform) for part in described if part)
             and {layer.digest for layer in layers}.issuperset(diff_ids)

@@ -24,7 +24,7 @@ from coco_kp.image.facts import (
     layer_facts,
     sample_findings,
 )
-from coco_kp.image.layer import check_layer, open_layer
+from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import Opener, open_each
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
@@ -299,7 +299,10 @@ class _LayerCheck:
         else:
             if self.shared and self.shared.claimed and self.base:
                 check_layer(self.base, self.shared.layer, self.shared.content, work)
-            check_layer(self.source, self.layer, diff_id, work)
+            if self.image.describes_another:
+                check_statement(self.source, self.layer, work)
+            else:
+                check_layer(self.source, self.layer, diff_id, work)
             self.checked.append("digest")
         if diff_id:
             self.checked.append("diff_id")

@@ -146,6 +146,11 @@ class TestWhatDescribesThePlaintext:
             (of_amd64.manifest.digest, "attestation"),
         ]
 
+    def test_plan_refuses_attestation_that_holds_layer_to_be_encrypted(self) -> None:
+        tree = listed(image(L("a")), attestation(L("a", "application/vnd.in-toto+json")))
+        with pytest.raises(RefusedError, match="layer 0 .* an attestation holds the same"):
+            plan_encryption(tree, Rules(keep_attestations=True))
+
     def test_plan_refuses_to_both_keep_and_drop_attestations(self) -> None:
         with pytest.raises(UsageError, match="exclude each other"):
             plan_encryption(image(L("a")), Rules(keep_attestations=True, drop_attestations=True))

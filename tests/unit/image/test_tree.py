@@ -197,13 +197,15 @@ def test_manifest_with_layer_that_is_no_statement_is_an_image(media_type: str) -
         attestation(platform="linux/amd64", entry=MARK),
         attestation(platform="unknown/amd64", entry=MARK),
         attestation(entry=MARK, os="linux", architecture="amd64"),
+        attestation(L("s", "application/vnd.in-toto+json", urls=("https://a.example/layer",))),
         attestation(entry=MARK, config_type="Application/vnd.oci.image.config.v1+json"),
         image(STATEMENT, platform=None, entry=MARK, config_type="", config=b"{}", subject=TARGET),
         attestation(entry=MARK, rootfs={"type": "layers", "diff_ids": [digest("files")]}),
         image(platform="unknown/unknown", config_type=OCI_EMPTY, config=b"{}", entry=MARK),
     ],
     ids=[
-        *("platform", "half", "config's platform", "config's type", "no type", "diff_ids", "empty"),
+        *("platform", "half", "config's platform", "urls", "config's type", "no type", "diff_ids"),
+        "empty",
     ],
 )
 def test_manifest_that_looks_like_an_image_is_one_whatever_it_is_marked_as(
