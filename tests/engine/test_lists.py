@@ -13,7 +13,7 @@ from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command
 from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
-from tests.support.index import layer_digests, read_index, write_index
+from tests.support.index import layer_digests, read_index, read_manifest, write_index
 from tests.support.layout import entries
 from tests.support.schema import check_schema
 
@@ -83,6 +83,23 @@ def test_encrypt_of_index_keeps_attestation_on_request_and_names_it(
     assert outcome.out.startswith(f"left readable: attestation {kept}: it describes")
     command("decrypt", target, f"oci:{tmp_path}/d", "--kbc", "sample")
     assert read_index(tmp_path / "d") == before
+
+
+def test_subject_of_kept_attestation_follows_its_image_and_comes_back(
+    tmp_path: Path, command: Command
+) -> None:
+    listed = write_attested(tmp_path, b"{}", subject=lambda described: described)
+    command("encrypt", listed, f"oci:{tmp_path}/e", "--sample", "--keep-attestations")
+    command("decrypt", f"oci:{tmp_path}/e", f"oci:{tmp_path}/d", "--kbc", "sample")
+    before, encrypted, decrypted = (read_index(tmp_path / name) for name in ("list", "e", "d"))
+    assert encrypted[2]["digest"] != before[2]["digest"]
+    for name, index in (("list", before), ("e", encrypted), ("d", decrypted)):
+        described, _, attestation = index
+        subject = read_manifest(tmp_path / name, attestation)["subject"]
+        members = ("mediaType", "digest", "size")
+        assert [subject[m] for m in members] == [described[m] for m in members]
+        assert attestation["annotations"]["vnd.docker.reference.digest"] == described["digest"]
+    assert decrypted[0]["digest"] == before[0]["digest"]
 
 
 def test_encrypt_of_one_platform_names_variant_and_attestation_that_it_leaves_out(

@@ -28,15 +28,16 @@ def write_index(folder: Path, images: Mapping[Image, Mapping[str, Any]]) -> str:
 def read_index(folder: Path) -> list[Document]:
     """Return the entries of the index in a layout."""
     (top,) = entries(folder)
-    found: list[Document] = _blob(folder, top)["manifests"]
+    found: list[Document] = read_manifest(folder, top)["manifests"]
     return found
 
 
 def layer_digests(folder: Path) -> set[str]:
     """Return the digests of all layers of all images of the index in a layout."""
-    images = [_blob(folder, entry) for entry in read_index(folder)]
+    images = [read_manifest(folder, entry) for entry in read_index(folder)]
     return {layer["digest"] for image in images for layer in image["layers"]}
 
 
-def _blob(folder: Path, descriptor: Mapping[str, Any]) -> Any:
+def read_manifest(folder: Path, descriptor: Mapping[str, Any]) -> Any:
+    """Return the manifest, parsed, that a descriptor names."""
     return json.loads((folder / "blobs" / descriptor["digest"].replace(":", "/")).read_bytes())

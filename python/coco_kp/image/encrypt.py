@@ -37,7 +37,8 @@ from coco_kp.image.plan import (
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.recipient import NewRecipient, Recipient
 from coco_kp.image.reuse import EarlierLayer, read_earlier
-from coco_kp.image.tree import images, read_tree, write_tree
+from coco_kp.image.tree import images, read_tree
+from coco_kp.image.tree_writer import write_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_encryption
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions

@@ -1,4 +1,4 @@
-"""An image's manifests as a tree of values: read from a source, written to a sink.
+"""An image's manifests as a tree of values, read from a source.
 
 A list of images is a node whose children are images, artifacts or lists. Blobs other than configs
 are not touched here.
@@ -6,14 +6,14 @@ are not touched here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from operator import not_
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, MissingManifestError, shown
-from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.model.digest import Digest
 from coco_kp.model.image_config import ImageConfig, parse_image_config
 from coco_kp.model.manifest import (
     MAX_MANIFEST,
@@ -31,7 +31,7 @@ from coco_kp.model.media_type import (
     is_files,
     is_soci_index,
 )
-from coco_kp.transport import Sink, Source, read_blob
+from coco_kp.transport import Source, read_blob
 
 MAX_NESTING: Final = 4
 """Lists inside lists at the most; real ones are not nested."""
@@ -160,43 +160,6 @@ def pruned(node: Node, keep: Callable[[ImageNode], bool]) -> Node | None:
         return node if keep(node) else None
     kept = [child for child in (pruned(child, keep) for child in node.children) if child]
     return replace(node, children=tuple(kept)) if kept else None
-
-
-def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> Manifest:
-    """Store a tree in which the images are those of ``new``, by their digests before; give its top.
-
-    Lists become OCI indexes, in which attestations name the new manifests that they are about. What
-    an image points at must have been stored before.
-    """
-    if isinstance(node, ImageNode):
-        manifest: Manifest = new[node.manifest.digest]
-    else:
-        entries = []
-        for child in node.children:
-            written = write_tree(child, new, sink).descriptor()
-            entry = child.entry or written
-            entries.append(
-                entry.replaced(
-                    media_type=written.media_type,
-                    digest=written.digest,
-                    size=written.size,
-                    annotations=_following(entry.annotations, new),
-                )
-            )
-        manifest = node.manifest.to_oci().replaced(entries)
-    sink.put_manifest(manifest)
-    return manifest
-
-
-def _following(
-    annotations: Mapping[str, str], new: Mapping[Digest, ImageManifest]
-) -> Mapping[str, str]:
-    """Return an entry's annotations, with the image that it is about under its new digest."""
-    try:
-        now = new.get(parse_digest(annotations.get(DESCRIBED, "")))
-    except InputError:
-        now = None
-    return {**annotations, DESCRIBED: str(now.digest)} if now else annotations
 
 
 class _Reader:

@@ -145,16 +145,22 @@ class ImageManifest:
         return describe(self.media_type, self.raw)
 
     def replaced(
-        self, *, layers: Sequence[Descriptor] | None = None, config: Descriptor | None = None
+        self,
+        *,
+        layers: Sequence[Descriptor] | None = None,
+        config: Descriptor | None = None,
+        subject: Descriptor | None = None,
     ) -> ImageManifest:
-        """Give a manifest with other layers or another config, and the rest as it is.
+        """Give a manifest with other layers, config or subject, and the rest as it is.
 
         Where these are the same, so is the manifest, to the byte.
         """
         same = layers is None or tuple(layers) == self.layers
-        if same and config in (None, self.config):
+        if same and config in (None, self.config) and subject in (None, self.subject):
             return self
         document = dict(self.document)
+        if subject is not None:
+            document["subject"] = dict(subject.document)
         if layers is not None:
             document["layers"] = [dict(layer.document) for layer in layers]
         if config is not None:
@@ -193,11 +199,18 @@ class ImageIndex:
         """Give the descriptor of this index."""
         return describe(self.media_type, self.raw)
 
-    def replaced(self, manifests: Sequence[Descriptor]) -> ImageIndex:
-        """Give an index with other entries, and the rest as it is, to the byte if all is."""
-        if tuple(manifests) == self.manifests:
+    def replaced(
+        self, manifests: Sequence[Descriptor], subject: Descriptor | None = None
+    ) -> ImageIndex:
+        """Give an index with other entries or another subject, the rest as it is.
+
+        Where these are the same, so is the index, to the byte.
+        """
+        if tuple(manifests) == self.manifests and subject in (None, self.subject):
             return self
         document = {**self.document, "manifests": [dict(entry.document) for entry in manifests]}
+        if subject is not None:
+            document["subject"] = dict(subject.document)
         return _image_index(write_json(document), document, self.media_type)
 
     def to_oci(self) -> ImageIndex:

@@ -1,0 +1,99 @@
+"""A tree of manifests, written to a sink after some of them have changed.
+
+What points at a manifest follows it to its new digest: the lists' entries, and what says that it is
+about another manifest of the tree, by BuildKit's annotation or as its ``subject`` (image-spec
+manifest.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from coco_kp.errors import InputError
+from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, Node
+from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.model.manifest import Descriptor, ImageIndex, ImageManifest, Manifest
+from coco_kp.transport import Sink
+
+MAX_SUBJECTS: Final = 16
+"""Manifests at the most of which each is about the next; a signed statement makes two."""
+
+
+def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> Manifest:
+    """Store a tree with the images of ``new``, by their digests before, and return its new top.
+
+    Lists become OCI indexes. Blobs must have been stored before. Raises ``InputError`` where
+    manifests are about others in too long a chain.
+    """
+    return _Writer(node, new, sink).written(node.manifest.digest)
+
+
+class _Writer:
+    """Writes one tree: each manifest once, after those that it points to."""
+
+    def __init__(self, node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> None:
+        self._nodes = {part.manifest.digest: part for part in _parts(node)}
+        self._new = new
+        self._sink = sink
+        self._written: dict[Digest, Manifest] = {}
+
+    def written(self, digest: Digest, depth: int = 0) -> Manifest:
+        """Return the manifest that takes the place of the one with this digest."""
+        if digest not in self._written:
+            if depth > MAX_SUBJECTS:
+                raise InputError(f"over {MAX_SUBJECTS} manifests are each about the next one")
+            node = self._nodes[digest]
+            manifest: Manifest = (
+                self._image(node, depth) if isinstance(node, ImageNode) else self._list(node, depth)
+            )
+            self._sink.put_manifest(manifest)
+            self._written[digest] = manifest
+        return self._written[digest]
+
+    def _image(self, node: ImageNode, depth: int) -> ImageManifest:
+        manifest = self._new[node.manifest.digest]
+        return manifest.replaced(subject=self._following(manifest.subject, depth))
+
+    def _list(self, node: IndexNode, depth: int) -> ImageIndex:
+        entries = []
+        for child in node.children:
+            written = self.written(child.manifest.digest, depth).descriptor()
+            entry = child.entry or written
+            entries.append(
+                entry.replaced(
+                    media_type=written.media_type,
+                    digest=written.digest,
+                    size=written.size,
+                    annotations=self._described(entry.annotations, depth),
+                )
+            )
+        manifest = node.manifest.to_oci()
+        return manifest.replaced(entries, self._following(manifest.subject, depth))
+
+    def _following(self, subject: Descriptor | None, depth: int) -> Descriptor | None:
+        """Return what a manifest is about, under its new digest if the tree has it."""
+        if subject is None or subject.digest not in self._nodes:
+            return subject
+        now = self.written(subject.digest, depth + 1).descriptor()
+        if now.digest == subject.digest:
+            return subject
+        return subject.replaced(media_type=now.media_type, digest=now.digest, size=now.size)
+
+    def _described(self, annotations: Mapping[str, str], depth: int) -> Mapping[str, str]:
+        """Return an entry's annotations, with the image that it is about under its new digest."""
+        try:
+            digest = parse_digest(annotations.get(DESCRIBED, ""))
+        except InputError:
+            return annotations
+        if digest not in self._nodes:
+            return annotations
+        return {**annotations, DESCRIBED: str(self.written(digest, depth + 1).digest)}
+
+
+def _parts(node: Node) -> Iterator[Node]:
+    """Yield all images and lists of a tree."""
+    yield node
+    if isinstance(node, IndexNode):
+        for child in node.children:
+            yield from _parts(child)

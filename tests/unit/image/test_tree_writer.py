@@ -1,0 +1,106 @@
+"""Manifests that point at others, written after those have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from coco_kp.errors import InputError
+from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, Node, images, read_tree
+from coco_kp.image.tree_writer import MAX_SUBJECTS, write_tree
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import ImageManifest, parse_descriptor
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import open_sink
+from tests.support.nodes import L, image, listed
+
+PLAIN = image(L("plain"))
+SECRET = image(L("secret")).manifest
+CHANGED = {PLAIN.manifest.digest: SECRET}
+
+
+def about(node: Node) -> ImageNode:
+    """Return an artifact that says in its manifest that it is about another manifest."""
+    subject = dict(node.manifest.descriptor().document)
+    return image(L("statement"), platform=None, subject=subject)
+
+
+def nested(*children: ImageNode) -> IndexNode:
+    """Return a list of images as an entry of another."""
+    inner = listed(*children)
+    return IndexNode(inner.manifest, inner.children, inner.manifest.descriptor())
+
+
+def written(folder: Path, tree: Node, changed: Mapping[Digest, ImageManifest]) -> list[ImageNode]:
+    """Write a tree with changed images; return the images, as they are read back."""
+    same = {node.manifest.digest: node.manifest for node in images(tree)}
+    with open_sink(parse_image_reference(f"oci:{folder}")) as sink:
+        top = write_tree(tree, {**same, **changed}, sink)
+        return list(images(read_tree(sink.read_back(), top.descriptor(), configs=False)))
+
+
+def test_subject_follows_its_manifest_wherever_that_stands(tmp_path: Path) -> None:
+    for order in ([PLAIN, about(PLAIN)], [about(PLAIN), PLAIN]):
+        found = written(tmp_path, listed(*order), CHANGED)
+        (statement,) = (node for node in found if node.manifest.subject)
+        assert statement.manifest.subject == SECRET.descriptor()
+        assert statement.entry == statement.manifest.descriptor()
+
+
+def test_subject_of_a_subject_follows_too(tmp_path: Path) -> None:
+    statement = about(PLAIN)
+    signature = about(statement)
+    found = written(tmp_path, listed(signature, statement, PLAIN), CHANGED)
+    assert found[0].manifest.subject == found[1].manifest.descriptor()
+    assert found[1].manifest.subject == SECRET.descriptor()
+
+
+def test_subject_that_is_a_list_follows_too(tmp_path: Path) -> None:
+    inner = nested(PLAIN)
+    statement = about(inner)
+    entries = [dict(node.entry.document) for node in (statement, inner) if node.entry]
+    manifest = listed(PLAIN).manifest.replaced([parse_descriptor(e, "entry") for e in entries])
+    found = written(tmp_path, IndexNode(manifest, (statement, inner)), CHANGED)
+    assert found[0].manifest.subject
+    assert found[0].manifest.subject.digest not in {inner.manifest.digest, SECRET.digest}
+    assert found[1].manifest == SECRET
+
+
+def test_subject_keeps_what_else_it_says_but_not_the_old_manifest_itself(tmp_path: Path) -> None:
+    subject = dict(PLAIN.manifest.descriptor().document)
+    more = {"artifactType": "application/x", "annotations": {"a": "b"}}
+    statement = image(L("s"), platform=None, subject=subject | more | {"data": "e30="})
+    found = written(tmp_path, listed(PLAIN, statement), CHANGED)
+    expected = dict(SECRET.descriptor().document) | more
+    assert found[1].manifest.document["subject"] == expected
+
+
+def test_manifest_is_the_same_to_the_byte_where_its_subject_is(tmp_path: Path) -> None:
+    elsewhere = about(image(L("of another image")))
+    tree = listed(PLAIN, about(PLAIN), elsewhere)
+    assert [node.manifest for node in written(tmp_path, tree, {})] == [
+        node.manifest for node in images(tree)
+    ]
+    found = written(tmp_path, tree, CHANGED)
+    assert found[2].manifest == elsewhere.manifest
+
+
+def test_annotation_of_entry_names_manifest_whose_subject_changed(tmp_path: Path) -> None:
+    statement = about(PLAIN)
+    described = {"annotations": {DESCRIBED: str(statement.manifest.digest)}}
+    signature = image(L("signature"), platform=None, entry=described)
+    found = written(tmp_path, listed(signature, statement, PLAIN), CHANGED)
+    assert found[0].entry
+    assert found[0].entry.annotations == {DESCRIBED: str(found[1].manifest.digest)}
+
+
+def test_write_tree_bounds_the_chain_of_subjects(tmp_path: Path) -> None:
+    chain = [PLAIN]
+    for _ in range(MAX_SUBJECTS):
+        chain.append(about(chain[-1]))
+    assert len(written(tmp_path, listed(*reversed(chain)), CHANGED)) == MAX_SUBJECTS + 1
+    chain.append(about(chain[-1]))
+    with pytest.raises(InputError, match="are each about the next one"):
+        written(tmp_path, listed(*reversed(chain)), CHANGED)
