@@ -1,7 +1,8 @@
 """Files, read within bounds and written so that nobody sees half of one.
 
 A secret file is made 0600 from its first byte on. A file takes its name only when it is complete
-and on the disk; whoever dies earlier leaves the old one.
+and on the disk; whoever dies earlier leaves the old one, and a temporary file beside it that the
+next write of the same file removes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ LOCK_SECONDS: Final = 60.0
 """How long to wait for a lock that is held only while a file is replaced."""
 
 _POLL: Final = 0.01  # seconds between two tries for a lock
+
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What FAT, SMB and FUSE answer where they have none."""
 
 
 class Content(NamedTuple):
@@ -76,19 +81,19 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
     """
     if not path.name:
         raise InputError(f"cannot write {shown(str(path))}: it is a directory")
-    # Not from `secrets`, whose import takes 4 ms.
-    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        _remove_abandoned(path)
+        temporary, descriptor = _open_temporary(path, mode)
         try:
+            # Open, and so locked, until it has its name.
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            if replace:
-                temporary.rename(path)
-            else:
-                os.link(temporary, path)  # unlike rename, fails if the name is taken
+                if replace:
+                    temporary.rename(path)
+                else:
+                    _take_name(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         sync_directory(path.parent)
@@ -98,6 +103,61 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
         ) from None
     except OSError as failure:
         raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+
+
+def _open_temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """Make ``.<name>.<16 hex digits>.tmp`` beside ``path``, locked while it is open."""
+    while True:
+        # Not from `secrets`, whose import takes 4 ms.
+        temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with contextlib.suppress(OSError):  # where nobody can lock, nobody removes either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Until the lock was there, others may have taken it for abandoned.
+        if os.path.lexists(temporary):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove temporary files of ``path`` whose writers were killed: they hold what it holds."""
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
+    with contextlib.suppress(OSError):  # a directory that cannot be listed
+        for file in path.parent.iterdir():
+            if form.fullmatch(file.name):
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(file)
+
+
+def _remove_unlocked(temporary: Path) -> None:
+    # For writing, without which NFS gives no lock.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    """Give a temporary file its name. Raises ``FileExistsError`` if the name is taken."""
+    try:
+        os.link(temporary, path)  # unlike rename, fails if the name is taken
+    except OSError as failure:
+        if failure.errno not in _NO_HARD_LINKS:
+            raise
+    else:
+        return
+    # Claim the name with an empty file, all that a crash can leave, and replace that.
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        temporary.rename(path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def is_there(path: Path) -> bool:
@@ -116,6 +176,9 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as failure:
+        if failure.errno != errno.EINVAL:  # file systems, mostly remote ones, that cannot
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import multiprocessing
 import os
+import re
+import signal
 import socket
+import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -146,6 +153,190 @@ def test_write_file_is_atomic_for_readers(tmp_path: Path) -> None:
     while not done.is_set():
         assert file.read_bytes() in contents
     writer.join()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from coco_kp import files
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(os, sys.argv[1], die)
+files.write_file(Path(sys.argv[2]), b"all keys", replace=sys.argv[1] == "rename")
+"""
+"""A run that is killed at one call: before the file has its name."""
+
+
+def kill(path: Path, call: str) -> None:
+    """Write ``path`` in a process that is killed at ``call``."""
+    done = subprocess.run([sys.executable, "-c", KILLED, call, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "rename"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_write_file_removes_what_killed_run_left(tmp_path: Path, call: str, replace: bool) -> None:
+    file = tmp_path / "keys [1].json"
+    kill(file, call)
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\.keys \[1\]\.json\.[0-9a-f]{16}\.tmp", left.name)
+    assert left.read_bytes() == b"all keys"
+    write_file(file, b"new", replace=replace)
+    assert names(tmp_path) == ["keys [1].json"]
+    assert file.read_bytes() == b"new"
+
+
+def test_write_file_that_is_refused_removes_what_killed_run_left(tmp_path: Path) -> None:
+    kill(tmp_path / "key", "rename")
+    (tmp_path / "key").touch()
+    with pytest.raises(RefusedError):
+        write_file(tmp_path / "key", b"new", replace=False)
+    assert names(tmp_path) == ["key"]
+
+
+def test_write_file_keeps_temporary_file_of_living_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, fsync = tmp_path / "key", os.fsync
+
+    def write_in_between(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_file(file, b"second", replace=True)
+        assert len(names(tmp_path)) == 2
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", write_in_between)
+    write_file(file, b"first", replace=True)
+    assert names(tmp_path) == ["key"]
+    assert file.read_bytes() == b"first"
+
+
+def test_write_file_makes_temporary_file_again_when_removed_before_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+    removed: list[Path] = []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if not removed:
+            removed.append(next(tmp_path.iterdir()))
+            removed[0].unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    write_file(tmp_path / "key", b"data", replace=True)
+    assert removed[0].name.endswith(".tmp")
+    assert names(tmp_path) == ["key"]
+
+
+def test_write_file_removes_nothing_that_is_only_alike(tmp_path: Path) -> None:
+    digits = "0123456789abcdef"
+    alike = [
+        f".other.{digits}.tmp",
+        f".key.{digits}.tmp~",
+        f".key.{digits}0.tmp",
+        f".key.{digits[1:]}.tmp",
+        f".key.{digits.upper()}.tmp",
+        f"key.{digits}.tmp",
+        f".kez.{digits}.tmp",
+    ]
+    for name in alike:
+        (tmp_path / name).touch()
+    form = f".key.{digits[:-1]}"
+    (tmp_path / f"{form}1.tmp").mkdir()
+    (tmp_path / f"{form}2.tmp").symlink_to(alike[0])
+    os.mkfifo(tmp_path / f"{form}3.tmp")
+    reader = os.open(tmp_path / f"{form}3.tmp", os.O_RDONLY | os.O_NONBLOCK)
+    before = sorted(names(tmp_path))
+    write_file(tmp_path / "key", b"data", replace=True)
+    os.close(reader)
+    assert sorted(names(tmp_path)) == sorted([*before, "key"])
+
+
+def test_write_file_keeps_temporary_file_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".key.0123456789abcdef.tmp").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    write_file(tmp_path / "key", b"data", replace=True)
+    assert len(names(tmp_path)) == 2
+
+
+def test_write_file_works_without_locks_and_then_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    (tmp_path / ".key.0123456789abcdef.tmp").touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write_file(tmp_path / "key", b"data", replace=False)
+    assert sorted(names(tmp_path)) == [".key.0123456789abcdef.tmp", "key"]
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def without_hard_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let links fail as they do on FAT, SMB and FUSE."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("without_hard_links")
+def test_write_file_without_hard_links_replaces_nothing(tmp_path: Path) -> None:
+    write_file(tmp_path / "key", b"secret", replace=False)
+    with pytest.raises(RefusedError, match="exists"):
+        write_file(tmp_path / "key", b"other", replace=False)
+    (tmp_path / "link").symlink_to("elsewhere")
+    with pytest.raises(RefusedError, match="exists"):
+        write_file(tmp_path / "link", b"other", replace=False)
+    assert sorted(names(tmp_path)) == ["key", "link"]
+    assert ((tmp_path / "key").read_bytes(), mode(tmp_path / "key")) == (b"secret", 0o600)
+
+
+@pytest.mark.usefixtures("without_hard_links")
+def test_write_file_without_hard_links_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(InputError, match="input/output error"):
+        write_file(tmp_path / "key", b"secret", replace=False)
+    assert not names(tmp_path)
+
+
+def test_write_file_reports_other_failure_of_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(InputError, match="input/output error"):
+        write_file(tmp_path / "key", b"secret", replace=False)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "written"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_write_file_minds_unsynced_directory_only_where_one_can_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, written: bool
+) -> None:
+    fsync = os.fsync
+
+    def fsync_of_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_of_files)
+    with contextlib.nullcontext() if written else pytest.raises(InputError, match="cannot write"):
+        write_file(tmp_path / "key", b"secret", replace=False)
 
 
 def test_is_there_returns_whether_path_exists(tmp_path: Path) -> None:
