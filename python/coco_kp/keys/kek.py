@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from typing import Literal
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import InputError, KekError
@@ -20,13 +21,12 @@ def kek_of(raw: bytes, source: str, encoding_hint: str = "") -> Kek:
     expected = f"expected a {KEK_SIZE}-byte key in {source}"
     if not raw:
         raise KekError(f"{expected}, found nothing")
-    hint = ""
-    if decodes_to_a_kek(raw.strip()):
-        hint = encoding_hint or "it looks like base64: decode it first"
-    elif re.fullmatch(rb"[0-9A-Fa-f]{64}", raw.strip()):
-        hint = "it looks like hex: store the 32 bytes themselves"
-    elif raw[KEK_SIZE:] in {b"\n", b"\r\n"}:
-        hint = "a line break follows the key"
+    hint = {
+        "base64": encoding_hint or "it looks like base64: decode it first",
+        "hex": "it looks like hex: store the 32 bytes themselves",
+        "line break": "a line break follows the key",
+        "": "",
+    }[resemblance(raw)]
     raise KekError(f"{expected}, found {len(raw)} bytes", hint)
 
 
@@ -38,8 +38,17 @@ def kek_of_base64(text: str, source: str) -> Kek:
         raise KekError(error.message, error.hint) from None
 
 
-def decodes_to_a_kek(text: bytes) -> bool:
-    """Return whether ``text`` is the base64 of 32 bytes."""
+def resemblance(raw: bytes) -> Literal["base64", "hex", "line break", ""]:
+    """Return how bytes that are no KEK hold one: encoded, or before a line break."""
+    text = raw.strip()
+    if _decodes_to_a_kek(text):
+        return "base64"
+    if re.fullmatch(rb"[0-9A-Fa-f]{64}", text):
+        return "hex"
+    return "line break" if raw[KEK_SIZE:] in {b"\n", b"\r\n"} else ""
+
+
+def _decodes_to_a_kek(text: bytes) -> bool:
     try:
         return len(binascii.a2b_base64(text, strict_mode=True)) == KEK_SIZE
     except ValueError:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import binascii
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError, shown
 from coco_kp.files import read_file
+from coco_kp.keys.kek import kek_of, resemblance
 
-_LONGEST_READ = 4096  # enough to tell what a wrong file is
+_LONGEST_READ: Final = 4096  # enough to tell what a wrong file is
+
+_HINTS: Final = {
+    "base64": "the file looks like base64; decode it: base64 -d key.b64 > key",
+    "hex": "the file looks like hex; decode it: tr a-f A-F < key.hex | basenc -d --base16 > key",
+    "line break": f"a line break follows the key; cut it off: head -c {KEK_SIZE} old > key",
+    "": f"make one with: head -c {KEK_SIZE} /dev/urandom > key",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +39,18 @@ def read_kek(path: Path, key_dir: Path | None = None) -> KekFile:
     if key_dir is not None:
         path = _within(key_dir, path)
     data, shared = read_file(path, _LONGEST_READ, KekError)
-    if len(data) != KEK_SIZE:
-        raise _not_a_kek(path, data)
     warning = f"others may read the key file {shown(str(path))}: chmod 600 it"
-    return KekFile(Kek(data), (warning,) if shared else ())
+    return KekFile(_kek_of(data, shown(str(path))), (warning,) if shared else ())
+
+
+def _kek_of(data: bytes, name: str) -> Kek:
+    if len(data) > _LONGEST_READ:
+        found = f"expected a {KEK_SIZE}-byte key in {name}, found more than {_LONGEST_READ} bytes"
+        raise KekError(found, _HINTS[""])
+    try:
+        return kek_of(data, name)
+    except KekError as error:
+        raise KekError(error.message, _HINTS[resemblance(data)]) from None
 
 
 def _within(key_dir: Path, path: Path) -> Path:
@@ -51,32 +66,3 @@ def _within(key_dir: Path, path: Path) -> Path:
             "put the key into the folder that --key-dir names",
         )
     return resolved
-
-
-def _not_a_kek(path: Path, data: bytes) -> KekError:
-    name = shown(str(path))
-    expected = f"expected a {KEK_SIZE}-byte key in {name}"
-    make_one = f"make one with: head -c {KEK_SIZE} /dev/urandom > key"
-    if not data:
-        return KekError(f"{expected}, found an empty file", make_one)
-    if len(data) > _LONGEST_READ:
-        return KekError(f"{expected}, found more than {_LONGEST_READ} bytes", make_one)
-    found = f"{expected}, found {len(data)} bytes"
-    stripped = data.strip()
-    if _decodes_to_a_kek(stripped):
-        return KekError(found, "the file looks like base64; decode it: base64 -d key.b64 > key")
-    if re.fullmatch(rb"[0-9A-Fa-f]{64}", stripped):
-        return KekError(
-            found,
-            "the file looks like hex; decode it: tr a-f A-F < key.hex | basenc -d --base16 > key",
-        )
-    if data[KEK_SIZE:] in {b"\n", b"\r\n"}:
-        return KekError(found, "a line break follows the key; cut it off: head -c 32 old > key")
-    return KekError(found, make_one)
-
-
-def _decodes_to_a_kek(text: bytes) -> bool:
-    try:
-        return len(binascii.a2b_base64(text, strict_mode=True)) == KEK_SIZE
-    except ValueError:
-        return False

@@ -13,7 +13,8 @@ from pathlib import Path
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
 from coco_kp.files import is_there, locked, read_file, write_file
-from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
+from coco_kp.keys.kek import kek_of_base64
+from coco_kp.model.encoding import encode_base64, parse_json_object
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_path
 
 MAX_KEYS_FILE = 4 * 1024 * 1024
@@ -59,7 +60,7 @@ def list_keys(keys: dict[str, str]) -> list[tuple[str, str]]:
             # An offline_sev guest may use bare names; in a wrong file a key may stand here.
             kid = name if shown(name) == f"'{name}'" else shown(name)
         try:
-            fingerprint = Kek(decode_base64(value, "the key")).fingerprint
+            fingerprint = kek_of_base64(value, "the key").fingerprint
         except CocoKpError:
             fingerprint = f"not a {KEK_SIZE}-byte key in base64"
         rows.append((kid, fingerprint))
@@ -76,16 +77,7 @@ def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
             f"there is no key {shown(uri.path)} in {source}",
             "coco-kp keys list FILE shows which keys a file has",
         )
-    try:
-        raw = decode_base64(keys[uri.path], f"the key {shown(uri.path)} in {source}")
-    except InputError as error:
-        raise KekError(error.message, error.hint) from None
-    if len(raw) != KEK_SIZE:
-        raise KekError(
-            f"expected a {KEK_SIZE}-byte key under {shown(uri.path)} in {source}, "
-            f"found {len(raw)} bytes"
-        )
-    return Kek(raw)
+    return kek_of_base64(keys[uri.path], f"{shown(uri.path)} of {source}")
 
 
 def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:

@@ -36,7 +36,7 @@ def test_read_kek_warns_about_file_that_others_may_read(tmp_path: Path, mode: in
 @pytest.mark.parametrize(
     ("data", "found", "hint"),
     [
-        (b"", "an empty file", "head -c 32 /dev/urandom"),
+        (b"", "nothing", "head -c 32 /dev/urandom"),
         (RAW[:31], "31 bytes", "head -c 32 /dev/urandom"),
         (RAW * 2, "64 bytes", "head -c 32 /dev/urandom"),
         (bytes(4096), "4096 bytes", "head -c 32 /dev/urandom"),

@@ -78,11 +78,11 @@ def test_find_kek_ignores_host_plugin_and_query_of_key_id(kid: str) -> None:
     [
         ({}, "there is no key 'default/key/key_id1' in the file"),
         ({"/default/key/key_id1": TEXT}, "there is no key 'default/key/key_id1' in the file"),
-        ({KID.path: "?"}, "the key 'default/key/key_id1' in the file is not base64"),
-        ({KID.path: TEXT + "\n"}, "the key 'default/key/key_id1' in the file is not base64"),
+        ({KID.path: "?"}, "'default/key/key_id1' of the file is not base64"),
+        ({KID.path: TEXT + "\n"}, "'default/key/key_id1' of the file is not base64"),
         (
             {KID.path: b64encode(RAW[:16]).decode()},
-            "expected a 32-byte key under 'default/key/key_id1' in the file, found 16 bytes",
+            "expected a 32-byte key in 'default/key/key_id1' of the file, found 16 bytes",
         ),
     ],
 )
