@@ -17,7 +17,7 @@ PACKAGE = ROOT / "python" / "coco_kp"
 FLOORS = {
     0: {"errors", "redact", "_native"},
     1: {"model"},
-    2: {"crypto", "files", "http", "observe", "skopeo", "unpacking"},
+    2: {"crypto", "exposure", "files", "http", "observe", "skopeo", "unpacking"},
     3: {"transport", "kbs"},
     4: {"kbc", "keys"},
     5: {"provider", "image"},

@@ -30,10 +30,10 @@ _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENO
 
 
 class Content(NamedTuple):
-    """A file's bytes, and whether group or others may read it."""
+    """A file's bytes, and its owner and mode."""
 
     data: bytes
-    readable_by_others: bool
+    status: os.stat_result
 
 
 def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> Content:
@@ -44,8 +44,7 @@ def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> 
     descriptor = open_regular(path, error)
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            mode = os.fstat(descriptor).st_mode
-            return Content(file.read(limit + 1), bool(mode & (stat.S_IRGRP | stat.S_IROTH)))
+            return Content(file.read(limit + 1), os.fstat(descriptor))
     except OSError as failure:
         raise error(f"cannot read {shown(str(path))}: {reason(failure)}") from None
     finally:

@@ -24,6 +24,7 @@ from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 from jwcrypto.jwt import JWT  # type: ignore[import-untyped]
 
 from coco_kp.errors import KekError, UsageError, shown
+from coco_kp.exposure import exposure
 from coco_kp.files import read_file
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ class SigningKey:
 
 
 def _read_secret(path: Path, what: str) -> bytes:
-    data, shared = read_file(path, _LIMIT, KekError)
+    data, status = read_file(path, _LIMIT, KekError)
     if len(data) > _LIMIT:
         raise KekError(f"the {what} {shown(str(path))} is longer than {_LIMIT // 1024} KiB")
-    if shared:
-        _log.warning("others may read the %s %s: chmod 600 it", what, shown(str(path)))
+    for warning in exposure(what, path, status):
+        _log.warning("%s", warning)
     return data

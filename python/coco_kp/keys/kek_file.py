@@ -8,6 +8,7 @@ from typing import Final
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError, shown
+from coco_kp.exposure import exposure
 from coco_kp.files import read_file
 from coco_kp.keys.kek import kek_of, resemblance
 
@@ -38,9 +39,8 @@ def read_kek(path: Path, key_dir: Path | None = None) -> KekFile:
     """
     if key_dir is not None:
         path = _within(key_dir, path)
-    data, shared = read_file(path, _LONGEST_READ, KekError)
-    warning = f"others may read the key file {shown(str(path))}: chmod 600 it"
-    return KekFile(_kek_of(data, shown(str(path))), (warning,) if shared else ())
+    data, status = read_file(path, _LONGEST_READ, KekError)
+    return KekFile(_kek_of(data, shown(str(path))), exposure("key file", path, status))
 
 
 def _kek_of(data: bytes, name: str) -> Kek:

@@ -6,12 +6,15 @@ The format is that of ``aa-offline_fs_kbc-keys.json`` (docs/protocols.md 4):
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 from pathlib import Path
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
+from coco_kp.exposure import exposure
 from coco_kp.files import is_there, locked, read_file, write_file
 from coco_kp.keys.kek import kek_of_base64
 from coco_kp.model.encoding import encode_base64, parse_json_object
@@ -19,6 +22,8 @@ from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource
 
 MAX_KEYS_FILE = 4 * 1024 * 1024
 """Bytes of a keys file at the most: some 50,000 keys."""
+
+_log = logging.getLogger(__name__)
 
 
 def generate_keys(repository: str, count: int) -> dict[str, str]:
@@ -33,9 +38,20 @@ def format_keys(keys: dict[str, str]) -> bytes:
 
 
 def read_keys(path: Path) -> dict[str, str]:
-    """Read all members, values still base64. Raises ``KekError`` or ``InputError``."""
-    data = read_file(path, MAX_KEYS_FILE, KekError).data
+    """Read all members, values still base64; log what others may do with the file.
+
+    Raises ``KekError`` or ``InputError``.
+    """
+    data, status = read_file(path, MAX_KEYS_FILE, KekError)
+    for warning in exposure("keys file", path, status):
+        _warn_once(warning)
     return parse_keys(data, f"the keys file {shown(str(path))}")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Log a warning at its first call: a guest's keys file is read for each layer."""
+    _log.warning("%s", text)
 
 
 def parse_keys(data: bytes, what: str) -> dict[str, str]:

@@ -33,6 +33,13 @@ def test_read_kek_warns_about_file_that_others_may_read(tmp_path: Path, mode: in
     assert warning == f"others may read the key file '{path}': chmod 600 it"
 
 
+def test_read_kek_warns_about_directory_that_others_may_write(tmp_path: Path) -> None:
+    path = key_file(tmp_path / "key")
+    tmp_path.chmod(0o777)
+    (warning,) = read_kek(path).warnings
+    assert warning.startswith(f"others may replace the key file '{path}'")
+
+
 @pytest.mark.parametrize(
     ("data", "found", "hint"),
     [

@@ -113,6 +113,20 @@ def test_read_keys_raises_kek_error_for_missing_file(tmp_path: Path) -> None:
         read_keys(tmp_path / "absent")
 
 
+def test_read_keys_warns_once_about_file_that_others_may_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text("{}")
+    file.chmod(0o600)
+    read_keys(file)
+    assert not caplog.messages
+    file.chmod(0o602)
+    for _ in range(3):
+        read_keys(file)
+    assert caplog.messages == [f"others may change the keys file '{file}': chmod 600 it"]
+
+
 def test_list_keys_returns_names_with_fingerprint_or_fault() -> None:
     rows = list_keys({"default/key/1": TEXT, "bare": TEXT, "a/b/2": "AA==", "a/b/3": "?"})
     fingerprint = "sha256:" + hashlib.sha256(RAW).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""What others may do with a secret file: the warnings, by the rules of ssh.
+
+A key that others may read is no secret; one that they may change or replace makes images for them.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import Final
+
+from coco_kp.errors import shown
+
+_ROOT: Final = 0
+_UNMAPPED: Final = 65534
+"""How the host's root looks from a user namespace, such as that of ``buildah unshare``."""
+
+_READABLE: Final = stat.S_IRGRP | stat.S_IROTH
+_WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+def exposure(what: str, path: Path, status: os.stat_result) -> tuple[str, ...]:
+    """Return warnings about a file, and about the first directory above it that is not safe.
+
+    ``what`` says what kind of file ``path`` is, ``status`` is that of the file that was read.
+    """
+    name = f"the {what} {shown(str(path))}"
+    found = (_of_owner(name, status.st_uid), _of_mode(name, status.st_mode))
+    return tuple(text for text in (*found, _of_directories(name, path)) if text)
+
+
+def _of_owner(name: str, uid: int) -> str:
+    return "" if _is_trusted(uid) else f"another user (uid {uid}) may change {name}: it is his"
+
+
+def _of_mode(name: str, mode: int) -> str:
+    actions = " and ".join(
+        action for action, bits in {"read": _READABLE, "change": _WRITABLE}.items() if mode & bits
+    )
+    return f"others may {actions} {name}: chmod 600 it" if actions else ""
+
+
+def _of_directories(name: str, path: Path) -> str:
+    for directory in Path(os.path.realpath(path)).parents:
+        try:
+            status = directory.stat()
+        except OSError:
+            return ""
+        place = f"the directory {shown(str(directory))}"
+        if not _is_trusted(status.st_uid):
+            return f"another user (uid {status.st_uid}) may replace {name}: {place} is his"
+        if _others_may_write(status):
+            return f"others may replace {name}: they may write to {place}: chmod go-w it"
+    return ""
+
+
+def _is_trusted(uid: int) -> bool:
+    return uid in (os.geteuid(), _ROOT, _UNMAPPED)
+
+
+def _others_may_write(directory: os.stat_result) -> bool:
+    if directory.st_mode & stat.S_ISVTX:  # what is in it can be replaced by its owner alone
+        return False
+    if directory.st_mode & stat.S_IWOTH:
+        return True
+    return bool(directory.st_mode & stat.S_IWGRP) and not _is_private(directory.st_gid)
+
+
+def _is_private(gid: int) -> bool:
+    """Return whether a group is this user's alone, as Debian and Fedora make one for each user."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
