@@ -22,6 +22,12 @@ def test_runtime_lock_holds_what_was_tested() -> None:
     assert runtime.items() <= dev.items()
 
 
+def test_development_lock_holds_what_each_extra_needs() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = pyproject["project"]["optional-dependencies"].values()
+    assert {name(line) for extra in extras for line in extra} <= pins("dev.txt").keys()
+
+
 def name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9._-]", requirement)[0].casefold()
 
