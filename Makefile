@@ -123,6 +123,7 @@ lock: $(BIN)/.locked ## Lock the Python dependencies anew
 	$(LOCK) --output-file requirements/dev.txt requirements/dev.in
 	$(LOCK) --output-file requirements/runtime.txt --constraint requirements/dev.txt requirements/runtime.in
 	$(LOCK) --output-file requirements/audit.txt --constraint requirements/dev.txt requirements/audit.in
+	$(LOCK) --output-file requirements/moto.txt --constraint requirements/dev.txt requirements/moto.in
 	$(LOCK) --output-file requirements/wheels.txt --constraint requirements/dev.txt requirements/wheels.in
 
 .PHONY: clean

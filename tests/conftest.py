@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.peers import moto as moto_module
+from tests.peers.aws import RunningAws
+from tests.peers.local_kms import local_kms as running_local_kms
 from tests.peers.registry import REGISTRIES
 from tests.peers.skipping import pytest_runtest_call, pytest_runtest_setup
 from tests.peers.skopeo import CLIENTS, Skopeo, find_skopeo
+from tests.peers.softhsm import SoftHsm, make_token
 from tests.peers.sources import ON_REQUEST, SOURCES
 
 if TYPE_CHECKING:
@@ -61,3 +66,56 @@ def registry_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     folder.mkdir()
     with REGISTRIES[request.param](folder) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def first_softhsm(tmp_path_factory: pytest.TempPathFactory) -> SoftHsm:
+    """What each test gets a copy of: making RSA keys takes a second."""
+    return make_token(tmp_path_factory.mktemp("softhsm") / "first")
+
+
+@pytest.fixture
+def softhsm(first_softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
+    """A token with a master key, a KEK and a pair of RSA keys; processes find it from here on."""
+    token = first_softhsm.copy(tmp_path / "softhsm")
+    for name, value in token.environment.items():
+        monkeypatch.setenv(name, value)
+    return token
+
+
+@pytest.fixture
+def local_kms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningAws]:
+    """An emulator of AWS KMS, and nobody else's AWS in reach."""
+    with running_local_kms(tmp_path / "local-kms") as running:
+        _surround_with(running, monkeypatch)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAws]:
+    """What the fixture ``moto`` empties for each test."""
+    with moto_module.moto(tmp_path_factory.mktemp("moto") / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def moto(moto_server: RunningAws, monkeypatch: pytest.MonkeyPatch) -> RunningAws:
+    """An emulator of AWS KMS and Secrets Manager, and nobody else's AWS in reach."""
+    running = moto_module.emptied(moto_server)
+    _surround_with(running, monkeypatch)
+    return running
+
+
+@pytest.fixture(params=["local_kms", "moto"])
+def kms(request: pytest.FixtureRequest) -> RunningAws:
+    """An AWS KMS; once for each emulator."""
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, RunningAws)
+    return found
+
+
+def _surround_with(running: RunningAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from . import peers_required
 from .cache import PeerUnavailableError
-from .debian import Suite
 from .folder import FOLDER_PEERS, VARIABLE, folder_is_named, folder_peer
+from .golang import GoProgram
 from .sources import ON_REQUEST, SOURCES, Source
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ def main(asked_for: Sequence[str]) -> int:
         _say(f"{' '.join(unknown)}: not one of {', '.join(on_request)}")
         return 2
     wanted = [*SOURCES, *(on_request[name] for name in asked_for)]
-    # apt waits for the network while Go keeps every core busy, so the two go side by side; two
+    # apt and pip wait for the network while Go keeps every core busy, so they go side by side; two
     # builds would only take turns
-    with ThreadPoolExecutor() as apt, ThreadPoolExecutor(1) as go:
-        pools = {source.name: apt if isinstance(source, Suite) else go for source in wanted}
+    with ThreadPoolExecutor() as fetch, ThreadPoolExecutor(1) as build:
+        pools = {
+            source.name: build if isinstance(source, GoProgram) else fetch for source in wanted
+        }
         at_work = {pools[source.name].submit(_have, source): source.name for source in wanted}
         had = _await(at_work)
     for source in ON_REQUEST:

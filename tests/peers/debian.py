@@ -30,11 +30,17 @@ class Suite:
     """The download, about."""
     also: tuple[str, ...] = ()
     """Packages that the programs need and only recommend."""
+    package_of: tuple[tuple[str, str], ...] = ()
+    """Each program that is in a package of another name, with that."""
+    modules: tuple[str, ...] = ()
+    """Shared objects that the tests' own process loads: paths in the suite."""
+    suffix: str = ""
+    """What tells it from another choice of the same suite."""
 
     @property
     def name(self) -> str:
         """The suite's folder in the cache."""
-        return f"debian-{self.codename}"
+        return f"debian-{self.codename}{self.suffix}"
 
     @property
     def effort(self) -> str:
@@ -47,12 +53,18 @@ class Suite:
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages to fetch, with what they depend on."""
-        return (*self.programs, *self.also, "patchelf")
+        return (*self.wanted, *self.also, "patchelf")
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The packages of the programs."""
+        return tuple(dict(self.package_of).get(name, name) for name in self.programs)
 
     @property
     def recipe(self) -> str:
         """What the entry is made from; programs find their loader by its place in this tree."""
-        return f"{' '.join(self.packages)} to run in {cache.CACHE / self.name}\n"
+        parts = " ".join([*self.packages, *self.modules])
+        return f"{parts} to run in {cache.CACHE / self.name}\n"
 
     @property
     def cached(self) -> bool:
@@ -74,6 +86,26 @@ TRIXIE = Suite(
 )
 
 SID = Suite("sid", ("skopeo",), 50)
+
+
+def _own_codename() -> str:
+    """Return the suite that this machine runs, or one that no other system has."""
+    try:
+        return platform.freedesktop_os_release().get("VERSION_CODENAME", "trixie")
+    except OSError:
+        return "trixie"
+
+
+# A library that the tests' own Python loads must go with that Python's C library and OpenSSL: it is
+# of the machine's own suite.
+SOFTHSM = Suite(
+    _own_codename(),
+    ("softhsm2-util", "pkcs11-tool"),
+    10,
+    package_of=(("softhsm2-util", "softhsm2"), ("pkcs11-tool", "opensc")),
+    modules=("usr/lib/softhsm/libsofthsm2.so",),
+    suffix="-softhsm",
+)
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """The archive's public keys, as Debian's own package ``debian-archive-keyring`` installs them."""
@@ -97,8 +129,10 @@ def _make(suite: Suite, folder: Path) -> None:
         shown = ["dpkg-deb", "--show", "--showformat", "${Package} ${source:Upstream-Version}\n"]
         versions.append(run([*shown, package]))
     shutil.rmtree(apt)
+    if (root / "lib").exists():  # packages of Debian 12 have some libraries there
+        shutil.copytree(root / "lib", root / "usr/lib", symlinks=True, dirs_exist_ok=True)
     (folder / "versions").write_text(
-        "".join(line for line in versions if line.split()[0] in suite.programs)
+        "".join(line for line in versions if line.split()[0] in suite.wanted)
     )
     _make_runnable(suite, folder)
 
@@ -193,3 +227,5 @@ def _make_runnable(suite: Suite, folder: Path) -> None:
         run([*patchelf, "--force-rpath", "--set-rpath", str(place / libraries), program])
         run([*patchelf, "--set-interpreter", str(place / loader), program])
         (folder / "bin" / name).symlink_to(Path("../root/usr/bin") / name)
+    for module in suite.modules:
+        run([*patchelf, "--force-rpath", "--set-rpath", str(place / libraries), root / module])

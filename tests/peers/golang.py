@@ -14,6 +14,9 @@ from .cache import PeerUnavailableError, cached, is_cached, run
 CIMAGE: Final = Path(__file__).with_name("cimage")
 """The module of the client that is made of the newest go.podman.io/image."""
 
+LOCALKMS: Final = Path(__file__).with_name("localkms")
+"""The module of local-kms, behind a loopback address."""
+
 
 @dataclass(frozen=True)
 class GoProgram:
@@ -82,17 +85,17 @@ def _last_name(package: str) -> str:
     return package.partition("@")[0].rpartition("/")[2]
 
 
-def _required(module: str) -> str:
-    """Return the version of a module that `CIMAGE` requires."""
-    text = (CIMAGE / "go.mod").read_text()
-    found = re.search(rf"^\s*{re.escape(module)} v(\S+)$", text, re.MULTILINE)
+def _required(folder: Path, module: str) -> str:
+    """Return the version of a module that the module in a folder requires."""
+    text = (folder / "go.mod").read_text()
+    found = re.search(rf"^(?:require)?\s*{re.escape(module)} v(\S+)$", text, re.MULTILINE)
     assert found
     return found[1]
 
 
 CIMAGE_CLIENT: Final = GoProgram(
     "cimage",
-    _required("go.podman.io/image/v5"),
+    _required(CIMAGE, "go.podman.io/image/v5"),
     ".",
     "one to seven",
     CIMAGE,
@@ -102,6 +105,14 @@ CIMAGE_CLIENT: Final = GoProgram(
 
 CRANE: Final = GoProgram(
     "crane", "0.22.1", "github.com/google/go-containerregistry/cmd/crane@v0.22.1", "one to five"
+)
+
+LOCAL_KMS: Final = GoProgram(
+    "local-kms",
+    _required(LOCALKMS, "github.com/nsmithuk/local-kms"),
+    ".",
+    "one to three",
+    LOCALKMS,
 )
 
 DISTRIBUTION: Final = GoProgram(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from .debian import SID, TRIXIE
-from .golang import ACTIONLINT, CIMAGE_CLIENT, CRANE, DISTRIBUTION
+from .debian import SID, SOFTHSM, TRIXIE
+from .golang import ACTIONLINT, CIMAGE_CLIENT, CRANE, DISTRIBUTION, LOCAL_KMS
+from .pypi import MOTO
 
 
 class Source(Protocol):
@@ -31,7 +32,11 @@ class Source(Protocol):
         """Fetch or build it where it is not cached. Raises `PeerUnavailableError`."""
 
 
-SOURCES: Final[tuple[Source, ...]] = (TRIXIE, SID, CIMAGE_CLIENT, CRANE, ACTIONLINT)
+SOURCES: Final[tuple[Source, ...]] = (
+    *(TRIXIE, SID, SOFTHSM),
+    *(CIMAGE_CLIENT, CRANE, ACTIONLINT, LOCAL_KMS),
+    MOTO,
+)
 
 ON_REQUEST: Final[tuple[Source, ...]] = (DISTRIBUTION,)
 """Those that take too long to be had unasked; the tests go without them, and say so."""

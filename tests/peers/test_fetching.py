@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from tests.peers import __main__ as main_module
-from tests.peers import cache, debian
+from tests.peers import cache, debian, pypi
 from tests.peers.cache import PeerUnavailableError, cached
 from tests.peers.debian import TRIXIE, Suite, debian_bin
 from tests.peers.folder import NO_FOLDER
 from tests.peers.golang import GoProgram
+from tests.peers.pypi import MOTO
 from tests.peers.skopeo import find_skopeo
 
 
@@ -101,8 +102,10 @@ def test_cached_entry_of_old_recipe_stays_until_new_one_is_complete(empty_cache:
         replace(TRIXIE, programs=(*TRIXIE.programs, "another")),
         replace(TRIXIE, also=()),
         replace(TRIXIE, codename="sid"),
+        replace(TRIXIE, modules=("usr/lib/module.so",)),
+        replace(TRIXIE, package_of=(("skopeo", "another"),)),
     ],
-    ids=["program", "recommended", "suite"],
+    ids=["program", "recommended", "suite", "module", "package"],
 )
 def test_suite_recipe_changes_with_its_packages(changed: Suite) -> None:
     assert changed.recipe != TRIXIE.recipe
@@ -114,6 +117,17 @@ def test_go_program_recipe_changes_with_its_sources(tmp_path: Path) -> None:
     before = program.recipe
     (tmp_path / "main.go").write_text("package main // changed")
     assert program.recipe != before
+
+
+def test_python_program_recipe_changes_with_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pypi, "LOCKS", tmp_path)
+    (tmp_path / "moto.txt").write_text("moto==1.0 \\\n")
+    before = MOTO.recipe
+    assert MOTO.title == "moto 1.0"
+    (tmp_path / "moto.txt").write_text("moto==1.1 \\\n")
+    assert MOTO.recipe != before
 
 
 @pytest.mark.peer
