@@ -20,7 +20,7 @@ from coco_kp.kbs.tee_key import TeeKey
 from coco_kp.model.encoding import encode_base64
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.rcar import Challenge, report_data
-from coco_kp.model.resource_uri import parse_resource_path
+from coco_kp.model.resource_uri import parse_key_id, parse_resource_path
 from tests.replay.playback import playing
 from tests.replay.recording import Recorded, body, recording
 
@@ -81,6 +81,13 @@ REFUSALS: Final = {
     }.items()
     for exchange in exchanges
     if exchange["answer"]["status"] != 200
+}
+
+CANNOT_STORE: Final = {
+    exchange["name"]: exchange
+    for exchange in ADMIN["exchanges"]
+    if exchange["request"]["method"] == "POST"
+    and "PluginInternalError" in exchange["answer"].get("body", "")
 }
 
 ATTESTATIONS: Final = {
@@ -170,6 +177,27 @@ def test_admin_given_a_recorded_answer_sends_the_recorded_request_and_tells_the_
                 call(admin, exchange)
             assert f"({variant(answer)} {answer['status']})" in refused.value.message
     playback.assert_asked_as_recorded()
+
+
+@pytest.mark.parametrize("name", CANNOT_STORE)
+def test_admin_given_a_recorded_failure_to_store_points_to_the_store_itself(name: str) -> None:
+    with (
+        playing([CANNOT_STORE[name]]) as playback,
+        Kbs(KbsUrl.parse(playback.url)) as kbs,
+        pytest.raises(RemoteError) as refused,
+    ):
+        Admin(kbs, None).put(parse_resource_path("default/key/1"), b"key")
+    assert "write the key into that store itself" in refused.value.hint
+
+
+def test_admin_given_recorded_answers_deletes_from_an_hsm_until_there_is_none() -> None:
+    answers = ["delete: what is there"] * 2 + ["delete: nothing there", "put: new"]
+    exchanges = [ADMIN_CALLS[name] for name in answers]
+    with playing(exchanges) as playback, Kbs(KbsUrl.parse(playback.url)) as kbs:
+        Admin(kbs, None).replace(parse_key_id("kbs+pkcs11:///resource/default/key/1"), b"key")
+    path = "/kbs/v0/pkcs11/resource/default/key/1"
+    asked = [(request.method, request.path) for request in playback.requests]
+    assert asked == [("DELETE", path)] * 3 + [("POST", path)]
 
 
 @pytest.mark.parametrize("name", ATTESTATIONS)

@@ -109,3 +109,9 @@ def test_exposure_warns_of_other_owners_but_root(
     assert replace == (
         f"another user (uid {owner}) may replace {key}: the directory '{file.parent}' is his"
     )
+
+
+def test_exposure_trusts_root_of_host_in_user_namespace(file: Path) -> None:
+    status = list(file.stat())
+    status[4] = 65534
+    assert exposure("key file", file, os.stat_result(status)) == ()

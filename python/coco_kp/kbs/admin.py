@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.kbs.client import deadline, resource_path
@@ -13,6 +15,24 @@ if TYPE_CHECKING:
     from coco_kp.kbs.client import Answer, Kbs
     from coco_kp.kbs.refusal import Refusal
     from coco_kp.model.resource_uri import ResourceUri
+
+_PKCS11: Final = "pkcs11"
+"""Trustee's plugin for an HSM. It stores under ``resource/<repository>/<type>/<tag>``."""
+
+_MOST_OBJECTS: Final = 100
+"""Objects of one name that are deleted from an HSM at the most."""
+
+_FAILED: Final = "PluginInternalError"
+"""All that a KBS says where its plugin has nothing to delete, or cannot store."""
+
+_CANNOT_STORE: Final = {
+    "resource": "the storage of this KBS takes no keys from it: AWS, GCP and Aliyun are only read, "
+    "and Vault takes text alone before Trustee 0.16; write the key into that store itself, with "
+    "keys register --into or --kek-into",
+    _PKCS11: "the HSM of the KBS did not take it: the log of the KBS says why",
+}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +48,33 @@ class Admin:
     token: AdminToken | None
 
     def put(self, uri: ResourceUri, resource: bytes, end: float | None = None) -> None:
-        """Store a resource, over one that is there: ask ``Registrar`` to be careful."""
+        """Store a resource, over one that is there: ask ``Registrar`` to be careful.
+
+        The plugin ``pkcs11`` replaces nothing: it keeps one more, and hands out any of them.
+        """
+        self._store(uri, resource, end)
+        if uri.plugin == _PKCS11:
+            _log.warning(
+                "if '%s' had a key before, that is still there, and guests may get it: --force "
+                "deletes it first",
+                uri,
+            )
+
+    def replace(self, uri: ResourceUri, resource: bytes, end: float | None = None) -> None:
+        """Store a resource in place of all that are there.
+
+        With the plugin ``pkcs11`` there is none for a moment, and none afterwards if this fails.
+        """
+        self.check(uri)
+        end = deadline() if end is None else end
+        deleted = self._delete_all(uri, end) if uri.plugin == _PKCS11 else 0
+        try:
+            self._store(uri, resource, end)
+        except RemoteError as error:
+            lost = f"; what it had there is deleted ({deleted} keys)" if deleted else ""
+            raise type(error)(error.message + lost, error.hint) from None
+
+    def _store(self, uri: ResourceUri, resource: bytes, end: float | None) -> None:
         self.check(uri)
         answer = self._call(
             "POST",
@@ -38,16 +84,35 @@ class Admin:
             content_type="application/octet-stream",
             repeatable=True,
         )
-        if answer.refusal:
-            raise answer.refusal.without_text().error(
-                f"register '{uri}'", self._hint(answer.refusal)
-            )
+        if refusal := answer.refusal:
+            hint = _CANNOT_STORE[uri.plugin] if refusal.variant == _FAILED else ""
+            raise refusal.without_text().error(f"register '{uri}'", hint or self._hint(refusal))
         if answer.body:
             raise RemoteError(
                 f"what answers at {self.kbs.url} did not register '{uri}': it sent a document, "
                 "where a KBS that has stored a key sends none",
                 "check host, port and path prefix of the address of the KBS",
             )
+        if uri.plugin == _PKCS11:
+            _log.warning(
+                "the KBS loses '%s' when it restarts: its plugin pkcs11 keeps keys for one session "
+                "of the HSM; write it to the token yourself, for example with pkcs11-tool",
+                uri,
+            )
+
+    def _delete_all(self, uri: ResourceUri, end: float) -> int:
+        """Delete the objects of a name from an HSM, each by a call; return how many there were."""
+        for count in range(_MOST_OBJECTS):
+            answer = self._call("DELETE", resource_path(uri), end=end, repeatable=True)
+            if not (refusal := answer.refusal):
+                continue
+            if refusal.variant == _FAILED:
+                return count
+            raise refusal.error(f"delete '{uri}'", self._hint(refusal))
+        raise RemoteError(
+            f"the KBS {self.kbs.url} goes on deleting '{uri}' after {_MOST_OBJECTS} times",
+            "check host, port and path prefix of the address of the KBS",
+        )
 
     def delete(self, uri: ResourceUri) -> None:
         """Delete a resource; that there is none is an error, too."""
@@ -67,19 +132,26 @@ class Admin:
         """See that a key id names something that can be stored in this KBS. Raises ``InputError``.
 
         Guests of one release refuse a key id with the address of another KBS, and no KBS stores
-        through another plugin than ``resource``.
+        through another plugin than ``resource`` and ``pkcs11``.
         """
-        if uri.plugin != "resource":
+        if uri.plugin not in ("resource", _PKCS11):
             raise InputError(
-                f"'{uri}' cannot be registered: a KBS stores keys with its plugin 'resource' only",
+                f"'{uri}' cannot be registered: a KBS stores keys with its plugins 'resource' and "
+                "'pkcs11' only",
                 "use a key id that begins with kbs://",
+            )
+        if uri.plugin == _PKCS11 and (len(uri.segments) != 4 or uri.segments[0] != "resource"):
+            raise InputError(
+                f"'{uri}' cannot be registered: the plugin 'pkcs11' of a KBS stores keys under "
+                "resource/<repository>/<type>/<tag>",
+                "use a key id such as kbs+pkcs11:///resource/default/key/1",
             )
         if uri.query:
             raise InputError(f"'{uri}' cannot be registered: it has a query")
         if not self.kbs.url.names(uri.address):
             raise InputError(
                 f"'{uri}' names another KBS than {self.kbs.url}, where it would be registered",
-                f"leave the address out: kbs:///{uri.path}",
+                f"leave the address out: {dataclasses.replace(uri, address='')}",
             )
 
     def _call(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -57,7 +57,8 @@ class Record:
         Raises ``UnreachableError`` if another registration takes that long, ``InputError`` if the
         folder cannot be used.
         """
-        name = f"{kbs} kbs:///{kid.path}"
+        here = str(replace(kid, address=""))
+        name = f"{kbs} {here}"
         file = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ class Record:
         try:
             if not lock(descriptor, end):
                 raise UnreachableError(f"another registration of '{kid}' is still running")
-            yield Entry(descriptor, file, str(kbs), f"kbs:///{kid.path}")
+            yield Entry(descriptor, file, str(kbs), here)
         finally:
             os.close(descriptor)  # gives the lock back
 

@@ -135,6 +135,111 @@ def test_admin_error_does_not_show_key_echoed_in_token_refusal(
     assert form(key) not in str(refused.value)
 
 
+def test_admin_put_that_kbs_cannot_store_points_to_store_itself(
+    sim: SimulatedKbs, admin: Admin
+) -> None:
+    """The same variant as for a resource that is not there."""
+    sim.faults[POST] = lambda _: refusal("PluginInternalError", "Plugin internal error")
+    with pytest.raises(RemoteError, match="PluginInternalError 401") as refused:
+        admin.put(KID, b"key")
+    assert "AWS, GCP and Aliyun are only read" in refused.value.hint
+    assert "--kek-into" in refused.value.hint
+    with pytest.raises(RemoteError) as refused:
+        admin.delete(KID)
+    assert "there is no such resource" in refused.value.hint
+
+
+def test_admin_replace_stores_over_resource(sim: SimulatedKbs, admin: Admin) -> None:
+    admin.put(KID, b"old")
+    admin.replace(KID, b"new")
+    assert sim.resources == {PATH: b"new"}
+    assert [request.method for request in sim.requests] == ["POST", "POST"]
+
+
+HSM_KID = parse_key_id("kbs+pkcs11:///resource/default/key/1")
+HSM_POST, HSM_DELETE = (f"{method} pkcs11/resource/{PATH}" for method in ("POST", "DELETE"))
+FAILED = refusal("PluginInternalError", "Plugin internal error")
+
+
+@pytest.fixture
+def hsm(sim: SimulatedKbs) -> list[bytes]:
+    """Objects of one name in an HSM: a POST adds one, a DELETE takes one away."""
+    objects: list[bytes] = []
+
+    def add(request: Request) -> Reply:
+        objects.append(request.body)
+        return Reply()
+
+    def delete(_: Request) -> Reply:
+        if not objects:
+            return FAILED
+        objects.pop(0)
+        return Reply()
+
+    sim.faults |= {HSM_POST: add, HSM_DELETE: delete}
+    return objects
+
+
+def test_admin_puts_key_into_hsm_and_warns_that_it_will_not_last(
+    hsm: list[bytes], admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    admin.put(HSM_KID, b"key")
+    assert hsm == [b"key"]
+    restart, before = caplog.messages
+    assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
+    assert before.startswith(f"if '{HSM_KID}' had a key before, that is still there")
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_admin_replace_deletes_all_keys_of_name_from_hsm_first(
+    hsm: list[bytes], admin: Admin, caplog: pytest.LogCaptureFixture, before: int
+) -> None:
+    hsm += [b"old"] * before
+    admin.replace(HSM_KID, b"new")
+    assert hsm == [b"new"]
+    (restart,) = caplog.messages
+    assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
+
+
+def test_admin_replace_stores_nothing_when_kbs_refuses_to_delete(
+    sim: SimulatedKbs, hsm: list[bytes], admin: Admin
+) -> None:
+    hsm.append(b"old")
+    sim.faults[HSM_DELETE] = lambda _: refusal("AdminAuthInitialization", "no")
+    with pytest.raises(RemoteError, match=r"refused to delete .* \(AdminAuthInitialization 401\)"):
+        admin.replace(HSM_KID, b"new")
+    assert hsm == [b"old"]
+
+
+def test_admin_replace_without_plugin_says_so(sim: SimulatedKbs, admin: Admin) -> None:
+    sim.faults[HSM_DELETE] = lambda _: refusal("PluginNotFound", "Plugin pkcs11 not found", 404)
+    with pytest.raises(RemoteError, match="PluginNotFound 404") as refused:
+        admin.replace(HSM_KID, b"new")
+    assert "runs without this plugin" in refused.value.hint
+
+
+def test_admin_replace_does_not_delete_for_ever(sim: SimulatedKbs, admin: Admin) -> None:
+    sim.faults[HSM_DELETE] = lambda _: Reply()
+    with pytest.raises(RemoteError, match="goes on deleting") as refused:
+        admin.replace(HSM_KID, b"new")
+    assert "check host, port" in refused.value.hint
+    assert sim.calls(HSM_DELETE) == 100
+    assert not sim.calls(HSM_POST)
+
+
+@pytest.mark.parametrize(("before", "lost"), [(0, ""), (2, "; what it had there is deleted (2")])
+def test_admin_replace_that_fails_says_what_is_deleted(
+    sim: SimulatedKbs, hsm: list[bytes], admin: Admin, before: int, lost: str
+) -> None:
+    hsm += [b"old"] * before
+    sim.faults[HSM_POST] = lambda _: FAILED
+    with pytest.raises(RemoteError, match="refused to register") as refused:
+        admin.replace(HSM_KID, b"new")
+    assert refused.value.message.partition("(PluginInternalError 401)")[2].startswith(lost)
+    assert ("deleted" in refused.value.message) == bool(lost)
+    assert "the HSM of the KBS did not take it" in refused.value.hint
+
+
 def test_admin_put_is_retried_after_transient_failure(sim: SimulatedKbs, admin: Admin) -> None:
     """Storing the same key twice is harmless."""
     replies = iter([Reply(503), None])
@@ -155,7 +260,13 @@ def test_admin_delete_is_not_retried(sim: SimulatedKbs, admin: Admin) -> None:
 @pytest.mark.parametrize(
     ("kid", "reason"),
     [
-        ("kbs+pkcs11:///a/b/c", "with its plugin 'resource' only"),
+        ("kbs+external:///a/b/c", "with its plugins 'resource' and 'pkcs11' only"),
+        ("kbs+pkcs11:///a/b/c", "under resource/<repository>/<type>/<tag>"),
+        ("kbs+pkcs11:///wrap-key", "under resource/<repository>/<type>/<tag>"),
+        ("kbs+pkcs11:///a/b/c/d", "under resource/<repository>/<type>/<tag>"),
+        ("kbs+pkcs11:///resource/a/b/c/d", "under resource/<repository>/<type>/<tag>"),
+        ("kbs+pkcs11:///resource/a/b/c?x=y", "it has a query"),
+        ("kbs+pkcs11://other.example/resource/a/b/c", "names another KBS"),
         ("kbs:///a/b/c?x=y", "it has a query"),
         ("kbs://other.example/a/b/c", "names another KBS"),
         ("kbs://127.0.0.1/a/b/c", "names another KBS"),
@@ -167,6 +278,12 @@ def test_admin_refuses_key_id_that_this_kbs_cannot_hold(
     with pytest.raises(InputError, match=reason):
         admin.put(parse_key_id(kid), b"key")
     assert not sim.requests
+
+
+def test_admin_hint_for_key_id_of_another_kbs_keeps_plugin(admin: Admin) -> None:
+    with pytest.raises(InputError) as refused:
+        admin.put(parse_key_id("kbs+pkcs11://other.example/resource/a/b/c"), b"key")
+    assert refused.value.hint == "leave the address out: kbs+pkcs11:///resource/a/b/c"
 
 
 def test_admin_accepts_key_id_with_address_of_this_kbs(sim: SimulatedKbs, admin: Admin) -> None:

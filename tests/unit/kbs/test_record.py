@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import threading
@@ -59,6 +60,17 @@ def test_record_ignores_kbs_address_in_key_id(record: Record) -> None:
         entry.write(FINGERPRINT)
     with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1"), soon()) as entry:
         assert entry.fingerprint() == FINGERPRINT
+
+
+def test_record_keeps_entry_for_each_plugin(record: Record) -> None:
+    hsm = parse_key_id("kbs+pkcs11://kbs.example/resource/default/key/1")
+    with record.entry(KBS, hsm, soon()) as entry:
+        entry.write(FINGERPRINT)
+    (file,) = record.folder.iterdir()
+    assert json.loads(file.read_text())["kid"] == "kbs+pkcs11:///resource/default/key/1"
+    other = parse_key_id("kbs+other:///resource/default/key/1")
+    with record.entry(KBS, other, soon()) as entry:
+        assert entry.fingerprint() == ""
 
 
 def test_record_is_readable_by_owner_only(record: Record) -> None:
