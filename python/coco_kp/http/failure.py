@@ -13,14 +13,21 @@ from coco_kp.errors import RemoteError, UnreachableError
 LATER = "check the network and any proxy on the way, or try again later"
 
 
-def failure(request: str, exc: Exception) -> RemoteError:
-    """Turn what urllib3 raised during ``request`` (for people) into an error of ours."""
+CA_HINT = (
+    "if the server has a certificate authority of its own, name its certificate: --kbs-ca for a "
+    "KBS, --cert-dir for a registry"
+)
+
+
+def failure(request: str, exc: Exception, ca_hint: str = CA_HINT) -> RemoteError:
+    """Turn what urllib3 raised during ``request`` (for people) into an error of ours.
+
+    ``ca_hint`` says how to have an authority trusted.
+    """
     cause = _innermost(exc)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return RemoteError(
-            f"{request}: the server's certificate is not trusted: {cause.verify_message}",
-            "if the server has a certificate authority of its own, name its certificate: --kbs-ca "
-            "for a KBS, --cert-dir for a registry",
+            f"{request}: the server's certificate is not trusted: {cause.verify_message}", ca_hint
         )
     if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
         return RemoteError(f"{request}: the host name is not known", "check its spelling")

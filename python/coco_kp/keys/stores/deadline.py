@@ -1,0 +1,38 @@
+"""A deadline for libraries that have none over a whole exchange."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from coco_kp.errors import UnreachableError
+from coco_kp.http.failure import LATER
+from coco_kp.keys import stores
+
+T = TypeVar("T")
+
+
+def in_time(call: Callable[[], T], what: str) -> T:
+    """Return what ``call`` returns within ``stores.TIMEOUT``; its errors pass.
+
+    The libraries bound each read, but not an answer that trickles in, nor logins and repeats
+    together. ``call`` runs in a thread of its own, which a late answer finds abandoned; ``what``
+    names it in the error. Raises ``UnreachableError`` when the time is over.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 (raised to the caller)
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="key store", daemon=True).start()
+    try:
+        return outcome.result(stores.TIMEOUT)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        raise UnreachableError(f"{what}: no answer in time", LATER) from None

@@ -1,0 +1,1 @@
+"""Stores and wrapping keys, each alone."""
