@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import json
 import stat
@@ -272,114 +271,6 @@ class TestSkipBase:
         target = tmp_path / "e"
         arguments = (*OWN, key, "--skip-base", base.reference)
         assert command("encrypt", image.reference, f"oci:{target}", *arguments, ok=False).code == 5
-        assert not target.exists()
-
-
-class TestReuse:
-    def rebuilt(self, plain: Image, folder: Path) -> Image:
-        """Write the image with its data layer alone replaced."""
-        archives = [gzip.decompress(layer.blob) for layer in plain.layers]
-        archives[2] = tar({"data": b"changed"})
-        return write_image(folder, archives)
-
-    def test_encrypt_reuse_copies_unchanged_layers_with_their_packets(
-        self, plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
-    ) -> None:
-        image = self.rebuilt(plain, tmp_path / "rebuilt")
-        target = Image(tmp_path / "e")
-        arguments = (*OWN, key, "--reuse", encrypted.reference)
-        out = command("encrypt", image.reference, target.reference, *arguments).out
-        assert "layers 1 encrypted, 3 reused" in out
-        assert [a == b for a, b in zip(target.layers, encrypted.layers, strict=True)] == [
-            True,
-            True,
-            False,
-            True,
-        ]
-        command("verify", target.reference, "--keypath", key)
-
-    def test_encrypt_reuse_in_same_layout_rewrites_no_blob(
-        self, plain: Image, key: Path, tmp_path: Path, command: Command
-    ) -> None:
-        target = f"oci:{tmp_path}/e"
-        command("encrypt", plain.reference, f"{target}:1", *OWN, key)
-        blobs = {p: p.stat().st_ino for p in (tmp_path / "e/blobs/sha256").iterdir()}
-        image = self.rebuilt(plain, tmp_path / "rebuilt")
-        command("encrypt", image.reference, f"{target}:2", *OWN, key, "--reuse", f"{target}:1")
-        assert {p: p.stat().st_ino for p in blobs} == blobs
-        new = set((tmp_path / "e/blobs/sha256").iterdir()) - set(blobs)
-        assert len(new) == 3, "a layer, the config and the manifest"
-
-    def test_encrypt_reuse_with_another_key_wraps_packets_anew(
-        self,
-        plain: Image,
-        encrypted: Image,
-        key: Path,
-        make_key: Callable[[str], Path],
-        tmp_path: Path,
-        command: Command,
-    ) -> None:
-        new, target = make_key("new"), Image(tmp_path / "e")
-        command(
-            *("encrypt", plain.reference, target.reference, "--keyid", "/default/key/2"),
-            *("--keypath", new, "--reuse", encrypted.reference, "--reuse-keypath", key),
-        )
-        command("verify", target.reference, "--keypath", new)
-        assert command("verify", target.reference, "--keypath", key, ok=False).code == 4
-        for layer, before in zip(target.layers, encrypted.layers, strict=True):
-            assert layer.blob == before.blob
-            assert layer.packet["kid"] == "kbs:///default/key/2"
-
-    @pytest.mark.parametrize(
-        ("arguments", "member", "value"),
-        [
-            (("--keyid", "/default/key/2"), "kid", "kbs:///default/key/2"),
-            (("--keyid", KID, "--packet", "v2"), "version", "0.1.0"),
-            (("--keyid", KID, "--algorithm", "A256CTR"), "wrap_type", "A256CTR"),
-        ],
-    )
-    def test_encrypt_reuse_with_another_packet_form_wraps_packets_anew(
-        self,
-        plain: Image,
-        encrypted: Image,
-        key: Path,
-        tmp_path: Path,
-        command: Command,
-        arguments: tuple[str, ...],
-        member: str,
-        value: str,
-    ) -> None:
-        target = Image(tmp_path / "e")
-        reuse = ("--keypath", key, "--reuse", encrypted.reference)
-        command("encrypt", plain.reference, target.reference, *arguments, *reuse)
-        assert {layer.packet[member] for layer in target.layers} == {value}
-        assert [x.blob for x in target.layers] == [x.blob for x in encrypted.layers]
-
-    def test_encrypt_reuse_with_another_key_under_same_id_wraps_packets_anew(
-        self,
-        plain: Image,
-        encrypted: Image,
-        key: Path,
-        make_key: Callable[[str], Path],
-        tmp_path: Path,
-        command: Command,
-    ) -> None:
-        new, target = make_key("new"), f"oci:{tmp_path}/e"
-        reuse = ("--reuse", encrypted.reference, "--reuse-keypath", key)
-        command("encrypt", plain.reference, target, *OWN, new, *reuse)
-        command("verify", target, "--keypath", new)
-
-    def test_encrypt_reuse_refuses_image_that_key_does_not_open(
-        self,
-        plain: Image,
-        encrypted: Image,
-        make_key: Callable[[str], Path],
-        tmp_path: Path,
-        command: Command,
-    ) -> None:
-        arguments = (*OWN, make_key("other"), "--reuse", encrypted.reference)
-        target = tmp_path / "e"
-        assert command("encrypt", plain.reference, f"oci:{target}", *arguments, ok=False).code == 4
         assert not target.exists()
 
 

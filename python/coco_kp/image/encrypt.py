@@ -20,6 +20,7 @@ from coco_kp.image.layer import (
     check_layer,
     check_statement,
     copy_layer,
+    layer_compression,
     open_layer,
     refuse_readable,
     seal_layer,
@@ -44,8 +45,8 @@ from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, 
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.media_type import (
+    ZSTD,
     compressed_as,
-    compression_of,
     encrypted_form,
     is_encrypted,
 )
@@ -116,7 +117,7 @@ def encrypt_image(
         if reuse:
             known = [r for r in recipients if not isinstance(r, NewRecipient)]
             openers = (*reuse_openers, *known)
-            earlier = read_earlier(opened(parse_image_reference(reuse)), openers)
+            earlier = read_earlier(opened(parse_image_reference(reuse)), openers, known)
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
@@ -125,11 +126,12 @@ def encrypt_image(
         sink = stack.enter_context(writing(target, destination_access))
         keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
         work = Work(progress, jobs, source_access)
-        sealed = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
+        sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
-            (digest, False): _Written.reused(earlier[digest], keys)
-            for digest in (layer.layer.digest for layer in plan.layers(Fate.REUSE))
+            (digest, False): _Written.reused(earlier[digest], compression, keys)
+            for digest, compression in reused.items()
         }
+        plan = _as_done(plan, sealed)
         mended = _mended(plan, written)
         for notice in mended:
             progress.notice(notice)
@@ -157,7 +159,7 @@ def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
 class _Written:
     """An encrypted layer at the destination, and what its descriptor has to say.
 
-    ``compression`` is what its content says, or what the earlier image found.
+    ``compression`` is what its content says.
     """
 
     digest: Digest
@@ -182,7 +184,7 @@ class _Written:
         )
 
     @classmethod
-    def reused(cls, earlier: EarlierLayer, keys: Sequence[Recipient]) -> _Written:
+    def reused(cls, earlier: EarlierLayer, compression: str, keys: Sequence[Recipient]) -> _Written:
         public, packets = earlier.encryption.public_options, earlier.packets_for(keys)
         return cls(
             earlier.layer.digest,
@@ -190,7 +192,7 @@ class _Written:
             earlier.options,
             public,
             tuple(packets),
-            compression_of(earlier.layer.media_type),
+            compression,
         )
 
     def media_type(self, planned: str) -> str:
@@ -211,9 +213,13 @@ def _move_blobs(
     base: BaseLayers | None,
     earlier: Mapping[Digest, EarlierLayer],
     work: Work,
-) -> dict[tuple[Digest, bool], SealedBlob]:
-    """Bring all blobs to the destination, and give those that were encrypted."""
+) -> tuple[dict[tuple[Digest, bool], SealedBlob], dict[Digest, str]]:
+    """Bring all blobs to the destination.
+
+    Return those that were encrypted, and how those are compressed that were taken over.
+    """
     sealed: dict[tuple[Digest, bool], SealedBlob] = {}
+    taken_over: dict[Digest, str] = {}
 
     def seal(layer: LayerPlan) -> None:
         sealed[_key(layer)] = seal_layer(
@@ -234,23 +240,27 @@ def _move_blobs(
 
     def reuse(layer: LayerPlan) -> None:
         found = earlier[layer.layer.digest]
+        compression = layer_compression(found.check(layer, work), layer, rules.zstd)
+        if compression == ZSTD and rules.zstd == "gzip":
+            seal(layer)
+            return
         copy_layer(found.source, sink, found.layer, work)
+        taken_over[layer.layer.digest] = compression
 
     secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
     kept, statements, configs = _kept(plan), _statements(plan), _configs(plan)
-    work.progress.expect(sum(layer.layer.size for layer in (*secret, *kept)))
-    threads = work.threads_for(len(secret))
+    work.progress.expect(sum(layer.layer.size for layer in (*secret, *reused, *kept)))
+    threads = work.threads_for(len(secret) + len(reused))
     # The largest first, so that no job is left alone with it at the end.
-    largest_first = sorted(secret, key=lambda layer: -layer.layer.size)
+    largest_first = sorted((*secret, *reused), key=lambda layer: -layer.layer.size)
     pieces: list[Callable[[], None]] = [
-        *(partial(seal, layer) for layer in largest_first),
-        *(partial(reuse, layer) for layer in reused),
+        *(partial(reuse if x.fate is Fate.REUSE else seal, x) for x in largest_first),
         *(partial(copy, layer) for layer in kept),
         *(partial(state, layer) for layer in statements),
         *(partial(copy_layer, source, sink, config, work) for config in configs),
     ]
     work.run(pieces)
-    return sealed
+    return sealed, taken_over
 
 
 def _kept(plan: EncryptionPlan) -> list[LayerPlan]:
@@ -268,6 +278,19 @@ def _statements(plan: EncryptionPlan) -> list[Descriptor]:
 def _configs(plan: EncryptionPlan) -> list[Descriptor]:
     configs = [image.manifest.config for image in images(plan.tree)]
     return list({config.digest: config for config in configs}.values())
+
+
+def _as_done(
+    plan: EncryptionPlan, sealed: Mapping[tuple[Digest, bool], SealedBlob]
+) -> EncryptionPlan:
+    """Return the plan, in which layers were to be reused that had to be compressed anew."""
+
+    def done(layer: LayerPlan) -> LayerPlan:
+        anew = layer.fate is Fate.REUSE and _key(layer) in sealed
+        return replace(layer, fate=Fate.ENCRYPT) if anew else layer
+
+    planned = (replace(image, layers=tuple(map(done, image.layers))) for image in plan.images)
+    return replace(plan, images=tuple(planned))
 
 
 def _mended(

@@ -191,12 +191,13 @@ def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]
         return PacketFacts(packet.scheme), problem
     wrap_type = str(read.wrapped_key.wrap_type) if read.wrapped_key else ""
     facts = PacketFacts(
-        packet.scheme, read.version, read.kid, read.provider, wrap_type, _is_sample(packet)
+        packet.scheme, read.version, read.kid, read.provider, wrap_type, is_sample(packet)
     )
     return facts, _kid_problem(facts, packet.data)
 
 
-def _is_sample(packet: LayerPacket) -> bool:
+def is_sample(packet: LayerPacket) -> bool:
+    """Return whether the sample key, which everybody knows, opens the packet."""
     try:
         KekOpener(Kek(SAMPLE_KEK)).open(packet)
     except CocoKpError:

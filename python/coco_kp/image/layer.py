@@ -78,7 +78,7 @@ def seal_layer(
     sealer = LayerSealer()
     with ExitStack() as stack:
         reader = stack.enter_context(_Looked(_open(source, layer)))
-        compression = _compression(reader.head, plan, zstd)
+        compression = layer_compression(reader.head, plan, zstd)
         transcoded = compression == ZSTD and zstd == "gzip"
         if transcoded:  # the cipher's pass does not yield this layer's digest
             reader = stack.enter_context(_Looked(_open(source, layer, verify=True)))
@@ -114,6 +114,7 @@ def open_layer(
     *,
     carry: bool = False,
     threads: int = 1,
+    head: Head | None = None,
 ) -> Digest:
     """Decrypt a layer into ``sink``, or only check it where that is None; return its plain digest.
 
@@ -121,7 +122,8 @@ def open_layer(
     record (if any) and ``diff_id`` (if any) agree; then nothing is committed. With ``carry`` a
     recorded digest is proof enough of what went in, whether a guest would take it or not:
     ``diff_id`` counts, and must be there, where none is recorded. ``threads``, 1 or 2, work on it:
-    on compressed content one of them only to check it.
+    on compressed content one of them only to check it. ``head`` gets the first bytes of the
+    plaintext.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
     if carry and recorded is None and diff_id is None:
@@ -145,7 +147,7 @@ def open_layer(
                 )
             else:
                 content = DiffIdCheck(layer.media_type, diff_id, work.unpacking)
-        also = [part.update for part in (content, other) if part]
+        also = [part.update for part in (content, other, head) if part]
         _pass(opener, reader, writer, layer, work, threads, also)
         opened = opener.finalize()
         _check_digest(layer, opened.ciphertext_sha256)
@@ -195,15 +197,15 @@ def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work:
     Raises ``IntegrityError`` if it is not what it should be.
     """
     content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
-    head = bytearray()
+    head = Head()
     with source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):
-            head += piece[: HEAD - len(head)]
+            head.update(piece)
             if content:
                 content.update(piece)
     if content:
         content.finish()
-    return bytes(head)
+    return head.data
 
 
 def recognised_layer(source: Source, layer: Descriptor) -> str | None:
@@ -246,6 +248,17 @@ def check_statement(source: Source, layer: Descriptor, work: Work) -> None:
 _POSES: Final = "what is no statement about an image may be a layer of one: do not keep it"
 
 
+class Head:
+    """The first bytes, up to ``HEAD``, of a stream that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def update(self, piece: memoryview) -> None:
+        """Take the next piece."""
+        self.data += piece[: HEAD - len(self.data)]
+
+
 class _Looked:
     """A blob whose first bytes, ``head``, were looked at, and are read again. A context manager."""
 
@@ -284,8 +297,11 @@ class _Looked:
         return self._held
 
 
-def _compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
-    """Return how a layer is compressed, if it may be encrypted so."""
+def layer_compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
+    """Return how a layer is compressed that begins with ``head``, if it may be encrypted so.
+
+    Raises ``IntegrityError``, ``RefusedError``.
+    """
     where = f"layer {plan.number}"
     try:
         found = compression_of_bytes(head, plan.media_type)

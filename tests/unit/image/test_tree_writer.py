@@ -22,9 +22,10 @@ CHANGED = {PLAIN.manifest.digest: SECRET}
 
 
 def about(node: Node) -> ImageNode:
-    """Return an artifact that says in its manifest that it is about another manifest."""
+    """Return an artifact that says in both ways that it is about another manifest."""
     subject = dict(node.manifest.descriptor().document)
-    return image(L("statement"), platform=None, subject=subject)
+    described = {"annotations": {DESCRIBED: str(node.manifest.digest)}}
+    return image(L("statement"), platform=None, entry=described, subject=subject)
 
 
 def nested(*children: ImageNode) -> IndexNode:
@@ -46,7 +47,9 @@ def test_subject_follows_its_manifest_wherever_that_stands(tmp_path: Path) -> No
         found = written(tmp_path, listed(*order), CHANGED)
         (statement,) = (node for node in found if node.manifest.subject)
         assert statement.manifest.subject == SECRET.descriptor()
-        assert statement.entry == statement.manifest.descriptor()
+        assert statement.entry
+        assert statement.entry.digest == statement.manifest.digest
+        assert statement.entry.annotations == {DESCRIBED: str(SECRET.digest)}
 
 
 def test_subject_of_a_subject_follows_too(tmp_path: Path) -> None:
@@ -54,6 +57,8 @@ def test_subject_of_a_subject_follows_too(tmp_path: Path) -> None:
     signature = about(statement)
     found = written(tmp_path, listed(signature, statement, PLAIN), CHANGED)
     assert found[0].manifest.subject == found[1].manifest.descriptor()
+    assert found[0].entry
+    assert found[0].entry.annotations == {DESCRIBED: str(found[1].manifest.digest)}
     assert found[1].manifest.subject == SECRET.descriptor()
 
 
@@ -63,8 +68,11 @@ def test_subject_that_is_a_list_follows_too(tmp_path: Path) -> None:
     entries = [dict(node.entry.document) for node in (statement, inner) if node.entry]
     manifest = listed(PLAIN).manifest.replaced([parse_descriptor(e, "entry") for e in entries])
     found = written(tmp_path, IndexNode(manifest, (statement, inner)), CHANGED)
+    assert found[0].entry
     assert found[0].manifest.subject
-    assert found[0].manifest.subject.digest not in {inner.manifest.digest, SECRET.digest}
+    now = found[0].manifest.subject.digest
+    assert now not in {inner.manifest.digest, SECRET.digest}
+    assert found[0].entry.annotations == {DESCRIBED: str(now)}
     assert found[1].manifest == SECRET
 
 
@@ -79,21 +87,13 @@ def test_subject_keeps_what_else_it_says_but_not_the_old_manifest_itself(tmp_pat
 
 def test_manifest_is_the_same_to_the_byte_where_its_subject_is(tmp_path: Path) -> None:
     elsewhere = about(image(L("of another image")))
-    tree = listed(PLAIN, about(PLAIN), elsewhere)
+    subject = dict(PLAIN.manifest.descriptor().document) | {"size": 1}
+    tree = listed(PLAIN, image(L("s"), platform=None, subject=subject), elsewhere)
     assert [node.manifest for node in written(tmp_path, tree, {})] == [
         node.manifest for node in images(tree)
     ]
     found = written(tmp_path, tree, CHANGED)
     assert found[2].manifest == elsewhere.manifest
-
-
-def test_annotation_of_entry_names_manifest_whose_subject_changed(tmp_path: Path) -> None:
-    statement = about(PLAIN)
-    described = {"annotations": {DESCRIBED: str(statement.manifest.digest)}}
-    signature = image(L("signature"), platform=None, entry=described)
-    found = written(tmp_path, listed(signature, statement, PLAIN), CHANGED)
-    assert found[0].entry
-    assert found[0].entry.annotations == {DESCRIBED: str(found[1].manifest.digest)}
 
 
 def test_write_tree_bounds_the_chain_of_subjects(tmp_path: Path) -> None:
