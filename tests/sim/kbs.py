@@ -24,10 +24,12 @@ from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
+from tests.sim.kbs_plugins import ExternalPlugin, Pkcs11Plugin, Plugin, PluginCall, PluginError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 ADMIN_TOKEN: Final = "e30.eyJleHAiOjQwMDAwMDAwMDAsInJvbGUiOiJhZG1pbiJ9.c2ln"  # exp in 2096
 CURVES: Final = {"P-256": ec.SECP256R1(), "P-521": ec.SECP521R1()}
@@ -62,8 +64,12 @@ class SimulatedKbs:
     url: str = ""
     version: str = "0.4.0"
     resources: dict[str, bytes] = field(default_factory=dict)
+    plugins: dict[str, Plugin] = field(default_factory=dict)
+    """Its further plugins by name; `with_pkcs11` and `with_external` add those of Trustee."""
     denies: bool = False
     """Whether its resource policy denies everybody."""
+    denied: set[str] = field(default_factory=set)
+    """What its resource policy denies to everybody: plugin and path (``external/coco-kp/prod``)."""
     admins: Literal["by token", "anybody", "nobody"] = "by token"
     """Its ``authorization_mode``."""
     roles: dict[str, str] = field(default_factory=lambda: {ADMIN_TOKEN: "admin"})
@@ -97,6 +103,18 @@ class SimulatedKbs:
             return Reply(413, kind, b"payload reached size limit")
         return self._route(request)
 
+    def with_pkcs11(self) -> Pkcs11Plugin:
+        """Add the plugin that keeps KEKs in an HSM."""
+        self.plugins["pkcs11"] = plugin = Pkcs11Plugin()
+        return plugin
+
+    def with_external(self, name: str, endpoint: str, ca: Path | None = None) -> ExternalPlugin:
+        """Add, or add to, the plugin that hands calls to a gRPC service (``http://host:port``)."""
+        plugin = self.plugins.setdefault("external", ExternalPlugin())
+        assert isinstance(plugin, ExternalPlugin)
+        plugin.connect(name, endpoint, ca)
+        return plugin
+
     def _route(self, request: Request) -> Reply:
         plugin, *path = unquote(request.path.removeprefix(PREFIX)).split("/")
         match request.method, plugin:
@@ -112,6 +130,8 @@ class SimulatedKbs:
                 return self._write(request, path)
             case _, "resource":
                 return self._read(request, path)
+            case _, name if name in self.plugins:
+                return self._plugged(request, name, path)
         return refusal("PluginNotFound", f"Plugin {plugin} not found", 404)
 
     def _auth(self, document: dict[str, Any]) -> Reply:
@@ -146,31 +166,57 @@ class SimulatedKbs:
         return cookie, self.sessions.get(cookie)
 
     def _read(self, request: Request, path: list[str]) -> Reply:
+        public = self._attested(request, ["resource", *path])
+        if isinstance(public, Reply):
+            return public
+        resource = self.resources.get("/".join(path))
+        if request.method != "GET" or resource is None:
+            return refusal("PluginInternalError", "Plugin internal error")
+        return _encrypted(resource, public)
+
+    def _attested(self, request: Request, path: list[str]) -> dict[str, str] | Reply:
+        """Return the key of an attested guest that may read, or the refusal."""
         _, session = self._session(request)
         if not (token := (session and session.token) or _bearer(request)):
             return refusal("TokenNotFound", "Attestation Token not found")
         if not (public := self.tokens.get(token)):
             return refusal("TokenVerifierError", "Token Verifier error")
-        if self.denies:
+        if self.denies or "/".join(path) in self.denied:
             return refusal("PolicyDeny", "Access denied by policy")
-        resource = self.resources.get("/".join(path))
-        if request.method != "GET" or resource is None:
-            return refusal("PluginInternalError", "Plugin internal error")
-        try:
-            return json_reply(encrypt(resource, public))
-        except (KeyError, ValueError):
-            return refusal("JweError", "JWE failed")
+        return public
 
-    def _write(self, request: Request, path: list[str]) -> Reply:
+    def _plugged(self, request: Request, name: str, path: list[str]) -> Reply:
+        """Have a plugin answer, in Trustee's order of questions."""
+        query = {key: values[-1] for key, values in request.query.items()}
+        call = PluginCall(request.method, tuple(path), query, request.body)
+        plugin = self.plugins[name]
+        try:
+            if plugin.needs_admin(call):
+                return self._forbidden(request) or _shown(plugin.handle(call))
+            public = self._attested(request, [name, *path])
+            if isinstance(public, Reply):
+                return public
+            body = plugin.handle(call)
+            return _encrypted(body, public) if plugin.needs_encryption(call) else _shown(body)
+        except PluginError:
+            return refusal("PluginInternalError", "Plugin internal error")
+
+    def _forbidden(self, request: Request) -> Reply | None:
+        """Refuse who is no administrator."""
         if reason := self._reason_against(request):
             detail = f"failed to initialize [admin] configuration: {reason}"
             return refusal("AdminAuthInitialization", detail)
+        return None
+
+    def _write(self, request: Request, path: list[str]) -> Reply:
+        if forbidden := self._forbidden(request):
+            return forbidden
         name = "/".join(path)
         if request.method == "POST" and len(path) == 3 and all(map(_PART.fullmatch, path)):
             self.resources[name] = request.body
         elif request.method == "POST" or self.resources.pop(name, None) is None:
             return refusal("PluginInternalError", "Plugin internal error")
-        return Reply(headers={"Content-Type": "text/xml"})
+        return _shown(b"")
 
     def _access(self, request: Request, endpoint: str) -> Reply | None:
         reason = self._reason_against(request)
@@ -211,12 +257,25 @@ def simulated_kbs(tls: ssl.SSLContext | None = None) -> Iterator[SimulatedKbs]:
 
     with http_server(kbs.answer, tls=tls, fault=fault) as kbs.url:
         yield kbs
+    if isinstance(external := kbs.plugins.get("external"), ExternalPlugin):
+        external.close()
 
 
 def refusal(variant: str, detail: str = "", status: int = 401) -> Reply:
     """Refuse as a KBS does (docs/protocols.md 5.2)."""
     kind = f"https://github.com/confidential-containers/kbs/errors/{variant}"
     return Reply(status, body=_json({"type": kind, "detail": detail}))
+
+
+def _shown(body: bytes) -> Reply:
+    return Reply(headers={"Content-Type": "text/xml"}, body=body)
+
+
+def _encrypted(resource: bytes, public: dict[str, str]) -> Reply:
+    try:
+        return json_reply(encrypt(resource, public))
+    except (KeyError, ValueError):
+        return refusal("JweError", "JWE failed")
 
 
 def json_reply(document: object, status: int = 200, *, cookie: str = "") -> Reply:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tests.sim.protobuf import write_field
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -72,7 +74,7 @@ class SimulatedSimpleKbs:
         if self.silent:
             self.closed.wait()
         if self.answer is not None:
-            return _field(1, self.answer[0].encode()) + _field(2, self.answer[1].encode())
+            return write_field(1, self.answer[0].encode()) + write_field(2, self.answer[1].encode())
         if _parse_client_id(client_id) != uuid.UUID(self.client_id):
             raise Refused(f"Connection not found: {NO_ROWS}")
         secrets = {details.get(1, ""): self._secret(details) for details in wanted}
@@ -83,7 +85,7 @@ class SimulatedSimpleKbs:
             plain += _sized(guid.encode()) + _sized(secret)
         iv = os.urandom(12)
         payload = AESGCM(self.key).encrypt(iv, self.change(plain), None)
-        return _field(1, b64encode(payload)) + _field(2, b64encode(iv))
+        return write_field(1, b64encode(payload)) + write_field(2, b64encode(iv))
 
     def _secret(self, details: Mapping[int, str]) -> bytes:
         form, kind, name = (details.get(number, "") for number in (2, 3, 4))
@@ -181,15 +183,6 @@ def _parse_client_id(text: str) -> uuid.UUID:
         "Malformed Client ID: invalid length: expected length 32 for simple format, "
         f"found {len(text)}"
     )
-
-
-def _field(number: int, data: bytes) -> bytes:
-    length, size = bytearray(), len(data)
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return bytes([number << 3 | 2]) + length + data
 
 
 def _sized(data: bytes) -> bytes:
