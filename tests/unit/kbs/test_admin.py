@@ -159,32 +159,22 @@ def test_admin_replace_stores_over_resource(sim: SimulatedKbs, admin: Admin) -> 
 HSM_KID = parse_key_id("kbs+pkcs11:///resource/default/key/1")
 HSM_POST, HSM_DELETE = (f"{method} pkcs11/resource/{PATH}" for method in ("POST", "DELETE"))
 FAILED = refusal("PluginInternalError", "Plugin internal error")
+OTHER = ("default/key/2", b"other")
 
 
 @pytest.fixture
-def hsm(sim: SimulatedKbs) -> list[bytes]:
-    """Objects of one name in an HSM: a POST adds one, a DELETE takes one away."""
-    objects: list[bytes] = []
-
-    def add(request: Request) -> Reply:
-        objects.append(request.body)
-        return Reply()
-
-    def delete(_: Request) -> Reply:
-        if not objects:
-            return FAILED
-        objects.pop(0)
-        return Reply()
-
-    sim.faults |= {HSM_POST: add, HSM_DELETE: delete}
+def hsm(sim: SimulatedKbs) -> list[tuple[str, bytes]]:
+    """The objects in the HSM of the KBS, and one of another name."""
+    objects = sim.with_pkcs11().objects
+    objects.append(OTHER)
     return objects
 
 
 def test_admin_puts_key_into_hsm_and_warns_that_it_will_not_last(
-    hsm: list[bytes], admin: Admin, caplog: pytest.LogCaptureFixture
+    hsm: list[tuple[str, bytes]], admin: Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin.put(HSM_KID, b"key")
-    assert hsm == [b"key"]
+    assert hsm == [OTHER, (PATH, b"key")]
     restart, before = caplog.messages
     assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
     assert before.startswith(f"if '{HSM_KID}' had a key before, that is still there")
@@ -192,27 +182,26 @@ def test_admin_puts_key_into_hsm_and_warns_that_it_will_not_last(
 
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_admin_replace_deletes_all_keys_of_name_from_hsm_first(
-    hsm: list[bytes], admin: Admin, caplog: pytest.LogCaptureFixture, before: int
+    hsm: list[tuple[str, bytes]], admin: Admin, caplog: pytest.LogCaptureFixture, before: int
 ) -> None:
-    hsm += [b"old"] * before
+    hsm += [(PATH, b"old")] * before
     admin.replace(HSM_KID, b"new")
-    assert hsm == [b"new"]
+    assert hsm == [OTHER, (PATH, b"new")]
     (restart,) = caplog.messages
     assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
 
 
 def test_admin_replace_stores_nothing_when_kbs_refuses_to_delete(
-    sim: SimulatedKbs, hsm: list[bytes], admin: Admin
+    sim: SimulatedKbs, hsm: list[tuple[str, bytes]], admin: Admin
 ) -> None:
-    hsm.append(b"old")
+    hsm.append((PATH, b"old"))
     sim.faults[HSM_DELETE] = lambda _: refusal("AdminAuthInitialization", "no")
     with pytest.raises(RemoteError, match=r"refused to delete .* \(AdminAuthInitialization 401\)"):
         admin.replace(HSM_KID, b"new")
-    assert hsm == [b"old"]
+    assert hsm == [OTHER, (PATH, b"old")]
 
 
-def test_admin_replace_without_plugin_says_so(sim: SimulatedKbs, admin: Admin) -> None:
-    sim.faults[HSM_DELETE] = lambda _: refusal("PluginNotFound", "Plugin pkcs11 not found", 404)
+def test_admin_replace_without_plugin_says_so(admin: Admin) -> None:
     with pytest.raises(RemoteError, match="PluginNotFound 404") as refused:
         admin.replace(HSM_KID, b"new")
     assert "runs without this plugin" in refused.value.hint
@@ -229,9 +218,9 @@ def test_admin_replace_does_not_delete_for_ever(sim: SimulatedKbs, admin: Admin)
 
 @pytest.mark.parametrize(("before", "lost"), [(0, ""), (2, "; what it had there is deleted (2")])
 def test_admin_replace_that_fails_says_what_is_deleted(
-    sim: SimulatedKbs, hsm: list[bytes], admin: Admin, before: int, lost: str
+    sim: SimulatedKbs, hsm: list[tuple[str, bytes]], admin: Admin, before: int, lost: str
 ) -> None:
-    hsm += [b"old"] * before
+    hsm += [(PATH, b"old")] * before
     sim.faults[HSM_POST] = lambda _: FAILED
     with pytest.raises(RemoteError, match="refused to register") as refused:
         admin.replace(HSM_KID, b"new")
