@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from base64 import b64encode
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from coco_kp.errors import InputError, KekError
+from coco_kp.keys.kek import kek_of
+from coco_kp.keys.reference import ExecReference, parse_kek_reference
+from coco_kp.keys.stores import Store, open_store
+from coco_kp.keys.stores import exec as exec_module
+from tests.support.patience import wait_until
+
+KEK = bytes(range(100, 132))
+
+
+def python(program: str) -> Store:
+    return open_store(ExecReference((sys.executable, "-c", program)))
+
+
+def refusal(store: Store) -> KekError:
+    with pytest.raises(KekError) as error:
+        store.fetch()
+    return error.value
+
+
+def test_output_of_program_is_the_key(tmp_path: Path) -> None:
+    (tmp_path / "kek").write_bytes(KEK)
+    store = open_store(parse_kek_reference(f"exec:cat {tmp_path}/kek"))
+    assert store.fetch() == KEK
+    assert store.check() == f"a key, {kek_of(KEK, 'it').fingerprint}"
+
+
+def test_no_shell_reads_the_command_line() -> None:
+    assert (
+        open_store(parse_kek_reference("exec:printf %s '$HOME;' '`id`'")).fetch() == b"$HOME;`id`"
+    )
+
+
+def test_program_has_no_input_and_no_terminal() -> None:
+    store = python(
+        "import os, sys; print(repr(sys.stdin.read()), os.getsid(0) == os.getpid(), end='')"
+    )
+    assert store.fetch() == b"'' True"
+
+
+@pytest.mark.parametrize(
+    ("output", "found", "hint"),
+    [
+        (b64encode(KEK), "44 bytes", "it looks like base64: decode it first"),
+        (KEK + b"\n", "33 bytes", "a line break follows the key"),
+        (b"", "nothing", ""),
+    ],
+)
+def test_check_says_what_was_printed_instead(output: bytes, found: str, hint: str) -> None:
+    with pytest.raises(KekError) as error:
+        python(f"import os; os.write(1, {output!r})").check()
+    assert error.value.message.endswith(f"found {found}")
+    assert error.value.hint == hint
+
+
+def test_program_that_is_missing_is_named() -> None:
+    error = refusal(open_store(parse_kek_reference("exec:/absent/program --x")))
+    assert error.message == "cannot run the program '/absent/program': no such file"
+
+
+def test_name_that_no_program_has_is_refused() -> None:
+    error = refusal(open_store(ExecReference(("a\0b",))))
+    assert error.message == "cannot run the program 'a?b': its name cannot be used"
+
+
+def test_failed_program_is_quoted_without_keys_and_control_characters() -> None:
+    error = refusal(
+        python(
+            "import sys, base64; print('no', '\x1b[31m', 'access', base64.b64encode(bytes(range("
+            "100, 132))).decode(), bytes(range(100, 132)).hex(), file=sys.stderr); sys.exit(3)"
+        )
+    )
+    assert error.message == (
+        f"the program '{sys.executable}' failed (exit code 3): "
+        "'no ?[31m access (what looks like a key) (what looks like a key)'"
+    )
+    assert error.hint == "run it by itself to see"
+
+
+def test_end_of_long_complaint_is_kept_in_bounds() -> None:
+    error = refusal(python("import sys; sys.stderr.write('x ' * 500_000 + 'because'); sys.exit(1)"))
+    assert len(error.message) < 300
+
+
+def test_program_that_a_signal_ended_says_so() -> None:
+    error = refusal(python("import os; os.kill(os.getpid(), 15)"))
+    assert "failed (signal 15)" in error.message
+
+
+def test_more_output_than_a_key_is_bounded() -> None:
+    error = refusal(open_store(parse_kek_reference("exec:yes")))
+    assert error.message == "the program 'yes' printed more than 4096 bytes"
+
+
+@pytest.mark.parametrize("then", ["print(flush=True)", "os.close(1); os.close(2)"])
+def test_program_that_hangs_is_killed_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    pid_file = tmp_path / "pid"
+    clock = SimpleNamespace(monotonic=lambda: 1000.0 if pid_file.exists() else 0.0)
+    monkeypatch.setattr(exec_module, "time", clock)  # the time is over once the child runs
+    error = refusal(
+        python(
+            "import os, signal, subprocess, pathlib, time; "
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+            "child = subprocess.Popen(['sleep', '1000'], stdout=-3, stderr=-3); "
+            f"pathlib.Path('{pid_file}.part').write_text(str(child.pid)); "
+            f"os.rename('{pid_file}.part', '{pid_file}'); {then}; time.sleep(1000)"
+        )
+    )
+    assert error.message == f"the program '{sys.executable}' did not end within 30 s"
+    child = int(pid_file.read_text())
+    wait_until(lambda: not is_running(child))
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process does anything; a zombie waits for init alone."""
+    try:
+        os.kill(pid, signal.SIG_DFL)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_key_is_never_written_to_a_program() -> None:
+    with pytest.raises(InputError) as error:
+        python("").keep(KEK)
+    assert error.value.message == "a key cannot be written to exec:"
+    assert error.value.hint == "write it to file:, vault: or aws-sm:"
+
+
+def test_errors_name_program_without_its_arguments() -> None:
+    """They may hold what unlocks the key."""
+    error = refusal(open_store(parse_kek_reference("exec:false --password hunter2")))
+    assert "hunter2" not in str(error)
