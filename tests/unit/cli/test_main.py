@@ -165,6 +165,7 @@ raise SystemExit(main.run(["keys", "generate", "-o", {str(tmp_path / "never")!r}
 
 
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
+LOADED_LATER += ["boto3", "botocore", "hvac", "requests", "pkcs11"]
 LOADED_LATER += ["coco_kp.http", "coco_kp.kbs", "coco_kp.transport", "coco_kp.image"]
 
 

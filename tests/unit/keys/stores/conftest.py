@@ -6,8 +6,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 
 from coco_kp.keys import stores
+from tests.unit.keys.stores.scripted_aws import ScriptedAws, scripted_aws
 from tests.unit.keys.stores.scripted_vault import TOKEN, ScriptedVault, scripted_vault
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture
@@ -36,4 +39,17 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedVault]:
     with scripted_vault() as running:
         monkeypatch.setenv("VAULT_ADDR", running.url)
         monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+        yield running
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedAws]:
+    with scripted_aws() as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
+        monkeypatch.setenv("AWS_REGION", "eu-central-1")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the secret access key")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "the session token")
+        # the pauses between repeats
+        monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0)
         yield running
