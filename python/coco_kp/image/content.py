@@ -5,6 +5,7 @@ The magic numbers are those by which readers of images tell compressions apart, 
 
 from __future__ import annotations
 
+import io
 import zlib
 from typing import Final, Literal
 
@@ -18,7 +19,8 @@ _MAGIC: Final[dict[bytes, Kind]] = {
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\xfd7zXZ\x00": "xz",
 }
-_BZIP2_BLOCK: Final = bytes.fromhex("314159265359")  # behind a digit, the size of blocks
+# Behind a digit, the size of blocks: a block, or the end of a stream, which others may follow.
+_BZIP2_MARKS: Final = (bytes.fromhex("314159265359"), bytes.fromhex("177245385090"))
 _SKIPPABLE: Final = [bytes([first]) for first in range(0x50, 0x60)]  # RFC 8878, 3.1.2
 _BLOCK: Final = 512  # of a tar archive
 _CHECKSUM: Final = slice(148, 156)
@@ -31,7 +33,7 @@ def content_kind(head: bytes) -> Kind | None:
     """
     if head.startswith(_GZIP):
         return "gzip" if _inflates(head) else None
-    if head[:3] == b"BZh" and head[4:10] == _BZIP2_BLOCK:
+    if head[:3] == b"BZh" and head[4:10] in _BZIP2_MARKS:
         return "bzip2"
     if head[:1] in _SKIPPABLE and head[1:4] == b"\x2a\x4d\x18":
         return "zstd"
@@ -42,12 +44,36 @@ def content_kind(head: bytes) -> Kind | None:
 
 
 def _inflates(head: bytes) -> bool:
-    """Return whether gzip goes on behind its three bytes, which chance makes once in 2^24."""
+    """Return whether gzip goes on behind its three bytes, which chance makes once in 2^24.
+
+    As lenient as Go's reader, which looks at no reserved flag; a wrong checksum of the header does
+    not hide what follows, either.
+    """
+    body = _gzip_body(head)
+    if body is None:
+        return len(head) >= HEAD  # a header of that length: what follows is not known
     try:
-        zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(head, HEAD)
+        zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(_GZIP + bytes(7) + body, HEAD)
     except zlib.error:
         return False
     return True
+
+
+def _gzip_body(head: bytes) -> bytes | None:
+    """Return what stands behind a gzip header (RFC 1952, 2.3), None where it does not end."""
+    flags, stream = head[3:4], io.BytesIO(head)
+    stream.seek(10)
+    checksum, extra, name, comment = (bool(flags and flags[0] & bit) for bit in (2, 4, 8, 16))
+    if extra:
+        stream.seek(int.from_bytes(stream.read(2), "little"), io.SEEK_CUR)
+    for text in (name, comment):
+        if text and b"\0" not in (rest := stream.getvalue()[stream.tell() :]):
+            return None
+        if text:
+            stream.seek(rest.index(0) + 1, io.SEEK_CUR)
+    if checksum:
+        stream.seek(2, io.SEEK_CUR)
+    return stream.read() or None
 
 
 def _is_tar(block: bytes) -> bool:
@@ -57,7 +83,10 @@ def _is_tar(block: bytes) -> bool:
     if not any(block):
         return True
     try:
-        claimed = int(block[_CHECKSUM].strip(b" \0"), 8)
+        claimed = int(block[_CHECKSUM].strip(b" \0").partition(b"\0")[0], 8)
     except ValueError:
         return False
-    return claimed == sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    unsigned = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    # Old programs added signed bytes; readers take either sum.
+    negative = sum(byte > 0x7F for byte in block) - sum(byte > 0x7F for byte in block[_CHECKSUM])
+    return claimed in {unsigned, unsigned - 256 * negative}
