@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import random
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,3 +258,66 @@ def test_verify_without_key_takes_ciphertext_with_magic_number_for_ciphertext(
     noise = random.Random(0).randbytes(100_000)  # chance may make a stream of it
     image = altered_layer(encrypted, tmp_path / "noise", 2, lambda _: b"\x1f\x8b\x08\xff" + noise)
     command("verify", image.reference)
+
+
+class TestWhatGuestsLookAt:
+    """Packets of the first provider by name, in their order (recordings/guest.json)."""
+
+    theirs = PACKETS.replace("attestation-agent", "aaa")
+
+    def two_providers(self, shared: Image, folder: Path) -> Image:
+        """The first recipient's packets under one provider, the other's under one before it."""
+
+        def move(manifest: Document) -> None:
+            for layer in manifest["layers"]:
+                annotations = layer["annotations"]
+                annotations[PACKETS], annotations[self.theirs] = annotations[PACKETS].split(",")
+
+        return altered(shared, folder, move)
+
+    def test_verify_for_guests_refuses_packets_of_another_provider_than_the_first_by_name(
+        self, shared: tuple[Image, Path], key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        image = self.two_providers(shared[0], tmp_path / "two")
+        command("verify", image.reference, "--keypath", key)
+        command("verify", image.reference, "--keypath", shared[1], "--target", "coco")
+        outcome = command("verify", image.reference, "--keypath", key, "--target", "coco", ok=False)
+        assert outcome.code == 3
+        assert "guests look at the first provider's packets by name alone" in outcome.err
+
+    def test_verify_for_guests_expects_key_where_they_look(
+        self, shared: tuple[Image, Path], tmp_path: Path, command: Command
+    ) -> None:
+        image = self.two_providers(shared[0], tmp_path / "two")
+        both = ("--expect-keyid", KID, "--expect-keyid", OTHER)
+        command("verify", image.reference, *both)
+        outcome = command("verify", image.reference, *both, "--target", "coco", ok=False)
+        assert outcome.code == 7
+        assert f"not encrypted for '{KID}'" in outcome.err
+
+    @pytest.mark.parametrize(
+        ("algorithm", "kid", "code"),
+        [(Algorithm.A256CTR, KID, 3), (Algorithm.A256CTR, OTHER, 0), (Algorithm.A256GCM, KID, 0)],
+    )
+    def test_verify_for_guests_refuses_packet_that_they_would_take_for_theirs(
+        self,
+        encrypted: Image,
+        key: Path,
+        tmp_path: Path,
+        command: Command,
+        algorithm: Algorithm,
+        kid: str,
+        code: int,
+    ) -> None:
+        options = PrivateOptions(bytes(32), bytes(16), "").to_json()
+        other = wrap_options(Kek(bytes(32)), parse_key_id(kid), algorithm, options).to_json()
+
+        def put_first(manifest: Document) -> None:
+            for layer in manifest["layers"]:
+                packets = (b64encode(other).decode(), layer["annotations"][PACKETS])
+                layer["annotations"][PACKETS] = ",".join(packets)
+
+        image = altered(encrypted, tmp_path / "two", put_first)
+        arguments = (image.reference, "--keypath", key, "--allow-ctr")
+        command("verify", *arguments)
+        assert command("verify", *arguments, "--target", "coco", ok=False).code == code

@@ -6,7 +6,7 @@ error here: it becomes a finding, an error that is not raised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (
     PROVIDER_SCHEME,
     LayerPacket,
+    first_provider_scheme,
     first_provider_value,
     has_cipher_options,
     parse_layer_encryption,
@@ -170,6 +171,42 @@ def _annotation_findings(annotations: Mapping[str, str]) -> list[CocoKpError]:
             InputError("guests want 'cipheroptions' in the layer's public options, even if empty")
         )
     return findings
+
+
+def seen_by_guests(facts: LayerFacts) -> list[bool]:
+    """Return of each packet whether guests look at it: they do at the first provider's alone."""
+    first = first_provider_scheme(facts.layer.annotations)
+    return [packet.scheme == first for packet in facts.packets]
+
+
+def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[CocoKpError]:
+    """Say why a guest that has the key finds another packet than those that it ``opened``."""
+    seen = [
+        (packet, opens)
+        for packet, sees, opens in zip(facts.packets, seen_by_guests(facts), opened, strict=True)
+        if sees
+    ]
+    kids = {packet.kid for packet, opens in seen if opens}
+    if not kids:
+        return [
+            InputError(
+                "guests look at the first provider's packets by name alone, and the key opens none",
+                "coco-kp rewrap --remove takes away those of another provider, by scheme",
+            )
+        ]
+    for packet, opens in seen:
+        if opens:
+            break
+        if packet.kid in kids and packet.wrap_type == Algorithm.A256CTR:
+            # It has no tag: a guest takes what it decrypts to for the layer's options.
+            return [
+                InputError(
+                    "guests take an A256CTR packet for theirs that has their key ID, but another "
+                    "key",
+                    "encrypt the original again, or coco-kp rewrap it to another key ID",
+                )
+            ]
+    return []
 
 
 def guest_config_findings(config: ImageConfig | None, layers: int) -> list[CocoKpError]:

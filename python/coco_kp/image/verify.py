@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
@@ -21,8 +22,10 @@ from coco_kp.image.facts import (
     ctr_findings,
     guest_config_findings,
     guest_findings,
+    guest_packet_findings,
     layer_facts,
     sample_findings,
+    seen_by_guests,
 )
 from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import Opener, open_each
@@ -254,7 +257,7 @@ class _LayerCheck:
             self.findings += ctr_findings(self.facts)
         if self.encrypted and self.rules.expected_keys:
             self.findings += self._recipient_findings()
-        if self.rules.target:
+        if self.rules.target and not self.image.describes_another:  # which no guest pulls
             self.findings += guest_findings(self.facts)
         if not self.encrypted and not self._may_be_readable():
             self.findings.append(self._readable())
@@ -273,6 +276,8 @@ class _LayerCheck:
             encryption = parse_layer_encryption(self.layer.annotations)
             keys, self.opened = open_each(encryption.packets, self.openers)
             self.checked.append("packet")
+            if self.rules.target:
+                self.findings += guest_packet_findings(self.facts, self.opened)
             public = encryption.public_options
             threads = self.threads
             open_layer(self.source, self.layer, keys, public, diff_id, None, work, threads=threads)
@@ -310,7 +315,8 @@ class _LayerCheck:
     def _recipient_findings(self) -> list[CocoKpError]:
         expected = {str(key) for key in self.rules.expected_keys}
         found = [_key_id(packet) for packet in self.facts.packets]
-        there = [key for key in found if key]
+        seen = seen_by_guests(self.facts) if self.rules.target else [True] * len(found)
+        there = [key for key in compress(found, seen) if key]
         missing = [key for key in expected if key not in there]
         others = [
             packet.name

@@ -95,8 +95,14 @@ def first_provider_value(annotations: Mapping[str, str]) -> str | None:
 
     Guests ignore all other providers (tests/recordings/guest.json, "keys annotation").
     """
-    names = sorted(name for name in annotations if name.startswith(f"{_KEYS}{PROVIDER_SCHEME}"))
-    return annotations[names[0]] if names else None
+    scheme = first_provider_scheme(annotations)
+    return None if scheme is None else annotations[f"{_KEYS}{scheme}"]
+
+
+def first_provider_scheme(annotations: Mapping[str, str]) -> str | None:
+    """Return the scheme of the packets that guests look at, None without a key provider's."""
+    schemes = (name.removeprefix(_KEYS) for name in annotations if name.startswith(_KEYS))
+    return min((each for each in schemes if each.startswith(PROVIDER_SCHEME)), default=None)
 
 
 def has_cipher_options(annotations: Mapping[str, str]) -> bool:
