@@ -208,9 +208,10 @@ def lines_with_key(words: list[str], command: click.Command, key: str) -> Iterat
             yield [*words, *arguments, name, *given, *rest]
 
 
+@pytest.mark.parametrize("loud", [False, True], ids=["", "with tracebacks"])
 @pytest.mark.parametrize("words", [words for words, _ in commands(_cli)], ids=" ".join)
 def test_command_line_with_key_in_wrong_place_shows_no_key(
-    secrets: Secrets, capfd: pytest.CaptureFixture[str], words: list[str]
+    secrets: Secrets, capfd: pytest.CaptureFixture[str], words: list[str], *, loud: bool
 ) -> None:
     text = b64encode(secrets.kek).decode()
     command = next(command for known, command in commands(_cli) if known == words)
@@ -218,7 +219,7 @@ def test_command_line_with_key_in_wrong_place_shows_no_key(
         for line in lines_with_key(words, command, key):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-                run(line)
+                run([*line, "-vv"] if loud else line)
             output = "".join(capfd.readouterr())
             assert not secrets.shown_in(output.encode()), line
             assert "unexpected error" not in output, line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -10,7 +11,7 @@ from typing import Final, TypeVar
 import click
 
 from coco_kp.errors import CocoKpError
-from coco_kp.redact import printable, printable_json, printable_lines, redacted
+from coco_kp.redact import masked, printable, printable_json, printable_lines, redacted
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -118,7 +119,11 @@ def report_bug(error: Exception) -> int:
 
 
 def _print_traceback() -> None:
-    click.echo(printable_lines(traceback.format_exc()), err=True, nl=False)
+    # The error may be click's own, or quote the command line, where a key may stand.
+    lines = printable_lines(traceback.format_exc()).split("\n")
+    places = re.compile(r' +File "')  # long paths look like what could hold a key
+    text = "\n".join(redacted(line) if places.match(line) else masked(line) for line in lines)
+    click.echo(text, err=True, nl=False)
 
 
 def _louder(_ctx: click.Context, _option: click.Parameter, count: int) -> None:
