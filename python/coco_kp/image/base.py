@@ -53,7 +53,9 @@ def _shared(image: ImageNode, base: ImageNode) -> Iterator[SharedLayer]:
         zip(image.manifest.layers, base.manifest.layers, strict=False)
     ):
         content = image.diff_id(number)
-        if is_encrypted(mine.media_type) or is_encrypted(theirs.media_type) or theirs.urls:
+        if is_encrypted(mine.media_type) or is_encrypted(theirs.media_type):
+            return
+        if mine.urls or theirs.urls:  # nobody could read there what the base is to prove
             return
         if mine.digest == theirs.digest:
             # Of an uncompressed layer, the digest is published as its diff_id.
