@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,48 @@ def test_encrypt_refuses_to_keep_archive_that_is_called_encrypted(
     assert (outcome.code, "is called encrypted, but is plainly" in outcome.err) == (7, True)
     assert not target.exists()
     command("encrypt", encrypted.reference, f"oci:{target}", *arguments[2:])
+
+
+class TestKept:
+    """Layers that are encrypted already, beside one that is not."""
+
+    @pytest.fixture
+    def half(self, plain: Image, key: Path, tmp_path: Path, command: Command) -> str:
+        target = f"oci:{tmp_path}/half"
+        command("encrypt", plain.reference, target, *OWN, key, "--layer", "2")
+        return target
+
+    def test_encrypt_refuses_another_key_under_key_id_of_layer_that_it_keeps(
+        self,
+        half: str,
+        key: Path,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        target, other = tmp_path / "e", make_key("other")
+        arguments = ("encrypt", half, f"oci:{target}", "--keep-encrypted")
+        outcome = command(*arguments, *OWN, other, ok=False)
+        assert (outcome.code, target.exists()) == (3, False)
+        assert "layer 2 of linux/amd64 is kept encrypted with another key" in outcome.err
+        command(*arguments, *OWN, key)
+
+    def test_encrypt_names_keys_that_a_layer_has_and_no_other(
+        self,
+        half: str,
+        encrypted: Image,
+        make_key: Callable[[str], Path],
+        tmp_path: Path,
+        command: Command,
+    ) -> None:
+        new = "kbs:///default/key/2"
+        for source, named in ((half, [new, KID]), (encrypted.reference, [KID])):
+            target = f"oci:{tmp_path}/e{len(named)}"
+            outcome = command(
+                *("encrypt", source, target, "--keep-encrypted", "--format", "json"),
+                *("--keyid", new, "--keypath", make_key(str(len(named)))),
+            )
+            assert outcome.json["key_ids"] == named
 
 
 class TestBase:

@@ -206,7 +206,7 @@ def _print(result: EncryptionResult) -> None:
         for layer in image.layers:
             if layer.fate.readable:
                 click.echo(f"layer {layer.number} of {image.image}: {layer.fate}")
-    keys = ", ".join(result.key_ids)
+    keys = ", ".join(result.key_ids) or "none"
     say(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
 
 

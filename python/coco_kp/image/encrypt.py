@@ -6,15 +6,16 @@ was written, and only then the image's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from coco_kp.errors import IntegrityError, UsageError, shown
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, UsageError, shown
 from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import (
     SealedBlob,
     check_layer,
@@ -36,12 +37,17 @@ from coco_kp.image.plan import (
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.recipient import NewRecipient, Recipient
+from coco_kp.image.recipient import NewRecipient, Recipient, has_name
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import images, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.model.digest import Digest
-from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_encryption
+from coco_kp.model.layer_encryption import (
+    LayerPacket,
+    parse_layer_encryption,
+    parse_packets,
+    with_encryption,
+)
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.media_type import (
@@ -60,7 +66,8 @@ Verification = Literal["packets", "full"]
 class EncryptionResult:
     """What was made, or with ``digest`` None what would be made.
 
-    ``key_ids`` are those of the recipients; the plan says what became of each layer.
+    ``key_ids`` are all that a layer has a packet for, also one that was kept as it is; another
+    tool's packet counts under its scheme. The plan says what became of each layer.
     """
 
     destination: str
@@ -125,6 +132,7 @@ def encrypt_image(
             return EncryptionResult(str(target), None, (), plan)
         sink = stack.enter_context(writing(target, destination_access))
         keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
+        _check_kept(plan, keys)
         work = Work(progress, jobs, source_access)
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
@@ -141,7 +149,7 @@ def encrypt_image(
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
         sink.set_reference(top)
-        return EncryptionResult(str(target), top.digest, tuple(r.name for r in keys), plan)
+        return EncryptionResult(str(target), top.digest, _names(plan, keys), plan)
 
 
 def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
@@ -153,6 +161,50 @@ def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
                 f"two recipients have the key ID {shown(name)}",
                 "guests find one key under a key ID: name another for each key",
             )
+
+
+def _check_kept(plan: EncryptionPlan, keys: Sequence[Recipient]) -> None:
+    """Refuse a key ID under which another key opens a layer that is kept as it is."""
+    if not plan.layers(Fate.ENCRYPT, Fate.REUSE):
+        return  # no layer gets a packet of these keys
+    for image, layer, packet in _kept_packets(plan):
+        for key in keys:
+            if has_name(packet, key.name) and not _opens(key, packet):
+                raise InputError(
+                    f"layer {layer.number} of {image.image} is kept encrypted with another key of "
+                    f"the key ID {shown(key.name)}",
+                    "guests find one key under a key ID: name another",
+                )
+
+
+def _opens(key: Recipient, packet: LayerPacket) -> bool:
+    try:
+        key.open(packet)
+    except CocoKpError:
+        return False
+    return True
+
+
+def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, LayerPacket]]:
+    """Yield the packets of the layers that are kept as they are."""
+    for image in plan.images:
+        for layer in image.layers:
+            if layer.fate is Fate.KEEP:
+                for packet in parse_packets(layer.layer.annotations):
+                    yield image, layer, packet
+
+
+def _names(plan: EncryptionPlan, keys: Sequence[Recipient]) -> tuple[str, ...]:
+    """Return everybody for whom a layer is encrypted now, each once."""
+    new = [key.name for key in keys] if plan.layers(Fate.ENCRYPT, Fate.REUSE) else []
+    kept = [
+        packet.name
+        for image in plan.images
+        for layer in image.layers
+        if layer.fate is Fate.KEEP
+        for packet in layer_facts(layer.number, layer.layer).packets
+    ]
+    return tuple(dict.fromkeys((*new, *kept)))
 
 
 @dataclass(frozen=True, slots=True)

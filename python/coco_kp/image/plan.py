@@ -24,7 +24,7 @@ from coco_kp.image.tree import (
     pruned,
 )
 from coco_kp.model.digest import Digest
-from coco_kp.model.layer_encryption import parse_layer_encryption, parse_packets
+from coco_kp.model.layer_encryption import PROVIDER_SCHEME, parse_layer_encryption, parse_packets
 from coco_kp.model.manifest import Descriptor, Platform
 from coco_kp.model.media_type import (
     GZIP,
@@ -36,6 +36,7 @@ from coco_kp.model.media_type import (
     oci_equivalent,
     plain_form,
 )
+from coco_kp.model.packet import wrap_type_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +344,9 @@ def _plain_type(layer: Descriptor, where: str) -> str:
 def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
     if rules.keep_encrypted:
         try:
-            parse_layer_encryption(layer.annotations)
+            for packet in parse_layer_encryption(layer.annotations).packets:
+                if packet.scheme.startswith(PROVIDER_SCHEME):
+                    wrap_type_of(packet.data)
         except InputError as error:
             raise InputError(f"{where} cannot stay as it is: {error.message}", error.hint) from None
         return Fate.KEEP
@@ -390,8 +393,8 @@ def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
 
 def _check_nothing_leaks(plan: EncryptionPlan) -> None:
     layers = [layer for image in plan.images for layer in image.layers]
-    secret = [layer for layer in layers if layer.fate in {Fate.ENCRYPT, Fate.REUSE}]
-    if not secret and not plan.layers(Fate.KEEP):
+    secret = [layer for layer in layers if not layer.fate.readable]
+    if not secret:
         raise RefusedError("the image has no layer to encrypt")
     # What a secret layer has in common with the base is readable there anyway.
     readable = [layer for layer in layers if layer.fate in {Fate.UNSELECTED, Fate.FOREIGN}]

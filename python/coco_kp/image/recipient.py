@@ -15,7 +15,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import PacketVersion, read_packet
-from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 from coco_kp.provider import SAMPLE_KID, wrap_options
 
 if TYPE_CHECKING:
@@ -178,6 +178,17 @@ class RegisteredKek:
         if self.kid is None:
             return KekRecipient(*self.registrar.new_kek(), self.form)
         return KekRecipient(self.kid, self.registrar.kek_for(self.kid), self.form)
+
+
+def has_name(packet: LayerPacket, name: str) -> bool:
+    """Return whether the packet has this key ID, or another tool wrote it under this scheme."""
+    if packet.scheme == name:
+        return True
+    try:
+        found = read_packet(packet.data).kid
+        return found == name or parse_key_id(found) == parse_key_id(name)
+    except InputError:
+        return False
 
 
 def sample_recipient(form: PacketForm | None = None) -> KekRecipient:

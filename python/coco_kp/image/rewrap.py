@@ -15,7 +15,7 @@ from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import Opener, open_one
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.recipient import KekRecipient, Recipient
+from coco_kp.image.recipient import KekRecipient, Recipient, has_name
 from coco_kp.image.tree import Node, images, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.model.digest import Digest
@@ -23,9 +23,7 @@ from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, 
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted
-from coco_kp.model.packet import read_packet
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.transport import Access, check_destination, open_source
 
 
@@ -143,11 +141,11 @@ def _rewrapped(
     options = open_one(packets, openers).options
     opening = {packet for packet in packets if _opens(packet, openers, options)}
     replaced = opening if changes.replace_by else set[LayerPacket]()
-    gone = {kid for kid in changes.remove for packet in packets if _has_kid(packet, kid)}
+    gone = {kid for kid in changes.remove for packet in packets if has_name(packet, kid)}
     kept = [
         packet
         for packet in packets
-        if packet not in replaced and not any(_has_kid(packet, kid) for kid in changes.remove)
+        if packet not in replaced and not any(has_name(packet, kid) for kid in changes.remove)
     ]
     _check_names((*changes.replace_by, *changes.add), kept, options)
     new = [_beside(packets, recipient).wrap(options) for recipient in changes.replace_by]
@@ -175,7 +173,7 @@ def _check_names(
     """Refuse a key ID under which another key opens the layer already: a guest has one."""
     names = [recipient.name for recipient in recipients]
     for recipient in recipients:
-        others = [packet for packet in kept if _has_kid(packet, recipient.name)]
+        others = [packet for packet in kept if has_name(packet, recipient.name)]
         if names.count(recipient.name) > 1 or any(
             not _opens(packet, [recipient], options) for packet in others
         ):
@@ -194,17 +192,6 @@ def _opens(packet: LayerPacket, openers: Sequence[Opener], options: PrivateOptio
     if opened != options:
         raise IntegrityError("its packets hold different keys", "the image was altered")
     return True
-
-
-def _has_kid(packet: LayerPacket, kid: str) -> bool:
-    """Return whether the packet has this key ID, or another tool wrote it under this scheme."""
-    if packet.scheme == kid:
-        return True
-    try:
-        found = read_packet(packet.data).kid
-        return found == kid or parse_key_id(found) == parse_key_id(kid)
-    except InputError:
-        return False
 
 
 def _check(written: Node, before: Node, openers: Sequence[Opener], changes: Changes) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
+
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError, UsageError
@@ -219,6 +222,14 @@ class TestEntriesToRead:
         assert {number for number, it_is in enumerate(needed) if it_is} == expected
 
 
+RESTAMPED = {  # an A256GCM packet, without its tag
+    "kid": "kbs:///default/key/1",
+    "wrapped_data": b64encode(bytes(193)).decode(),
+    "iv": b64encode(bytes(15) + b"\2").decode(),
+    "wrap_type": "A256CTR",
+}
+
+
 class TestEncryptedLayers:
     encrypted = L("x", f"{GZIP}+encrypted", annotations={PACKETS: "e30=", PUBLIC_OPTIONS: OPTIONS})
 
@@ -240,6 +251,23 @@ class TestEncryptedLayers:
         layer = L("x", f"{GZIP}+encrypted", annotations=annotations)
         with pytest.raises(InputError, match="layer 1 of linux/amd64 cannot stay as it is"):
             plan_encryption(image(L("a"), layer), Rules(keep_encrypted=True))
+
+    @pytest.mark.parametrize("packet", [RESTAMPED, {"wrap_type": "A256GCM"}])
+    def test_plan_refuses_to_keep_layer_with_packet_that_is_read_nowhere(
+        self, packet: dict[str, str]
+    ) -> None:
+        packets = b64encode(json.dumps(packet).encode()).decode()
+        annotations = {PACKETS: packets, PUBLIC_OPTIONS: OPTIONS}
+        layer = L("x", f"{GZIP}+encrypted", annotations=annotations)
+        with pytest.raises(InputError, match="layer 1 of linux/amd64 cannot stay as it is"):
+            plan_encryption(image(L("a"), layer), Rules(keep_encrypted=True))
+
+    def test_plan_refuses_to_leave_content_of_kept_layer_readable(self) -> None:
+        annotations = {PACKETS: "e30=", PUBLIC_OPTIONS: OPTIONS}
+        kept = L("x", f"{GZIP}+encrypted", content="files", annotations=annotations)
+        mixed = image(kept, L("a"), L("b", content="files"))
+        with pytest.raises(RefusedError, match="layer 2 is the same and would stay readable"):
+            plan_encryption(mixed, Rules(keep_encrypted=True, layers=(1,)))
 
     def test_plan_accepts_image_with_encrypted_layers_only(self) -> None:
         plan = plan_encryption(image(self.encrypted), Rules(keep_encrypted=True))
@@ -306,6 +334,12 @@ class TestBase:
         hidden = L("hidden", f"{GZIP}+encrypted", content="mine", annotations={PACKETS: "e30="})
         with pytest.raises(InputError, match="shares no layer"):
             self.plan(image(L("mine", content="mine")), BaseLayers((image(hidden),)))
+
+    def test_plan_does_not_take_layer_that_lies_elsewhere_for_the_base_s(self) -> None:
+        """There nobody reads it, to compare it with what the base is to prove."""
+        elsewhere = L("base", TAR, urls=("https://example.com/layer",))
+        with pytest.raises(RefusedError, match="layer 0 of linux/amd64 is foreign"):
+            self.plan(image(elsewhere, L("mine")), BaseLayers((image(L("base", TAR)),)))
 
     def test_plan_refuses_base_that_shares_no_layer(self) -> None:
         with pytest.raises(InputError, match="shares no layer"):
