@@ -17,6 +17,7 @@ from tests.peers.skipping import pytest_runtest_call, pytest_runtest_setup
 from tests.peers.skopeo import CLIENTS, Skopeo, find_skopeo
 from tests.peers.softhsm import SoftHsm, make_token
 from tests.peers.sources import ON_REQUEST, SOURCES
+from tests.sim.vault import SimulatedVault, simulated_vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +113,16 @@ def kms(request: pytest.FixtureRequest) -> RunningAws:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, RunningAws)
     return found
+
+
+@pytest.fixture
+def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedVault]:
+    """A simulated Vault, and nobody else's in reach."""
+    for name in [name for name in os.environ if name.startswith("VAULT_")]:
+        monkeypatch.delenv(name)
+    with simulated_vault() as running:
+        monkeypatch.setenv("VAULT_ADDR", running.url)
+        yield running
 
 
 def _surround_with(running: RunningAws, monkeypatch: pytest.MonkeyPatch) -> None:
