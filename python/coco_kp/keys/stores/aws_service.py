@@ -167,7 +167,10 @@ class AwsService(Generic[Client]):
                 session = cast("Any", boto3.Session(region_name=self.region))
                 endpoint = f"https://{self._endpoint}" if self._endpoint else None
                 client = session.client(self._name, endpoint_url=endpoint, config=_CONFIG)
-                _check_transport(client.meta.endpoint_url)
+                if _is_local(client.meta.endpoint_url):
+                    # It is never asked through a proxy, which could read what is said.
+                    direct = _CONFIG.merge(Config(proxies={}))
+                    client = session.client(self._name, endpoint_url=endpoint, config=direct)
                 self._client = client
             return self._client
 
@@ -216,14 +219,19 @@ def _configured_wrong(error: exceptions.BotoCoreError) -> InputError:
     )
 
 
-def _check_transport(url: str) -> None:
-    """Refuse an endpoint of the environment (``AWS_ENDPOINT_URL``) that anyone could read."""
+def _is_local(url: str) -> bool:
+    """Return whether an endpoint is on this machine.
+
+    Raises ``RefusedError`` for one elsewhere that anyone could read; ``AWS_ENDPOINT_URL`` may.
+    """
     parts = urlsplit(url)
-    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+    local = is_loopback(parts.hostname or "")
+    if parts.scheme != "https" and not local:
         raise RefusedError(
             f"the AWS endpoint '{display_url(url)}' is plain http: anyone on the way can read keys",
             "use https in AWS_ENDPOINT_URL",
         )
+    return local
 
 
 def _silence_botocore() -> None:

@@ -257,12 +257,23 @@ def test_plain_http_beyond_this_machine_is_refused(
     aws: ScriptedAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://kms.example")
-    error = refusal(RefusedError)
-    assert error.message == (
-        "the AWS endpoint 'http://kms.example' is plain http: anyone on the way can read keys"
-    )
-    assert error.hint == "use https in AWS_ENDPOINT_URL"
+    wrapping = key()
+    for _ in range(2):  # the second use, too
+        with pytest.raises(RefusedError) as error:
+            wrapping.encrypt(KEK, {})
+        assert error.value.message == (
+            "the AWS endpoint 'http://kms.example' is plain http: anyone on the way can read keys"
+        )
+        assert error.value.hint == "use https in AWS_ENDPOINT_URL"
     assert aws.requests == []
+
+
+def test_proxy_gets_no_request_for_this_machine(
+    aws: ScriptedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    aws.on("Decrypt", ok(Plaintext=b64encode(KEK).decode()))
+    assert key().decrypt(b"blob", {}) == KEK
 
 
 def test_context_of_call_that_contradicts_reference_is_refused(aws: ScriptedAws) -> None:
