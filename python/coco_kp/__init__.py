@@ -30,20 +30,24 @@ if TYPE_CHECKING:
     from coco_kp.image.decrypt import DecryptionResult, decrypt_image
     from coco_kp.image.encrypt import EncryptionResult, encrypt_image
     from coco_kp.image.inspect import Inspection, inspect_image
-    from coco_kp.image.opener import KbcOpener, KekOpener, Opener
+    from coco_kp.image.opener import KbcOpener
     from coco_kp.image.plan import Rules
     from coco_kp.image.progress import Progress
-    from coco_kp.image.recipient import (
-        GeneratedKek,
-        KekRecipient,
-        PacketForm,
-        Recipient,
-        sample_recipient,
-    )
     from coco_kp.image.rewrap import Changes, RewrapResult, rewrap_image
     from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
     from coco_kp.kbc import KbcSettings
     from coco_kp.keys.kek_file import read_kek
+    from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
+    from coco_kp.keys.resolve import FetchedKek, KeySettings, NewKek, StayingKey, opener, resolve
+    from coco_kp.keys.wrapper import (
+        KekOpener,
+        KekRecipient,
+        KeyWrapper,
+        Opener,
+        PacketForm,
+        Recipient,
+        sample_recipient,
+    )
     from coco_kp.model.kbc_spec import parse_kbc_spec
     from coco_kp.model.manifest import Platform
     from coco_kp.model.resource_uri import parse_key_id
@@ -56,7 +60,7 @@ __all__ = [
     "Credentials",
     "DecryptionResult",
     "EncryptionResult",
-    "GeneratedKek",
+    "FetchedKek",
     "InputError",
     "Inspection",
     "IntegrityError",
@@ -66,6 +70,9 @@ __all__ = [
     "KekError",
     "KekOpener",
     "KekRecipient",
+    "KeySettings",
+    "KeyWrapper",
+    "NewKek",
     "Opener",
     "PacketForm",
     "Platform",
@@ -75,14 +82,19 @@ __all__ = [
     "RemoteError",
     "RewrapResult",
     "Rules",
+    "StayingKey",
     "VerificationReport",
     "VerificationRules",
     "decrypt_image",
     "encrypt_image",
     "inspect_image",
+    "opener",
     "parse_kbc_spec",
+    "parse_kek_reference",
     "parse_key_id",
+    "parse_wrapping_reference",
     "read_kek",
+    "resolve",
     "rewrap_image",
     "sample_recipient",
     "verify_image",
@@ -101,20 +113,24 @@ _MODULES: Final = {
     "image.decrypt": ("DecryptionResult", "decrypt_image"),
     "image.encrypt": ("EncryptionResult", "encrypt_image"),
     "image.inspect": ("Inspection", "inspect_image"),
-    "image.opener": ("KbcOpener", "KekOpener", "Opener"),
+    "image.opener": ("KbcOpener",),
     "image.plan": ("Rules",),
     "image.progress": ("Progress",),
-    "image.recipient": (
-        "GeneratedKek",
-        "KekRecipient",
-        "PacketForm",
-        "Recipient",
-        "sample_recipient",
-    ),
     "image.rewrap": ("Changes", "RewrapResult", "rewrap_image"),
     "image.verify": ("VerificationReport", "VerificationRules", "verify_image"),
     "kbc": ("KbcSettings",),
     "keys.kek_file": ("read_kek",),
+    "keys.reference": ("parse_kek_reference", "parse_wrapping_reference"),
+    "keys.resolve": ("FetchedKek", "KeySettings", "NewKek", "StayingKey", "opener", "resolve"),
+    "keys.wrapper": (
+        "KekOpener",
+        "KekRecipient",
+        "KeyWrapper",
+        "Opener",
+        "PacketForm",
+        "Recipient",
+        "sample_recipient",
+    ),
     "model.kbc_spec": ("parse_kbc_spec",),
     "model.manifest": ("Platform",),
     "model.resource_uri": ("parse_key_id",),

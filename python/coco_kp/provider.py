@@ -9,31 +9,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import CocoKpError, InputError, KekError, shown
-from coco_kp.kbc import KbcSettings, open_kbc, wrong_kek
-from coco_kp.keys.kek_file import KekFile, read_kek
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
+from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.keys.reference import (
+    ExecReference,
+    FileReference,
+    KekReference,
+    parse_kek_reference,
+)
+from coco_kp.keys.resolve import (
+    FetchedKek,
+    KeySettings,
+    KeySource,
+    NewKek,
+    SampleKek,
+    UnkeptKeyError,
+    resolve,
+)
+from coco_kp.keys.wrapper import PacketForm, check_opened
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
-from coco_kp.model.layer_options import PrivateOptions, parse_private_options
+from coco_kp.model.layer_options import parse_private_options
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
-from coco_kp.model.params import PARAMETERS_HINT, FileKek, SampleKek, WrapParams, parse_params
+from coco_kp.model.params import (
+    PARAMETERS_HINT,
+    FileParams,
+    KeyIdParams,
+    SampleParams,
+    StoreParams,
+    WrapParams,
+    parse_params,
+)
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
 
 if TYPE_CHECKING:
-    from coco_kp.keys.registrar import Registrar
-
-SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
-"""The kid that upstream writes for its sample key."""
+    from coco_kp.keys.register import Registrar
 
 SAMPLE_WARNING: Final = (
     "everybody can open the image: the sample key is public, and for trials only"
 )
 CTR_WARNING: Final = "A256CTR does not detect tampering: verify refuses such packets unless asked"
+
+_KEEP_HINT: Final = (
+    "leave keyid out: the key then gets a key ID of its own; or name the key with keypath=, or "
+    "start the provider with --key-dir DIR, where it keeps keys"
+)
+
+_OWN_FILES_HINT: Final = "the provider reads the key file itself: name it as it sees it"
 
 MAX_KBCS: Final = 8
 """KBCs that one request may name; each may read a file or wait for a server."""
@@ -44,7 +71,7 @@ class Wrapped:
     """A packet as JSON, its kid, and what the owner of the key should know."""
 
     packet: bytes
-    kid: ResourceUri
+    kid: str
     warnings: tuple[str, ...]
 
 
@@ -62,7 +89,10 @@ class Provider:
     """A key provider's settings. Calls do not change it: any number may run at once.
 
     ``key_dir`` bounds the files that callers may name; ``kbc`` opens packets of callers that name
-    no KBC themselves; ``registrar`` makes and registers KEKs, and registers those of files.
+    no KBC themselves. ``registrar`` registers the KEKs that are made here, and with
+    ``register_callers_files`` those that callers name: whoever calls could else fetch another
+    team's key under a name of his own. ``source`` is the provider's own key, for callers who name
+    none; ``allow_kek`` are patterns (``fnmatch``) of key references that callers may name.
     """
 
     key_dir: Path | None = None
@@ -70,6 +100,9 @@ class Provider:
     kbc: KbcSpec | None = None
     kbc_settings: KbcSettings = field(default_factory=KbcSettings)
     registrar: Registrar | None = None
+    register_callers_files: bool = False
+    source: KeySource | None = None
+    allow_kek: tuple[str, ...] = ()
 
     def wrap(self, request: WrapRequest) -> Wrapped:
         """Wrap a layer's key as the request's parameters say.
@@ -85,16 +118,71 @@ class Provider:
                 "protocol's answer holds one packet",
                 "give --encryption-key once, and mind that skopeo splits its value at commas",
             )
-        params = parse_params(request.parameters[0])
+        params = self._params(request.parameters[0])
         parse_private_options(request.private_options)
-        kid, file = self._kek(params)
-        packet = wrap_options(file.kek, kid, params.algorithm, request.private_options)
-        warnings = file.warnings
-        if isinstance(params, SampleKek):
-            warnings = (*warnings, SAMPLE_WARNING)
+        warnings: list[str] = []
+        source, kid = self._source(params, warnings)
+        callers = isinstance(params, FileParams | StoreParams)
+        registrar = self.registrar if self.register_callers_files or not callers else None
+        if isinstance(source, SampleKek):
+            registrar = None
+        settings = KeySettings(
+            PacketForm(params.algorithm, self.packet_version),
+            registrar=registrar,
+            key_dir=self.key_dir,
+            warn=warnings.append,
+        )
+        try:
+            key = resolve(source, kid, settings).prepare()
+        except UnkeptKeyError as error:
+            raise UnkeptKeyError(error.message, _KEEP_HINT) from None
+        except KekError as error:
+            error.hint = error.hint or (_OWN_FILES_HINT if callers else "")
+            raise
+        packet = key.wrap(request.private_options)
+        key.publish()
+        if callers and self.registrar and not registrar:
+            warnings.append(f"the key of '{kid}' is the caller's own: it was not registered")
         if params.algorithm is Algorithm.A256CTR:
-            warnings = (*warnings, CTR_WARNING)
-        return Wrapped(packet.to_json(self.packet_version), kid, warnings)
+            warnings.append(CTR_WARNING)
+        return Wrapped(packet.data, key.name, tuple(warnings))
+
+    def _params(self, text: str) -> WrapParams:
+        if self.source and text in {"", "Enabled"}:  # the key has no name but its own
+            return KeyIdParams(None, Algorithm.A256GCM)
+        return parse_params(text)
+
+    def _source(
+        self, params: WrapParams, warnings: list[str]
+    ) -> tuple[KeySource, ResourceUri | None]:
+        """Return which key the caller means, and the key ID for it."""
+        match params:
+            case SampleParams():
+                warnings.append(SAMPLE_WARNING)
+                return SampleKek(), None
+            case FileParams(kid, path):
+                return FetchedKek(FileReference(path)), kid
+            case StoreParams(kid, text):
+                return FetchedKek(self._allowed(text)), kid
+            case KeyIdParams(kid):
+                if self.source is None and self.registrar is None:
+                    raise InputError(
+                        "keypath is missing: without it the key would be lost after this call",
+                        f"{PARAMETERS_HINT}; or let the provider make and register keys: "
+                        "serve --kbs URL",
+                    )
+                return self.source or NewKek(), kid
+
+    def _allowed(self, text: str) -> KekReference:
+        """Read a caller's reference to a store, if the provider's owner allows it."""
+        reference = parse_kek_reference(text)
+        named = isinstance(reference, FileReference | ExecReference)
+        if named or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
+            raise RefusedError(
+                f"this provider does not fetch keys from {shown(str(reference))}",
+                "its owner says where callers' keys may be: serve --allow-kek PATTERN",
+            )
+        return reference
 
     def unwrap(self, request: UnwrapRequest) -> Unwrapped:
         """Give the private options that the request's packet holds.
@@ -126,59 +214,7 @@ class Provider:
         reasons = "; ".join(f"{shown(str(spec))}: {failure}" for spec, failure in tries)
         raise KekError(f"no KBC opened the packet: {reasons}")
 
-    def _kek(self, params: WrapParams) -> tuple[ResourceUri, KekFile]:
-        if isinstance(params, SampleKek):
-            if params.algorithm is not Algorithm.A256GCM:
-                # Guests' sample KBC takes every packet for A256GCM (docs/protocols.md 3.2).
-                raise InputError(
-                    f"sample=true with {params.algorithm} makes an image that no guest can open",
-                    "leave algorithm out: guests open the sample key's packets with A256GCM only",
-                )
-            return SAMPLE_KID, KekFile(Kek(SAMPLE_KEK), ())
-        if isinstance(params, FileKek):
-            file = self._read_kek(Path(params.key_path))
-            if self.registrar:
-                self.registrar.register(params.key_id, file.kek)
-            return params.key_id, file
-        if self.registrar is None:
-            raise InputError(
-                "keypath is missing: without it the key would be lost after this call",
-                f"{PARAMETERS_HINT}; or let the provider make and register keys: serve --kbs URL",
-            )
-        if params.key_id is None:
-            kid, kek = self.registrar.new_kek()
-            return kid, KekFile(kek, ())
-        return params.key_id, KekFile(self.registrar.kek_for(params.key_id), ())
-
-    def _read_kek(self, path: Path) -> KekFile:
-        try:
-            return read_kek(path, self.key_dir)
-        except KekError as error:
-            hint = error.hint or "the provider reads the key file itself: name it as it sees it"
-            raise KekError(error.message, hint) from None
-
     def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
         check_opened(private_options, str(packet.kid), packet.wrap_type)
         return Unwrapped(private_options, packet.kid, spec)
-
-
-def wrap_options(
-    kek: Kek, kid: ResourceUri, algorithm: Algorithm, private_options: bytes
-) -> AnnotationPacket:
-    """Wrap a layer's private options (JSON, complete) under a fresh IV."""
-    iv, wrapped = kek.wrap(algorithm, private_options)
-    return AnnotationPacket(kid, wrapped, iv, algorithm)
-
-
-def check_opened(private_options: bytes, kid: str, algorithm: Algorithm | None) -> PrivateOptions:
-    """Read what a KEK made of a packet. Raises ``KekError`` if it was the wrong one.
-
-    ``algorithm`` is None where only another provider knows. A256CTR has no tag, so that whoever
-    knows what a packet holds can change it: there nothing is taken but what ocicrypt writes.
-    """
-    try:
-        return parse_private_options(private_options, exact=algorithm is Algorithm.A256CTR)
-    except InputError:
-        # A256CTR has no tag: this is how a wrong key shows.
-        raise wrong_kek(kid) from None

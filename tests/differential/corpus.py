@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from coco_kp.crypto import Kek
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.recipient import KekRecipient
+from coco_kp.keys.wrapper import KekRecipient
 from coco_kp.model.resource_uri import parse_key_id
 from tests.differential.mutations import Mutation, Steps, at, mutations
 from tests.support.documents import (

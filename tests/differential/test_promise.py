@@ -22,9 +22,8 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError
 from coco_kp.image.decrypt import decrypt_image
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.opener import KekOpener
-from coco_kp.image.recipient import KekRecipient
 from coco_kp.image.verify import verify_image
+from coco_kp.keys.wrapper import KekOpener, KekRecipient
 from coco_kp.model.resource_uri import parse_key_id
 from tests.differential.corpus import (
     KEK,

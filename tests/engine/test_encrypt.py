@@ -13,7 +13,7 @@ import pytest
 
 from coco_kp.errors import IntegrityError
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.recipient import sample_recipient
+from coco_kp.keys.wrapper import sample_recipient
 from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document

@@ -43,13 +43,12 @@ def test_encrypt_registers_generated_key(
     assert kbs.resources == {PATH: new.read_bytes()}
 
 
-@pytest.mark.parametrize("key_id", [("--keyid", KID), ()])
-def test_encrypt_registers_new_key_that_only_the_kbs_holds(
-    kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command, key_id: tuple[str, ...]
+def test_encrypt_registers_new_key_that_only_the_kbs_holds_under_a_fresh_key_id(
+    kbs: SimulatedKbs, plain: Image, tmp_path: Path, command: Command
 ) -> None:
     target, exported = f"oci:{tmp_path}/e", tmp_path / "exported"
     register = ("--register", "--kbs", kbs.url)
-    result = command("encrypt", plain.reference, target, *key_id, *register, "--format", "json")
+    result = command("encrypt", plain.reference, target, *register, "--format", "json")
     ((path, raw),) = kbs.resources.items()
     assert result.json["key_ids"] == [f"kbs:///{path}"]
     exported.touch(0o600)
@@ -100,23 +99,17 @@ def test_rewrap_registers_given_key(
     command("verify", encrypted.reference, "--keypath", new)
 
 
-def test_rewrap_registers_new_key_that_only_the_kbs_holds(
-    kbs: SimulatedKbs, encrypted: Image, key: Path, tmp_path: Path, command: Command
-) -> None:
-    register = ("--to-keyid", "kbs:///default/key/2", "--register", "--kbs", kbs.url)
-    command("rewrap", encrypted.reference, "--keypath", key, *register)
-    exported = tmp_path / "exported"
-    exported.touch(0o600)
-    exported.write_bytes(kbs.resources["default/key/2"])
-    command("verify", encrypted.reference, "--keypath", exported)
-
-
 def test_rewrap_leaves_image_unchanged_when_kbs_refuses_registration(
-    kbs: SimulatedKbs, encrypted: Image, key: Path, command: Command
+    kbs: SimulatedKbs,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    command: Command,
 ) -> None:
     kbs.faults["POST resource/default/key/2"] = lambda _: Reply(401, {}, b"{}")
     before = encrypted.manifest
-    register = ("--to-keyid", "kbs:///default/key/2", "--register", "--kbs", kbs.url)
+    to = ("--to-keyid", "kbs:///default/key/2", "--to-keypath", make_key("new"))
+    register = (*to, "--register", "--kbs", kbs.url)
     outcome = command("rewrap", encrypted.reference, "--keypath", key, *register, ok=False)
     assert outcome.code == 6
     assert encrypted.manifest == before
@@ -127,3 +120,77 @@ def test_rewrap_refuses_new_key_id_without_key_unless_registering(
 ) -> None:
     to = ("--to-keyid", "kbs:///default/key/2")
     assert command("rewrap", encrypted.reference, "--keypath", key, *to, ok=False).code == 2
+
+
+# Incidents.
+
+
+def test_two_runners_with_one_key_id_cannot_replace_each_others_key(
+    kbs: SimulatedKbs,
+    plain: Image,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both exited 0, the second key replaced the first, and nobody could open the first image."""
+    for runner in ("one", "two"):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / runner))
+        arguments = ("--keyid", KID, "--register", "--kbs", kbs.url)
+        outcome = command(
+            "encrypt", plain.reference, f"oci:{tmp_path}/{runner}-e", *arguments, ok=False
+        )
+        assert outcome.code == 7
+        assert "--generate-key FILE" in outcome.err
+        assert not kbs.requests
+
+
+def test_first_example_of_the_docs_survives_a_second_machine(
+    kbs: SimulatedKbs,
+    plain: Image,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for machine in ("one", "two"):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / machine))
+        command(
+            "encrypt",
+            plain.reference,
+            f"oci:{tmp_path}/{machine}-e",
+            "--register",
+            "--kbs",
+            kbs.url,
+        )
+    assert len(kbs.resources) == 2
+
+
+def test_rewrap_of_a_mistyped_image_registers_nothing(
+    kbs: SimulatedKbs,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    """It replaced the production key, and only then saw that there is no such image."""
+    to = ("--to-keyid", KID, "--to-keypath", make_key("new"), "--register", "--kbs", kbs.url)
+    for image, opening in ((f"oci:{tmp_path}/mistyped", key), (encrypted.reference, make_key("x"))):
+        command("rewrap", image, "--keypath", opening, *to, ok=False)
+        assert not kbs.requests
+        assert not (tmp_path / "state").exists()
+
+
+def test_failed_encrypt_leaves_no_key_file_in_the_way_of_the_next_run(
+    plain: Image, tmp_path: Path, command: Command
+) -> None:
+    new, target = tmp_path / "new", f"oci:{tmp_path}/e"
+    arguments = ("--keyid", KID, "--generate-key", new)
+    digest = plain.manifest["layers"][0]["digest"]
+    blob = plain.folder / "blobs" / digest.replace(":", "/")
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-1])
+    assert command("encrypt", plain.reference, target, *arguments, ok=False).code in {3, 5}
+    assert not new.exists()
+    blob.write_bytes(content)
+    command("encrypt", plain.reference, target, *arguments)
+    command("verify", target, "--keypath", new)

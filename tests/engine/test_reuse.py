@@ -17,9 +17,8 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.errors import RefusedError
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.opener import KekOpener
-from coco_kp.image.recipient import KekRecipient, sample_recipient
 from coco_kp.image.reuse import EarlierLayer
+from coco_kp.keys.wrapper import KekOpener, KekRecipient, sample_recipient
 from coco_kp.model.layer_encryption import parse_layer_encryption, parse_packets
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.manifest import parse_descriptor
@@ -313,7 +312,7 @@ class TestLies:
         options, other = (private_options(encrypted, number, key) for number in (2, 0))
         layer = parse_descriptor(encrypted.manifest["layers"][2], "a layer")
         encryption = parse_layer_encryption(layer.annotations)
-        lying = replace(encryption, packets=(recipient.wrap(other), *encryption.packets))
+        lying = replace(encryption, packets=(recipient.wrap(other.to_json()), *encryption.packets))
         with open_source(parse_image_reference(encrypted.reference)) as source:
             (found,) = EarlierLayer(source, layer, lying, options).packets_for([recipient])
         assert found == encryption.packets[0]
@@ -377,7 +376,7 @@ def private_options(image: Image, number: int, key: Path) -> PrivateOptions:
 def wrapped(options: PrivateOptions, key: Path) -> str:
     """Return options in a packet of the key, as the annotation has it."""
     recipient = KekRecipient(parse_key_id(KID), Kek(key.read_bytes()))
-    return b64encode(recipient.wrap(options).data).decode()
+    return b64encode(recipient.wrap(options.to_json()).data).decode()
 
 
 def zstd_raw(data: bytes) -> bytes:

@@ -9,9 +9,8 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import IntegrityError
-from coco_kp.image.opener import KekOpener
-from coco_kp.image.recipient import sample_recipient
 from coco_kp.image.rewrap import Changes, rewrap_image
+from coco_kp.keys.wrapper import KekOpener, sample_recipient
 from tests.support.altered import altered, unscheme
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document

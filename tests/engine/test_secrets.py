@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
-from coco_kp.image.opener import KekOpener
+from coco_kp.keys.wrapper import KekOpener
 from coco_kp.model.layer_encryption import parse_layer_encryption
 from tests.support.altered import altered, flip, packet, public_options
 from tests.support.command import KID, Command

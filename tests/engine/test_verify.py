@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
-from coco_kp.image.opener import KekOpener
+from coco_kp.keys.wrapper import KekOpener, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.provider import wrap_options
 from tests.support.altered import altered, altered_config, altered_layer, packet
 from tests.support.command import KID, Command
 from tests.support.documents import Document

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, RemoteError
 from coco_kp.kbs import admin_token
 from coco_kp.kbs.admin import Admin
@@ -29,7 +30,7 @@ from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.record import Record
 from coco_kp.kbs.session import Reader, Session
 from coco_kp.kbs.tee_key import KINDS
-from coco_kp.keys.registrar import Registrar
+from coco_kp.keys.register import Registrar
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
 from tests.peers.daemon import daemon
@@ -262,7 +263,9 @@ def test_registrar_returns_only_registered_keks_when_kbs_is_killed(
         for number in range(10_000):
             kid = parse_key_id(f"kbs:///default/key/{worker}-{number}")
             try:
-                given[kid.path] = registrar.kek_for(kid).raw()
+                kek = Kek.generate()
+                registrar.register(kid, kek)
+                given[kid.path] = kek.raw()
             except CocoKpError as failure:
                 failures.append(failure)
                 return
@@ -297,6 +300,12 @@ def provider_in(folder: Path, skopeo: Skopeo, *flags: str) -> Iterator[Provider]
         yield provider
 
 
+def kept_in(folder: Path) -> list[str]:
+    """Return the option that has a provider keep its keys in a new folder."""
+    folder.mkdir()
+    return ["--key-dir", str(folder)]
+
+
 def kbs_flags(broker: RunningKbs) -> list[str]:
     ca = ["--kbs-ca", str(broker.ca)] if broker.ca.exists() else []
     return ["--kbs", broker.url, *ca, "--admin-token-file", str(broker.admin_token)]
@@ -308,7 +317,8 @@ def test_skopeo_encrypts_and_decrypts_with_keys_from_kbs_only(
 ) -> None:
     broker.allow_all()
     given = parameters or "algorithm=A256GCM"
-    with our_provider(skopeo, tmp_path, *kbs_flags(broker)) as provider:
+    flags = [*kbs_flags(broker), *kept_in(tmp_path / "keys")]
+    with our_provider(skopeo, tmp_path, *flags) as provider:
         encrypted = provider.encrypt(image, given)
         kids = {layer.packet["kid"] for layer in encrypted.layers}
         if parameters:
@@ -327,7 +337,8 @@ def test_provider_registers_key_file_with_kbs(
     plain: RunningKbs, skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     plain.allow_all()
-    with our_provider(skopeo, tmp_path, *kbs_flags(plain)) as provider:
+    flags = [*kbs_flags(plain), "--register-callers-files"]
+    with our_provider(skopeo, tmp_path, *flags) as provider:
         encrypted = provider.encrypt(image, key.parameters())
         assert provider.decrypt(encrypted, f"cc_kbc::{plain.url}").layers == image.layers
 
@@ -352,9 +363,10 @@ def test_provider_refuses_to_replace_key_that_images_need(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     plain.allow_all()
-    with our_provider(skopeo, tmp_path, *kbs_flags(plain)) as provider:
+    with our_provider(skopeo, tmp_path, *kbs_flags(plain), *kept_in(tmp_path / "k1")) as provider:
         encrypted = provider.encrypt(image, "keyid=kbs:///team/key/app")
-    with provider_in(tmp_path / "second", skopeo, *kbs_flags(plain)) as provider:
+    flags = [*kbs_flags(plain), *kept_in(tmp_path / "k2")]
+    with provider_in(tmp_path / "second", skopeo, *flags) as provider:
         with pytest.raises(SkopeoError, match="was registered before"):
             provider.encrypt(image, "keyid=kbs:///team/key/app")
         assert provider.decrypt(encrypted, f"cc_kbc::{plain.url}").layers == image.layers
@@ -366,6 +378,7 @@ def test_skopeo_makes_no_image_when_kbs_refuses_registration(
 ) -> None:
     """Upstream makes the image all the same (docs/protocols.md 6.3, 3)."""
     flags = ["--admin-token-file", str(plain.folder / token)] if token else []
+    flags += kept_in(tmp_path / "keys")
     with (
         our_provider(skopeo, tmp_path, "--kbs", plain.url, *flags) as provider,
         pytest.raises(SkopeoError) as error,
@@ -379,7 +392,7 @@ def test_skopeo_makes_no_image_when_kbs_refuses_registration(
 def test_skopeo_makes_no_image_when_kbs_is_unreachable(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
-    with our_provider(skopeo, tmp_path, *kbs_flags(plain)) as provider:
+    with our_provider(skopeo, tmp_path, *kbs_flags(plain), *kept_in(tmp_path / "keys")) as provider:
         plain.kill()
         with pytest.raises(SkopeoError, match="connection refused"):
             provider.encrypt(image, "keyid=kbs:///team/key/app")
@@ -389,7 +402,8 @@ def test_provider_debug_log_shows_neither_key_nor_token(
     plain: RunningKbs, skopeo: Skopeo, image: Image, tmp_path: Path
 ) -> None:
     plain.allow_all()
-    with our_provider(skopeo, tmp_path, "-vv", *kbs_flags(plain)) as provider:
+    flags = [*kbs_flags(plain), *kept_in(tmp_path / "keys")]
+    with our_provider(skopeo, tmp_path, "-vv", *flags) as provider:
         encrypted = provider.encrypt(image, "keyid=kbs:///team/key/app")
         provider.decrypt(encrypted, f"cc_kbc::{plain.url}")
         with pytest.raises(SkopeoError) as refused:
@@ -484,7 +498,7 @@ def test_encrypt_and_decrypt_use_key_from_kbs_only(
 ) -> None:
     broker.allow_all()
     encrypted, decrypted = Image(tmp_path / "encrypted"), Image(tmp_path / "decrypted")
-    kid = ["--keyid", "kbs:///team/key/app", "--register"]
+    kid = ["--register"]
     done = coco_kp("encrypt", image.reference, encrypted.reference, *kid, *kbs_flags(broker))
     assert done.returncode == 0, done.stderr
     assert all(layer.encrypted for layer in encrypted.layers)
@@ -502,7 +516,7 @@ def test_encrypt_makes_no_image_when_kbs_refuses_registration(
 ) -> None:
     target = Image(tmp_path / "encrypted")
     flags = ["--kbs", plain.url, "--admin-token-file", str(plain.folder / "reader-token")]
-    kid = ["--keyid", "kbs:///team/key/app", "--register"]
+    kid = ["--register"]
     done = coco_kp("encrypt", image.reference, target.reference, *kid, *flags)
     assert done.returncode == 6
     assert "Role reader not allowed" in done.stderr

@@ -11,7 +11,7 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError
 from coco_kp.image.decrypt import decrypt_image
-from coco_kp.image.opener import KekOpener
+from coco_kp.keys.wrapper import KekOpener
 from tests.replay.recording import FOLDER, Recorded, recording
 from tests.support.image import Image
 

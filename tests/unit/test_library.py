@@ -36,9 +36,12 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     assert coco_kp.inspect_image(encrypted).digest == made.digest
     opener = coco_kp.KekOpener(key.kek)
     assert coco_kp.verify_image(encrypted, [opener]).failure is None
-    new = coco_kp.GeneratedKek(coco_kp.parse_key_id("/default/key/2"), tmp_path / "new").make()
+    file = coco_kp.parse_kek_reference(f"file:{tmp_path}/new")
+    new = coco_kp.resolve(coco_kp.NewKek((file,)), coco_kp.parse_key_id("/default/key/2"))
     coco_kp.rewrap_image(encrypted, [opener], coco_kp.Changes(replace_by=(new,)))
     with pytest.raises(coco_kp.KekError):
         coco_kp.decrypt_image(encrypted, decrypted.reference, [opener])
-    coco_kp.decrypt_image(encrypted, decrypted.reference, [coco_kp.KekOpener(new.kek)])
+    coco_kp.decrypt_image(
+        encrypted, decrypted.reference, [coco_kp.opener(coco_kp.FetchedKek(file))]
+    )
     assert decrypted.layers == plain.layers

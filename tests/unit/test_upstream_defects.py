@@ -34,8 +34,10 @@ ROOT: Final = Path(__file__).parents[2]
 
 ADMIN: Final = "tests/unit/kbs/test_admin.py"
 ELSEWHERE: Final = {
-    3: ["tests/unit/test_registrar.py::test_registrar_returns_no_kek_without_confirmation_by_kbs"],
-    5: ["tests/unit/test_registrar.py::test_registrar_uses_one_kek_for_all_layers"],
+    3: [
+        "tests/unit/keys/test_register.py::test_registrar_records_no_kek_without_confirmation_by_kbs"
+    ],
+    5: ["tests/unit/keys/test_resolve.py::test_key_dir_yields_one_kek_to_concurrent_calls"],
     15: [f"{ADMIN}::test_admin_refuses_key_id_that_this_kbs_cannot_hold"],
     16: [
         "tests/unit/kbs/test_admin_token.py::test_signing_key_signs_token_with_claims_that_kbs_requires"
@@ -44,7 +46,7 @@ ELSEWHERE: Final = {
         f"{ADMIN}::test_admin_keeps_path_prefix_of_kbs_url",
         f"{ADMIN}::test_admin_trusts_private_certificate_authority_only_when_given",
         f"{ADMIN}::test_admin_refuses_plain_http_beyond_loopback_without_sending_anything",
-        "tests/unit/test_registrar.py::test_registrar_gives_up_when_kbs_never_answers",
+        "tests/unit/keys/test_register.py::test_registrar_gives_up_when_kbs_never_answers",
     ],
     19: ["tests/interop/test_server.py::test_server_with_daemon_flag_answers_from_background"],
     20: ["rust/core/tests/zeroize.rs"],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from coco_kp.cli.options import RegistrationOptions, with_options
+from coco_kp.cli.options import AdminOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
 from coco_kp.files import read_file
@@ -24,7 +24,7 @@ from coco_kp.model.ocicrypt_config import (
     GrpcProvider,
     parse_ocicrypt_config,
 )
-from coco_kp.model.params import FileKek, SampleKek, parse_params
+from coco_kp.model.params import FileParams, SampleParams, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.skopeo import PROGRAMS, find_program
 
@@ -47,12 +47,10 @@ T = TypeVar("T")
     metavar="K=V::K=V",
     help="Check these encryption parameters as the provider would, key file included.",
 )
-@with_options(registration=RegistrationOptions)
+@with_options(registration=AdminOptions)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @verbosity
-def command(
-    name: str, parameters: str | None, registration: RegistrationOptions, form: str
-) -> None:
+def command(name: str, parameters: str | None, registration: AdminOptions, form: str) -> None:
     """Check what encrypts, its key-provider configuration, the provider and, on request, a key.
 
     Prints a line for each check. Those of skopeo, buildah and podman that are on PATH are checked;
@@ -117,7 +115,7 @@ def _examine(name: str, parameters: str | None) -> _Checklist:
     return checks
 
 
-def _examine_kbs(checks: _Checklist, registration: RegistrationOptions) -> None:
+def _examine_kbs(checks: _Checklist, registration: AdminOptions) -> None:
     if registration.kbs is None:
         return
     from coco_kp.kbs import checkup  # urllib3 and cryptography are slow to load
@@ -130,7 +128,7 @@ def _examine_kbs(checks: _Checklist, registration: RegistrationOptions) -> None:
         checks.run("KBS admin token", lambda: (checkup.check_admin(admin), None))
 
 
-def _reach_kbs(registration: RegistrationOptions) -> tuple[str, tuple[Admin, Answer]]:
+def _reach_kbs(registration: AdminOptions) -> tuple[str, tuple[Admin, Answer]]:
     from coco_kp.kbs import checkup
 
     admin = registration.admin()
@@ -194,9 +192,9 @@ def _reach(provider: CmdProvider | GrpcProvider) -> tuple[str, None]:
 
 def _key(parameters: str) -> tuple[str, None]:
     params = parse_params(parameters)
-    if isinstance(params, SampleKek):
+    if isinstance(params, SampleParams):
         return f"the sample key, {params.algorithm}: for trials only", None
-    if not isinstance(params, FileKek):
+    if not isinstance(params, FileParams):
         raise KekError("keypath is missing", "name the file with the key: keypath=FILE")
     file = read_kek(Path(params.key_path))
     for warning in file.warnings:

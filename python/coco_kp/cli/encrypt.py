@@ -120,8 +120,8 @@ def command(
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.cli.recipients import read_key_file
     from coco_kp.image.encrypt import encrypt_image
-    from coco_kp.image.opener import KekOpener
     from coco_kp.image.plan import Rules
+    from coco_kp.keys.wrapper import KekOpener
     from coco_kp.model.manifest import parse_platform
 
     if all_platforms and platforms:

@@ -11,7 +11,7 @@ import click
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup
 
 if TYPE_CHECKING:
-    from coco_kp.image.opener import Opener
+    from coco_kp.keys.wrapper import Opener
     from coco_kp.transport.access import Access
 
 FORMAT: Option = click.option(
@@ -136,6 +136,8 @@ class OpeningOptions(OptionGroup):
     """A key, or another key provider, that opens packets; beside :class:`KbcOptions`."""
 
     keypath: tuple[Path, ...]
+    kek_from: tuple[str, ...]
+    wrap_with: tuple[str, ...]
     provider: str | None
 
     options: ClassVar[tuple[Option, ...]] = (
@@ -145,6 +147,19 @@ class OpeningOptions(OptionGroup):
             metavar="FILE",
             multiple=True,
             help="Open packets with the key in FILE (32 raw bytes), whatever key id they name.",
+        ),
+        click.option(
+            "--kek-from",
+            metavar="URI",
+            multiple=True,
+            help="Open packets with this key: vault://…, aws-sm://…, pkcs11:… or exec:PROGRAM.",
+        ),
+        click.option(
+            "--wrap-with",
+            metavar="URI",
+            multiple=True,
+            help="Have packets opened by a key in its KMS or HSM: awskms://…, hashivault://…, "
+            "pkcs11:….",
         ),
         click.option(
             "--provider",
@@ -158,13 +173,18 @@ class OpeningOptions(OptionGroup):
         from coco_kp.cli.recipients import read_key_file
         from coco_kp.errors import shown
         from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
-        from coco_kp.image.opener import KbcOpener, KekOpener
+        from coco_kp.image.opener import KbcOpener
+        from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
+        from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
+        from coco_kp.keys.wrapper import KekOpener
         from coco_kp.model.kbc_spec import KbcSpec
 
         openers: list[Opener] = [
             KekOpener(read_key_file(path), f"the key in {shown(str(path))}")
             for path in self.keypath
         ]
+        openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
+        openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
         # A keys file alone is what an offline_fs guest has.
         spec = kbc.spec() or (KbcSpec("offline_fs", "") if kbc.keys else None)
         if spec:

@@ -109,9 +109,16 @@ def list_(file: Path, form: str) -> None:
 @click.argument("file", type=FILE)
 @click.argument("kid")
 @click.option("--force", is_flag=True, help="Replace another key that was registered as KID.")
+@click.option(
+    "--into",
+    metavar="URI",
+    help="Write the key where the KBS's own back end looks: vault://… or aws-sm://….",
+)
 @with_options(registration=RegistrationOptions)
 @verbosity
-def register(file: Path, kid: str, force: bool, registration: RegistrationOptions) -> None:
+def register(
+    file: Path, kid: str, force: bool, into: str | None, registration: RegistrationOptions
+) -> None:
     """Give the key in FILE to a KBS, from where attested guests fetch it as KID.
 
     FILE holds 32 raw bytes, or is a keys file that has KID. The KBS must confirm. It overwrites
@@ -122,12 +129,20 @@ def register(file: Path, kid: str, force: bool, registration: RegistrationOption
     from coco_kp.keys.keys_file import parse_keys_file_name
 
     registrar = registration.registrar()
-    if registrar is None:
-        raise UsageError("no KBS to register with", "name it with --kbs URL")
+    if registrar is None and into is None:
+        raise UsageError("no KBS to register with", "name it with --kbs URL, or --into URI")
     uri = parse_keys_file_name(kid)
     kek = _kek(file, uri)
-    registrar.register(uri, kek, replace=force)
-    notice(f"registered {uri} with {registrar.kbs_url}: key {kek.fingerprint}")
+    if into is not None:
+        from coco_kp.keys.reference import parse_kek_reference
+        from coco_kp.keys.stores import open_store
+
+        reference = parse_kek_reference(into)
+        open_store(reference).keep(kek.raw())
+        notice(f"put {uri} into {reference}: key {kek.fingerprint}")
+    if registrar is not None:
+        registrar.register(uri, kek, replace=force)
+        notice(f"registered {uri} with {registrar.kbs_url}: key {kek.fingerprint}")
 
 
 def _kek(file: Path, uri: ResourceUri) -> Kek:

@@ -19,7 +19,8 @@ from coco_kp.errors import UsageError, shown
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings
     from coco_kp.kbs.admin import Admin
-    from coco_kp.keys.registrar import Registrar
+    from coco_kp.keys.register import Registrar
+    from coco_kp.keys.resolve import KeySource
     from coco_kp.model.kbc_spec import KbcSpec
     from coco_kp.provider import Provider
 
@@ -154,8 +155,8 @@ class KbcOptions(OptionGroup):
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrationOptions(OptionGroup):
-    """The KBS in which keys are registered, and the right to do so."""
+class AdminOptions(OptionGroup):
+    """A KBS, and the right to write into it."""
 
     kbs: str | None
     auth_private_key: Path | None
@@ -189,16 +190,6 @@ class RegistrationOptions(OptionGroup):
         *_KBS_ACCESS,
     )
 
-    def registrar(self, key_dir: Path | None = None) -> Registrar | None:
-        """Give what registers keys, or None without ``--kbs``. Raises ``CocoKpError``."""
-        admin = self.admin()
-        if admin is None:
-            return None
-        from coco_kp.kbs.record import Record, default_folder
-        from coco_kp.keys.registrar import Registrar
-
-        return Registrar(admin, Record(default_folder()), key_dir=key_dir)
-
     def admin(self) -> Admin | None:
         """Give the KBS and the right to write into it, or None without ``--kbs``.
 
@@ -226,11 +217,41 @@ class RegistrationOptions(OptionGroup):
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrationOptions(AdminOptions):
+    """The KBS in which keys are registered."""
+
+    allow_alias: bool
+
+    options: ClassVar[tuple[Option, ...]] = (
+        *AdminOptions.options,
+        click.option(
+            "--allow-alias",
+            is_flag=True,
+            help="Allow that a registered key gets a second key id, whose readers then have it.",
+        ),
+    )
+
+    def registrar(self) -> Registrar | None:
+        """Return what registers keys, or None without ``--kbs``. Raises ``CocoKpError``."""
+        admin = self.admin()
+        if admin is None:
+            return None
+        from coco_kp.kbs.record import Record, default_folder
+        from coco_kp.keys.register import Registrar
+
+        return Registrar(admin, Record(default_folder()), allow_alias=self.allow_alias)
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderOptions(OptionGroup):
     """What the provider's callers may name, and what it writes for them."""
 
     key_dir: Path | None
     packet: Literal["v1", "v2"]
+    kek_from: str | None
+    wrap_with: str | None
+    allow_kek: tuple[str, ...]
+    register_callers_files: bool
 
     options: ClassVar[tuple[Option, ...]] = (
         click.option(
@@ -247,6 +268,31 @@ class ProviderOptions(OptionGroup):
             show_default=True,
             help="Annotation packet to write; every guest reads v1.",
         ),
+        click.option(
+            "--kek-from",
+            metavar="URI",
+            help="Wrap with this key where callers name only keyid: file:PATH, vault://…, "
+            "aws-sm://…, pkcs11:… or exec:PROGRAM.",
+        ),
+        click.option(
+            "--wrap-with",
+            metavar="URI",
+            help="Have this key wrap, which never leaves its KMS or HSM: awskms://…, "
+            "hashivault://…, pkcs11:….",
+        ),
+        click.option(
+            "--allow-kek",
+            metavar="PATTERN",
+            multiple=True,
+            help="Let callers name keys to fetch (kekfrom=URI) that match, such as "
+            "'vault:///secret/team/*'; may be repeated.",
+        ),
+        click.option(
+            "--register-callers-files",
+            is_flag=True,
+            help="With --kbs, register the keys, too, that callers name with keypath or kekfrom: "
+            "each under any key id that a caller likes.",
+        ),
     )
 
     def provider(self, registration: RegistrationOptions, kbc: KbcOptions) -> Provider:
@@ -261,5 +307,15 @@ class ProviderOptions(OptionGroup):
             packet_version=self.packet,
             kbc=kbc.spec(),
             kbc_settings=kbc.settings(),
-            registrar=registration.registrar(key_dir),
+            registrar=registration.registrar(),
+            register_callers_files=self.register_callers_files,
+            source=self._source(),
+            allow_kek=self.allow_kek,
         )
+
+    def _source(self) -> KeySource | None:
+        from coco_kp.cli.recipients import named_source
+
+        if self.kek_from and self.wrap_with:
+            raise UsageError("--kek-from and --wrap-with exclude each other")
+        return named_source(None, self.kek_from, self.wrap_with)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from coco_kp.cli.options import FILE, Option, OptionGroup
-from coco_kp.errors import InputError, UsageError, shown
+from coco_kp.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
-    from coco_kp.image.recipient import KekRecipient, NewRecipient, PacketForm, Recipient
-    from coco_kp.keys.registrar import Registrar
+    from coco_kp.keys.register import Registrar
+    from coco_kp.keys.resolve import KeySettings, KeySource
+    from coco_kp.keys.wrapper import PacketForm, Recipient
 
 PACKET_OPTIONS: tuple[Option, ...] = (
     click.option(
@@ -40,7 +41,14 @@ PACKET_OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-_RECIPIENT_HINT = "write keyid=kbs:///<repository>/<type>/<tag>,keypath=<file>"
+_RECIPIENT_HINT = (
+    "write keyid=kbs:///<repository>/<type>/<tag>,keypath=<file>, or kek-from=<uri> or "
+    "wrap-with=<uri> in place of keypath"
+)
+_WAYS_OUT = (
+    "keep it in a file, too, with --generate-key FILE, or leave --keyid out: the key then gets a "
+    "key ID that nobody else has"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class PacketOptions(OptionGroup):
     def form(self) -> PacketForm:
         """Give it as a value. Raises ``InputError``, ``UsageError``."""
         from coco_kp.cli.output import warn
-        from coco_kp.image.recipient import PacketForm
+        from coco_kp.keys.wrapper import PacketForm
         from coco_kp.model.algorithm import Algorithm, parse_algorithm
         from coco_kp.model.layer_encryption import provider_scheme
         from coco_kp.provider import CTR_WARNING
@@ -75,7 +83,10 @@ class RecipientOptions(OptionGroup):
     keyid: str | None
     keypath: Path | None
     key: str | None
+    kek_from: str | None
+    wrap_with: str | None
     generate_key: Path | None
+    kek_into: str | None
     sample: bool
     recipient: tuple[str, ...]
     provider: str | None
@@ -95,10 +106,26 @@ class RecipientOptions(OptionGroup):
             help="The key in base64; - reads it from stdin, where no other user sees it.",
         ),
         click.option(
+            "--kek-from",
+            metavar="URI",
+            help="Fetch the key: file:PATH, vault://…, aws-sm://…, pkcs11:… or exec:PROGRAM.",
+        ),
+        click.option(
+            "--wrap-with",
+            metavar="URI",
+            help="Have a key wrap that never leaves its KMS or HSM: awskms://…, hashivault://…, "
+            "pkcs11:….",
+        ),
+        click.option(
             "--generate-key",
             type=FILE,
             metavar="FILE",
             help="Make a new key, and keep it in FILE (0600), which must not exist.",
+        ),
+        click.option(
+            "--kek-into",
+            metavar="URI",
+            help="Keep a new key there as well: vault://… or aws-sm://…, where a KBS looks.",
         ),
         click.option(
             "--sample", is_flag=True, help="Use the key of trials, which everybody knows."
@@ -107,7 +134,8 @@ class RecipientOptions(OptionGroup):
             "--recipient",
             metavar="keyid=URI,keypath=FILE",
             multiple=True,
-            help="Another key that opens the image; may be repeated.",
+            help="Another key that opens the image (or kek-from=URI, wrap-with=URI); may be "
+            "repeated.",
         ),
         click.option(
             "--provider",
@@ -127,13 +155,12 @@ class RecipientOptions(OptionGroup):
         ),
     )
 
-    def recipients(
-        self, form: PacketForm, registrar: Registrar | None
-    ) -> list[Recipient | NewRecipient]:
-        """Give all that the user named, in that order. Raises ``CocoKpError``."""
+    def recipients(self, form: PacketForm, registrar: Registrar | None) -> list[Recipient]:
+        """Return all that the user named, in that order. Raises ``CocoKpError``."""
         from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 
-        found = self._own(form, registrar)
+        settings = key_settings(form, registrar)
+        found = self._own(settings)
         found += [parse_recipient(text, form) for text in self.recipient]
         if self.provider:
             name, parameters = split_parameters(self.provider)
@@ -147,67 +174,94 @@ class RecipientOptions(OptionGroup):
             )
         return found
 
-    def _own(self, form: PacketForm, registrar: Registrar | None) -> list[Recipient | NewRecipient]:
+    def _own(self, settings: KeySettings) -> list[Recipient]:
         from coco_kp.cli.output import warn
-        from coco_kp.image.recipient import (
-            GeneratedKek,
-            KekRecipient,
-            Registered,
-            RegisteredKek,
-            sample_recipient,
-        )
+        from coco_kp.keys.resolve import NewKek, SampleKek, UnkeptKeyError, resolve
         from coco_kp.model.resource_uri import parse_key_id
         from coco_kp.provider import SAMPLE_WARNING
 
-        sources = {
-            "--keypath": self.keypath,
-            "--key": self.key,
-            "--generate-key": self.generate_key,
-        }
-        given = [name for name, value in sources.items() if value is not None]
-        if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} exclude each other")
+        source = self._source()
         if self.sample:
-            if given or self.keyid or registrar:
+            if source or self.keyid or settings.registrar:
                 raise UsageError("--sample and a key of your own exclude each other")
-            if form.algorithm != "A256GCM":
+            if settings.form.algorithm != "A256GCM":
                 raise UsageError("guests open sample packets as A256GCM only")
             warn(SAMPLE_WARNING)
-            return [sample_recipient(form)]
+            return [resolve(SampleKek(), None, settings)]
         kid = parse_key_id(self.keyid) if self.keyid else None
-        if not given and not registrar:
+        if source is None and settings.registrar is None:
             if kid:
                 raise UsageError(
                     "--keyid names a key, but none is given",
-                    "add --keypath FILE, --key -, --generate-key FILE or --register",
+                    "add --keypath FILE, --key -, --kek-from URI, --wrap-with URI or "
+                    "--generate-key FILE",
                 )
             return []
-        if not given and registrar:
-            return [RegisteredKek(kid, registrar, form)]
-        if kid is None:
-            raise UsageError(f"{given[0]} needs --keyid URI, by which guests find the key")
-        own: KekRecipient | GeneratedKek
-        if self.generate_key:
-            own = GeneratedKek(kid, self.generate_key, form)
-        else:
-            own = KekRecipient(kid, self._kek(), form)
-        return [Registered(own, registrar) if registrar else own]
-
-    def _kek(self) -> Kek:
-        if self.keypath:
-            return read_key_file(self.keypath)
-        from coco_kp.crypto import KEK_SIZE, Kek
-        from coco_kp.errors import KekError
-        from coco_kp.model.encoding import decode_base64
-
-        text = sys.stdin.readline(256).strip() if self.key == "-" else self.key or ""
+        if source is not None and kid is None and not self.wrap_with and not settings.registrar:
+            raise UsageError(f"{self._given()[0]} needs --keyid URI, by which guests find the key")
         try:
-            raw = decode_base64(text, "the key")
-        except InputError as error:
-            raise KekError(error.message, error.hint) from None
-        if len(raw) != KEK_SIZE:
-            raise KekError(f"expected a {KEK_SIZE}-byte key in base64, found {len(raw)} bytes")
-        return Kek(raw)
+            return [resolve(source or NewKek(), kid, settings)]
+        except UnkeptKeyError as error:
+            raise UnkeptKeyError(error.message, _WAYS_OUT) from None
+
+    def _given(self) -> list[str]:
+        """Return the options that say which key it is, of which there may be one."""
+        options = {
+            "--keypath": self.keypath,
+            "--key": self.key,
+            "--kek-from": self.kek_from,
+            "--wrap-with": self.wrap_with,
+            "--generate-key": self.generate_key,
+            "--kek-into": self.kek_into,
+        }
+        return [name for name, value in options.items() if value is not None]
+
+    def _source(self) -> KeySource | None:
+        from coco_kp.keys.reference import FileReference, parse_kek_reference
+        from coco_kp.keys.resolve import GivenKek, NewKek
+
+        given = self._given()
+        if len(given) > 1 and given != ["--generate-key", "--kek-into"]:
+            raise UsageError(f"{' and '.join(given)} exclude each other")
+        if self.key is not None:
+            return GivenKek(self._kek(self.key))
+        if self.generate_key or self.kek_into:
+            into = [FileReference(str(self.generate_key))] if self.generate_key else []
+            stores = [parse_kek_reference(self.kek_into)] if self.kek_into else []
+            return NewKek((*into, *stores))
+        return named_source(self.keypath, self.kek_from, self.wrap_with)
+
+    def _kek(self, key: str) -> Kek:
+        from coco_kp.keys.kek import kek_of_base64
+
+        text = sys.stdin.readline(256).strip() if key == "-" else key
+        return kek_of_base64(text, "the key")
+
+
+def key_settings(form: PacketForm, registrar: Registrar | None = None) -> KeySettings:
+    """Return how keys become packets, with warnings on stderr."""
+    from coco_kp.cli.output import warn
+    from coco_kp.keys.resolve import KeySettings
+
+    return KeySettings(form, registrar, warn=warn)
+
+
+def named_source(
+    keypath: Path | None, kek_from: str | None, wrap_with: str | None
+) -> KeySource | None:
+    """Return the key that one of these options names, None where none does."""
+    from coco_kp.keys.reference import (
+        FileReference,
+        parse_kek_reference,
+        parse_wrapping_reference,
+    )
+    from coco_kp.keys.resolve import FetchedKek, StayingKey
+
+    if keypath is not None:
+        return FetchedKek(FileReference(str(keypath)))
+    if kek_from is not None:
+        return FetchedKek(parse_kek_reference(kek_from))
+    return StayingKey(parse_wrapping_reference(wrap_with)) if wrap_with is not None else None
 
 
 def read_key_file(path: Path) -> Kek:
@@ -221,18 +275,23 @@ def read_key_file(path: Path) -> Kek:
     return file.kek
 
 
-def parse_recipient(text: str, form: PacketForm) -> KekRecipient:
-    """Read ``keyid=URI,keypath=FILE``. Raises ``UsageError``, ``InputError``, ``KekError``."""
-    from coco_kp.image.recipient import KekRecipient
+def parse_recipient(text: str, form: PacketForm, registrar: Registrar | None = None) -> Recipient:
+    """Read ``keyid=URI,keypath=FILE``. Raises ``UsageError``, ``InputError``."""
+    from coco_kp.keys.resolve import resolve
     from coco_kp.model.resource_uri import parse_key_id
 
     fields: dict[str, str] = {}
     for field in text.split(","):
         name, equals, value = field.partition("=")
-        if not equals or name not in {"keyid", "keypath"} or name in fields:
+        known = name in {"keyid", "keypath", "kek-from", "wrap-with"}
+        if not equals or not known or name in fields:
             raise UsageError(f"the recipient {shown(text)} cannot be read", _RECIPIENT_HINT)
         fields[name] = value
-    if len(fields) != 2:
+    sources = fields.keys() - {"keyid"}
+    if len(sources) != 1 or ("keyid" not in fields and "wrap-with" not in fields):
         raise UsageError(f"the recipient {shown(text)} lacks its key or key id", _RECIPIENT_HINT)
-    kek = read_key_file(Path(fields["keypath"]))
-    return KekRecipient(parse_key_id(fields["keyid"]), kek, form)
+    path = Path(fields["keypath"]) if "keypath" in fields else None
+    source = named_source(path, fields.get("kek-from"), fields.get("wrap-with"))
+    kid = parse_key_id(fields["keyid"]) if "keyid" in fields else None
+    assert source is not None  # noqa: S101 (one of the three is there)
+    return resolve(source, kid, key_settings(form, registrar))

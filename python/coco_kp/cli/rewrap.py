@@ -24,6 +24,13 @@ from coco_kp.errors import UsageError, shown
     metavar="FILE",
     help="The new key: 32 raw bytes. Packets that the old key opens give way to its own.",
 )
+@click.option("--to-kek-from", metavar="URI", help="Fetch the new key, as --kek-from does.")
+@click.option(
+    "--to-wrap-with",
+    metavar="URI",
+    help="Have a key wrap that never leaves its KMS or HSM; from one key of AWS KMS to another "
+    "KMS does it alone.",
+)
 @click.option(
     "--add",
     metavar="keyid=URI,keypath=FILE",
@@ -40,7 +47,7 @@ from coco_kp.errors import UsageError, shown
 @click.option(
     "--register",
     is_flag=True,
-    help="Register the new keys with the KBS of --kbs first; --to-keypath may then be left out.",
+    help="Register the new keys with the KBS of --kbs, once the image is known to open.",
 )
 @with_options(packets=PacketOptions, access=CopyAccess)
 @FORMAT
@@ -54,6 +61,8 @@ def command(
     registration: RegistrationOptions,
     to_keyid: str | None,
     to_keypath: Path | None,
+    to_kek_from: str | None,
+    to_wrap_with: str | None,
     add: tuple[str, ...],
     remove: tuple[str, ...],
     register: bool,
@@ -72,29 +81,31 @@ def command(
     """
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
-    from coco_kp.cli.recipients import parse_recipient, read_key_file
-    from coco_kp.image.recipient import KekRecipient, RegisteredKek
+    from coco_kp.cli.recipients import key_settings, named_source, parse_recipient
     from coco_kp.image.rewrap import Changes, rewrap_image
+    from coco_kp.keys.resolve import resolve
     from coco_kp.model.resource_uri import parse_key_id
 
     registrar = registration.registrar()
     if register != (registrar is not None):
         raise UsageError("--register and --kbs URL go together")
-    if (to_keyid is None) != (to_keypath is None) and not (to_keyid and registrar):
-        raise UsageError("--to-keyid URI and --to-keypath FILE go together")
+    named = {
+        "--to-keypath FILE": to_keypath,
+        "--to-kek-from URI": to_kek_from,
+        "--to-wrap-with URI": to_wrap_with,
+    }
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+    if (to_keyid is None) != (not given) and not to_wrap_with:
+        raise UsageError(f"--to-keyid URI and {(given or ['--to-keypath FILE'])[0]} go together")
     packet_form = packets.form()
-    replace_by: list[KekRecipient] = []
-    added = [parse_recipient(text, packet_form) for text in add]
-    if to_keyid is not None and to_keypath is not None:
-        kid = parse_key_id(to_keyid)
-        replace_by.append(KekRecipient(kid, read_key_file(to_keypath), packet_form))
-    if registrar:
-        for recipient in (*replace_by, *added):
-            registrar.register(recipient.kid, recipient.kek)
-        if to_keyid is not None and to_keypath is None:
-            made = RegisteredKek(parse_key_id(to_keyid), registrar, packet_form)
-            replace_by.append(made.make())
-    changes = Changes(tuple(replace_by), tuple(added), remove)
+    source = named_source(to_keypath, to_kek_from, to_wrap_with)
+    kid = parse_key_id(to_keyid) if to_keyid else None
+    settings = key_settings(packet_form, registrar)
+    replace_by = () if source is None else (resolve(source, kid, settings),)
+    added = tuple(parse_recipient(text, packet_form, registrar) for text in add)
+    changes = Changes(replace_by, added, remove)
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         result = rewrap_image(
             image,

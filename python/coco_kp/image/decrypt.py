@@ -14,10 +14,11 @@ from functools import partial
 from coco_kp.errors import InputError, UsageError
 from coco_kp.image.destination import check_blobs, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
-from coco_kp.image.opener import Opener, open_one
+from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.image.tree_writer import write_tree
+from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
     parse_layer_encryption,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from coco_kp.errors import CocoKpError, IntegrityError
 from coco_kp.image.tree import Node, images
+from coco_kp.keys.wrapper import KeyWrapper
+from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import ImageReference
 from coco_kp.transport import Access, Sink, open_sink
 
@@ -31,3 +33,16 @@ def check_blobs(sink: Sink, tree: Node) -> None:
         for blob in (image.manifest.config, *image.manifest.layers):
             if not blob.elsewhere and not sink.has_blob(blob):
                 raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")
+
+
+def publish_and_name(keys: Sequence[KeyWrapper], sink: Sink, top: Manifest) -> None:
+    """Keep and register the keys, then give the image its name: the last steps, in this order."""
+    for key in keys:
+        key.publish()
+    try:
+        sink.set_reference(top)
+    except CocoKpError as error:
+        kept = ", ".join(place for key in keys for place in key.kept)
+        if kept:
+            error.message = f"{error.message}; the new key is kept in {kept}"
+        raise

@@ -14,7 +14,7 @@ from typing import Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, UsageError, shown
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.destination import check_blobs, publish_and_name, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import (
     SealedBlob,
@@ -26,7 +26,6 @@ from coco_kp.image.layer import (
     refuse_readable,
     seal_layer,
 )
-from coco_kp.image.opener import Opener
 from coco_kp.image.plan import (
     EncryptionPlan,
     Fate,
@@ -37,10 +36,10 @@ from coco_kp.image.plan import (
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.recipient import NewRecipient, Recipient, has_name
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import images, read_tree
 from coco_kp.image.tree_writer import write_tree
+from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
     LayerPacket,
@@ -79,7 +78,7 @@ class EncryptionResult:
 def encrypt_image(
     source: str,
     destination: str,
-    recipients: Sequence[Recipient | NewRecipient],
+    recipients: Sequence[Recipient],
     *,
     rules: Rules | None = None,
     base: str | None = None,
@@ -120,19 +119,20 @@ def encrypt_image(
         rules = rules or Rules()
         tree = read_tree(image, select=partial(entries_to_read, rules=rules))
         of_base = base_layers(opened(parse_image_reference(base))) if base else None
+        keys: list[KeyWrapper] = []
         earlier: dict[Digest, EarlierLayer] = {}
         if reuse:
-            known = [r for r in recipients if not isinstance(r, NewRecipient)]
-            openers = (*reuse_openers, *known)
-            earlier = read_earlier(opened(parse_image_reference(reuse)), openers, known)
+            keys = [recipient.prepare() for recipient in recipients]
+            openers = (*reuse_openers, *keys)
+            earlier = read_earlier(opened(parse_image_reference(reuse)), openers, keys)
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
+        keys = keys or [recipient.prepare() for recipient in recipients]
+        _check_kept(plan, keys)
         if dry_run:
             return EncryptionResult(str(target), None, (), plan)
         sink = stack.enter_context(writing(target, destination_access))
-        keys = [r.make() if isinstance(r, NewRecipient) else r for r in recipients]
-        _check_kept(plan, keys)
         work = Work(progress, jobs, source_access)
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
@@ -148,11 +148,11 @@ def encrypt_image(
         _check(sink, top, plan, written, keys)
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
-        sink.set_reference(top)
+        publish_and_name(keys, sink, top)
         return EncryptionResult(str(target), top.digest, _names(plan, keys), plan)
 
 
-def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
+def _check_names(recipients: Sequence[Recipient]) -> None:
     """Refuse a key ID that is named twice: a guest has one key under it."""
     names = [recipient.name for recipient in recipients if recipient.name]
     for name in names:
@@ -163,7 +163,7 @@ def _check_names(recipients: Sequence[Recipient | NewRecipient]) -> None:
             )
 
 
-def _check_kept(plan: EncryptionPlan, keys: Sequence[Recipient]) -> None:
+def _check_kept(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> None:
     """Refuse a key ID under which another key opens a layer that is kept as it is."""
     if not plan.layers(Fate.ENCRYPT, Fate.REUSE):
         return  # no layer gets a packet of these keys
@@ -177,7 +177,7 @@ def _check_kept(plan: EncryptionPlan, keys: Sequence[Recipient]) -> None:
                 )
 
 
-def _opens(key: Recipient, packet: LayerPacket) -> bool:
+def _opens(key: KeyWrapper, packet: LayerPacket) -> bool:
     try:
         key.open(packet)
     except CocoKpError:
@@ -194,7 +194,7 @@ def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, 
                     yield image, layer, packet
 
 
-def _names(plan: EncryptionPlan, keys: Sequence[Recipient]) -> tuple[str, ...]:
+def _names(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> tuple[str, ...]:
     """Return everybody for whom a layer is encrypted now, each once."""
     new = [key.name for key in keys] if plan.layers(Fate.ENCRYPT, Fate.REUSE) else []
     kept = [
@@ -223,8 +223,8 @@ class _Written:
     transcoded: bool = False
 
     @classmethod
-    def of(cls, blob: SealedBlob, keys: Sequence[Recipient]) -> _Written:
-        packets = tuple(key.wrap(blob.private_options) for key in keys)
+    def of(cls, blob: SealedBlob, keys: Sequence[KeyWrapper]) -> _Written:
+        packets = tuple(key.wrap(blob.private_options.to_json()) for key in keys)
         return cls(
             blob.digest,
             blob.size,
@@ -236,7 +236,9 @@ class _Written:
         )
 
     @classmethod
-    def reused(cls, earlier: EarlierLayer, compression: str, keys: Sequence[Recipient]) -> _Written:
+    def reused(
+        cls, earlier: EarlierLayer, compression: str, keys: Sequence[KeyWrapper]
+    ) -> _Written:
         public, packets = earlier.encryption.public_options, earlier.packets_for(keys)
         return cls(
             earlier.layer.digest,
@@ -397,7 +399,7 @@ def _check(
     top: Manifest,
     plan: EncryptionPlan,
     written: Mapping[tuple[Digest, bool], _Written],
-    keys: Sequence[Recipient],
+    keys: Sequence[KeyWrapper],
 ) -> None:
     """Read the manifests back: each layer must be what was written, each packet must open."""
     tree = read_tree(sink.read_back(), top.descriptor())
@@ -417,7 +419,7 @@ def _planned(plan: EncryptionPlan) -> list[ImagePlan]:
     return [by_digest[image.manifest.digest] for image in subjects]
 
 
-def _check_layer(layer: Descriptor, written: _Written, keys: Sequence[Recipient]) -> None:
+def _check_layer(layer: Descriptor, written: _Written, keys: Sequence[KeyWrapper]) -> None:
     encryption = parse_layer_encryption(layer.annotations)
     if (
         not is_encrypted(layer.media_type)

@@ -12,7 +12,7 @@ from typing import Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
-from coco_kp.image.opener import KekOpener
+from coco_kp.keys.wrapper import KekOpener
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UnreachableError, shown
 from coco_kp.files import read_file
+from coco_kp.keys.wrapper import check_opened
 from coco_kp.model.layer_encryption import PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.ocicrypt_config import (
@@ -31,7 +33,6 @@ from coco_kp.model.protocol import (
     write_unwrap_request,
     write_wrap_request,
 )
-from coco_kp.provider import check_opened
 
 TIMEOUT: Final = 60
 """Seconds for one call; a provider may ask a key management service far away."""
@@ -91,9 +92,25 @@ class ForeignProvider:
         """What a user knows it by."""
         return f"provider:{self.provider}"
 
-    def wrap(self, options: PrivateOptions) -> LayerPacket:
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No place of ours: the provider keeps its keys."""
+        return ()
+
+    def prepare(self) -> ForeignProvider:
+        """Return itself."""
+        return self
+
+    def beside(self, packets: Iterable[LayerPacket]) -> ForeignProvider:  # noqa: ARG002
+        """Return itself: its packets stand under its own name."""
+        return self
+
+    def publish(self) -> None:
+        """Do nothing: the provider keeps its keys."""
+
+    def wrap(self, private_options: bytes) -> LayerPacket:
         """Have the packet of a layer made. Raises ``RemoteError``, ``InputError``."""
-        request = write_wrap_request(self.provider, self.parameters, options.to_json())
+        request = write_wrap_request(self.provider, self.parameters, private_options)
         packet = parse_wrap_response(self._call("keywrap", request))
         if not packet:
             raise RemoteError(f"{self.name} gave no packet", "its parameters may name no recipient")

@@ -1,47 +1,18 @@
-"""Who opens the packets of encrypted layers: a KEK, a KBC, or another key provider."""
+"""Who opens the packets of encrypted layers, beside keys: a KBC; and which packet opens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from coco_kp.crypto import Kek
-from coco_kp.errors import CocoKpError, InputError, IntegrityError, KekError, shown
+from coco_kp.errors import CocoKpError, IntegrityError, KekError
 from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.keys.wrapper import Opener, check_opened, check_scheme
 from coco_kp.model.kbc_spec import KbcSpec
-from coco_kp.model.layer_encryption import PROVIDER_SCHEME, LayerPacket
+from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
-from coco_kp.model.packet import parse_packet, read_packet
-from coco_kp.provider import check_opened
-
-
-class Opener(Protocol):
-    """Gets layers' keys out of packets."""
-
-    def open(self, packet: LayerPacket) -> PrivateOptions:
-        """Open a packet. Raises ``CocoKpError`` if it cannot."""
-
-
-@dataclass(frozen=True, slots=True)
-class KekOpener:
-    """A KEK at hand: it opens its packets whatever their kid says, even one no guest can read."""
-
-    kek: Kek
-    name: str = "the key"
-
-    def open(self, packet: LayerPacket) -> PrivateOptions:
-        """Open a packet with the KEK. Raises ``KekError`` or ``InputError``."""
-        _check_scheme(packet)
-        key = read_packet(packet.data).wrapped_key
-        if key is None:
-            parse_packet(packet.data)  # says that no KBS holds the key
-            raise KekError("the packet holds no wrapped key")
-        try:
-            opened = self.kek.unwrap(key.wrap_type, key.iv, key.wrapped_data)
-        except KekError as error:
-            raise KekError(f"{self.name} does not open the packet", error.hint) from None
-        return check_opened(opened, self.name, key.wrap_type)
+from coco_kp.model.packet import parse_packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +24,7 @@ class KbcOpener:
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet as a guest does. Raises ``CocoKpError``."""
-        _check_scheme(packet)
+        check_scheme(packet)
         parsed = parse_packet(packet.data)
         opened = open_kbc(self.spec, self.settings).unwrap(parsed)
         return check_opened(opened, str(parsed.kid), parsed.wrap_type)
@@ -113,8 +84,3 @@ def _none_opens(failures: Sequence[CocoKpError]) -> CocoKpError:
         return KekError("there is no key to open the layer with")
     reasons = "; ".join(dict.fromkeys(failure.message for failure in failures))
     return KekError(f"no packet of the layer opens: {reasons}", failures[0].hint)
-
-
-def _check_scheme(packet: LayerPacket) -> None:
-    if not packet.scheme.startswith(PROVIDER_SCHEME):
-        raise InputError(f"a packet of scheme {shown(packet.scheme)} is for another tool")

@@ -14,10 +14,10 @@ from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.image.compression import is_compressed
 from coco_kp.image.facts import is_sample
 from coco_kp.image.layer import Head, open_layer
-from coco_kp.image.opener import Opener, open_each
+from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Work
-from coco_kp.image.recipient import Recipient
 from coco_kp.image.tree import images, read_tree
+from coco_kp.keys.wrapper import KeyWrapper, Opener
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_encryption import LayerEncryption, LayerPacket, parse_layer_encryption
 from coco_kp.model.layer_options import PrivateOptions
@@ -60,19 +60,19 @@ class EarlierLayer:
             raise
         return head.data
 
-    def packets_for(self, recipients: Sequence[Recipient]) -> list[LayerPacket]:
+    def packets_for(self, recipients: Sequence[KeyWrapper]) -> list[LayerPacket]:
         """Give a packet for each recipient: one that the layer has, or else a new one."""
         return [self._packet_for(recipient) for recipient in recipients]
 
-    def _packet_for(self, recipient: Recipient) -> LayerPacket:
+    def _packet_for(self, recipient: KeyWrapper) -> LayerPacket:
         for packet in self.encryption.packets:
             if recipient.wrote(packet) and recipient.confirms(packet, self.options):
                 return packet
-        return recipient.wrap(self.options)
+        return recipient.wrap(self.options.to_json())
 
 
 def read_earlier(
-    source: Source, openers: Sequence[Opener], recipients: Sequence[Recipient]
+    source: Source, openers: Sequence[Opener], recipients: Sequence[KeyWrapper]
 ) -> dict[Digest, EarlierLayer]:
     """Open all layers of an earlier image that can be opened; give them by their plain digests.
 
@@ -99,7 +99,7 @@ def read_earlier(
     return found
 
 
-def _check_secret(packets: Sequence[LayerPacket], recipients: Sequence[Recipient]) -> None:
+def _check_secret(packets: Sequence[LayerPacket], recipients: Sequence[KeyWrapper]) -> None:
     """Raise ``RefusedError`` where everybody knows the layer's key already."""
     sample = [packet for packet in packets if is_sample(packet)]
     if sample and not any(_opens(recipient, sample[0]) for recipient in recipients):
@@ -110,7 +110,7 @@ def _check_secret(packets: Sequence[LayerPacket], recipients: Sequence[Recipient
         )
 
 
-def _opens(recipient: Recipient, packet: LayerPacket) -> bool:
+def _opens(recipient: KeyWrapper, packet: LayerPacket) -> bool:
     try:
         recipient.open(packet)
     except CocoKpError:

@@ -6,18 +6,29 @@ open must remain: a mistyped key cannot make an image that nobody opens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, UsageError, shown
-from coco_kp.image.destination import check_blobs, writing
+from coco_kp.errors import (
+    CocoKpError,
+    InputError,
+    IntegrityError,
+    KekError,
+    RefusedError,
+    UsageError,
+    shown,
+)
+from coco_kp.image.destination import check_blobs, publish_and_name, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
-from coco_kp.image.opener import Opener, open_one
+from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.recipient import KekRecipient, Recipient, has_name
-from coco_kp.image.tree import Node, images, read_tree
+from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.image.tree_writer import write_tree
+from coco_kp.keys.reference import AwsKmsReference
+from coco_kp.keys.staying import KmsRecipient, StayingOpener
+from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption, with_packets
 from coco_kp.model.layer_options import PrivateOptions
@@ -39,6 +50,37 @@ class Changes:
     replace_by: tuple[Recipient, ...] = ()
     add: tuple[Recipient, ...] = ()
     remove: tuple[str, ...] = ()
+
+    def prepare(self) -> _Prepared:
+        """Have the recipients' keys fetched or drawn."""
+        replace_by = tuple(recipient.prepare() for recipient in self.replace_by)
+        add = tuple(recipient.prepare() for recipient in self.add)
+        return _Prepared(replace_by, add, self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Changes by keys that are at hand."""
+
+    replace_by: tuple[KeyWrapper, ...]
+    add: tuple[KeyWrapper, ...]
+    remove: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[KeyWrapper, ...]:
+        return (*self.replace_by, *self.add)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A layer's packets, what they hold, and which of them are known to open."""
+
+    packets: tuple[LayerPacket, ...]
+    options: PrivateOptions
+    opening: frozenset[LayerPacket]
+
+
+_OpenedLayers = Mapping[tuple[Digest, int], _Opened]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +121,15 @@ def rewrap_image(
     work = Work(progress or Progress(), 1)
     with open_source(parse_image_reference(image), source_access) as source:
         tree = read_tree(source, configs=False)
-        new, rewrapped = _changed(tree, openers, changes)
+        opened: _OpenedLayers = {}
+        if move := _kms_move(openers, changes):
+            new, rewrapped = _moved(tree, *move)
+            prepared = _Prepared((), (), ())
+        else:
+            # All of this before a key is made, a store asked or a KBS told.
+            opened = _opened(tree, openers)
+            prepared = changes.prepare()
+            new, rewrapped = _changed(tree, opened, prepared)
         if not rewrapped:
             raise InputError(f"{source.reference} has no encrypted layer")
         with writing(target, destination_access or source_access) as sink:
@@ -90,8 +140,8 @@ def rewrap_image(
             top = write_tree(tree, new, sink)
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
-            _check(written, tree, openers, changes)
-            sink.set_reference(top)
+            _check(written, tree, opened, new, openers, prepared)
+            publish_and_name(prepared.keys, sink, top)
     return RewrapResult(str(target), top.digest, rewrapped, _recipients(written))
 
 
@@ -106,69 +156,138 @@ def _recipients(tree: Node) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _changed(
-    tree: Node, openers: Sequence[Opener], changes: Changes
-) -> tuple[dict[Digest, ImageManifest], int]:
-    """Give each image with its new packets, and the number of layers that have some."""
-    new: dict[Digest, ImageManifest] = {}
-    count, removed = 0, set[str]()
+def _opened(tree: Node, openers: Sequence[Opener]) -> _OpenedLayers:
+    """Open every encrypted layer's packets. Raises ``CocoKpError`` where none opens."""
+    found: dict[tuple[Digest, int], _Opened] = {}
+    for image, number, layer in _encrypted_layers(tree):
+        with _naming(image, number):
+            packets = parse_layer_encryption(layer.annotations).packets
+            options = open_one(packets, openers).options
+            opening = frozenset(packet for packet in packets if _opens(packet, openers, options))
+            found[image.manifest.digest, number] = _Opened(packets, options, opening)
+    return found
+
+
+def _encrypted_layers(tree: Node) -> Iterator[tuple[ImageNode, int, Descriptor]]:
+    """Yield each encrypted layer of each image once, wherever the image stands in the index."""
+    seen: set[Digest] = set()
     for image in images(tree):
-        if image.manifest.digest in new:
-            continue  # it stands in the list more than once
-        layers = []
+        if image.manifest.digest in seen:
+            continue
+        seen.add(image.manifest.digest)
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):
-                count += 1
-                try:
-                    layer, gone = _rewrapped(layer, openers, changes)  # noqa: PLW2901
-                except CocoKpError as error:
-                    error.message = f"layer {number} of {image}: {error.message}"
-                    raise
-                removed |= gone
-            layers.append(layer)
-        new[image.manifest.digest] = image.manifest.replaced(layers=layers)
+                yield image, number, layer
+
+
+@contextmanager
+def _naming(image: ImageNode, number: int) -> Iterator[None]:
+    try:
+        yield
+    except CocoKpError as error:
+        error.message = f"layer {number} of {image}: {error.message}"
+        raise
+
+
+def _changed(
+    tree: Node, opened: _OpenedLayers, changes: _Prepared
+) -> tuple[dict[Digest, ImageManifest], int]:
+    """Return each image with its new packets, and the number of layers that have some."""
+    new, removed = _unchanged(tree), set[str]()
+    count = 0
+    for image, number, layer in _encrypted_layers(tree):
+        with _naming(image, number):
+            there = opened[image.manifest.digest, number]
+            packets, gone = _rewrapped(there, changes)
+        _set_packets(new, image, number, layer, packets)
+        removed |= gone
+        count += 1
     for kid in changes.remove:
         if kid not in removed and count:
             raise InputError(f"no layer has a packet with the key id or scheme {shown(kid)}")
     return new, count
 
 
-def _rewrapped(
-    layer: Descriptor, openers: Sequence[Opener], changes: Changes
-) -> tuple[Descriptor, set[str]]:
-    """Give a layer's new descriptor, and those kids of ``changes.remove`` that it had."""
-    packets = parse_layer_encryption(layer.annotations).packets
-    options = open_one(packets, openers).options
-    opening = {packet for packet in packets if _opens(packet, openers, options)}
-    replaced = opening if changes.replace_by else set[LayerPacket]()
+def _unchanged(tree: Node) -> dict[Digest, ImageManifest]:
+    return {image.manifest.digest: image.manifest for image in images(tree)}
+
+
+def _set_packets(
+    new: dict[Digest, ImageManifest],
+    image: ImageNode,
+    number: int,
+    layer: Descriptor,
+    packets: Iterable[LayerPacket],
+) -> None:
+    digest = image.manifest.digest
+    layers = list(new[digest].layers)
+    layers[number] = layer.replaced(annotations=with_packets(layer.annotations, packets))
+    new[digest] = new[digest].replaced(layers=layers)
+
+
+def _rewrapped(layer: _Opened, changes: _Prepared) -> tuple[list[LayerPacket], set[str]]:
+    """Return a layer's new packets, and those kids of ``changes.remove`` that it had."""
+    packets, options = layer.packets, layer.options
+    replaced = layer.opening if changes.replace_by else frozenset[LayerPacket]()
     gone = {kid for kid in changes.remove for packet in packets if has_name(packet, kid)}
     kept = [
         packet
         for packet in packets
         if packet not in replaced and not any(has_name(packet, kid) for kid in changes.remove)
     ]
-    _check_names((*changes.replace_by, *changes.add), kept, options)
-    new = [_beside(packets, recipient).wrap(options) for recipient in changes.replace_by]
+    _check_names(changes.keys, kept, options)
+    new = [recipient.beside(packets).wrap(options.to_json()) for recipient in changes.replace_by]
     added = [
-        recipient.wrap(options)
-        for recipient in (_beside(packets, recipient) for recipient in changes.add)
+        recipient.wrap(options.to_json())
+        for recipient in (recipient.beside(packets) for recipient in changes.add)
         if not any(recipient.wrote(packet) for packet in kept)
     ]
-    if not new and not added and opening.isdisjoint(kept):
+    if not new and not added and layer.opening.isdisjoint(kept):
         raise RefusedError(
             "no packet would remain that is known to open",
             "rewrap with the key of a recipient who stays",
         )
-    annotations = with_packets(layer.annotations, (*new, *kept, *added))
-    return layer.replaced(annotations=annotations), gone
+    return [*new, *kept, *added], gone
 
 
-def _beside(packets: Sequence[LayerPacket], recipient: Recipient) -> Recipient:
-    return recipient.beside(packets) if isinstance(recipient, KekRecipient) else recipient
+def _kms_move(
+    openers: Sequence[Opener], changes: Changes
+) -> tuple[AwsKmsReference, KmsRecipient] | None:
+    """Return old and new key where both are AWS KMS's and nothing else changes, else None."""
+    match openers, changes:
+        case (
+            [StayingOpener(AwsKmsReference() as old)],
+            Changes((KmsRecipient() as recipient,), (), ()),
+        ):
+            return old, recipient
+    return None
+
+
+def _moved(
+    tree: Node, old: AwsKmsReference, recipient: KmsRecipient
+) -> tuple[dict[Digest, ImageManifest], int]:
+    """Have KMS itself move packets from one of its keys to another; no layer's key is seen here."""
+    new, count = _unchanged(tree), 0
+    for image, number, layer in _encrypted_layers(tree):
+        with _naming(image, number):
+            packets = parse_layer_encryption(layer.annotations).packets
+            key, failures = recipient.beside(packets), list[CocoKpError]()
+            moved = []
+            for packet in packets:
+                try:
+                    moved.append(key.re_encrypt(packet, old) or packet)
+                except KekError as failure:  # it is of another key
+                    failures.append(failure)
+                    moved.append(packet)
+            if moved == list(packets):
+                raise failures[0] if failures else KekError("no packet is one of AWS KMS")
+        _set_packets(new, image, number, layer, moved)
+        count += 1
+    return new, count
 
 
 def _check_names(
-    recipients: Sequence[Recipient], kept: Sequence[LayerPacket], options: PrivateOptions
+    recipients: Sequence[KeyWrapper], kept: Sequence[LayerPacket], options: PrivateOptions
 ) -> None:
     """Refuse a key ID under which another key opens the layer already: a guest has one."""
     names = [recipient.name for recipient in recipients]
@@ -194,26 +313,41 @@ def _opens(packet: LayerPacket, openers: Sequence[Opener], options: PrivateOptio
     return True
 
 
-def _check(written: Node, before: Node, openers: Sequence[Opener], changes: Changes) -> None:
+def _check(
+    written: Node,
+    before: Node,
+    opened: _OpenedLayers,
+    new: Mapping[Digest, ImageManifest],
+    openers: Sequence[Opener],
+    changes: _Prepared,
+) -> None:
     """Read the manifests back: the same layers as before, and each with packets that open."""
     for image, old in zip(images(written), images(before), strict=True):
-        for layer, was in zip(image.manifest.layers, old.manifest.layers, strict=True):
+        expected = new[old.manifest.digest]
+        for number, (layer, was) in enumerate(
+            zip(image.manifest.layers, old.manifest.layers, strict=True)
+        ):
             if (layer.digest, layer.size, layer.media_type) != (
                 was.digest,
                 was.size,
                 was.media_type,
             ):
                 raise IntegrityError(f"the destination has another layer than {was.digest}")
-            if is_encrypted(layer.media_type):
-                _check_packets(layer, was, openers, (*changes.replace_by, *changes.add))
+            if layer.annotations != expected.layers[number].annotations:
+                raise IntegrityError(f"the destination has other packets for {was.digest}")
+            if (old.manifest.digest, number) in opened:
+                options = opened[old.manifest.digest, number].options
+                _check_packets(layer, options, openers, changes.keys)
 
 
 def _check_packets(
-    layer: Descriptor, was: Descriptor, openers: Sequence[Opener], new: Sequence[Recipient]
+    layer: Descriptor,
+    options: PrivateOptions,
+    openers: Sequence[Opener],
+    new: Sequence[KeyWrapper],
 ) -> None:
     """Open a layer's packets again: what they hold must be what the old ones held."""
     packets = parse_layer_encryption(layer.annotations).packets
-    options = open_one(parse_layer_encryption(was.annotations).packets, openers).options
     knowing: list[Sequence[Opener]] = [[recipient] for recipient in new]
     for known in knowing or [openers]:
         if open_one(packets, known).options != options:

@@ -28,9 +28,10 @@ from coco_kp.image.facts import (
     seen_by_guests,
 )
 from coco_kp.image.layer import check_layer, check_statement, open_layer
-from coco_kp.image.opener import Opener, open_each
+from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
+from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
 from coco_kp.model.layer_encryption import parse_layer_encryption

@@ -9,6 +9,7 @@ from typing import Final, Protocol, cast
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import KekError
+from coco_kp.keys.wrapper import wrong_kek
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
 
@@ -63,11 +64,3 @@ def open_packet(kek: Kek, packet: AnnotationPacket) -> bytes:
         return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
     except KekError:
         raise wrong_kek(str(packet.kid)) from None
-
-
-def wrong_kek(kid: str) -> KekError:
-    """Say that a KEK does not open a packet; how that shows depends on the algorithm."""
-    return KekError(
-        f"the key of {kid} does not open the packet",
-        "the image was encrypted with another key, or altered",
-    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, UnreachableError, shown
-from coco_kp.files import lock, reason, sync_directory
+from coco_kp.files import is_there, lock, read_file, reason, sync_directory
 from coco_kp.model.encoding import parse_json_object, write_json
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Record:
         folder cannot be used.
         """
         here = str(replace(kid, address=""))
-        name = f"{kbs} {here}"
-        file = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        file = self._file(kbs, kid)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -77,6 +76,46 @@ class Record:
         finally:
             os.close(descriptor)  # gives the lock back
 
+    def fingerprint(self, kbs: KbsUrl, kid: ResourceUri) -> str:
+        """Return what an entry says, without its lock and without making one."""
+        return _fingerprint(_read(self._file(kbs, kid)), self._file(kbs, kid))
+
+    def names(self, kbs: KbsUrl, fingerprint: str) -> set[str]:
+        """Return the key IDs under which a key was registered with a KBS.
+
+        An entry that cannot be read names no key.
+        """
+        found = set()
+        for file in self.folder.glob("*.json"):
+            try:
+                entry = parse_json_object(_read(file), "entry", _MAX_ENTRY)
+            except InputError:
+                continue
+            if (entry.get("kbs"), entry.get("fingerprint")) == (str(kbs), fingerprint):
+                found.add(str(entry.get("kid")))
+        return found
+
+    def _file(self, kbs: KbsUrl, kid: ResourceUri) -> Path:
+        name = f"{kbs} {replace(kid, address='')}"
+        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_file(file, _MAX_ENTRY).data if is_there(file) else b""
+    except InputError:
+        return b"?"  # somebody's key may be in it: damaged, not empty
+
+
+def _fingerprint(data: bytes, file: Path) -> str:
+    if not data:
+        return ""
+    try:
+        fingerprint = parse_json_object(data, "entry", _MAX_ENTRY).get("fingerprint")
+    except InputError:
+        fingerprint = None
+    return str(fingerprint or "") or f"unknown: {shown(str(file))} is damaged"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -92,14 +131,7 @@ class Entry:
 
         An entry that cannot be read equals no fingerprint: nobody knows what depends on it.
         """
-        data = os.pread(self._descriptor, _MAX_ENTRY + 1, 0)
-        if not data:
-            return ""
-        try:
-            fingerprint = parse_json_object(data, "entry", _MAX_ENTRY).get("fingerprint")
-        except InputError:
-            fingerprint = None
-        return str(fingerprint or "") or f"unknown: {shown(str(self._file))} is damaged"
+        return _fingerprint(os.pread(self._descriptor, _MAX_ENTRY + 1, 0), self._file)
 
     def write(self, fingerprint: str) -> None:
         """Remember that this key is registered now. Raises ``InputError``."""

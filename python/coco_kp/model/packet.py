@@ -6,6 +6,7 @@ Confidential Data Hub reads besides. Both are read here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -36,6 +37,9 @@ _GCM_COUNTERS: Final = 1024
 Whoever knows the plaintext has the keystream from any of its blocks on. An honest IV, drawn at
 random, ends in so small a number once in four million times, and is then drawn again.
 """
+
+AWS: Final = "aws"
+"""``provider`` of packets that AWS KMS decrypts."""
 
 _V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provider kbs
 
@@ -84,16 +88,45 @@ class WrappedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class KmsPacket:
+    """Private options that AWS KMS encrypted; a guest's CDH built with ``aws`` has it decrypt them.
+
+    ``key`` is a key ID, an alias or an ARN; ``context`` the encryption context, which KMS demands
+    again. Its members are those of CDH's ``annotation_packet/v2.rs`` and ``kms/plugins/aws``.
+    """
+
+    key: str
+    wrapped_data: bytes
+    region: str
+    context: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        """Write the packet as the Confidential Data Hub reads it."""
+        return write_json(
+            {
+                "version": _V2,
+                "kid": self.key,
+                "wrapped_data": encode_base64(self.wrapped_data),
+                "provider": AWS,
+                "provider_settings": {"region": self.region},
+                "annotations": {"encryption_context": dict(self.context)} if self.context else {},
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class UncheckedPacket:
     """A packet as it stands in an image, whoever wrote it: its kid may be one that no guest reads.
 
-    ``wrapped_key`` is None where ``provider`` is no KBS, but a cloud's key management service.
+    ``wrapped_key`` is None where ``provider`` is no KBS, but a cloud's key management service;
+    ``kms`` is there for that of AWS.
     """
 
     version: PacketVersion
     kid: str
     provider: str
     wrapped_key: WrappedKey | None
+    kms: KmsPacket | None = None
 
 
 def parse_packet(data: bytes) -> AnnotationPacket:
@@ -107,7 +140,7 @@ def parse_packet(data: bytes) -> AnnotationPacket:
     if key is None:
         raise KekError(
             f"the packet's key is held by {shown(packet.provider)}, which is no KBS",
-            "only packets of provider 'kbs' can be opened here",
+            "name the key that does: --wrap-with awskms:///KEY",
         )
     kid = parse_resource_uri(packet.kid)
     return AnnotationPacket(kid, key.wrapped_data, key.iv, key.wrap_type)
@@ -127,7 +160,9 @@ def read_packet(data: bytes) -> UncheckedPacket:
     if provider == "kbs":
         _check_v2_members(document, what)
         key = _wrapped_key(document, what)
-    return UncheckedPacket(version, member(document, "kid", str, what), provider, key)
+    kid = member(document, "kid", str, what)
+    kms = _kms_packet(document, kid, what) if provider == AWS else None
+    return UncheckedPacket(version, kid, provider, key, kms)
 
 
 def wrap_type_of(data: bytes) -> Algorithm | None:
@@ -161,6 +196,21 @@ def _wrapped_key(document: dict[str, object], what: str) -> WrappedKey:
     if len(wrapped) < wrap_type.tag_size:
         raise InputError(f"'wrapped_data' of {what} has {len(wrapped)} bytes, less than a tag")
     return WrappedKey(wrapped, iv, wrap_type)
+
+
+def _kms_packet(document: dict[str, object], kid: str, what: str) -> KmsPacket | None:
+    """Return what KMS decrypts; None where a guest would not find what it needs."""
+    try:
+        wrapped = decode_base64(member(document, "wrapped_data", str, what), what)
+        settings = member(document, "provider_settings", dict, what)
+        region = member(settings, "region", str, what)
+        annotations = document.get("annotations", {})
+        context = annotations.get("encryption_context", {}) if isinstance(annotations, dict) else 0
+    except InputError:
+        return None
+    if not isinstance(context, dict) or not all(isinstance(v, str) for v in context.values()):
+        return None
+    return KmsPacket(kid, wrapped, region, context)
 
 
 def _check_v2_members(document: dict[str, object], what: str) -> None:

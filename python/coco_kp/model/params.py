@@ -22,7 +22,7 @@ PARAMETERS_HINT: Final = (
 MAX_PARAMETERS: Final = 16 * 1024
 """Characters of the parameters at the most: four times a path's longest."""
 
-_NAMES: Final = ("sample", "keyid", "keypath", "algorithm")
+_NAMES: Final = ("sample", "keyid", "keypath", "kekfrom", "algorithm")
 
 # A field begins at the start, or at a '::' that a name and '=' follow. So the '::' inside the IPv6
 # address of a keyid separates nothing, and a stray one stays in a value, which then is refused.
@@ -30,14 +30,14 @@ _FIELD_START: Final = re.compile(r"(?:\A|::)(?=[^=:/\[\]]*=)")
 
 
 @dataclass(frozen=True, slots=True)
-class SampleKek:
+class SampleParams:
     """``sample=true``: the KEK that is compiled into every sample KBC, for trials only."""
 
     algorithm: Algorithm
 
 
 @dataclass(frozen=True, slots=True)
-class FileKek:
+class FileParams:
     """``keypath`` and ``keyid``: a KEK that the caller has in a file."""
 
     key_id: ResourceUri
@@ -46,14 +46,23 @@ class FileKek:
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredKek:
-    """No ``keypath``: a KEK that is made and registered with a KBS, under ``key_id`` if given."""
+class StoreParams:
+    """``kekfrom`` and ``keyid``: a KEK that the provider fetches where the caller says."""
+
+    key_id: ResourceUri
+    reference: str
+    algorithm: Algorithm
+
+
+@dataclass(frozen=True, slots=True)
+class KeyIdParams:
+    """No key: one that the provider has or makes; ``key_id`` None leaves its name to it, too."""
 
     key_id: ResourceUri | None
     algorithm: Algorithm
 
 
-WrapParams = SampleKek | FileKek | RegisteredKek
+WrapParams = SampleParams | FileParams | StoreParams | KeyIdParams
 
 
 def parse_params(text: str) -> WrapParams:
@@ -66,20 +75,24 @@ def parse_params(text: str) -> WrapParams:
     algorithm = parse_algorithm(fields.get("algorithm", Algorithm.A256GCM), "algorithm")
     if _sample(fields):
         _refuse_beside_sample(fields)
-        return SampleKek(algorithm)
-    key_path = fields.get("keypath")
+        return SampleParams(algorithm)
+    key_path, kek_from = fields.get("keypath"), fields.get("kekfrom")
+    if key_path is not None and kek_from is not None:
+        raise InputError("keypath and kekfrom exclude each other", PARAMETERS_HINT)
     if key_path == "":
         raise InputError("keypath is empty", PARAMETERS_HINT)
     if key_path is not None and "\0" in key_path:
         raise InputError("keypath has a NUL character", PARAMETERS_HINT)
     key_id = parse_key_id(fields["keyid"]) if "keyid" in fields else None
-    if key_path is None:
-        return RegisteredKek(key_id, algorithm)
+    if key_path is None and kek_from is None:
+        return KeyIdParams(key_id, algorithm)
     if key_id is None:
         raise InputError(
             "keyid is missing: the packet must say where a guest finds the key", PARAMETERS_HINT
         )
-    return FileKek(key_id, key_path, algorithm)
+    if kek_from is not None:
+        return StoreParams(key_id, kek_from, algorithm)
+    return FileParams(key_id, key_path or "", algorithm)
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -106,7 +119,7 @@ def _sample(fields: dict[str, str]) -> bool:
 
 
 def _refuse_beside_sample(fields: dict[str, str]) -> None:
-    for name in ("keyid", "keypath"):
+    for name in ("keyid", "keypath", "kekfrom"):
         if name in fields:
             raise InputError(
                 f"sample=true and {name} exclude each other",

@@ -45,7 +45,7 @@ def answer(provider: Provider, data: bytes, operation: Operation | None = None) 
         if isinstance(request, WrapRequest):
             method = "keywrap"
             wrapped = provider.wrap(request)
-            kid = str(wrapped.kid)
+            kid = wrapped.kid
             for warning in wrapped.warnings:
                 event(logging.WARNING, "warning", message=warning)
             response = write_wrap_response(wrapped.packet)

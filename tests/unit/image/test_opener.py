@@ -13,9 +13,9 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.image import foreign_provider
 from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
-from coco_kp.image.opener import KbcOpener, KekOpener, open_one
-from coco_kp.image.recipient import sample_recipient
+from coco_kp.image.opener import KbcOpener, open_one
 from coco_kp.kbc import KbcSettings
+from coco_kp.keys.wrapper import KekOpener, sample_recipient
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
@@ -23,7 +23,7 @@ from coco_kp.model.ocicrypt_config import CmdProvider, GrpcProvider
 
 OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
 SAMPLE = sample_recipient()
-PACKET = SAMPLE.wrap(OPTIONS)
+PACKET = SAMPLE.wrap(OPTIONS.to_json())
 KMS = LayerPacket(PACKET.scheme, b'{"kid":"1","wrapped_data":"eA==","provider":"aws"}')
 
 Script = Callable[[str], ForeignProvider]
@@ -94,14 +94,14 @@ class TestForeignProvider:
         self, script: Script, code: str, error: type[CocoKpError], words: str
     ) -> None:
         with pytest.raises(error, match=words):
-            script(code).wrap(OPTIONS)
+            script(code).wrap(OPTIONS.to_json())
 
     def test_foreign_provider_gives_up_when_command_never_answers(
         self, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(foreign_provider, "TIMEOUT", 0.3)
         with pytest.raises(RemoteError, match="did not answer"):
-            script("import time; time.sleep(60)").wrap(OPTIONS)
+            script("import time; time.sleep(60)").wrap(OPTIONS.to_json())
 
     def test_foreign_provider_reports_provider_that_cannot_be_called(self) -> None:
         for door, words in (
@@ -109,6 +109,8 @@ class TestForeignProvider:
             (GrpcProvider("127.0.0.1:1"), "UNAVAILABLE"),
         ):
             with pytest.raises(RemoteError, match=words):
-                ForeignProvider("other", "Enabled", door).wrap(OPTIONS)
+                ForeignProvider("other", "Enabled", door).wrap(OPTIONS.to_json())
         with pytest.raises(InputError, match="grpc-tls"):
-            ForeignProvider("other", "Enabled", GrpcProvider("127.0.0.1:1", tls=True)).wrap(OPTIONS)
+            ForeignProvider("other", "Enabled", GrpcProvider("127.0.0.1:1", tls=True)).wrap(
+                OPTIONS.to_json()
+            )

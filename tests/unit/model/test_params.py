@@ -8,9 +8,9 @@ from coco_kp.errors import InputError
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.params import (
     MAX_PARAMETERS,
-    FileKek,
-    RegisteredKek,
-    SampleKek,
+    FileParams,
+    KeyIdParams,
+    SampleParams,
     WrapParams,
     parse_params,
 )
@@ -30,9 +30,9 @@ def test_parse_params_reads_known_parameters(text: str, expected: dict[str, Any]
 
 def as_vector(params: WrapParams) -> dict[str, Any]:
     algorithm = params.algorithm.value
-    if isinstance(params, SampleKek):
+    if isinstance(params, SampleParams):
         return {"sample": True, "algorithm": algorithm}
-    assert isinstance(params, FileKek)
+    assert isinstance(params, FileParams)
     return {
         "sample": False,
         "keypath": params.key_path,
@@ -69,7 +69,7 @@ def test_parse_params_refusal_names_word_at_fault(text: str, message: str) -> No
 @pytest.mark.parametrize("order", ["keypath=/k::keyid={}", "keyid={}::keypath=/k"])
 def test_parse_params_reads_ipv6_host_despite_its_colons(key_id: str, order: str) -> None:
     params = parse_params(order.format(key_id))
-    assert params == FileKek(parse_key_id(key_id), "/k", Algorithm.A256GCM)
+    assert params == FileParams(parse_key_id(key_id), "/k", Algorithm.A256GCM)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_parse_params_reads_ipv6_host_despite_its_colons(key_id: str, order: str
 )
 def test_parse_params_accepts_keypath_that_resembles_no_other_field(path: str) -> None:
     params = parse_params(f"keypath={path}::keyid=kbs:///default/key/1")
-    assert params == FileKek(KEY_1, path, Algorithm.A256GCM)
+    assert params == FileParams(KEY_1, path, Algorithm.A256GCM)
 
 
 def test_parse_params_without_keypath_returns_key_to_register() -> None:
-    assert parse_params("keyid=/default/key/1") == RegisteredKek(KEY_1, Algorithm.A256GCM)
-    assert parse_params("algorithm=A256CTR") == RegisteredKek(None, Algorithm.A256CTR)
-    assert parse_params("sample=false") == RegisteredKek(None, Algorithm.A256GCM)
+    assert parse_params("keyid=/default/key/1") == KeyIdParams(KEY_1, Algorithm.A256GCM)
+    assert parse_params("algorithm=A256CTR") == KeyIdParams(None, Algorithm.A256CTR)
+    assert parse_params("sample=false") == KeyIdParams(None, Algorithm.A256GCM)
 
 
 def test_parse_params_limits_length() -> None:

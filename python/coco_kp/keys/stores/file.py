@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from coco_kp.files import write_file
+from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.files import is_there, write_file
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.keys.reference import FileReference
 
@@ -20,9 +22,23 @@ class FileStore:
         """Return the key. Raises ``KekError``."""
         return read_kek(self.path).kek.raw()
 
+    def check_free(self) -> None:
+        """Raise what ``keep`` would, without writing."""
+        if is_there(self.path):
+            raise RefusedError(
+                f"{shown(str(self.path))} exists, and a key file is never overwritten",
+                "name another file for the new key, or use the key that is there with --keypath",
+            )
+        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+            raise InputError(f"cannot write {shown(str(self.path))}: its directory is not writable")
+
     def keep(self, kek: bytes) -> None:
         """Write the file (0600). Raises ``RefusedError`` if it exists."""
         write_file(self.path, kek, replace=False)
+
+    def remove(self) -> None:
+        """Remove a file that ``keep`` wrote."""
+        self.path.unlink(missing_ok=True)
 
     def check(self) -> str:
         """Say that it holds a key."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +14,13 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import (
     CocoKpError,
     InputError,
-    KekError,
     RefusedError,
     RemoteError,
     UnreachableError,
 )
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Entry, Record
-from coco_kp.keys.registrar import Registrar
+from coco_kp.keys.register import Registrar
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 from tests.sim.http_server import Reply, Request
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
 KID = parse_key_id("kbs:///default/key/1")
 PATH = "default/key/1"
 POST = f"POST resource/{PATH}"
+KEK = Kek.generate()
 
 
 @pytest.fixture
@@ -45,25 +43,8 @@ def record(tmp_path: Path) -> Record:
 
 
 @pytest.fixture
-def key_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "keys"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
 def registrar(admin: Admin, record: Record) -> Registrar:
     return Registrar(admin, record)
-
-
-def test_registrar_returns_kek_that_kbs_holds(sim: SimulatedKbs, registrar: Registrar) -> None:
-    assert registrar.kek_for(KID).raw() == sim.resources[PATH]
-
-
-def test_registrar_uses_one_kek_for_all_layers(sim: SimulatedKbs, registrar: Registrar) -> None:
-    """Upstream draws one for each layer, and only the last stays (docs/protocols.md 6.3, 5)."""
-    assert len({registrar.kek_for(KID).fingerprint for _ in range(5)}) == 1
-    assert sim.calls(POST) == 1
 
 
 def test_registrar_registers_once_for_concurrent_calls(
@@ -71,9 +52,7 @@ def test_registrar_registers_once_for_concurrent_calls(
 ) -> None:
     sim.faults[POST] = lambda _: time.sleep(0.1)
     with ThreadPoolExecutor(32) as pool:
-        keks = list(pool.map(lambda _: registrar.kek_for(KID).fingerprint, range(32)))
-    assert len(keks) == 32
-    assert len(set(keks)) == 1
+        list(pool.map(lambda _: registrar.register(KID, KEK), range(32)))
     assert sim.calls(POST) == 1
 
 
@@ -84,15 +63,16 @@ def test_registrar_registers_once_for_concurrent_calls(
         Reply(200, body=b"<html>Welcome"),  # of a server that has a page for everything
     ],
 )
-def test_registrar_returns_no_kek_without_confirmation_by_kbs(
+def test_registrar_records_no_kek_without_confirmation_by_kbs(
     sim: SimulatedKbs, registrar: Registrar, record: Record, fault: Reply
 ) -> None:
     sim.faults[POST] = lambda _: fault
     with pytest.raises(RemoteError):
-        registrar.kek_for(KID)
+        registrar.register(KID, KEK)
     assert all(file.read_bytes() == b"" for file in record.folder.iterdir())
     del sim.faults[POST]
-    assert registrar.kek_for(KID).raw() == sim.resources[PATH]
+    registrar.register(KID, KEK)
+    assert KEK.raw() == sim.resources[PATH]
 
 
 def test_registrar_fails_when_kbs_keeps_breaking_connection(
@@ -100,7 +80,7 @@ def test_registrar_fails_when_kbs_keeps_breaking_connection(
 ) -> None:
     sim.breaks[POST] = 4
     with pytest.raises(UnreachableError):
-        registrar.kek_for(KID)
+        registrar.register(KID, KEK)
     assert sim.breaks[POST] == 1
     assert not sim.resources
 
@@ -109,7 +89,7 @@ def test_registrar_fails_when_kbs_keeps_breaking_connection(
 def test_registrar_gives_up_when_kbs_never_answers(sim: SimulatedKbs, registrar: Registrar) -> None:
     sim.faults[POST] = lambda _: Reply(body=b" " * 10_000, delay=0.1)
     with ends(), ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(registrar.kek_for, KID) for _ in range(8)]
+        futures = [pool.submit(registrar.register, KID, KEK) for _ in range(8)]
         failures = [future.exception() for future in futures]
     assert all(isinstance(failure, UnreachableError) for failure in failures)
 
@@ -134,7 +114,7 @@ def test_registrar_counts_wait_for_record_against_same_deadline(
 
     monkeypatch.setattr(Record, "entry", entered)
     monkeypatch.setattr(Admin, "put", asked)
-    Registrar(admin, record).kek_for(KID)
+    Registrar(admin, record).register(KID, KEK)
     assert len(ends_at) == 2
     assert len(set(ends_at)) == 1
 
@@ -151,64 +131,10 @@ def test_registrar_error_and_log_show_no_key(
 
     sim.faults[POST] = echo
     with pytest.raises(RemoteError) as refused:
-        registrar.kek_for(KID)
+        registrar.register(KID, KEK)
     assert seen
     for key in seen:
         assert key.hex() not in str(refused.value) + caplog.text
-
-
-def test_registrar_with_key_dir_keeps_kek_for_next_process(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    first = Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    file = key_dir / PATH
-    assert file.read_bytes() == first.raw()
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert file.parent.stat().st_mode & 0o777 == 0o700
-
-    second = Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    assert second.fingerprint == first.fingerprint
-    assert sim.resources[PATH] == first.raw()
-
-
-def test_registrar_syncs_stored_kek_and_its_folders_to_disk(
-    admin: Admin, record: Record, key_dir: Path, synced: list[str]
-) -> None:
-    Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    file = key_dir / PATH
-    before, after = synced[:2], synced[3:]
-    assert before == [str(key_dir), str(file.parents[1])]
-    assert str(file.parent) in after
-
-
-def test_registrar_stores_kek_before_registering_it(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    stored: list[bytes] = []
-
-    def look(request: Request) -> Reply:
-        stored.append((key_dir / PATH).read_bytes())
-        assert stored == [request.body]
-        return Reply(401)
-
-    sim.faults[POST] = look
-    with pytest.raises(RemoteError):
-        Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    del sim.faults[POST]
-    kek = Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    assert [kek.raw()] == stored
-
-
-def test_registrar_refuses_to_replace_key_registered_by_another_process(
-    sim: SimulatedKbs, admin: Admin, record: Record
-) -> None:
-    first = Registrar(admin, record).kek_for(KID)
-    with pytest.raises(RefusedError, match="was registered before") as refused:
-        Registrar(admin, record).kek_for(KID)
-    assert first.fingerprint in refused.value.message
-    assert "keypath=" in refused.value.hint
-    assert sim.resources[PATH] == first.raw()
-    assert sim.calls(POST) == 1
 
 
 def test_registrar_replaces_other_key_only_with_replace(
@@ -237,8 +163,6 @@ def test_registrar_with_damaged_record_registers_only_with_replace(
     kek = Kek.generate()
     with pytest.raises(RefusedError, match="is damaged"):
         Registrar(admin, record).register(KID, kek)
-    with pytest.raises(RefusedError, match="is damaged"):
-        Registrar(admin, record).kek_for(KID)
     Registrar(admin, record).register(KID, kek, replace=True)
     assert sim.resources[PATH] == kek.raw()
 
@@ -248,11 +172,11 @@ def test_registrar_stops_using_kek_replaced_by_another_process(
 ) -> None:
     """An image encrypted with it now could never be opened."""
     server = Registrar(admin, record)
-    server.kek_for(KID)
+    server.register(KID, KEK)
     new = Kek.generate()
     Registrar(admin, record).register(KID, new, replace=True)
     with pytest.raises(RefusedError, match="for another key"):
-        server.kek_for(KID)
+        server.register(KID, KEK)
     assert sim.resources[PATH] == new.raw()
 
 
@@ -262,7 +186,6 @@ def test_registrar_registers_given_kek_once(sim: SimulatedKbs, registrar: Regist
         registrar.register(KID, kek)
     assert sim.calls(POST) == 1
     assert sim.resources[PATH] == kek.raw()
-    assert registrar.kek_for(KID).fingerprint == kek.fingerprint
 
 
 def test_registrar_registers_given_kek_again_in_next_process(
@@ -276,76 +199,15 @@ def test_registrar_registers_given_kek_again_in_next_process(
     assert sim.resources[PATH] == kek.raw()
 
 
-def test_registrar_new_kek_has_its_own_key_id(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    """With its scheme, which upstream leaves out (docs/protocols.md 6.3, 6)."""
-    registrar = Registrar(admin, record, key_dir=key_dir)
-    kids = []
-    for _ in range(3):
-        kid, kek = registrar.new_kek()
-        kids.append(str(kid))
-        assert re.fullmatch(r"kbs:///default/image-kek/[0-9a-f-]{36}", str(kid))
-        assert sim.resources[kid.path] == kek.raw() == (key_dir / kid.path).read_bytes()
-    assert len(set(kids)) == 3
-
-
-def test_registrar_refuses_stored_file_that_is_not_a_key(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    file = key_dir / PATH
-    file.parent.mkdir(parents=True)
-    file.write_bytes(b"no key")
-    with pytest.raises(KekError, match="expected a 32-byte key"):
-        Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    assert file.read_bytes() == b"no key"
-    assert not sim.requests
-
-
-def test_registrar_refuses_key_id_too_long_for_file_name(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    registrar = Registrar(admin, record, key_dir=key_dir)
-    registrar.kek_for(parse_key_id("kbs:///default/key/short"))
-    with pytest.raises(KekError, match="file name too long"):
-        registrar.kek_for(parse_key_id(f"kbs:///default/key/{'k' * 300}"))
-    assert sim.resources.keys() == {"default/key/short"}
-
-
-def test_registrar_does_not_follow_symlink_out_of_key_dir(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path, tmp_path: Path
-) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (key_dir / "default").symlink_to(outside)
-    with pytest.raises(RefusedError, match="leads out of the folder of keys"):
-        Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    (outside / "key").mkdir()
-    (outside / "key" / "1").write_bytes(os.urandom(32))
-    with pytest.raises(RefusedError, match="is outside the folder"):
-        Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    assert not sim.requests
-
-
-def test_registrar_reports_key_dir_that_cannot_be_written(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
-) -> None:
-    (key_dir / "default").write_bytes(b"a file where a folder must be")
-    with pytest.raises(InputError, match="cannot store a key"):
-        Registrar(admin, record, key_dir=key_dir).kek_for(KID)
-    assert not sim.requests
-
-
 @pytest.mark.parametrize("kid", ["kbs+pkcs11:///a/b/c", "kbs://other/a/b/c"])
 def test_registrar_creates_nothing_for_key_id_that_kbs_cannot_hold(
-    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path, kid: str
+    sim: SimulatedKbs, admin: Admin, record: Record, kid: str
 ) -> None:
-    registrar = Registrar(admin, record, key_dir=key_dir)
+    registrar = Registrar(admin, record)
     with pytest.raises(InputError):
-        registrar.kek_for(parse_key_id(kid))
+        registrar.check(parse_key_id(kid), KEK)
     with pytest.raises(InputError):
         registrar.register(parse_key_id(kid), Kek.generate())
-    assert not list(key_dir.iterdir())
     assert not record.folder.exists()
     assert not sim.requests
 
@@ -359,7 +221,9 @@ def test_registrars_that_race_agree_on_kek_or_fail(
 
     def serve() -> None:
         try:
-            outcomes.append(Registrar(admin, record).kek_for(KID).fingerprint)
+            kek = Kek.generate()
+            Registrar(admin, record).register(KID, kek)
+            outcomes.append(kek.fingerprint)
         except CocoKpError as error:
             outcomes.append(type(error).__name__)
 
@@ -369,3 +233,30 @@ def test_registrars_that_race_agree_on_kek_or_fail(
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["RefusedError", Kek(sim.resources[PATH]).fingerprint]
+
+
+def test_key_is_not_registered_under_a_second_key_id(
+    sim: SimulatedKbs, admin: Admin, record: Record
+) -> None:
+    """Whoever may read the second one would have the key of the first."""
+    second = parse_key_id("kbs:///mallory/key/1")
+    Registrar(admin, record).register(KID, KEK)
+    for act in (Registrar(admin, record).check, Registrar(admin, record).register):
+        with pytest.raises(RefusedError, match="second name") as refused:
+            act(second, KEK)
+        assert f"'{KID}'" in refused.value.message
+    assert sim.resources.keys() == {PATH}
+
+    Registrar(admin, record, allow_alias=True).register(second, KEK)
+    assert sim.resources["mallory/key/1"] == KEK.raw()
+    # A name that it had without permission stays refused, the key's own is not.
+    with pytest.raises(RefusedError, match="second name"):
+        Registrar(admin, record).register(second, KEK)
+
+
+def test_record_of_another_kbs_names_no_alias(admin: Admin, record: Record) -> None:
+    elsewhere = KbsUrl.parse("https://other.example")
+    with record.entry(elsewhere, KID, time.monotonic() + 5) as entry:
+        entry.write(KEK.fingerprint)
+    assert record.names(elsewhere, KEK.fingerprint) == {str(KID)}
+    Registrar(admin, record).check(parse_key_id("kbs:///default/key/2"), KEK)

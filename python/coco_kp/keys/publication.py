@@ -1,0 +1,84 @@
+"""What happens to a KEK once everything else is known to work: it is kept, then registered.
+
+In this order: files, stores, the KBS; the image's name comes last of all. So whatever fails, no
+image depends on a key that nobody keeps, and no place holds a key for an image that does not exist,
+but where the other side's answer was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import CocoKpError, RemoteError, shown
+from coco_kp.keys.reference import FileReference, KekReference
+from coco_kp.keys.stores import Store, open_store
+from coco_kp.keys.stores.file import FileStore
+from coco_kp.model.resource_uri import ResourceUri
+
+if TYPE_CHECKING:
+    from coco_kp.keys.register import Registrar
+
+
+@dataclass(slots=True)
+class Publication:
+    """Where a KEK is to be kept, if it is new, and the KBS that guests fetch it from.
+
+    ``into`` names places that must not have a key yet. What was done is remembered.
+    """
+
+    into: tuple[KekReference, ...] = ()
+    registrar: Registrar | None = None
+    _kept: list[tuple[KekReference, Store]] = field(default_factory=list, repr=False)
+    _done: bool = field(default=False, repr=False)
+
+    def check(self, kid: ResourceUri, kek: Kek) -> None:
+        """Raise early what ``publish`` would, as far as that shows without writing anything."""
+        for reference in self.into:
+            store = open_store(reference)
+            if isinstance(store, FileStore):
+                store.check_free()
+        if self.registrar:
+            self.registrar.check(kid, kek)
+
+    def publish(self, kid: ResourceUri, kek: Kek) -> None:
+        """Keep and register. Raises ``CocoKpError``, whose message says what was kept."""
+        if self._done:
+            return
+        try:
+            for reference in self.into:
+                store = open_store(reference)
+                self._keep(reference, store, kek)
+            if self.registrar:
+                self.registrar.register(kid, kek)
+        except CocoKpError as error:
+            error.message = f"{error.message}{self._remark(error)}"
+            raise
+        self._done = True
+
+    def _keep(self, reference: KekReference, store: Store, kek: Kek) -> None:
+        if all(reference != kept for kept, _ in self._kept):
+            store.keep(kek.raw())
+            self._kept.append((reference, store))
+
+    def _remark(self, error: CocoKpError) -> str:
+        """Take files away that nothing can depend on, and say where the new key still is."""
+        remarks = []
+        for reference, store in list(self._kept):
+            # After a failed call nobody knows whether the other side has done it all the same.
+            if isinstance(store, FileStore) and not isinstance(error, RemoteError):
+                store.remove()
+                self._kept.remove((reference, store))
+                remarks.append(f"the new key file {_place(reference)} was removed again")
+            else:
+                remarks.append(f"the new key is kept in {_place(reference)}")
+        return f"; {'; '.join(remarks)}" if remarks else ""
+
+    def kept(self) -> tuple[str, ...]:
+        """Return the places in which a new key is kept now."""
+        return tuple(_place(reference) for reference, _ in self._kept)
+
+
+def _place(reference: KekReference) -> str:
+    return shown(reference.path if isinstance(reference, FileReference) else str(reference))

@@ -1,0 +1,306 @@
+"""The one place that decides which key wraps, where it comes from, and who keeps it.
+
+What a user named, as a value (a *source*), becomes a recipient or an opener here; the provider and
+every command take what this module returns.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.keys.kek import kek_of
+from coco_kp.keys.kek_file import read_kek
+from coco_kp.keys.key_dir import check_named_key, find_kek, find_or_make_kek
+from coco_kp.keys.publication import Publication
+from coco_kp.keys.reference import (
+    AwsKmsReference,
+    AwsSecretReference,
+    FileReference,
+    KekReference,
+    TransitReference,
+    VaultReference,
+    WrappingReference,
+)
+from coco_kp.keys.stores import open_store
+from coco_kp.keys.wrapper import (
+    KekOpener,
+    KekRecipient,
+    Opener,
+    PacketForm,
+    Recipient,
+    sample_recipient,
+)
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.layer_encryption import LayerPacket
+from coco_kp.model.layer_options import PrivateOptions
+from coco_kp.model.resource_uri import ResourceUri
+
+if TYPE_CHECKING:
+    from coco_kp.keys.register import Registrar
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKek:
+    """The KEK of trials, which everybody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenKek:
+    """A KEK at hand."""
+
+    kek: Kek
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedKek:
+    """A KEK that is fetched from where it is kept."""
+
+    reference: KekReference
+
+
+@dataclass(frozen=True, slots=True)
+class NewKek:
+    """A KEK that is drawn, and kept in these places; with none, by the KBS or ``key_dir`` alone."""
+
+    into: tuple[KekReference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StayingKey:
+    """A key that never leaves its KMS or HSM, which wraps instead of us."""
+
+    reference: WrappingReference
+
+
+KeySource = SampleKek | GivenKek | FetchedKek | NewKek | StayingKey
+
+
+class UnkeptKeyError(RefusedError):
+    """A key would be made that only a KBS keeps, under a key ID that others may use as well.
+
+    A KBS overwrites silently: the next one who makes a key for that key ID would replace it, and
+    nobody could open the first image any more.
+    """
+
+
+_BASE64_HINT: Final = "it looks like base64: append encoding=base64 to the key reference's query"
+
+
+def _ignore(_warning: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """How keys become packets, and where they go.
+
+    ``registrar`` registers every key with a KBS. With ``key_dir`` only key files under it are read,
+    and keys that are made are kept there, each in the file ``<repository>/<type>/<tag>``, which is
+    used where it is there already. ``warn`` takes what the owner of a key should know.
+    """
+
+    form: PacketForm = field(default_factory=PacketForm)
+    registrar: Registrar | None = None
+    key_dir: Path | None = None
+    warn: Callable[[str], None] = _ignore
+
+
+def resolve(
+    source: KeySource, kid: ResourceUri | None, settings: KeySettings | None = None
+) -> Recipient:
+    """Return the recipient for a key and the key ID by which guests find it; touches nothing.
+
+    ``kid`` None means a fresh one where a key is made, and none at all for the packets of a KMS.
+    Raises ``InputError`` for a key ID that does not go with the source, ``UnkeptKeyError``.
+    """
+    settings = settings or KeySettings()
+    match source:
+        case SampleKek():
+            return _sample(kid, settings)
+        case GivenKek() | FetchedKek():
+            return _Found(source, _needed(kid), settings)
+        case NewKek(into):
+            return _new(into, kid, settings)
+        case StayingKey(reference):
+            return _staying(reference, kid, settings)
+
+
+def fetch(reference: KekReference, settings: KeySettings | None = None) -> Kek:
+    """Return the KEK that a store has. Raises ``KekError``, ``RemoteError``, ``InputError``."""
+    settings = settings or KeySettings()
+    if isinstance(reference, FileReference):
+        file = read_kek(Path(reference.path), settings.key_dir)
+        for warning in file.warnings:
+            settings.warn(warning)
+        return file.kek
+    return kek_of(
+        open_store(reference).fetch(),
+        shown(str(reference)),
+        _BASE64_HINT if isinstance(reference, VaultReference | AwsSecretReference) else "",
+    )
+
+
+def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None) -> Opener:
+    """Return what opens packets with a key, which is fetched or asked at the first packet."""
+    if isinstance(source, StayingKey):
+        from coco_kp.keys.staying import StayingOpener  # noqa: PLC0415 (few name such a key)
+
+        return StayingOpener(source.reference)
+    return _FetchedOpener(source.reference, settings or KeySettings())
+
+
+@dataclass(slots=True)
+class _FetchedOpener:
+    """Opens packets whatever their key ID says, as every KEK at hand does."""
+
+    reference: KekReference
+    settings: KeySettings
+    _opener: KekOpener | None = field(default=None, repr=False)
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        if self._opener is None:
+            kek = fetch(self.reference, self.settings)
+            self._opener = KekOpener(kek, f"the key of {shown(str(self.reference))}")
+        return self._opener.open(packet)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A recipient whose key is there."""
+
+    source: GivenKek | FetchedKek
+    kid: ResourceUri
+    settings: KeySettings
+
+    @property
+    def name(self) -> str:
+        return str(self.kid)
+
+    def prepare(self) -> KekRecipient:
+        settings = self.settings
+        if isinstance(self.source, GivenKek):
+            kek = self.source.kek
+        else:
+            kek = fetch(self.source.reference, settings)
+            if settings.key_dir and isinstance(self.source.reference, FileReference):
+                path = Path(self.source.reference.path)
+                check_named_key(settings.key_dir, path, kek, self.kid)
+        return _published(self.kid, kek, (), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A recipient whose key is yet to be drawn."""
+
+    into: tuple[KekReference, ...]
+    kid: ResourceUri | None
+    settings: KeySettings
+
+    @property
+    def name(self) -> str:
+        return str(self.kid or "")
+
+    def prepare(self) -> KekRecipient:
+        # Nobody else has this key ID: whatever a KBS has under it is of this image.
+        kid = self.kid or ResourceUri("resource", "", ("default", "image-kek", str(uuid.uuid4())))
+        if self.settings.key_dir and not self.into:
+            kek = self._in_directory(self.settings.key_dir, kid)
+        else:
+            kek = Kek.generate()
+        return _published(kid, kek, self.into, self.settings)
+
+    def _in_directory(self, key_dir: Path, kid: ResourceUri) -> Kek:
+        registrar = self.settings.registrar
+        if registrar and not find_kek(key_dir, kid):
+            registrar.check_unused(kid)
+        return find_or_make_kek(key_dir, kid)
+
+
+def _published(
+    kid: ResourceUri, kek: Kek, into: tuple[KekReference, ...], settings: KeySettings
+) -> KekRecipient:
+    if not into and not settings.registrar:
+        return KekRecipient(kid, kek, settings.form)
+    publication = Publication(into, settings.registrar)
+    publication.check(kid, kek)
+    return KekRecipient(kid, kek, settings.form, publication)
+
+
+def _sample(kid: ResourceUri | None, settings: KeySettings) -> KekRecipient:
+    if kid or settings.registrar:
+        raise InputError("the sample key and a key of your own exclude each other")
+    if settings.form.algorithm is not Algorithm.A256GCM:
+        # Guests' sample KBC takes every packet for A256GCM (docs/protocols.md 3.2).
+        raise InputError(
+            f"the sample key with {settings.form.algorithm} makes an image that no guest can open",
+            "leave the algorithm out: guests open the sample key's packets with A256GCM only",
+        )
+    return sample_recipient(settings.form)
+
+
+def _new(
+    into: tuple[KekReference, ...], kid: ResourceUri | None, settings: KeySettings
+) -> Recipient:
+    if not into and not settings.key_dir:
+        if not settings.registrar:
+            raise UnkeptKeyError("a key that is made must be kept somewhere")
+        if kid:
+            raise UnkeptKeyError(
+                f"a new key for '{kid}' would be kept by the KBS alone, and the next one who makes "
+                "a key for that key ID would replace it"
+            )
+    if into and kid is None and not settings.registrar:
+        raise InputError("a new key needs a key ID, by which guests find it")
+    return _Made(into, kid, settings)
+
+
+def _staying(
+    reference: WrappingReference, kid: ResourceUri | None, settings: KeySettings
+) -> Recipient:
+    # Few name such a key.
+    from coco_kp.keys.staying import (  # noqa: PLC0415
+        KMS_WARNING,
+        ExternalRecipient,
+        HsmRecipient,
+        KmsRecipient,
+    )
+
+    if settings.registrar:
+        raise InputError(
+            f"{shown(str(reference))} does not leave its KMS or HSM: no KBS can get it"
+        )
+    if settings.form.algorithm is not Algorithm.A256GCM:
+        raise InputError(f"{shown(str(reference))} wraps with A256GCM only")
+    if kid is None:
+        if not isinstance(reference, AwsKmsReference):
+            raise InputError(
+                f"no guest asks {shown(str(reference))} for a key: a key ID is needed",
+                "name kbs+external:///coco-kp/NAME for a KBS with the plug-in of coco-kp, or for a "
+                "key of an HSM that the KBS has as well, that one's key ID",
+            )
+        settings.warn(KMS_WARNING)
+        return KmsRecipient(reference, settings.form)
+    if kid.plugin == "external":
+        return ExternalRecipient(kid, reference, settings.form)
+    if isinstance(reference, AwsKmsReference | TransitReference):
+        raise InputError(
+            f"no guest can open what {shown(str(reference))} wraps for '{kid}': a KBS hands out "
+            "keys, and this one does not leave its KMS",
+            "name a key ID kbs+external:///coco-kp/NAME; for AWS KMS, or none",
+        )
+    return HsmRecipient(kid, reference, settings.form)
+
+
+def _needed(kid: ResourceUri | None) -> ResourceUri:
+    if kid is None:
+        raise InputError(
+            "the key ID is missing: the packet must say where a guest finds the key",
+            "name it as kbs:///<repository>/<type>/<tag>",
+        )
+    return kid

@@ -1,0 +1,232 @@
+"""Keys that stay in their KMS or HSM: who wraps with one, and who opens (docs/keys.md).
+
+Three forms, each of which guests can open: the packet of AWS KMS, an ordinary packet that an HSM
+makes with a key that the KBS has as well, and an ordinary packet under a fresh KEK whose wrapped
+form stands in its key ID, for the KBS's plug-in to unwrap.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from coco_kp.errors import CocoKpError, InputError, KekError, shown
+from coco_kp.keys.external import unwrap, wrap_new_kek
+from coco_kp.keys.reference import AwsKmsReference, WrappingReference
+from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
+from coco_kp.keys.wrapper import KekOpener, KekRecipient, PacketForm, check_opened, check_scheme
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
+from coco_kp.model.layer_options import PrivateOptions
+from coco_kp.model.packet import AnnotationPacket, KmsPacket, UncheckedPacket, read_packet
+from coco_kp.model.resource_uri import ResourceUri, parse_resource_uri
+
+KMS_WARNING: Final = (
+    "only guests whose Confidential Data Hub was built with the provider aws (0.21 or newer, "
+    "KMS_PROVIDER=aws) open the image: no default build is"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KmsRecipient:
+    """Guests that have AWS KMS decrypt a layer's private options: packets of provider ``aws``."""
+
+    reference: AwsKmsReference
+    form: PacketForm
+
+    @property
+    def name(self) -> str:
+        """The key, as the packet names it."""
+        return self.reference.key
+
+    def prepare(self) -> KmsRecipient:
+        """Return itself, if KMS has such a key."""
+        self._key().check()
+        return self
+
+    def beside(self, packets: Iterable[LayerPacket]) -> KmsRecipient:
+        """Return the recipient whose packets a guest finds in a layer that has these."""
+        return replace(self, form=self.form.beside(packets))
+
+    def wrap(self, private_options: bytes) -> LayerPacket:
+        """Have KMS encrypt the private options."""
+        key, context = self._key(), dict(self.reference.context)
+        wrapped = key.encrypt(private_options, {})
+        packet = KmsPacket(self.reference.key, wrapped, key.region, context)
+        return self.form.layer_packet(packet.to_json())
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Have KMS decrypt a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
+        return StayingOpener(self.reference).open(packet)
+
+    def re_encrypt(self, packet: LayerPacket, source: AwsKmsReference) -> LayerPacket | None:
+        """Have KMS move a packet from another key to this one; None if it is not one of KMS.
+
+        The layer's key does not leave KMS, and so nobody has seen that the packet holds it.
+        """
+        kms = read_packet(packet.data).kms
+        if kms is None:
+            return None
+        key, context = self._key(), tuple(kms.context.items())
+        moved = key.re_encrypt(kms.wrapped_data, replace(source, context=context))
+        new = KmsPacket(self.reference.key, moved, key.region, dict(self.reference.context))
+        return self.form.layer_packet(new.to_json())
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Have KMS decrypt the packet."""
+        return self.open(packet) == options
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        """Return whether the packet is for the same key, and opens."""
+        try:
+            kms = read_packet(packet.data).kms
+            self.open(packet)
+        except CocoKpError:
+            return False
+        same_scheme = packet.scheme == (self.form.scheme or DEFAULT_SCHEME)
+        return kms is not None and kms.key == self.reference.key and same_scheme
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No place: nothing was made."""
+        return ()
+
+    def publish(self) -> None:
+        """Do nothing: the key is where it stays."""
+
+    def _key(self) -> CloudKey:
+        key = open_wrapping_key(self.reference)
+        if not isinstance(key, CloudKey):
+            raise InputError(f"{shown(str(self.reference))} is not a key of AWS KMS")
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class HsmRecipient:
+    """A key that an HSM and a KBS have: packets as with any KEK, encrypted inside the HSM."""
+
+    kid: ResourceUri
+    reference: WrappingReference
+    form: PacketForm
+
+    @property
+    def name(self) -> str:
+        """Its key ID."""
+        return str(self.kid)
+
+    def prepare(self) -> HsmRecipient:
+        """Return itself, if the HSM has such a key."""
+        _gcm_key(self.reference).check()
+        return self
+
+    def beside(self, packets: Iterable[LayerPacket]) -> HsmRecipient:
+        """Return the recipient whose packets a guest finds in a layer that has these."""
+        return replace(self, form=self.form.beside(packets))
+
+    def wrap(self, private_options: bytes) -> LayerPacket:
+        """Have the HSM encrypt the private options, under an IV of ours."""
+        iv = os.urandom(Algorithm.A256GCM.iv_size)
+        wrapped = _gcm_key(self.reference).encrypt_gcm(iv, private_options)
+        packet = AnnotationPacket(self.kid, wrapped, iv, Algorithm.A256GCM)
+        return self.form.layer_packet(packet.to_json(self.form.version))
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Have the HSM decrypt a packet. Raises ``KekError``, ``InputError``."""
+        return StayingOpener(self.reference).open(packet)
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Have the HSM decrypt the packet."""
+        return self.open(packet) == options
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        """Return whether the packet is of the same form, and opens."""
+        try:
+            read = read_packet(packet.data)
+            self.open(packet)
+        except CocoKpError:
+            return False
+        form = PacketForm(self.form.algorithm, read.version, packet.scheme)
+        scheme = self.form.scheme or DEFAULT_SCHEME
+        return (read.kid, form) == (self.name, replace(self.form, scheme=scheme))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """No place: nothing was made."""
+        return ()
+
+    def publish(self) -> None:
+        """Do nothing: the key is where it stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalRecipient:
+    """A fresh KEK, wrapped by a key that stays; a KBS has its plug-in unwrap it for guests."""
+
+    kid: ResourceUri
+    reference: WrappingReference
+    form: PacketForm
+
+    @property
+    def name(self) -> str:
+        """Its key ID, without the wrapped KEK that is yet to be made."""
+        return str(self.kid)
+
+    def prepare(self) -> KekRecipient:
+        """Draw a KEK and have it wrapped, and see that it unwraps to the same."""
+        key = open_wrapping_key(self.reference)
+        kid, kek = wrap_new_kek(self.kid, key)
+        if unwrap(kid, key).fingerprint != kek.fingerprint:
+            raise KekError(f"{shown(str(self.reference))} does not unwrap what it wrapped")
+        return KekRecipient(kid, kek, self.form)
+
+
+@dataclass(slots=True)
+class StayingOpener:
+    """Has packets of all three forms opened by a key that stays where it is."""
+
+    reference: WrappingReference
+    _key: WrappingKey | None = field(default=None, repr=False)
+    _keks: dict[str, KekOpener] = field(default_factory=dict, repr=False)
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Open a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
+        check_scheme(packet)
+        read = read_packet(packet.data)
+        if self._key is None:
+            self._key = open_wrapping_key(self.reference)
+        if read.wrapped_key is None:
+            return self._open_kms(read, self._key)
+        if read.kid.startswith("kbs+external:"):
+            return self._open_external(packet, read.kid, self._key)
+        if read.wrapped_key.wrap_type is not Algorithm.A256GCM:
+            raise KekError(f"the packet is wrapped with {read.wrapped_key.wrap_type}")
+        key = _gcm(self._key, self.reference)
+        opened = key.decrypt_gcm(read.wrapped_key.iv, read.wrapped_key.wrapped_data)
+        return check_opened(opened, str(self.reference), Algorithm.A256GCM)
+
+    def _open_kms(self, read: UncheckedPacket, key: WrappingKey) -> PrivateOptions:
+        if read.kms is None or not isinstance(key, CloudKey):
+            raise KekError(
+                f"the packet's key is held by {shown(read.provider)}, which "
+                f"{shown(str(self.reference))} does not name"
+            )
+        opened = key.decrypt(read.kms.wrapped_data, read.kms.context)
+        return check_opened(opened, str(self.reference), None)
+
+    def _open_external(self, packet: LayerPacket, kid: str, key: WrappingKey) -> PrivateOptions:
+        # A KEK is that of an image, not of a layer: it is unwrapped once.
+        if kid not in self._keks:
+            self._keks[kid] = KekOpener(unwrap(parse_resource_uri(kid), key), shown(kid))
+        return self._keks[kid].open(packet)
+
+
+def _gcm_key(reference: WrappingReference) -> GcmKey:
+    return _gcm(open_wrapping_key(reference), reference)
+
+
+def _gcm(key: WrappingKey, reference: WrappingReference) -> GcmKey:
+    if not isinstance(key, GcmKey):
+        raise KekError(f"{shown(str(reference))} opens no packets of a KBS: it takes no IV")
+    return key

@@ -1,0 +1,232 @@
+"""Key wrappers: who wraps a layer's private options to a packet, and opens packets again.
+
+A *recipient* is a key that a user named; it becomes a key wrapper by ``prepare``, which only reads
+and draws, and what it made is kept and registered by ``publish``, once all else is known to work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from coco_kp.crypto import SAMPLE_KEK, Kek
+from coco_kp.errors import InputError, KekError, shown
+from coco_kp.keys.publication import Publication
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
+from coco_kp.model.layer_options import PrivateOptions, parse_private_options
+from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet, read_packet
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+
+SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
+"""The kid that upstream writes for its sample key."""
+
+
+class Opener(Protocol):
+    """Gets layers' keys out of packets."""
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Open a packet. Raises ``CocoKpError`` if it cannot."""
+
+
+class Recipient(Protocol):
+    """A key that a user named, and that nobody has touched yet."""
+
+    @property
+    def name(self) -> str:
+        """What a user knows it by: its key ID if it has one, empty where that is yet to be made."""
+
+    def prepare(self) -> KeyWrapper:
+        """Return what wraps for it: the key is fetched or drawn, and nothing is written.
+
+        Raises ``CocoKpError``.
+        """
+
+
+class KeyWrapper(Recipient, Opener, Protocol):
+    """Wraps layers' keys so that one KBS, or one holder of a key, can open them."""
+
+    def wrap(self, private_options: bytes) -> LayerPacket:
+        """Return the packet of a layer's private options (JSON, complete), byte for byte.
+
+        Raises ``CocoKpError``.
+        """
+
+    def beside(self, packets: Iterable[LayerPacket]) -> KeyWrapper:
+        """Return the one whose packets a guest finds in a layer that has these."""
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        """Return whether ``wrap`` would make such a packet, and ``open`` opens it."""
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Return whether a packet that was just made of ``options`` holds them, by opening it."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The places where a new key is kept now."""
+
+    def publish(self) -> None:
+        """Keep a key that was made, and register it with a KBS where that was asked for.
+
+        A second call does nothing. Raises ``CocoKpError``; the message says where a new key is.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PacketForm:
+    """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
+
+    None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
+    """
+
+    algorithm: Algorithm = Algorithm.A256GCM
+    version: PacketVersion = "v1"
+    scheme: str | None = None
+
+    def beside(self, packets: Iterable[LayerPacket]) -> PacketForm:
+        """Return the form whose packets a guest finds in a layer that has these.
+
+        Guests look at the first key provider by name alone: a packet of another would not be seen,
+        or would hide the others (tests/recordings/guest.json, "keys annotation").
+        """
+        schemes = (p.scheme for p in packets if p.scheme.startswith(PROVIDER_SCHEME))
+        return replace(self, scheme=self.scheme or min(schemes, default=DEFAULT_SCHEME))
+
+    def layer_packet(self, packet: bytes) -> LayerPacket:
+        """Return a packet's JSON under the provider's scheme."""
+        return LayerPacket(self.scheme or DEFAULT_SCHEME, packet)
+
+
+@dataclass(frozen=True, slots=True)
+class KekOpener:
+    """A KEK at hand: it opens its packets whatever their kid says, even one no guest can read."""
+
+    kek: Kek
+    name: str = "the key"
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Open a packet with the KEK. Raises ``KekError`` or ``InputError``."""
+        check_scheme(packet)
+        key = read_packet(packet.data).wrapped_key
+        if key is None:
+            parse_packet(packet.data)  # says that no KBS holds the key
+            raise KekError("the packet holds no wrapped key")
+        try:
+            opened = self.kek.unwrap(key.wrap_type, key.iv, key.wrapped_data)
+        except KekError as error:
+            raise KekError(f"{self.name} does not open the packet", error.hint) from None
+        return check_opened(opened, self.name, key.wrap_type)
+
+
+@dataclass(frozen=True, slots=True)
+class KekRecipient:
+    """The holder of a KEK, found by its guests under ``kid``.
+
+    ``publication`` says where the KEK goes once the image is known to be good; nowhere by default.
+    """
+
+    kid: ResourceUri
+    kek: Kek
+    form: PacketForm = PacketForm()
+    publication: Publication | None = None
+
+    @property
+    def name(self) -> str:
+        """Its kid."""
+        return str(self.kid)
+
+    def prepare(self) -> KekRecipient:
+        """Return itself."""
+        return self
+
+    def wrap(self, private_options: bytes) -> LayerPacket:
+        """Return the packet of a layer's private options."""
+        packet = wrap_options(self.kek, self.kid, self.form.algorithm, private_options)
+        return self.form.layer_packet(packet.to_json(self.form.version))
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Open a packet with the KEK. Raises ``KekError`` or ``InputError``."""
+        return KekOpener(self.kek, self.name).open(packet)
+
+    def beside(self, packets: Iterable[LayerPacket]) -> KekRecipient:
+        """Return the recipient whose packets a guest finds in a layer that has these."""
+        return replace(self, form=self.form.beside(packets))
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Open the packet with the KEK."""
+        return self.open(packet) == options
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        """Return whether a packet is of the same form, and for the same key."""
+        try:
+            read = read_packet(packet.data)
+            self.open(packet)
+        except (InputError, KekError):
+            return False
+        if read.wrapped_key is None:
+            return False
+        form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
+        scheme = self.form.scheme or DEFAULT_SCHEME
+        return (read.kid, form) == (self.name, replace(self.form, scheme=scheme))
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The places where the KEK is kept now, if it is new."""
+        return self.publication.kept() if self.publication else ()
+
+    def publish(self) -> None:
+        """Keep and register the KEK as its publication says."""
+        if self.publication:
+            self.publication.publish(self.kid, self.kek)
+
+
+def sample_recipient(form: PacketForm | None = None) -> KekRecipient:
+    """Return the recipient of trials, whose KEK everybody knows; ``sample`` guests open A256GCM."""
+    return KekRecipient(SAMPLE_KID, Kek(SAMPLE_KEK), form or PacketForm())
+
+
+def has_name(packet: LayerPacket, name: str) -> bool:
+    """Return whether the packet has this key ID, or another tool wrote it under this scheme."""
+    if packet.scheme == name:
+        return True
+    try:
+        found = read_packet(packet.data).kid
+        return found == name or parse_key_id(found) == parse_key_id(name)
+    except InputError:
+        return False
+
+
+def wrap_options(
+    kek: Kek, kid: ResourceUri, algorithm: Algorithm, private_options: bytes
+) -> AnnotationPacket:
+    """Wrap a layer's private options (JSON, complete) under a fresh IV."""
+    iv, wrapped = kek.wrap(algorithm, private_options)
+    return AnnotationPacket(kid, wrapped, iv, algorithm)
+
+
+def check_opened(private_options: bytes, kid: str, algorithm: Algorithm | None) -> PrivateOptions:
+    """Read what a key made of a packet. Raises ``KekError`` if it was the wrong one.
+
+    ``algorithm`` is None where only another provider knows. A256CTR has no tag, so that whoever
+    knows what a packet holds can change it: there nothing is taken but what ocicrypt writes.
+    """
+    try:
+        return parse_private_options(private_options, exact=algorithm is Algorithm.A256CTR)
+    except InputError:
+        # A256CTR has no tag: this is how a wrong key shows.
+        raise wrong_kek(kid) from None
+
+
+def wrong_kek(kid: str) -> KekError:
+    """Return the error of a key that does not open a packet; how that shows depends on the form."""
+    return KekError(
+        f"the key of {kid} does not open the packet",
+        "the image was encrypted with another key, or altered",
+    )
+
+
+def check_scheme(packet: LayerPacket) -> None:
+    """Raise ``InputError`` for a packet that no key provider wrote."""
+    if not packet.scheme.startswith(PROVIDER_SCHEME):
+        raise InputError(f"a packet of scheme {shown(packet.scheme)} is for another tool")
