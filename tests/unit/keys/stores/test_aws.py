@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
+import trustme
 
 from coco_kp.errors import (
     CocoKpError,
@@ -17,6 +21,7 @@ from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.stores import CloudKey, Store, open_store, open_wrapping_key
 from tests.sim.http_server import BreakOff, Reply, http_server
 from tests.support.traces import traces
+from tests.unit.keys.stores.abandoned import await_abandoned
 from tests.unit.keys.stores.scripted_aws import ScriptedAws, ok, refused
 
 KEK = bytes(range(100, 132))
@@ -186,8 +191,9 @@ def test_answer_that_is_none_of_aws_is_an_error(
 @pytest.mark.usefixtures("impatient")
 def test_answer_that_trickles_is_given_up(aws: ScriptedAws) -> None:
     body = ok(Plaintext=b64encode(KEK).decode()).body
-    aws.on("Decrypt", Reply(200, {}, body, delay=0.1))
+    aws.on("Decrypt", Reply(200, {}, body, delay=0.03))
     assert refusal(UnreachableError).message == f"{SUBJECT}no answer in time"
+    await_abandoned()
 
 
 def test_region_of_arn_goes_before_that_of_settings(aws: ScriptedAws) -> None:
@@ -235,22 +241,33 @@ def test_unknown_profile_is_named(aws: ScriptedAws, monkeypatch: pytest.MonkeyPa
     assert aws.requests == []
 
 
-def test_endpoint_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
-    monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    with http_server(lambda _: Reply()) as url:
-        host = url.removeprefix("http://")
-    error = refusal(UnreachableError, f"awskms://{host}/alias/app")
+def test_endpoint_that_is_not_there_is_unreachable(
+    aws: ScriptedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:  # it has the port, and does not listen
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        error = refusal(UnreachableError)
     assert error.message == f"{SUBJECT}connection refused"
     assert "nothing listens there" in error.hint
-
-
-def test_endpoint_in_reference_means_https(aws: ScriptedAws) -> None:
-    host = aws.url.removeprefix("http://")
-    error = refusal(UnreachableError, f"awskms://{host}/alias/app")
-    assert "TLS failed" in error.message
     assert aws.requests == []
+
+
+def test_endpoint_in_reference_means_https_of_a_trusted_authority(
+    aws: ScriptedAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    aws.on("Decrypt", ok(Plaintext=b64encode(KEK).decode()))
+    with http_server(aws.answer, tls=context) as url:
+        uri = f"awskms://{url.removeprefix('https://')}/alias/app"
+        error = refusal(RemoteError, uri)
+        assert "the server's certificate is not trusted" in error.message
+        assert "AWS_CA_BUNDLE" in error.hint
+        assert aws.requests == []
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        assert key(uri).decrypt(b"blob", {}) == KEK
 
 
 def test_plain_http_beyond_this_machine_is_refused(

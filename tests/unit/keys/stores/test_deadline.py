@@ -28,6 +28,8 @@ def test_timeout_of_call_itself_passes() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_call_that_hangs_is_given_up() -> None:
+    over = threading.Event()
     with pytest.raises(UnreachableError) as error:
-        in_time(threading.Event().wait, "the HSM did not answer")
+        in_time(over.wait, "the HSM did not answer")
+    over.set()
     assert error.value.message == "the HSM did not answer: no answer in time"

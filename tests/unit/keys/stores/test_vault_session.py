@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from coco_kp.keys.stores import open_store, open_wrapping_key, vault_session
 from coco_kp.keys.stores.vault_session import VaultSession
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.support.traces import traces
+from tests.unit.keys.stores.abandoned import await_abandoned
 from tests.unit.keys.stores.scripted_vault import TOKEN, ScriptedVault, errors, ok, reply
 
 if TYPE_CHECKING:
@@ -257,10 +259,11 @@ def test_words_of_vault_are_cut_and_lose_what_looks_like_a_key(vault: ScriptedVa
 def test_vault_that_is_not_there_is_unreachable(
     monkeypatch: pytest.MonkeyPatch, vault: ScriptedVault
 ) -> None:
-    with http_server(lambda _: Reply()) as url:
-        pass
-    monkeypatch.setenv("VAULT_ADDR", url)
-    error = refusal(UnreachableError)
+    with socket.socket() as closed:  # it has the port, and does not listen
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("VAULT_ADDR", url)
+        error = refusal(UnreachableError)
     assert error.message == f"Vault at {url} did not read 'kv/app': connection refused"
     monkeypatch.setenv("VAULT_ADDR", vault.url)
     vault.on(READ, BreakOff())
@@ -270,8 +273,9 @@ def test_vault_that_is_not_there_is_unreachable(
 @pytest.mark.usefixtures("impatient")
 def test_vault_that_trickles_is_given_up(vault: ScriptedVault) -> None:
     body = reply(200, {"data": {"data": list(KEK)}}).body
-    vault.on(READ, Reply(200, {"Content-Type": "application/json"}, body, delay=0.05))
+    vault.on(READ, Reply(200, {"Content-Type": "application/json"}, body, delay=0.01))
     assert "no answer in time" in refusal(UnreachableError).message
+    await_abandoned()
 
 
 def test_certificate_of_unknown_authority_is_refused_until_it_is_named(
