@@ -47,10 +47,21 @@ T = TypeVar("T")
     metavar="K=V::K=V",
     help="Check these encryption parameters as the provider would, key file included.",
 )
+@click.option("--kek-from", metavar="URI", help="See whether this key can be fetched.")
+@click.option(
+    "--wrap-with", metavar="URI", help="See whether this key of a KMS or HSM can be used."
+)
 @with_options(registration=AdminOptions)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 @verbosity
-def command(name: str, parameters: str | None, registration: AdminOptions, form: str) -> None:
+def command(
+    name: str,
+    parameters: str | None,
+    kek_from: str | None,
+    wrap_with: str | None,
+    registration: AdminOptions,
+    form: str,
+) -> None:
     """Check what encrypts, its key-provider configuration, the provider and, on request, a key.
 
     Prints a line for each check. Those of skopeo, buildah and podman that are on PATH are checked;
@@ -58,6 +69,7 @@ def command(name: str, parameters: str | None, registration: AdminOptions, form:
     failed. Nothing is changed anywhere.
     """
     checks = _examine(name, parameters)
+    _examine_key(checks, kek_from, wrap_with)
     _examine_kbs(checks, registration)
     findings = checks.findings
     if form == "json":
@@ -113,6 +125,18 @@ def _examine(name: str, parameters: str | None) -> _Checklist:
     if parameters is not None:
         checks.run("encryption parameters", lambda: _key(parameters))
     return checks
+
+
+def _examine_key(checks: _Checklist, kek_from: str | None, wrap_with: str | None) -> None:
+    from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
+    from coco_kp.keys.stores import open_store, open_wrapping_key
+
+    if kek_from is not None:
+        store = parse_kek_reference(kek_from)
+        checks.run(f"key of {store}", lambda: (open_store(store).check(), None))
+    if wrap_with is not None:
+        key = parse_wrapping_reference(wrap_with)
+        checks.run(f"wrapping key {key}", lambda: (open_wrapping_key(key).check(), None))
 
 
 def _examine_kbs(checks: _Checklist, registration: AdminOptions) -> None:

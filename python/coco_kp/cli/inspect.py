@@ -12,7 +12,7 @@ from coco_kp.cli.output import print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.errors import CocoKpError
-    from coco_kp.image.facts import LayerFacts
+    from coco_kp.image.facts import LayerFacts, PacketFacts
     from coco_kp.image.inspect import ImageFacts, Inspection
 
 
@@ -52,7 +52,7 @@ def _print(inspection: Inspection) -> None:
                     str(layer.number),
                     size_text(layer.layer.size),
                     layer.cipher or ("?" if layer.encrypted else "not encrypted"),
-                    ", ".join(packet.kid or packet.scheme for packet in layer.packets),
+                    ", ".join(map(_key_name, layer.packets)),
                     ", ".join(packet.wrap_type for packet in layer.packets),
                     str(layer.layer.digest),
                 )
@@ -71,6 +71,13 @@ def _print(inspection: Inspection) -> None:
         say(finding)
         if hint:
             say(f"  hint: {hint}")
+
+
+def _key_name(packet: PacketFacts) -> str:
+    """Return where a packet's key is: its key ID, with the service that has it if it is no KBS."""
+    if not packet.provider or packet.provider == "kbs":
+        return packet.name
+    return f"{packet.name} ({' '.join(filter(None, (packet.provider, packet.region)))})"
 
 
 def _document(inspection: Inspection) -> dict[str, object]:
@@ -114,6 +121,7 @@ def _layer(facts: LayerFacts) -> dict[str, object]:
                 "packet_version": packet.version or None,
                 "kid": packet.kid or None,
                 "provider": packet.provider or None,
+                "region": packet.region or None,
                 "wrap_type": packet.wrap_type or None,
             }
             for packet in facts.packets

@@ -13,6 +13,8 @@ from coco_kp.cli.output import print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.image.verify import RecipientVerdict, VerificationReport
+    from coco_kp.keys.reference import AwsKmsReference
+    from coco_kp.model.resource_uri import ResourceUri
 
 
 @click.command("verify", short_help="Prove that an image is encrypted and can be opened.")
@@ -48,8 +50,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--target",
-    type=click.Choice(["coco"]),
-    help="Find also what a Confidential Containers guest would refuse.",
+    type=click.Choice(["coco", "nitro"]),
+    help="Find also what a Confidential Containers guest would refuse, or an AWS Nitro sandbox, "
+    "which takes no readable layer at all.",
 )
 @with_options(access=ImageAccess)
 @JOBS
@@ -66,7 +69,7 @@ def command(
     allow_sample: bool,
     allow_ctr: bool,
     allow_attestations: bool,
-    target: Literal["coco"] | None,
+    target: Literal["coco", "nitro"] | None,
     access: ImageAccess,
     jobs: int | None,
     form: str,
@@ -82,13 +85,12 @@ def command(
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.image.verify import VerificationRules, verify_image
-    from coco_kp.model.resource_uri import parse_key_id
 
     rules = VerificationRules(
         allowed_layers=allowed,
         allow_sample=allow_sample,
         allow_ctr=allow_ctr,
-        expected_keys=tuple(map(parse_key_id, expected)),
+        expected_keys=tuple(map(_expected_key, expected)),
         target=target,
         allow_attestations=allow_attestations,
     )
@@ -108,6 +110,20 @@ def command(
         _print(report)
     if report.failure:
         raise report.failure
+
+
+def _expected_key(text: str) -> ResourceUri | AwsKmsReference:
+    """Read a key ID, or the key of a KMS packet as --wrap-with names it."""
+    from coco_kp.errors import InputError, shown
+    from coco_kp.keys.reference import AwsKmsReference, parse_wrapping_reference
+    from coco_kp.model.resource_uri import parse_key_id
+
+    if not text.startswith("awskms:"):
+        return parse_key_id(text)
+    reference = parse_wrapping_reference(text)
+    if not isinstance(reference, AwsKmsReference):
+        raise InputError(f"{shown(text)} is not a key of AWS KMS")
+    return reference
 
 
 def _print(report: VerificationReport) -> None:

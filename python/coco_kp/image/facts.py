@@ -58,8 +58,8 @@ GUESTS_READ_PLAIN: Final = (
 class PacketFacts:
     """A packet's form. All but ``scheme`` are empty where another tool's wrapper wrote it.
 
-    ``provider`` is ``kbs`` or the name of a cloud's key management service. ``sample``: the key of
-    trials, which everybody knows, opens it.
+    ``provider`` is ``kbs`` or the name of a cloud's key management service; ``region`` is that of
+    AWS, whose key ``kid`` then is. ``sample``: the key of trials, which everybody knows, opens it.
     """
 
     scheme: str
@@ -68,6 +68,7 @@ class PacketFacts:
     provider: str = ""
     wrap_type: str = ""
     sample: bool = False
+    region: str = ""
 
     @property
     def name(self) -> str:
@@ -153,6 +154,7 @@ def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
         findings.append(InputError("the layer has no packet that a guest can read"))
     if facts.encrypted:
         findings += _annotation_findings(facts.layer.annotations)
+        findings += _provider_findings(facts)
     if facts.layer.urls:
         findings.append(InputError("guests do not fetch foreign layers"))
     return findings
@@ -171,6 +173,22 @@ def _annotation_findings(annotations: Mapping[str, str]) -> list[CocoKpError]:
             InputError("guests want 'cipheroptions' in the layer's public options, even if empty")
         )
     return findings
+
+
+def _provider_findings(facts: LayerFacts) -> list[CocoKpError]:
+    """Say which guests open the layer, where those of the default build do not."""
+    pairs = zip(facts.packets, seen_by_guests(facts), strict=True)
+    seen = {packet.provider for packet, sees in pairs if sees and packet.provider}
+    if not seen or "kbs" in seen:
+        return []
+    return [
+        InputError(
+            "only guests whose Confidential Data Hub was built with the provider "
+            f"{' or '.join(map(shown, sorted(seen)))} open the layer",
+            "for AWS KMS that is 0.21 or newer with KMS_PROVIDER=aws, which no default build is; "
+            "coco-kp rewrap --add gives the image a key that every guest can fetch",
+        )
+    ]
 
 
 def seen_by_guests(facts: LayerFacts) -> list[bool]:
@@ -209,6 +227,16 @@ def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[Coc
     return []
 
 
+def nitro_findings(facts: LayerFacts) -> list[CocoKpError]:
+    """Say why an AWS Nitro sandbox would refuse an encrypted layer, as far as that is public.
+
+    It wants the packet of a key provider; what is in one is not public.
+    """
+    if any(packet.scheme.startswith(PROVIDER_SCHEME) for packet in facts.packets):
+        return []
+    return [InputError("the layer has no packet of a key provider")]
+
+
 def guest_config_findings(config: ImageConfig | None, layers: int) -> list[CocoKpError]:
     """Say why a guest would refuse the config of an image with so many layers."""
     if config is None:
@@ -228,7 +256,13 @@ def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]
         return PacketFacts(packet.scheme), problem
     wrap_type = str(read.wrapped_key.wrap_type) if read.wrapped_key else ""
     facts = PacketFacts(
-        packet.scheme, read.version, read.kid, read.provider, wrap_type, is_sample(packet)
+        packet.scheme,
+        read.version,
+        read.kid,
+        read.provider,
+        wrap_type,
+        is_sample(packet),
+        read.kms.region if read.kms else "",
     )
     return facts, _kid_problem(facts, packet.data)
 

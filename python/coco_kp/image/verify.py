@@ -24,6 +24,7 @@ from coco_kp.image.facts import (
     guest_findings,
     guest_packet_findings,
     layer_facts,
+    nitro_findings,
     sample_findings,
     seen_by_guests,
 )
@@ -31,16 +32,21 @@ from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
+from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
 from coco_kp.model.layer_encryption import parse_layer_encryption
 from coco_kp.model.manifest import Descriptor
+from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.transport import Access, Source, open_source
 
 _GRAVEST_FIRST: Final = (7, 5, 4, 6, 3)  # exit codes: what others can read outweighs all else
+
+
+Target = Literal["coco", "nitro"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +57,16 @@ class VerificationRules:
     that an image has not allows nothing there. ``allow_sample`` allows packets of the sample key,
     which everybody knows, ``allow_ctr`` those that can be altered unnoticed. ``expected_keys``,
     where not empty, are those for which each encrypted layer is encrypted: all of them, and no
-    other recipient.
+    other recipient; of a wrapped KEK's key ID only the name counts. ``target`` says who is to read
+    the image: a CoCo guest, or an AWS Nitro sandbox, which takes no image with a readable layer.
     ``allow_attestations`` allows what describes the plaintext, and is readable as a whole.
     """
 
     allowed_layers: tuple[int, ...] = ()
     allow_sample: bool = False
     allow_ctr: bool = False
-    expected_keys: tuple[ResourceUri, ...] = ()
-    target: Literal["coco"] | None = None
+    expected_keys: tuple[ResourceUri | AwsKmsReference, ...] = ()
+    target: Target | None = None
     allow_attestations: bool = False
 
 
@@ -175,7 +182,7 @@ def verify_tree(
         findings.append(InputError("the image has no layer"))
     if rules.expected_keys and rows and not any(row.encrypted for row in rows):
         findings.append(RefusedError("no layer is encrypted, for the expected keys or any other"))
-    if rules.target:
+    if rules.target == "coco":
         for image in subjects:
             findings += guest_config_findings(image.config, len(image.manifest.layers))
     return VerificationReport(
@@ -258,8 +265,10 @@ class _LayerCheck:
             self.findings += ctr_findings(self.facts)
         if self.encrypted and self.rules.expected_keys:
             self.findings += self._recipient_findings()
-        if self.rules.target and not self.image.describes_another:  # which no guest pulls
+        if self.rules.target == "coco" and not self.image.describes_another:  # no guest pulls it
             self.findings += guest_findings(self.facts)
+        if self.rules.target == "nitro" and self.encrypted:
+            self.findings += nitro_findings(self.facts)
         if not self.encrypted and not self._may_be_readable():
             self.findings.append(self._readable())
         if self.layer.elsewhere:
@@ -277,7 +286,7 @@ class _LayerCheck:
             encryption = parse_layer_encryption(self.layer.annotations)
             keys, self.opened = open_each(encryption.packets, self.openers)
             self.checked.append("packet")
-            if self.rules.target:
+            if self.rules.target == "coco":
                 self.findings += guest_packet_findings(self.facts, self.opened)
             public = encryption.public_options
             threads = self.threads
@@ -314,9 +323,10 @@ class _LayerCheck:
             self.checked.append("diff_id")
 
     def _recipient_findings(self) -> list[CocoKpError]:
-        expected = {str(key) for key in self.rules.expected_keys}
+        expected = {_expected(key) for key in self.rules.expected_keys}
         found = [_key_id(packet) for packet in self.facts.packets]
-        seen = seen_by_guests(self.facts) if self.rules.target else [True] * len(found)
+        coco = self.rules.target == "coco"
+        seen = seen_by_guests(self.facts) if coco else [True] * len(found)
         there = [key for key in compress(found, seen) if key]
         missing = [key for key in expected if key not in there]
         others = [
@@ -346,6 +356,8 @@ class _LayerCheck:
     def _may_be_readable(self) -> bool:
         if self.image.describes_another:
             return self.rules.allow_attestations
+        if self.rules.target == "nitro":
+            return False
         count = len(self.image.manifest.layers)
         return (
             not {self.number, self.number - count}.isdisjoint(self.rules.allowed_layers)
@@ -353,11 +365,20 @@ class _LayerCheck:
         )
 
 
+def _expected(key: ResourceUri | AwsKmsReference) -> str:
+    """Return the canonical name of a key: what differs from image to image is left out."""
+    if isinstance(key, AwsKmsReference):
+        return str(AwsKmsReference("", key.key))
+    return str(without_ciphertext(key))
+
+
 def _key_id(packet: PacketFacts) -> str | None:
-    """Return the canonical key ID of a packet whose key a KBS has; None for any other."""
+    """Return the canonical name of a packet's key; None where it cannot be expected."""
+    if packet.provider == AWS:
+        return str(AwsKmsReference("", packet.kid))
     if packet.provider != "kbs":
         return None
     try:
-        return str(parse_key_id(packet.kid))
+        return _expected(parse_key_id(packet.kid))
     except InputError:
         return None

@@ -17,15 +17,13 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, shown
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.stores import WrappingKey
-from coco_kp.model.resource_uri import MAX_LENGTH, ResourceUri
+from coco_kp.model.resource_uri import EXTERNAL, MAX_LENGTH, ResourceUri
 
 MAX_CIPHERTEXT: Final = 720
 """Bytes of a wrapped KEK at the most: what a key ID has room for."""
 
 CONTEXT: Final = "coco-kp"
 """The member of the context that binds a wrapped KEK to its name."""
-
-PLUGIN: Final = "external"
 
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _MEMBER: Final = "ct="
@@ -62,7 +60,8 @@ def wrapped_kid(kid: ResourceUri, ciphertext: bytes) -> ResourceUri:
 
 def ciphertext_of(kid: ResourceUri) -> bytes:
     """Return the wrapped KEK in a key ID. Raises ``InputError``."""
-    return parse_ciphertext(kid.query.removeprefix(_MEMBER) if _is_wrapped(kid) else "")
+    wrapped = kid.plugin == EXTERNAL and kid.query.startswith(_MEMBER)
+    return parse_ciphertext(kid.query.removeprefix(_MEMBER) if wrapped else "")
 
 
 def parse_ciphertext(text: str) -> bytes:
@@ -81,24 +80,15 @@ def parse_ciphertext(text: str) -> bytes:
     return found
 
 
-def without_ciphertext(kid: ResourceUri) -> ResourceUri:
-    """Return the key ID that a user gave: each image's has another wrapped KEK behind it."""
-    return replace(kid, query="") if _is_wrapped(kid) else kid
-
-
 def context_of(name: tuple[str, ...]) -> dict[str, str]:
     """Return the context for a name: the parts of the path behind the backend's."""
     return {CONTEXT: "/".join(name)}
 
 
 def _context(kid: ResourceUri) -> dict[str, str]:
-    if kid.plugin != PLUGIN or len(kid.segments) < 2:
+    if kid.plugin != EXTERNAL or len(kid.segments) < 2:
         raise InputError(
             f"key ID {shown(str(kid))} names no key of a KBS plugin",
             "write kbs+external:///coco-kp/NAME",
         )
     return context_of(kid.segments[1:])
-
-
-def _is_wrapped(kid: ResourceUri) -> bool:
-    return kid.plugin == PLUGIN and kid.query.startswith(_MEMBER)

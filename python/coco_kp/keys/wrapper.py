@@ -17,7 +17,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet, read_packet
-from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
@@ -192,9 +192,13 @@ def has_name(packet: LayerPacket, name: str) -> bool:
         return True
     try:
         found = read_packet(packet.data).kid
-        return found == name or parse_key_id(found) == parse_key_id(name)
+        return found == name or _stem(found) == _stem(name)
     except InputError:
         return False
+
+
+def _stem(kid: str) -> ResourceUri:
+    return without_ciphertext(parse_key_id(kid))
 
 
 def wrap_options(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from coco_kp.errors import InputError, shown
@@ -16,6 +16,9 @@ from coco_kp.redact import looks_like_a_key
 
 MAX_LENGTH: Final = 1024
 """Characters of a URI at the most. Our bound; the KBS stores a resource in one file name."""
+
+EXTERNAL: Final = "external"
+"""The plugin with which a KBS asks another service (Trustee's ``kbs.plugin.v1``)."""
 
 KEY_ID_HINT: Final = (
     "write kbs:///<repository>/<type>/<tag>, for example kbs:///default/key/1; "
@@ -56,6 +59,14 @@ class ResourceUri:
         scheme = "kbs" if self.plugin == "resource" else f"kbs+{self.plugin}"
         query = f"?{self.query}" if self.query else ""
         return f"{scheme}://{self.address}/{self.path}{query}"
+
+
+def without_ciphertext(uri: ResourceUri) -> ResourceUri:
+    """Return a key ID without the wrapped KEK that it may hold, which each image has its own of.
+
+    It is the query of a key ID of the KBS's plugin ``external`` (:mod:`coco_kp.keys.external`).
+    """
+    return replace(uri, query="") if uri.plugin == EXTERNAL else uri
 
 
 def parse_key_id(text: str) -> ResourceUri:

@@ -9,7 +9,7 @@ throttled, disabled, wrong region, sealed, expired, PIN wrong or locked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from types import ModuleType
 from typing import Final, Protocol, cast, runtime_checkable
 
@@ -145,6 +145,8 @@ def _module(name: str) -> ModuleType:
 
 
 def _plugin(reference: PluginReference) -> WrappingKey:
+    from importlib import metadata  # noqa: PLC0415 (slow to load, and few have a plug-in)
+
     found = [p for p in metadata.entry_points(group=ENTRY_POINTS) if p.name == reference.scheme]
     if len(found) != 1:
         problem = "is unknown" if not found else "is claimed by several plug-ins"

@@ -1,0 +1,254 @@
+"""Keys that stay in their KMS or HSM, through the commands; the KMS is one of these tests' own.
+
+Against real emulators and a real HSM: tests/interop/test_stores.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import KekError
+from coco_kp.keys import staying, stores
+from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference
+from coco_kp.model.algorithm import Algorithm
+from tests.support.command import Command
+from tests.support.image import Image
+
+EXTERNAL = "kbs+external:///coco-kp/prod"
+
+
+@dataclass
+class Kms:
+    """Keys by name; what each encrypts only it decrypts, with the same context."""
+
+    keys: dict[str, Kek] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def open(self, reference: WrappingReference) -> KmsKey:
+        assert isinstance(reference, AwsKmsReference | TransitReference)
+        own = dict(reference.context) if isinstance(reference, AwsKmsReference) else {}
+        kek = self.keys.setdefault(reference.key, Kek.generate())
+        return KmsKey(self, kek, own)
+
+
+@dataclass
+class KmsKey:
+    kms: Kms
+    kek: Kek
+    own: dict[str, str]
+    region: str = "eu-west-1"
+
+    def encrypt(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        self.kms.calls.append("Encrypt")
+        iv, wrapped = self.kek.wrap(Algorithm.A256GCM, plaintext)
+        return json.dumps([{**self.own, **context}, iv.hex(), wrapped.hex()]).encode()
+
+    def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
+        self.kms.calls.append("Decrypt")
+        bound, iv, wrapped = json.loads(ciphertext)
+        if bound != {**self.own, **context}:
+            raise KekError("the context is another one")
+        return self.kek.unwrap(Algorithm.A256GCM, bytes.fromhex(iv), bytes.fromhex(wrapped))
+
+    def re_encrypt(self, ciphertext: bytes, source: AwsKmsReference) -> bytes:
+        old = self.kms.open(source)
+        plaintext = old.decrypt(ciphertext, {})
+        made = self.encrypt(plaintext, {})
+        self.kms.calls[-2:] = ["ReEncrypt"]
+        return made
+
+    def check(self) -> str:
+        return "a key"
+
+
+@pytest.fixture
+def kms(monkeypatch: pytest.MonkeyPatch) -> Kms:
+    kms = Kms()
+    for module in (staying, stores):
+        monkeypatch.setattr(module, "open_wrapping_key", kms.open)
+    return kms
+
+
+@pytest.fixture
+def for_aws(kms: Kms, plain: Image, tmp_path: Path, command: Command) -> Image:
+    image = Image(tmp_path / "aws")
+    outcome = command(
+        "encrypt", plain.reference, image.reference, "--wrap-with", "awskms:///alias/a"
+    )
+    assert "KMS_PROVIDER=aws" in outcome.err
+    assert kms.calls
+    return image
+
+
+def test_image_for_aws_kms_opens_with_the_key_alone(
+    for_aws: Image, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    own, other = ("--wrap-with", "awskms:///alias/a"), ("--wrap-with", "awskms:///alias/b")
+    command("verify", for_aws.reference, *own)
+    assert command("verify", for_aws.reference, *other, ok=False).code == 4
+    decrypted = Image(tmp_path / "d")
+    command("decrypt", for_aws.reference, decrypted.reference, *own)
+    assert decrypted.layers == plain.layers
+
+
+def test_packet_for_aws_kms_is_that_which_guests_read(for_aws: Image) -> None:
+    """image-rs and a CDH built with the provider aws opened packets of exactly these members."""
+    packet = for_aws.layers[0].packet
+    assert {name: value for name, value in packet.items() if name != "wrapped_data"} == {
+        "version": "0.1.0",
+        "kid": "alias/a",
+        "provider": "aws",
+        "provider_settings": {"region": "eu-west-1"},
+        "annotations": {},
+    }
+
+
+def test_context_stands_in_the_packet_and_is_asked_for(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    image = Image(tmp_path / "e")
+    uri = "awskms:///alias/a?context=app=demo"
+    command("encrypt", plain.reference, image.reference, "--wrap-with", uri)
+    packet: dict[str, object] = dict(image.layers[0].packet)
+    assert packet["annotations"] == {"encryption_context": {"app": "demo"}}
+    command("verify", image.reference, "--wrap-with", "awskms:///alias/a")
+    assert "Decrypt" in kms.calls
+
+
+def test_inspect_shows_provider_key_and_region(for_aws: Image, command: Command) -> None:
+    assert "alias/a (aws eu-west-1)" in command("inspect", for_aws.reference).out
+    document = command("inspect", for_aws.reference, "--format", "json").json
+    recipient = document["images"][0]["layers"][0]["recipients"][0]
+    assert (recipient["provider"], recipient["region"]) == ("aws", "eu-west-1")
+
+
+def test_verify_for_guests_says_which_open_an_image_for_aws_kms(
+    for_aws: Image, key: Path, command: Command
+) -> None:
+    own = ("--wrap-with", "awskms:///alias/a")
+    outcome = command("verify", for_aws.reference, *own, "--target", "coco", ok=False)
+    assert "built with the provider 'aws'" in outcome.out
+    assert outcome.code == 3
+    # Once it has a key that every guest fetches, too, it is for all of them.
+    add = ("--add", f"keyid=kbs:///default/key/1,keypath={key}")
+    command("rewrap", for_aws.reference, *own, *add)
+    command("verify", for_aws.reference, "--keypath", key, "--target", "coco")
+
+
+def test_verify_expects_a_key_of_aws_kms(for_aws: Image, command: Command) -> None:
+    for expected, code in (("awskms:///alias/a", 0), ("awskms:///alias/b", 7)):
+        outcome = command(
+            *("verify", for_aws.reference, "--wrap-with", "awskms:///alias/a"),
+            *("--expect-keyid", expected),
+            ok=not code,
+        )
+        assert outcome.code == code
+
+
+def test_rewrap_between_keys_of_aws_kms_sees_no_layer_key(
+    kms: Kms, for_aws: Image, command: Command
+) -> None:
+    kms.calls.clear()
+    arguments = ("--wrap-with", "awskms:///alias/a", "--to-wrap-with", "awskms:///alias/b")
+    command("rewrap", for_aws.reference, *arguments)
+    assert set(kms.calls) == {"ReEncrypt"}
+    command("verify", for_aws.reference, "--wrap-with", "awskms:///alias/b")
+    assert (
+        command("verify", for_aws.reference, "--wrap-with", "awskms:///alias/a", ok=False).code == 4
+    )
+
+
+def test_rewrap_with_a_key_of_aws_kms_that_opens_nothing_changes_nothing(
+    for_aws: Image, command: Command
+) -> None:
+    before = for_aws.manifest
+    arguments = ("--wrap-with", "awskms:///alias/c", "--to-wrap-with", "awskms:///alias/b")
+    assert command("rewrap", for_aws.reference, *arguments, ok=False).code == 4
+    assert for_aws.manifest == before
+
+
+@pytest.mark.parametrize("uri", ["awskms:///alias/a", "hashivault://a"])
+def test_wrapped_kek_stands_in_the_key_id_and_opens_under_its_name_alone(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command, uri: str
+) -> None:
+    image = Image(tmp_path / "e")
+    own = ("--wrap-with", uri)
+    command("encrypt", plain.reference, image.reference, *own, "--keyid", EXTERNAL)
+    kids = {layer.packet["kid"] for layer in image.layers}
+    (kid,) = kids  # one KEK for the image
+    assert kid.startswith(f"{EXTERNAL}?ct=")
+    assert set(image.layers[0].packet) == {"kid", "wrapped_data", "iv", "wrap_type"}
+    command("verify", image.reference, *own, "--target", "coco", "--expect-keyid", EXTERNAL)
+    kms.calls.clear()
+    command("decrypt", image.reference, f"oci:{tmp_path}/d", *own)
+    assert kms.calls == ["Decrypt"], "one call for all layers"
+
+    other = kid.replace("/prod?", "/test?")
+    assert other != kid
+    rename_kid(image, kid, other)
+    outcome = command("verify", image.reference, *own, ok=False)
+    assert outcome.code == 4
+    assert "context" in outcome.out
+
+
+def test_two_images_have_two_wrapped_keks(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    kids = set()
+    for name in ("one", "two"):
+        image = Image(tmp_path / name)
+        own = ("--wrap-with", "hashivault://a", "--keyid", EXTERNAL)
+        command("encrypt", plain.reference, image.reference, *own)
+        kids |= {layer.packet["kid"] for layer in image.layers}
+    assert len(kids) == 2
+    assert kms.calls
+
+
+def test_remove_takes_a_wrapped_kek_by_its_name(
+    kms: Kms, plain: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    image = Image(tmp_path / "e")
+    add = ("--recipient", f"keyid=kbs:///default/key/1,keypath={key}")
+    own = ("--wrap-with", "hashivault://a", "--keyid", EXTERNAL)
+    command("encrypt", plain.reference, image.reference, *own, *add)
+    command("rewrap", image.reference, "--keypath", key, "--remove", EXTERNAL)
+    expected = ("--expect-keyid", "kbs:///default/key/1")
+    command("verify", image.reference, "--keypath", key, *expected)
+    assert kms.calls
+
+
+def test_nitro_sandbox_takes_no_image_with_a_readable_layer(
+    encrypted: Image, key: Path, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    nitro = ("--target", "nitro")
+    command("verify", encrypted.reference, "--keypath", key, *nitro)
+    mixed = f"oci:{tmp_path}/mixed"
+    own = ("--keyid", "kbs:///default/key/1", "--keypath", key)
+    command("encrypt", plain.reference, mixed, *own, "--layer", "2")
+    allowed = ("--keypath", key, *(f"--allow-layer={n}" for n in (0, 1, 3)))
+    command("verify", mixed, *allowed)
+    assert command("verify", mixed, *allowed, *nitro, ok=False).code == 7
+
+
+def rename_kid(image: Image, old: str, new: str) -> None:
+    """Write another key ID into all packets of an image, as whoever holds the registry could."""
+    index = json.loads((image.folder / "index.json").read_bytes())
+    manifest = image.manifest
+    for layer in manifest["layers"]:
+        for name, value in layer["annotations"].items():
+            if ".enc.keys." in name:
+                packet = base64.b64decode(value).replace(old.encode(), new.encode())
+                layer["annotations"][name] = base64.b64encode(packet).decode()
+    data = json.dumps(manifest).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    (image.folder / "blobs" / "sha256" / digest).write_bytes(data)
+    index["manifests"][0] |= {"digest": f"sha256:{digest}", "size": len(data)}
+    (image.folder / "index.json").write_text(json.dumps(index))
