@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final, Protocol, cast, runtime_checkable
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError, KekError, shown
 from coco_kp.keys.reference import (
     AwsKmsReference,
     AwsSecretReference,
@@ -55,6 +55,10 @@ class Store(Protocol):
         """Say what was found there, without a secret. Raises as ``fetch`` does."""
 
 
+class CiphertextError(KekError):
+    """The key is at work, and this is nothing that it encrypted under this context, unaltered."""
+
+
 class WrappingKey(Protocol):
     """A key that never leaves its KMS or HSM."""
 
@@ -65,7 +69,10 @@ class WrappingKey(Protocol):
         """
 
     def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
-        """Decrypt what ``encrypt`` made with an equal context. Raises ``KekError`` otherwise."""
+        """Decrypt what ``encrypt`` made with an equal context.
+
+        Raises ``CiphertextError`` for anything else, and what ``encrypt`` raises.
+        """
 
     def check(self) -> str:
         """Say what kind of key was found, without a secret. Raises as ``encrypt`` does."""
@@ -79,7 +86,7 @@ class GcmKey(WrappingKey, Protocol):
         """Return ciphertext and 16-byte tag, for a 12-byte IV and no further data."""
 
     def decrypt_gcm(self, iv: bytes, ciphertext: bytes) -> bytes:
-        """Undo ``encrypt_gcm``. Raises ``KekError`` where the tag disagrees."""
+        """Undo ``encrypt_gcm``. Raises ``CiphertextError`` where the tag disagrees."""
 
 
 @runtime_checkable
