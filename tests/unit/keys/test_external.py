@@ -1,0 +1,172 @@
+"""KEKs that stand wrapped in their own key ID."""
+
+from __future__ import annotations
+
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, KekError
+from coco_kp.keys.external import (
+    MAX_CIPHERTEXT,
+    ciphertext_of,
+    parse_ciphertext,
+    unwrap,
+    without_ciphertext,
+    wrap_new_kek,
+    wrapped_kid,
+)
+from coco_kp.keys.stores import CiphertextError
+from coco_kp.model.resource_uri import MAX_LENGTH, ResourceUri, parse_key_id, parse_resource_uri
+from tests.support.wrapping_key import LocalKey
+
+PROD = parse_key_id("kbs+external:///coco-kp/prod")
+MASTER = bytes(range(32))
+
+
+def base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@dataclass
+class Recorder:
+    """A wrapping key that does nothing and remembers what it was asked."""
+
+    contexts: list[dict[str, str]] = field(default_factory=list)
+
+    def encrypt(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
+        self.contexts.append(dict(context))
+        return plaintext
+
+    def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
+        self.contexts.append(dict(context))
+        return ciphertext
+
+    def check(self) -> str:
+        return ""
+
+
+def test_external_kid_opens_to_the_kek_that_was_wrapped() -> None:
+    kid, kek = wrap_new_kek(PROD, LocalKey(MASTER))
+    assert str(kid).startswith("kbs+external:///coco-kp/prod?ct=")
+    assert unwrap(parse_resource_uri(str(kid)), LocalKey(MASTER)).raw() == kek.raw()
+    assert without_ciphertext(kid) == PROD
+    assert str(kek.raw()) not in repr(kid)
+
+
+def test_external_kid_has_fresh_kek_each_time() -> None:
+    kids = {wrap_new_kek(PROD, LocalKey(MASTER)) for _ in range(5)}
+    assert len({kid for kid, _ in kids}) == len({kek.raw() for _, kek in kids}) == 5
+
+
+@pytest.mark.parametrize(
+    ("kid", "name"),
+    [
+        ("kbs+external:///coco-kp/prod", "prod"),
+        ("kbs+external://kbs.example:8080/coco-kp/team/prod", "team/prod"),
+        ("kbs+external:///other-backend/prod", "prod"),
+    ],
+)
+def test_external_context_is_path_behind_the_backend(kid: str, name: str) -> None:
+    key = Recorder()
+    wrapped, _ = wrap_new_kek(parse_key_id(kid), key)
+    unwrap(wrapped, key)
+    assert key.contexts == [{"coco-kp": name}] * 2
+
+
+def test_external_ciphertext_of_another_name_does_not_open() -> None:
+    kid, _ = wrap_new_kek(PROD, LocalKey(MASTER))
+    for path in ("test", "prod/x", "team/prod"):
+        other = parse_resource_uri(f"kbs+external:///coco-kp/{path}?{kid.query}")
+        with pytest.raises(CiphertextError):
+            unwrap(other, LocalKey(MASTER))
+
+
+def test_external_ciphertext_of_another_key_does_not_open() -> None:
+    kid, _ = wrap_new_kek(PROD, LocalKey(MASTER))
+    with pytest.raises(CiphertextError):
+        unwrap(kid, LocalKey(bytes(32)))
+
+
+@pytest.mark.parametrize("size", [0, 16, 31, 33])
+def test_external_ciphertext_of_no_kek_is_refused(size: int) -> None:
+    kid = wrapped_kid(PROD, LocalKey(MASTER).encrypt(bytes(size), {"coco-kp": "prod"}))
+    with pytest.raises(KekError, match="expected a 32-byte key in what the key ID wraps"):
+        unwrap(kid, LocalKey(MASTER))
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_external_ciphertext_has_no_padding_and_comes_back(size: int) -> None:
+    ciphertext = bytes([0xFB, 0xEF, 0xBE, 0xFF, 0xFF, 0x00, 0x01][:size])
+    kid = wrapped_kid(PROD, ciphertext)
+    assert not set(kid.query.removeprefix("ct=")) & set("=+/%")
+    assert ciphertext_of(parse_resource_uri(str(kid))) == ciphertext
+
+
+def test_external_kid_has_room_for_its_longest_ciphertext() -> None:
+    kid = ResourceUri("external", "", ("coco-kp", "n"))
+    assert ciphertext_of(wrapped_kid(kid, bytes(MAX_CIPHERTEXT))) == bytes(MAX_CIPHERTEXT)
+
+
+def test_external_ciphertext_too_long_for_a_key_id_is_refused_when_encrypting() -> None:
+    room = MAX_LENGTH - len(str(PROD)) - len("?ct=")
+    longest = room * 3 // 4
+    assert len(str(wrapped_kid(PROD, bytes(longest)))) <= MAX_LENGTH
+    with pytest.raises(InputError, match=f"a key ID has at most {MAX_LENGTH} characters") as error:
+        wrapped_kid(PROD, bytes(longest + 1))
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("", "ct=", "ct", "ct=A", "ct=AB", "ct=AAE=", "ct=AA%3D%3D", "ct=AAAAA", "ct=AA+A"),
+        *("ct=AA/A", "ct=AAAA&x=1", "x=1&ct=AAAA", "ct=AAAA&ct=AAAA", "CT=AAAA", "ct=AAAA;", "c=A"),
+        f"ct={base64url(bytes(MAX_CIPHERTEXT + 1))}",
+    ],
+)
+def test_external_query_other_than_one_strict_ct_is_refused(query: str) -> None:
+    kid = ResourceUri("external", "", ("coco-kp", "prod"), query)
+    with pytest.raises(InputError):
+        ciphertext_of(kid)
+    with pytest.raises(InputError):
+        unwrap(kid, Recorder())
+
+
+@pytest.mark.parametrize("text", ["AA\n", " AAA", "ÅAAA", "A" * 5, "AAAB"[:3] + "\0"])
+def test_external_ct_with_stray_characters_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_ciphertext(text)
+
+
+@pytest.mark.parametrize("bits", ["AB", "AAB"])
+def test_external_ct_with_bits_behind_its_end_is_refused(bits: str) -> None:
+    """Two spellings of one ciphertext would be two key IDs for one key."""
+    with pytest.raises(InputError):
+        parse_ciphertext(bits)
+
+
+@pytest.mark.parametrize(
+    "kid", ["kbs:///default/key/1", "kbs+pkcs11:///resource/a/b/c", "kbs+external:///coco-kp"]
+)
+def test_external_wrap_refuses_key_id_of_another_kind(kid: str) -> None:
+    with pytest.raises(InputError, match="names no key of a KBS plugin"):
+        wrap_new_kek(parse_key_id(kid), Recorder())
+
+
+def test_external_wrap_refuses_key_id_that_has_a_query_already() -> None:
+    kid, _ = wrap_new_kek(PROD, LocalKey(MASTER))
+    with pytest.raises(InputError, match="has a query"):
+        wrap_new_kek(kid, Recorder())
+
+
+def test_external_errors_show_no_kek() -> None:
+    kek = Kek(os.urandom(32))
+    kid = wrapped_kid(PROD, kek.raw() + b"x")
+    with pytest.raises(KekError) as error:
+        unwrap(kid, Recorder())
+    assert base64url(kek.raw())[:16] not in str(error.value)
