@@ -20,7 +20,7 @@ from tests.support.provider import served_address, serving
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
-from coco_kp.service.grpc_server import SERVICE
+from coco_kp.service.key_provider import SERVICE
 from coco_kp.service.keyprovider_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,

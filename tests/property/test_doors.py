@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from coco_kp.errors import CocoKpError
 from coco_kp.provider import Provider
 from coco_kp.service.grpc_server import new_server
+from coco_kp.service.key_provider import key_provider
 from coco_kp.service.stdio import answer_stdio
 from tests.property.strategies import (
     REQUESTS,
@@ -39,7 +40,7 @@ requests = (
 @pytest.fixture(scope="module")
 def channel() -> Iterator[grpc.Channel]:
     with ThreadPoolExecutor(4) as pool:
-        server = new_server(Provider(), pool)
+        server = new_server(key_provider(Provider()), pool)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with ocicrypt.connection(f"127.0.0.1:{port}") as channel:

@@ -71,9 +71,10 @@ def command(
             process.ready()
 
     from coco_kp.service.grpc_server import serve  # loads gRPC: after the fork of a daemon
+    from coco_kp.service.key_provider import key_provider
 
     try:
-        serve(provider, address, ready)
+        serve(key_provider(provider), address, ready)
     finally:
         if process:
             process.ended()

@@ -25,8 +25,10 @@ from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import parse_request
 from coco_kp.provider import Provider
 from coco_kp.service import calls, grpc_server
+from coco_kp.service import key_provider as door
 from coco_kp.service.address import TcpAddress, UnixAddress
 from coco_kp.service.grpc_server import bind, new_server
+from coco_kp.service.key_provider import key_provider
 from tests.support import ocicrypt
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
 from tests.support.patience import PATIENCE
@@ -46,7 +48,7 @@ def serve() -> Serve:
     @contextmanager
     def serving(provider: Provider) -> Iterator[grpc.Channel]:
         with ThreadPoolExecutor(8) as pool:
-            server = new_server(provider, pool)
+            server = new_server(key_provider(provider), pool)
             port = server.add_insecure_port("127.0.0.1:0")
             server.start()
             try:
@@ -158,7 +160,7 @@ def test_grpc_server_maps_each_exception_to_a_status(
     def fail(*_: object) -> bytes:
         raise error
 
-    monkeypatch.setattr(grpc_server, "answer", fail)
+    monkeypatch.setattr(door, "answer", fail)
     with serve(Provider()) as channel:
         assert refusal(channel, WRAP_KEY, b"{}") == (grpc.StatusCode[code], text)
 
@@ -238,7 +240,7 @@ def test_grpc_server_parses_one_request_at_a_time(
 def test_grpc_server_unix_socket_is_accessible_to_owner_only(tmp_path: Path) -> None:
     mode_before = file_mode(tmp_path / "before")
     with ThreadPoolExecutor(1) as pool:
-        server = new_server(Provider(), pool)
+        server = new_server(key_provider(Provider()), pool)
         path = tmp_path / "kp.sock"
         assert bind(server, UnixAddress(path)) == f"unix://{path}"
         assert path.stat().st_mode & 0o777 == 0o600
@@ -253,7 +255,7 @@ def file_mode(new: Path) -> int:
 
 def test_grpc_server_bound_to_port_0_reports_actual_port() -> None:
     with ThreadPoolExecutor(1) as pool:
-        server = new_server(Provider(), pool)
+        server = new_server(key_provider(Provider()), pool)
         address = bind(server, TcpAddress(ip_address("127.0.0.1"), 0))
         assert address.startswith("127.0.0.1:")
         assert not address.endswith(":0")
@@ -267,6 +269,7 @@ import signal, threading
 from coco_kp.provider import Provider
 from coco_kp.service.address import parse_address
 from coco_kp.service.grpc_server import serve
+from coco_kp.service.key_provider import key_provider
 
 def take_signal():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
@@ -274,7 +277,7 @@ def take_signal():
 def ready(_address):
     threading.Timer(0.2, take_signal).start()
 
-serve(Provider(), parse_address("127.0.0.1:0"), ready)
+serve(key_provider(Provider()), parse_address("127.0.0.1:0"), ready)
 """
     done = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False)
     assert done.returncode == 0
