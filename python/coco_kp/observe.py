@@ -16,7 +16,10 @@ from coco_kp.redact import printable
 LogFormat = Literal["text", "json"]
 
 _FIELDS: Final = frozenset(
-    {"address", "algorithm", "code", "hint", "kbc", "kid", "message", "method", "pid", "seconds"}
+    {
+        *("address", "algorithm", "code", "digest", "hint", "kbc", "kid", "message", "method"),
+        *("name", "pid", "seconds"),
+    }
 )
 
 _logger = logging.getLogger("coco_kp")
@@ -31,7 +34,7 @@ def configure(log_format: LogFormat, level: int) -> None:
     _logger.setLevel(level)
 
 
-def event(level: int, name: str, **fields: str | float) -> None:
+def event(level: int, name: str, /, **fields: str | float) -> None:
     """Log an event. Raises ``ValueError`` for a field that is not known to be harmless."""
     unknown = fields.keys() - _FIELDS
     if unknown:

@@ -20,7 +20,7 @@ from coco_kp.errors import (
 from tests.support.markdown import ROOT
 
 TEXT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\| `(\w+)[^`]*` \|", TEXT, flags=re.MULTILINE)
+ROWS = re.findall(r"^\| `([\w-]+)[^`]*` \|", TEXT, flags=re.MULTILINE)
 CONTEXT = click.Context(_cli)
 
 

@@ -21,6 +21,7 @@ INTERRUPTED: Final = 130
 _COMMANDS: Final = {
     "serve": "serve",
     "keyprovider": "keyprovider",
+    "kbs-plugin": "kbs_plugin",
     "config": "config",
     "keys": "keys",
     "encrypt": "encrypt",

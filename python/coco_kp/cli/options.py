@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 FILE = click.Path(path_type=Path)
 """A file's path; whether it is there and what is in it, the use case says."""
 
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the lines on stderr.",
+)
+"""How a server logs."""
+
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
 

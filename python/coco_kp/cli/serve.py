@@ -6,7 +6,13 @@ from typing import Literal
 
 import click
 
-from coco_kp.cli.options import KbcOptions, ProviderOptions, RegistrationOptions, with_options
+from coco_kp.cli.options import (
+    LOG_FORMAT,
+    KbcOptions,
+    ProviderOptions,
+    RegistrationOptions,
+    with_options,
+)
 from coco_kp.cli.output import log_level, notice, verbosity, warn
 
 
@@ -21,13 +27,7 @@ from coco_kp.cli.output import log_level, notice, verbosity, warn
     help="Listen here: IP:PORT, [IPv6]:PORT (port 0: any) or unix:///PATH.",
 )
 @click.option("-d", "--daemon", is_flag=True, help="Go to the background when ready.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the lines on stderr.",
-)
+@LOG_FORMAT
 @with_options(callers=ProviderOptions, registration=RegistrationOptions, kbc=KbcOptions)
 @verbosity
 def command(

@@ -1,4 +1,4 @@
-"""Where the provider listens: ``127.0.0.1:50000``, ``[::1]:50000`` or ``unix:///path``."""
+"""Where a server listens: ``127.0.0.1:50000``, ``[::1]:50000`` or ``unix:///path``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class TcpAddress:
             except OSError as failure:
                 raise RemoteError(
                     f"cannot listen on {self}: {reason(failure)}",
-                    "is another provider running? choose another address with --socket",
+                    "is another server running there? choose another address",
                 ) from None
 
 
@@ -90,7 +90,7 @@ class UnixAddress:
             else:
                 raise RemoteError(
                     f"cannot listen on {self}: another server answers there",
-                    "stop it, or choose another address with --socket",
+                    "stop it, or choose another address",
                 )
 
 

@@ -1,0 +1,90 @@
+"""``coco-kp kbs-plugin``: the plugin by which a Trustee KBS hands out wrapped KEKs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from coco_kp.cli.options import FILE, LOG_FORMAT
+from coco_kp.cli.output import log_level, notice, verbosity, warn
+from coco_kp.errors import RefusedError, UsageError
+
+
+@click.command("kbs-plugin", short_help="Unwrap KEKs for a Trustee KBS, over gRPC.")
+@click.option(
+    "--config",
+    "config_file",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help='The names that are answered, and the key of each: [names.NAME] unwrap-with = "URI".',
+)
+@click.option(
+    "--listen",
+    "listen_address",
+    metavar="ADDR",
+    default="127.0.0.1:50051",
+    show_default=True,
+    help="Listen here: IP:PORT, [IPv6]:PORT (port 0: any) or unix:///PATH.",
+)
+@click.option("--tls-cert", type=FILE, metavar="PEM", help="Speak TLS with this certificate chain.")
+@click.option("--tls-key", type=FILE, metavar="PEM", help="The certificate's private key.")
+@click.option(
+    "--insecure-listen",
+    is_flag=True,
+    help="Allow an address beyond loopback: whoever reaches it gets every KEK that he has the "
+    "ciphertext of, as callers cannot be told apart.",
+)
+@LOG_FORMAT
+@verbosity
+def command(
+    config_file: Path,
+    listen_address: str,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    insecure_listen: bool,
+    log_format: Literal["text", "json"],
+) -> None:
+    """Serve as the external plugin of a Trustee KBS: it unwraps KEKs with a KMS or HSM.
+
+    An image's key ID kbs+external:///BACKEND/NAME?ct=… holds its KEK, wrapped. An attested guest
+    asks its KBS for it, the KBS asks here, and the key that FILE has for NAME unwraps it. Which
+    guests may have which NAME is the KBS's policy alone.
+    """
+    import logging
+
+    from coco_kp.keys.stores import open_wrapping_key
+    from coco_kp.observe import configure, event
+    from coco_kp.service.address import parse_address
+    from coco_kp.service.plugin_config import read_plugin_config
+    from coco_kp.service.unwrapping import Unwrapping
+
+    address = parse_address(listen_address)
+    if bool(tls_cert) != bool(tls_key):
+        raise UsageError("--tls-cert and --tls-key go together")
+    if address.beyond_loopback and not insecure_listen:
+        raise RefusedError(
+            f"{address} is open to other machines, whose calls cannot be told from the KBS's",
+            "listen on loopback or a Unix socket beside the KBS, or on a network that only the KBS "
+            "can reach, with --insecure-listen",
+        )
+    references = read_plugin_config(config_file)
+    keys = {name: open_wrapping_key(reference) for name, reference in references.items()}
+    configure(log_format, log_level(logging.INFO))
+    if address.beyond_loopback and not tls_cert:
+        warn(f"KEKs leave {address} unencrypted: give --tls-cert and --tls-key")
+
+    def ready(bound: str) -> None:
+        if log_format == "json":
+            event(logging.INFO, "ready", address=bound)
+        else:
+            notice(f"KBS plugin ready on {bound}, for {', '.join(sorted(keys))}")
+
+    from coco_kp.service.grpc_server import serve
+    from coco_kp.service.kbs_plugin import kbs_plugin
+    from coco_kp.service.tls import server_credentials
+
+    credentials = server_credentials(tls_cert, tls_key) if tls_cert and tls_key else None
+    serve(kbs_plugin(Unwrapping(keys)), address, ready, credentials)
