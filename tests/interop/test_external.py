@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import pytest
 
-from coco_kp.keys.external import unwrap, wrap_new_kek
+from coco_kp.keys.external import ciphertext_of, unwrap, wrap_new_kek, wrapped_kid
 from coco_kp.keys.reference import parse_wrapping_reference
-from coco_kp.keys.stores import CiphertextError, open_wrapping_key
+from coco_kp.keys.stores import CiphertextError, WrappingKey, open_wrapping_key
 from coco_kp.model.resource_uri import parse_key_id, parse_resource_uri
+from tests.peers.aws import ALIAS
 from tests.peers.softhsm import MASTER, PIN, SoftHsm
+from tests.sim.transit import TransitKey
+from tests.sim.vault import ROOT_TOKEN, SimulatedVault
 
 pytestmark = pytest.mark.peer
 
 PROD = parse_key_id("kbs+external:///coco-kp/prod")
 
 
-def test_external_kid_of_an_hsm_opens_under_its_own_name_alone(
-    softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=["softhsm", "local_kms", "moto", "vault"])
+def key(
+    request: pytest.FixtureRequest, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> WrappingKey:
+    """A key of an HSM, of an emulated AWS KMS and of a simulated Vault."""
     monkeypatch.setenv("COCO_KP_PKCS11_PIN", PIN)
-    key = open_wrapping_key(parse_wrapping_reference(softhsm.uri(MASTER)))
+    if request.param == "vault":
+        vault: SimulatedVault = request.getfixturevalue("vault")
+        vault.transit.keys["kek"] = TransitKey()
+        monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
+    elif request.param != "softhsm":
+        request.getfixturevalue(request.param)
+    uris = {"softhsm": softhsm.uri(MASTER), "vault": "hashivault://kek"}
+    return open_wrapping_key(
+        parse_wrapping_reference(uris.get(request.param, f"awskms:///{ALIAS}"))
+    )
+
+
+def test_external_kid_opens_under_its_own_name_alone(key: WrappingKey) -> None:
     kid, kek = wrap_new_kek(PROD, key)
     assert unwrap(parse_resource_uri(str(kid)), key).fingerprint == kek.fingerprint
     other = parse_resource_uri(f"kbs+external:///coco-kp/test?{kid.query}")
     with pytest.raises(CiphertextError):
         unwrap(other, key)
+
+
+def test_external_ciphertext_that_was_altered_does_not_open(key: WrappingKey) -> None:
+    kid, _ = wrap_new_kek(PROD, key)
+    ciphertext = ciphertext_of(kid)
+    altered = wrapped_kid(PROD, ciphertext[:-2] + bytes([ciphertext[-2] ^ 1]) + ciphertext[-1:])
+    with pytest.raises(CiphertextError):
+        unwrap(altered, key)

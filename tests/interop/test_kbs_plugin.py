@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 import trustme
 
+from coco_kp.errors import RemoteError
+from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.keys.external import ciphertext_of, wrap_new_kek
 from coco_kp.keys.reference import parse_wrapping_reference
 from coco_kp.keys.stores import open_wrapping_key
+from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.model.packet import AnnotationPacket, parse_packet
 from coco_kp.model.resource_uri import parse_key_id
 from tests.peers.softhsm import MASTER, PIN, SoftHsm
+from tests.sim.kbs import simulated_kbs
 from tests.support.kbs_plugin import ask, plugin_address, plugin_process
 from tests.support.patience import PATIENCE
 from tests.support.traces import traces
+from tests.support.wrapping import SECRET
 
 pytestmark = pytest.mark.peer
 
@@ -74,6 +82,26 @@ def test_plugin_process_in_trouble_with_its_hsm_lives_and_says_so(
         log = running.output()
     assert log.count("refused the PIN") == 3
     assert "654321" not in log
+
+
+def test_guest_opens_packet_whose_kek_an_hsm_wrapped(
+    softhsm: SoftHsm, config: Path, tmp_path: Path
+) -> None:
+    """Key ID, KBS, plugin, HSM, and back; the KBS keeps nothing."""
+    key = open_wrapping_key(parse_wrapping_reference(softhsm.uri(MASTER)))
+    kid, kek = wrap_new_kek(PROD, key)
+    iv, wrapped = kek.wrap(Algorithm.A256GCM, SECRET)
+    packet = AnnotationPacket(kid, wrapped, iv, Algorithm.A256GCM)
+    other = replace(packet, kid=replace(kid, segments=("coco-kp", "test")))
+    with plugin_process(tmp_path, "--config", str(config)) as running, simulated_kbs() as kbs:
+        external = kbs.with_external("coco-kp", f"http://{plugin_address(running)}")
+        guest = open_kbc(parse_kbc_spec(f"cc::{kbs.url}"), KbcSettings())
+        assert guest.unwrap(parse_packet(packet.to_json("v1"))) == SECRET
+        with pytest.raises(RemoteError):
+            guest.unwrap(parse_packet(other.to_json("v1")))
+        assert kbs.resources == {}
+        external.close()
+    assert set(external.log) == {"plugin 'coco-kp' returned HTTP status 404: "}
 
 
 def test_plugin_process_speaks_tls(config: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import AwsKmsReference, AwsSecretReference
+from coco_kp.keys.stores import CiphertextError
 from coco_kp.keys.stores.aws_service import AwsService, Meaning
 from coco_kp.model.encoding import decode_base64
 
@@ -68,12 +69,12 @@ _KMS_MEANINGS: Final = {
     "InvalidKeyUsageException": _NOT_SYMMETRIC,
     "UnsupportedOperationException": _NOT_SYMMETRIC,
     "InvalidCiphertextException": Meaning(
-        KekError,
+        CiphertextError,
         "it was altered, or encrypted by another key or with another encryption context",
         "give the context that it was encrypted with: awskms:///KEY?context=NAME=VALUE",
     ),
     "IncorrectKeyException": Meaning(
-        KekError, "it was encrypted by another key", "name the key that encrypted it"
+        CiphertextError, "it was encrypted by another key", "name the key that encrypted it"
     ),
     "KeyUnavailableException": Meaning(
         RemoteError, "the key cannot be used at this time", "try again later"

@@ -14,6 +14,7 @@ from hvac import exceptions
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import TransitReference, VaultReference
+from coco_kp.keys.stores import CiphertextError
 from coco_kp.keys.stores.vault_session import Answer, VaultSession, words
 from coco_kp.model.encoding import decode_base64, encode_base64
 
@@ -260,7 +261,9 @@ class TransitKey:
         """Decrypt with the version of the key that the ciphertext names."""
         text = ciphertext.decode("ascii", "replace")
         if not text.startswith("vault:") or not text.isascii():
-            raise KekError("what is to be decrypted was not made by a transit engine of Vault")
+            raise CiphertextError(
+                "what is to be decrypted was not made by a transit engine of Vault"
+            )
         bound = _bound(context)
         answer = self._ask(
             f"decrypt with {self._name}",
@@ -326,7 +329,7 @@ class TransitKey:
         if "encryption key not found" in said:
             return self._missing(exceptions.InvalidPath())
         if "authentication failed" in said or "invalid ciphertext" in said:
-            return KekError(
+            return CiphertextError(
                 f"{self._name} of Vault does not open it: it was altered, or made by another key "
                 "or for another name"
             )

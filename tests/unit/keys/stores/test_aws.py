@@ -18,7 +18,7 @@ from coco_kp.errors import (
     UnreachableError,
 )
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import CloudKey, Store, open_store, open_wrapping_key
+from coco_kp.keys.stores import CiphertextError, CloudKey, Store, open_store, open_wrapping_key
 from tests.sim.http_server import BreakOff, Reply, http_server
 from tests.support.traces import traces
 from tests.unit.keys.stores.abandoned import await_abandoned
@@ -58,8 +58,13 @@ def refusal(kind: type[CocoKpError], uri: str = "awskms:///alias/app") -> CocoKp
         ("NotFoundException", KekError, "there is no such key", "keys and aliases are of one"),
         ("InvalidKeyUsageException", KekError, "not a symmetric one", "SYMMETRIC_DEFAULT"),
         ("UnsupportedOperationException", KekError, "not a symmetric one", "SYMMETRIC_DEFAULT"),
-        ("InvalidCiphertextException", KekError, "another encryption context", "context=NAME"),
-        ("IncorrectKeyException", KekError, "encrypted by another key", "name the key"),
+        (
+            "InvalidCiphertextException",
+            CiphertextError,
+            "another encryption context",
+            "context=NAME",
+        ),
+        ("IncorrectKeyException", CiphertextError, "encrypted by another key", "name the key"),
         ("KeyUnavailableException", RemoteError, "cannot be used at this time", "try again"),
         ("UnrecognizedClientException", RemoteError, "does not accept the cred", "AWS_PROFILE"),
         ("InvalidSignatureException", RemoteError, "does not accept the cred", "AWS_PROFILE"),
