@@ -1,7 +1,7 @@
 """The gRPC door of a Trustee KBS's external plugin: ``kbs.plugin.v1.KbsPlugin``.
 
 Attested guests ask their KBS for ``kbs+external:///BACKEND/NAME?ct=…``; the KBS asks here, and
-encrypts the answer to the guest (docs/protocols.md, "The KBS's external plugin"). Who may have
+encrypts the answer to the guest (docs/protocols.md 5.8). Who may have
 which NAME is the KBS's policy: here no caller can be told from another.
 
 The KBS logs the body of a refusal and puts it into an error, so it has none. Our own log says why.
