@@ -42,8 +42,9 @@ class KmsRecipient:
         return self.reference.key
 
     def prepare(self) -> KmsRecipient:
-        """Return itself, if KMS has such a key."""
-        self._key().check()
+        """Return itself, if KMS encrypts with the key."""
+        # Before a layer is read. Describing the key would need one more permission.
+        self._key().encrypt(b"a trial", {})
         return self
 
     def beside(self, packets: Iterable[LayerPacket]) -> KmsRecipient:

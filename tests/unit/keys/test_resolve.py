@@ -17,6 +17,7 @@ from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
 from coco_kp.keys.reference import (
     AwsKmsReference,
+    ExecReference,
     FileReference,
     Pkcs11Reference,
     TransitReference,
@@ -320,6 +321,15 @@ def test_fetched_key_wraps_and_opens(tmp_path: Path) -> None:
     assert KekOpener(Kek(raw)).open(packet) == opener(source).open(packet) == OPTIONS
     assert key.name == str(KID)
     assert ["others may read" in warning for warning in warnings] == [True]
+
+
+def test_fetched_key_of_another_length_is_refused_with_how_to_decode_it() -> None:
+    text = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
+    source = FetchedKek(ExecReference(("echo", "-n", text)))
+    with pytest.raises(KekError, match="found 44 bytes") as refused:
+        resolve(source, KID).prepare()
+    assert "looks like base64" in refused.value.hint
+    assert text not in str(refused.value)
 
 
 def test_key_without_key_id_is_refused(tmp_path: Path) -> None:
