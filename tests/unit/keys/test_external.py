@@ -16,12 +16,17 @@ from coco_kp.keys.external import (
     ciphertext_of,
     parse_ciphertext,
     unwrap,
-    without_ciphertext,
     wrap_new_kek,
     wrapped_kid,
 )
 from coco_kp.keys.stores import CiphertextError
-from coco_kp.model.resource_uri import MAX_LENGTH, ResourceUri, parse_key_id, parse_resource_uri
+from coco_kp.model.resource_uri import (
+    MAX_LENGTH,
+    ResourceUri,
+    parse_key_id,
+    parse_resource_uri,
+    without_ciphertext,
+)
 from tests.support.wrapping_key import LocalKey
 
 PROD = parse_key_id("kbs+external:///coco-kp/prod")

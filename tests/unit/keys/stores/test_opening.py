@@ -31,6 +31,8 @@ def printed(program: str) -> str:
         ("open_store(parse_kek_reference('vault://localhost/a/b'))", {"hvac", "requests"}),
         ("open_wrapping_key(parse_wrapping_reference('awskms:///alias/a'))", {"boto3", "botocore"}),
         ("open_store(parse_kek_reference('aws-sm:///a'))", {"boto3", "botocore"}),
+        ("open_store(parse_kek_reference('pkcs11:object=a'))", {"pkcs11"}),
+        ("open_wrapping_key(parse_wrapping_reference('pkcs11:object=a'))", {"pkcs11"}),
     ],
 )
 def test_opening_imports_no_extra_but_its_own(opened: str, loaded: set[str]) -> None:
@@ -40,7 +42,11 @@ def test_opening_imports_no_extra_but_its_own(opened: str, loaded: set[str]) -> 
 
 @pytest.mark.parametrize(
     ("reference", "package", "extra"),
-    [("vault://localhost/a/b", "hvac", "vault"), ("aws-sm:///a", "boto3", "aws")],
+    [
+        ("vault://localhost/a/b", "hvac", "vault"),
+        ("aws-sm:///a", "boto3", "aws"),
+        ("pkcs11:object=a", "pkcs11", "pkcs11"),
+    ],
 )
 def test_missing_extra_is_an_error_that_says_how_to_install_it(
     reference: str, package: str, extra: str
