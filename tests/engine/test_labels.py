@@ -131,6 +131,23 @@ def test_decrypt_gives_back_odd_gzip_with_wrong_diff_id_byte_for_byte(
     assert target.layers == plain.layers
 
 
+def test_decrypt_gives_back_layer_that_was_encrypted_under_wrong_label(
+    tmp_path: Path, key: Path, command: Command
+) -> None:
+    """As skopeo does it, and coco-kp did: its bytes are those of the diff_id, and no gzip."""
+    plain = write_image(tmp_path / "plain", [ARCHIVE], compress=False)
+    encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
+    command("encrypt", plain.reference, encrypted.reference, *OWN, key)
+
+    def call_it_gzip(manifest: Document) -> None:
+        manifest["layers"][0]["mediaType"] = TAR_GZIP + ENCRYPTED
+
+    wrong = altered(encrypted, tmp_path / "wrong", call_it_gzip)
+    assert command("verify", wrong.reference, "--keypath", key, ok=False).code == 5
+    command("decrypt", wrong.reference, target.reference, "--keypath", key)
+    assert [(layer.media_type, layer.blob) for layer in target.layers] == [(TAR_GZIP, ARCHIVE)]
+
+
 @pytest.mark.parametrize("data", [ARCHIVE, gzip.compress(ARCHIVE), zstd.compress(ARCHIVE)])
 def test_encrypt_refuses_to_keep_archive_that_is_called_encrypted(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, data: bytes

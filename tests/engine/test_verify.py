@@ -21,7 +21,7 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import parse_key_id
 from tests.support.altered import altered, altered_config, altered_layer, packet
 from tests.support.command import KID, Command
-from tests.support.documents import Document
+from tests.support.documents import Document, sha256
 from tests.support.image import PACKETS, Image, tar, write_image
 
 OTHER = "kbs:///default/key/2"
@@ -143,6 +143,26 @@ class TestDigestNotRecorded:
         for layer in outcome.json["layers"]:
             assert layer["checked"] == ["packet", "digest", "hmac", "diff_id"]
             assert "records no digest" in layer["remarks"][0]
+
+    def test_decrypt_needs_diff_id_and_that_it_is_right(
+        self, image: Image, key: Path, tmp_path: Path, command: Command
+    ) -> None:
+        opening = ("--keypath", key)
+        command("decrypt", image.reference, f"oci:{tmp_path}/d", *opening)
+        bare = altered_config(image, tmp_path / "bare", lambda config: config.pop("rootfs"))
+        refused = f"oci:{tmp_path}/refused"
+        outcome = command("decrypt", bare.reference, refused, *opening, ok=False)
+        assert outcome.code == 5
+        assert "nothing tells what the layer" in outcome.err
+
+        def lie(config: Document) -> None:
+            config["rootfs"]["diff_ids"][2] = sha256(b"something else")
+
+        lying = altered_config(image, tmp_path / "lying", lie)
+        outcome = command("decrypt", lying.reference, refused, *opening, ok=False)
+        assert outcome.code == 5
+        assert "not the one that the config names" in outcome.err
+        assert not (tmp_path / "refused").exists()
 
     def test_verify_without_diff_ids_says_no(
         self, image: Image, key: Path, tmp_path: Path, command: Command

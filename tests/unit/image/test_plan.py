@@ -328,6 +328,9 @@ class TestBase:
         base = BaseLayers((image(L("one"), L("two")),))
         plan = self.plan(image(L("one"), L("mine"), L("two"), L("one")), base)
         assert fates(plan) == [[Fate.BASE, *[Fate.ENCRYPT] * 3]]
+        base = BaseLayers((image(L("one"), L("two"), L("three")),))
+        plan = self.plan(image(L("one"), L("mine"), L("three")), base)
+        assert fates(plan) == [[Fate.BASE, *[Fate.ENCRYPT] * 2]]
 
     def test_plan_does_not_take_layer_that_base_has_encrypted_for_public(self) -> None:
         """Its config names the content, as that of every encrypted image does."""
@@ -340,6 +343,8 @@ class TestBase:
         elsewhere = L("base", TAR, urls=("https://example.com/layer",))
         with pytest.raises(RefusedError, match="layer 0 of linux/amd64 is foreign"):
             self.plan(image(elsewhere, L("mine")), BaseLayers((image(L("base", TAR)),)))
+        with pytest.raises(InputError, match="shares no layer"):
+            self.plan(image(L("base", TAR), L("mine")), BaseLayers((image(elsewhere),)))
 
     def test_plan_refuses_base_that_shares_no_layer(self) -> None:
         with pytest.raises(InputError, match="shares no layer"):
