@@ -254,14 +254,16 @@ class TestBase:
         command("verify", target.reference, "--keypath", key, *options)
 
 
-def test_encrypt_verify_full_reads_readable_layers_that_were_there_before(
-    plain: Image, key: Path, tmp_path: Path, command: Command
+@pytest.mark.parametrize("part", ["layer", "config"])
+def test_encrypt_verify_full_reads_what_is_readable_and_was_there_before(
+    plain: Image, key: Path, tmp_path: Path, command: Command, part: str
 ) -> None:
     """A layout that has a blob of this name and size is not asked for its content."""
     target = write_image(
         tmp_path / "target", [gzip.decompress(layer.blob) for layer in plain.layers]
     )
-    blob = target.folder / "blobs/sha256" / plain.manifest["layers"][2]["digest"][7:]
+    there = {"layer": plain.manifest["layers"][2], "config": plain.manifest["config"]}[part]
+    blob = target.folder / "blobs/sha256" / there["digest"][7:]
     blob.write_bytes(bytes(blob.stat().st_size))
     index = (target.folder / "index.json").read_bytes()
     arguments = (plain.reference, f"{target.reference}:new", *OWN, key, "--layer", "1")

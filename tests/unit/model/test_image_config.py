@@ -55,6 +55,40 @@ def test_parse_image_config_refuses_data_that_is_not_an_object(data: bytes) -> N
         parse_image_config(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"rootfs": {"diff_ids": []}, "rootfs": {"diff_ids": []}}',
+        b'{"rootfs": {"diff_ids": []}, "RootFS": {"diff_ids": []}}',
+        '{"rootf\u017f": {"diff_ids": []}}'.encode(),
+        b'{"rootfs": {"diff_ids": [], "diff_ids": []}}',
+        b'{"rootfs": {"diff_ids": [], "Diff_IDs": []}}',
+        b'{"rootfs": {"DIFF_IDS": []}}',
+        b'{"os": "linux", "OS": "linux"}',
+        b'\xef\xbb\xbf{"os": "linux"}',
+    ],
+)
+def test_parse_image_config_refuses_two_readings_of_what_it_reads(data: bytes) -> None:
+    with pytest.raises(InputError):
+        parse_image_config(data)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        b'{"a": "\\ud83d"}',
+        b'{"a": "1", "a": "2"}',
+        b'{"a": "1", "A": "2"}',
+        b'{"a": "\xe9"}',
+        b'{"a": "\xef\xbb\xbf"}',
+    ],
+    ids=["half a surrogate pair", "twice", "in another case", "Latin-1", "byte order mark"],
+)
+def test_parse_image_config_takes_labels_that_every_other_tool_reads(labels: bytes) -> None:
+    data = b'{"os": "linux", "architecture": "arm64", "config": {"Labels": %b}}' % labels
+    assert parse_image_config(data).platform == Platform("linux", "arm64")
+
+
 @pytest.mark.parametrize("word", ["\x1b[2J", "li nux", "Linux", "linux/x", "l\u202e", "\ud800"])
 @pytest.mark.parametrize("name", ["os", "architecture", "variant"])
 def test_parse_image_config_refuses_platform_of_other_characters(name: str, word: str) -> None:
