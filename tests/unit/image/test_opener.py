@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +18,13 @@ from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 from coco_kp.image.opener import KbcOpener, open_one
 from coco_kp.kbc import KbcSettings
 from coco_kp.keys.wrapper import KekOpener, sample_recipient
+from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.ocicrypt_config import CmdProvider, GrpcProvider
+from coco_kp.model.resource_uri import parse_key_id
+from coco_kp.provider import wrap_options
 
 OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
 SAMPLE = sample_recipient()
@@ -55,6 +60,37 @@ def test_open_one_lists_each_failure_once() -> None:
     assert "aws" in text
     with pytest.raises(CocoKpError, match="no key"):
         open_one([PACKET], [])
+
+
+class TestOptionsOfPacketsWithoutTag:
+    """Whoever knows what an A256CTR packet holds can change it: only what is written counts."""
+
+    more = b'{"more":1,' + OPTIONS.to_json()[1:]
+
+    @pytest.mark.parametrize("algorithm", list(Algorithm))
+    def test_opener_takes_no_other_member_from_them(
+        self, algorithm: Algorithm, tmp_path: Path
+    ) -> None:
+        kek = Kek(bytes(range(32)))
+        packet = wrap_options(kek, parse_key_id("/default/key/1"), algorithm, self.more)
+        keys = tmp_path / "keys.json"
+        keys.write_text(json.dumps({"default/key/1": b64encode(kek.raw()).decode()}))
+        keys.chmod(0o600)
+        kbc = KbcOpener(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+        for opener in (KekOpener(kek), kbc, self.other_tool(tmp_path / "provider")):
+            wrapped = LayerPacket("provider.other", packet.to_json())
+            if algorithm is Algorithm.A256GCM:
+                assert opener.open(wrapped) == OPTIONS
+            else:
+                with pytest.raises(KekError):
+                    opener.open(wrapped)
+
+    def other_tool(self, path: Path) -> ForeignProvider:
+        """A provider that opens whatever it is given to these options."""
+        answer = {"keyunwrapresults": {"optsdata": b64encode(self.more).decode()}}
+        path.write_text(f"#!{sys.executable}\nprint('{json.dumps(answer)}')\n")
+        path.chmod(stat.S_IRWXU)
+        return ForeignProvider("other", "Enabled", CmdProvider(str(path), ()))
 
 
 def test_split_parameters_splits_as_ocicrypt_does() -> None:
