@@ -146,6 +146,8 @@ def test_verify_has_row_for_readable_attestation_and_fails_unless_it_is_allowed(
     row = command("verify", target, "--keypath", key, *allowed).json["layers"][2]
     assert (row["image"], row["encrypted"]) == (f"attestation {attestation}", False)
     assert row["checked"] == ["digest"]
+    for_guests = ("--target", "coco")  # which pull no attestation
+    command("verify", target, "--keypath", key, "--allow-attestations", *for_guests)
     by_number = ("--allow-layer", "0")
     assert command("verify", target, "--keypath", key, *by_number, ok=False).code == 7
 

@@ -18,11 +18,15 @@ from coco_kp.keys.wrapper import KekOpener, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
+from coco_kp.model.manifest import Descriptor
 from coco_kp.model.resource_uri import parse_key_id
-from tests.support.altered import altered, altered_config, altered_layer, packet
+from coco_kp.transport import BlobReader
+from coco_kp.transport.layout import LayoutSource
+from tests.support.altered import altered, altered_config, altered_layer, copied, packet
 from tests.support.command import KID, Command
 from tests.support.documents import Document, sha256
 from tests.support.image import PACKETS, Image, tar, write_image
+from tests.support.layout import LayoutWriter, entries
 
 OTHER = "kbs:///default/key/2"
 
@@ -340,3 +344,37 @@ class TestWhatGuestsLookAt:
         arguments = (image.reference, "--keypath", key, "--allow-ctr")
         command("verify", *arguments)
         assert command("verify", *arguments, "--target", "coco", ok=False).code == code
+
+
+def test_list_that_names_an_image_a_hundred_times_costs_what_one_does(
+    plain: Image,
+    encrypted: Image,
+    key: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+    whole = LayoutSource.open_blob
+
+    def noted(source: LayoutSource, blob: Descriptor, *, verify: bool = True) -> BlobReader:
+        opened.append(str(blob.digest))
+        return whole(source, blob, verify=verify)
+
+    monkeypatch.setattr(LayoutSource, "open_blob", noted)
+    for image, name, *options in (
+        (encrypted, "verify"),
+        (encrypted, "decrypt", f"oci:{tmp_path}/d"),
+        (plain, "encrypt", f"oci:{tmp_path}/e", "--keyid", KID),
+    ):
+        folder = copied(image, tmp_path / f"{len(list(tmp_path.iterdir()))}").folder
+        (entry,) = entries(folder)
+        layout = LayoutWriter(folder)
+        layout.name(layout.put_index([entry] * 100))
+        opened.clear()
+        command(name, f"oci:{folder}", *options, "--keypath", key)
+        manifest = image.manifest
+        blobs = {part["digest"] for part in (manifest["config"], *manifest["layers"])}
+        assert set(opened) == blobs
+        # encrypt reads a config for its plan, and to copy it
+        assert max(map(opened.count, blobs)) <= 2
