@@ -308,6 +308,18 @@ class TestWhatGuestsLookAt:
         assert outcome.code == 3
         assert "guests look at the first provider's packets by name alone" in outcome.err
 
+    def test_verify_for_guests_refuses_first_provider_without_packets_also_without_key(
+        self, encrypted: Image, tmp_path: Path, command: Command
+    ) -> None:
+        def add(manifest: Document) -> None:
+            manifest["layers"][2]["annotations"][self.theirs] = ""
+
+        image = altered(encrypted, tmp_path / "empty", add)
+        command("verify", image.reference)
+        outcome = command("verify", image.reference, "--target", "coco", ok=False)
+        assert outcome.code == 3
+        assert "guests take the first provider's packets by name, and it has none" in outcome.err
+
     def test_verify_for_guests_expects_key_where_they_look(
         self, shared: tuple[Image, Path], tmp_path: Path, command: Command
     ) -> None:
