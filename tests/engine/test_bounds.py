@@ -16,14 +16,12 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import InputError
 from coco_kp.image.decrypt import decrypt_image
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.image.opener import KekOpener
-from coco_kp.image.recipient import KekRecipient
 from coco_kp.image.verify import VerificationRules, verify_image
+from coco_kp.keys.wrapper import KekOpener, KekRecipient, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.provider import wrap_options
 from coco_kp.transport import Access
 from tests.support.altered import altered, packet, put
 from tests.support.command import KID

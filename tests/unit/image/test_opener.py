@@ -17,14 +17,13 @@ from coco_kp.image import foreign_provider
 from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 from coco_kp.image.opener import KbcOpener, open_one
 from coco_kp.kbc import KbcSettings
-from coco_kp.keys.wrapper import KekOpener, sample_recipient
+from coco_kp.keys.wrapper import KekOpener, sample_recipient, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.ocicrypt_config import CmdProvider, GrpcProvider
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.provider import wrap_options
 
 OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
 SAMPLE = sample_recipient()
