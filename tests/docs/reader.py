@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.peers.debian import debian_bin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Reader:
     """Runs commands in ``folder``, where skopeo, buildah and podman keep all that is theirs."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, *, programs: Sequence[Path] = (), **env: str) -> None:
+        """Name further folders of programs, and variables of the environment."""
         self._folder = folder
         home, root = folder / "home", debian_bin().parent / "root"
         files = {
@@ -40,7 +45,7 @@ class Reader:
             file = home / ".config/containers" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        path = [Path(sys.executable).parent, debian_bin()]
+        path = [*programs, Path(sys.executable).parent, debian_bin()]
         self._env = {
             "HOME": str(home),
             "PATH": ":".join([*map(str, path), os.environ["PATH"]]),

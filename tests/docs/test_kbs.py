@@ -1,19 +1,18 @@
-"""The commands of docs/kbs.md, run as they stand, with a real KBS and a real skopeo."""
+"""The commands of docs/kbs.md, run as they stand, with a real skopeo and with each KBS."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from coco_kp.kbs.refusal import _HINTS
 from coco_kp.model.kbc_spec import KBC_NAMES
+from tests.docs.reader import Reader
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import kbs
+from tests.sim.kbs import ADMIN_TOKEN, simulated_kbs
 from tests.support.image import Image, tar, write_image
 from tests.support.markdown import ROOT, blocks
 
@@ -22,33 +21,56 @@ DOCUMENT = "docs/kbs.md"
 
 @pytest.mark.folder_peer
 @pytest.mark.peer
-def test_kbs_document_commands_run_as_written(tmp_path: Path, skopeo_program: Path) -> None:
-    image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
-    paths = [Path(sys.executable).parent, skopeo_program.parent, folder_peer("kbs-client").parent]
+def test_kbs_document_commands_run_as_written(tmp_path: Path) -> None:
     with kbs(tmp_path) as broker:
-        # where Trustee's docker-compose would have them
-        token = tmp_path / "trustee/kbs/config/docker-compose/admin-token"
-        token.parent.mkdir(parents=True)
-        token.write_bytes(broker.admin_token.read_bytes())
-        script = "\n".join(blocks(DOCUMENT, "sh")).replace("http://127.0.0.1:8080", broker.url)
-        done = subprocess.run(
-            ["bash", "-eux", "-c", script],
-            cwd=tmp_path,
-            env={
-                "HOME": os.environ["HOME"],
-                "XDG_STATE_HOME": str(tmp_path / "state"),
-                "PATH": ":".join([*map(str, paths), os.environ["PATH"]]),
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        runs_as_written(
+            broker.url, broker.admin_token.read_text(), folder_peer("kbs-client"), tmp_path
         )
-    assert done.returncode == 0, done.stderr
-    assert Image(tmp_path / "app-decrypted").layers == image.layers
-    service = Image(tmp_path / "service-encrypted").layers
+
+
+@pytest.mark.peer
+def test_kbs_document_commands_run_as_written_with_simulated_kbs(tmp_path: Path) -> None:
+    client = tmp_path / "bin/kbs-client"  # the simulated KBS lets everybody read as it is
+    client.parent.mkdir()
+    client.write_text("#!/bin/sh\n")
+    client.chmod(0o755)
+    with simulated_kbs() as broker:
+        runs_as_written(broker.url, ADMIN_TOKEN, client, tmp_path)
+
+
+def runs_as_written(url: str, token: str, kbs_client: Path, folder: Path) -> None:
+    """Run all commands on one machine, and the first ones on another; then read what was first."""
+    first, *others = (text.replace("http://127.0.0.1:8080", url) for text in blocks(DOCUMENT, "sh"))
+    image = Machine(folder / "one", token, kbs_client)
+    again = Machine(folder / "two", token, kbs_client)
+    image.run("\n".join([first, *others]))
+    again.run(first)
+    for machine, name in ((image, "encrypted"), (image, "named"), (again, "encrypted")):
+        machine.run(f"coco-kp decrypt oci:app-{name} oci:once-more-{name} --kbc cc::{url}")
+        decrypted = Image(machine.folder / f"once-more-{name}").layers
+        assert decrypted == machine.image.layers
+    assert Image(image.folder / "app-decrypted").layers == image.image.layers
+    service = Image(image.folder / "service-encrypted").layers
     assert {layer.packet["kid"] for layer in service} == {"kbs:///default/key/service"}
-    assert (tmp_path / "keks/default/key/service").stat().st_size == 32
+    assert (image.folder / "keks/default/key/service").stat().st_size == 32
+
+
+class Machine:
+    """A machine of a reader's: its own folder, image and record of what was registered."""
+
+    def __init__(self, folder: Path, token: str, kbs_client: Path) -> None:
+        self.folder = folder
+        layers = [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})]
+        self.image = write_image(folder / "app", layers)
+        # where Trustee's docker-compose would have it
+        file = folder / "trustee/kbs/config/docker-compose/admin-token"
+        file.parent.mkdir(parents=True)
+        file.touch(0o600)
+        file.write_text(token)
+        self._reader = Reader(folder, programs=[kbs_client.parent])
+
+    def run(self, script: str) -> None:
+        self._reader.run(script)
 
 
 def test_kbs_document_explains_every_refusal_with_a_hint() -> None:
