@@ -23,6 +23,7 @@ from coco_kp.keys.stores import CiphertextError, GcmKey, Store, open_store, open
 from coco_kp.keys.stores import pkcs11 as store_module
 from coco_kp.keys.stores import pkcs11_token as token_module
 from tests.peers.softhsm import KEK, MASTER, PIN, RSA, TOKEN, SoftHsm
+from tests.support.patience import PATIENCE
 from tests.support.traces import traces
 
 pytestmark = pytest.mark.peer
@@ -458,6 +459,36 @@ def test_pkcs11_call_that_hangs_is_left_behind(
     token_module.in_session(reference, lambda _: used.append("in time"))
     time.sleep(0.5)
     assert used == ["in time"]
+
+
+class LateTurn:
+    """A turn that comes when nobody waits for the answer any more."""
+
+    def __init__(self) -> None:
+        self.comes, self.ended = threading.Event(), threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        assert timeout
+        return self.comes.wait(PATIENCE)
+
+    def release(self) -> None:
+        self.ended.set()
+
+
+def test_pkcs11_call_whose_turn_comes_too_late_does_nothing(
+    hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key would be kept after its user was told that it is not."""
+    turn, used = LateTurn(), list[str]()
+    monkeypatch.setattr(token_module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(token_module, "_turn", turn)
+    reference = parse_wrapping_reference(hsm.uri(MASTER))
+    assert isinstance(reference, Pkcs11Reference)
+    with pytest.raises(UnreachableError):
+        token_module.in_session(reference, lambda _: used.append("late"))
+    turn.comes.set()
+    assert turn.ended.wait(PATIENCE)
+    assert used == []
 
 
 def test_pkcs11_is_refused_in_a_forked_process(hsm: SoftHsm) -> None:
