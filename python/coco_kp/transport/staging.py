@@ -1,7 +1,8 @@
 """Unfinished files: in a folder of their own, beside where they will go, until all is well.
 
-The folder ``.coco-kp-XXXXXXXX`` is locked (``flock``) as long as its process lives. Whoever makes
-the next one there removes those whose lock is free: their processes were killed.
+The folder ``.coco-kp-<16 hex digits>`` holds a marker, and is locked (``flock``) as long as its
+process lives. Whoever makes the next one there removes those whose lock is free, for their
+processes were killed: only folders of that form with the marker, or empty. All else is the user's.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PREFIX: Final = ".coco-kp-"
+MARKER: Final = "unfinished-files-of-coco-kp"
+_FORM: Final = re.compile(rf"{re.escape(PREFIX)}[0-9a-f]{{16}}")
 _TRIES: Final = 100
 
 
@@ -58,7 +61,8 @@ class Staging:
     def close(self) -> None:
         """Remove the folder; a second call does nothing."""
         if self._lock >= 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(self.folder)
             os.close(self._lock)
             self._lock = -1
             with contextlib.suppress(OSError):  # those that are in use by now stay
@@ -122,29 +126,56 @@ def publish_durably(staged: Path, final: Path) -> None:
 
 
 def _make(parent: Path) -> tuple[Path, int, list[Path]]:
-    """Make the folder and lock it; give also the parents made for it, innermost first."""
+    """Make the folder, lock and mark it; give also the parents made for it, innermost first."""
     made: list[Path] = []
     for _ in range(_TRIES):
         made = made or [folder for folder in (parent, *parent.parents) if not folder.exists()]
         parent.mkdir(parents=True, exist_ok=True)
         # Until the lock is there, others may take the folder for abandoned and remove it.
         with contextlib.suppress(FileNotFoundError):
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, fd, made
-            os.close(fd)
+            folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
+            folder.mkdir(mode=0o700)
+            fd = os.open(folder, _OPEN)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                (folder / MARKER).touch()
+            except BaseException:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                raise
+            return folder, fd, made
     raise FileNotFoundError(errno.ENOENT, "its temporary folder is removed again and again")
+
+
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def _remove_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                if os.fstat(fd).st_uid == os.geteuid():
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-            finally:
-                os.close(fd)
+        if _FORM.fullmatch(folder.name):
+            with contextlib.suppress(OSError):
+                _remove_unlocked(folder)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    fd = os.open(folder, _OPEN)
+    try:
+        if os.fstat(fd).st_uid == os.geteuid():
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+    finally:
+        os.close(fd)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that has the marker, or is empty; raises ``OSError``."""
+    marker = folder / MARKER
+    if marker.is_file():
+        for entry in folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != marker:
+                entry.unlink()
+        marker.unlink()  # the last, so that whoever is killed before leaves what the next removes
+    folder.rmdir()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.transport.staging import PREFIX, Staging
+from coco_kp.transport.staging import MARKER, PREFIX, Staging
 
 
 def folders(parent: Path) -> list[Path]:
@@ -28,13 +28,41 @@ def test_staging_folder_is_private_and_removed_on_close(tmp_path: Path) -> None:
     assert folders(tmp_path) == []
 
 
+def abandoned(parent: Path, *, marked: bool = True) -> Path:
+    """A folder as a killed process leaves it."""
+    folder = parent / f"{PREFIX}{7:016x}"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_text("x")
+    if marked:
+        (folder / MARKER).touch()
+    return folder
+
+
 def test_staging_removes_abandoned_folder(tmp_path: Path) -> None:
-    abandoned = tmp_path / f"{PREFIX}dead"
-    (abandoned / "deep").mkdir(parents=True)
-    (abandoned / "deep" / "file").write_text("x")
+    abandoned(tmp_path)
     stage = Staging(tmp_path)
     assert folders(tmp_path) == [stage.folder]
     stage.close()
+
+
+def test_staging_removes_folder_of_process_killed_before_it_marked_it(tmp_path: Path) -> None:
+    (tmp_path / f"{PREFIX}{7:016x}").mkdir()
+    Staging(tmp_path).close()
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["keys", "backup", "12345678", f"{0xABC:016X}", f"{7:016x}0"])
+def test_staging_keeps_folder_of_another_form(tmp_path: Path, name: str) -> None:
+    """The user's own, although marked: a copy of what a killed process left, say."""
+    users = abandoned(tmp_path).rename(tmp_path / f"{PREFIX}{name}")
+    Staging(tmp_path).close()
+    assert (users / "deep" / "file").read_text() == "x"
+
+
+def test_staging_keeps_folder_without_marker(tmp_path: Path) -> None:
+    users = abandoned(tmp_path, marked=False)
+    Staging(tmp_path).close()
+    assert (users / "deep" / "file").read_text() == "x"
 
 
 def test_staging_keeps_folder_in_use(tmp_path: Path) -> None:
@@ -48,19 +76,20 @@ def test_staging_keeps_folder_in_use(tmp_path: Path) -> None:
 def test_staging_keeps_folder_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / f"{PREFIX}theirs").mkdir()
+    theirs = abandoned(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     Staging(tmp_path).close()
-    assert folders(tmp_path) == [tmp_path / f"{PREFIX}theirs"]
+    assert folders(tmp_path) == [theirs]
 
 
 def test_staging_does_not_follow_symlink(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "file").write_text("x")
-    (tmp_path / f"{PREFIX}link").symlink_to(precious)
+    precious = abandoned(tmp_path).rename(tmp_path / "precious")
+    (tmp_path / f"{PREFIX}{8:016x}").symlink_to(precious)
+    inner = abandoned(tmp_path)
+    (inner / "link").symlink_to(precious)
     Staging(tmp_path).close()
-    assert (precious / "file").exists()
+    assert not inner.exists()
+    assert (precious / "deep" / "file").exists()
 
 
 @pytest.mark.parametrize("moment", ["before it is opened", "while it waits for the lock"])
@@ -68,27 +97,27 @@ def test_staging_is_recreated_when_another_process_removes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Another process looks around just when the folder is new and not yet locked."""
-    victims: list[str] = []
-    mkdtemp, flock = tempfile.mkdtemp, fcntl.flock
+    victims: list[Path] = []
+    mkdir, flock = Path.mkdir, fcntl.flock
 
-    def made(**more: str) -> str:
-        folder = mkdtemp(**more)
-        victims.append(folder)
-        if len(victims) == 1 and moment == "before it is opened":
-            Path(folder).rmdir()
-        return folder
+    def made(folder: Path, *rest: Any, **more: Any) -> None:
+        mkdir(folder, *rest, **more)
+        if folder != tmp_path:
+            victims.append(folder)
+            if len(victims) == 1 and moment == "before it is opened":
+                folder.rmdir()
 
     def locked(fd: int, operation: int) -> None:
-        if len(victims) == 1 and Path(victims[0]).exists():
-            Path(victims[0]).rmdir()
+        if len(victims) == 1 and victims[0].exists():
+            victims[0].rmdir()
         flock(fd, operation)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", made)
+    monkeypatch.setattr(Path, "mkdir", made)
     if moment != "before it is opened":
         monkeypatch.setattr(fcntl, "flock", locked)
     stage = Staging(tmp_path)
     assert len(victims) == 2
-    assert folders(tmp_path) == [stage.folder] == [Path(victims[1])]
+    assert folders(tmp_path) == [stage.folder] == [victims[1]]
     stage.close()
 
 
