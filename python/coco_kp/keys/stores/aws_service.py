@@ -35,7 +35,7 @@ _CREDENTIALS_HINT: Final = (
     "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run `aws sso login`; see "
     "`aws sts get-caller-identity`"
 )
-_REGION_HINT: Final = "set AWS_REGION, or write the region or the whole ARN in the key reference"
+_REGION_HINT: Final = "set AWS_REGION, or name it by its whole ARN"
 _CA_HINT: Final = "name the certificate of the endpoint's own authority with AWS_CA_BUNDLE"
 
 

@@ -214,7 +214,7 @@ def test_missing_region_names_ways_to_set_it(
     monkeypatch.delenv("AWS_REGION")
     error = refusal(InputError)
     assert error.message == "no region is set for AWS KMS"
-    assert error.hint == "set AWS_REGION, or write the region or the whole ARN in the key reference"
+    assert error.hint == "set AWS_REGION, or name it by its whole ARN"
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-2")
     assert key().region == "us-east-2"
     assert aws.requests == []
