@@ -19,6 +19,7 @@ from coco_kp.keys.reference import (
     ExecReference,
     FileReference,
     KekReference,
+    Pkcs11Reference,
     parse_kek_reference,
 )
 from coco_kp.keys.resolve import (
@@ -176,8 +177,11 @@ class Provider:
     def _allowed(self, text: str) -> KekReference:
         """Read a caller's reference to a store, if the provider's owner allows it."""
         reference = parse_kek_reference(text)
-        named = isinstance(reference, FileReference | ExecReference)
-        if named or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
+        # This process would run or read a program, file or library of the caller's choice.
+        ours = isinstance(reference, FileReference | ExecReference) or (
+            isinstance(reference, Pkcs11Reference) and (reference.module or reference.pin_source)
+        )
+        if ours or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
             raise RefusedError(
                 f"this provider does not fetch keys from {shown(str(reference))}",
                 "its owner says where callers' keys may be: serve --allow-kek PATTERN",

@@ -144,6 +144,7 @@ class AwsKmsReference:
 class Pkcs11Reference:
     """``pkcs11:…``: an object of an HSM or token (RFC 7512); texts are percent-decoded.
 
+    The bytes of ``id`` are its characters, which are all below 256.
     ``attributes`` find the token and the object on it. ``module`` is the vendor's library, empty
     for that of ``COCO_KP_PKCS11_MODULE``; ``pin_source`` a file, empty for ``COCO_KP_PKCS11_PIN``.
     """
@@ -154,7 +155,10 @@ class Pkcs11Reference:
 
     def __str__(self) -> str:
         """Return the URI."""
-        path = ";".join(f"{name}={_quoted(value)}" for name, value in self.attributes)
+        path = ";".join(
+            f"{name}={quote(value, safe='._-~', encoding=_encoding_of(name))}"
+            for name, value in self.attributes
+        )
         named = (("module-path", self.module), ("pin-source", self.pin_source))
         query = "&".join(f"{name}={quote(value, safe='/:._-~')}" for name, value in named if value)
         return f"pkcs11:{path}{'?' if query else ''}{query}"
@@ -324,8 +328,15 @@ def _members(pieces: list[str], known: tuple[str, ...]) -> dict[str, str]:
             )
         if name in members:
             raise InputError(f"{name} is given twice in a key reference")
-        members[name] = unquote(value, errors="strict")
+        try:
+            members[name] = unquote(value, encoding=_encoding_of(name), errors="strict")
+        except UnicodeDecodeError:
+            raise InputError(f"{name} of a key reference is not UTF-8 text") from None
     return members
+
+
+def _encoding_of(member: str) -> str:
+    return "latin-1" if member == "id" else "utf-8"  # an object's ID is bytes
 
 
 def _encoding(members: Mapping[str, str]) -> Encoding:

@@ -46,6 +46,7 @@ WRAPPING: dict[str, WrappingReference] = {
     ),
     "hashivault://app": TransitReference("app"),
     "pkcs11:object=k": Pkcs11Reference((("object", "k"),)),
+    "pkcs11:id=%FF%01k": Pkcs11Reference((("id", "\xff\x01k"),)),
     "gcpkms://projects/p": PluginReference("gcpkms", "gcpkms://projects/p"),
 }
 KEY_IN_BASE64 = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
@@ -93,6 +94,7 @@ def test_reference_can_be_pickled_and_hashed(value: KekReference | WrappingRefer
         ("pkcs11:token=t", "names no object"),
         ("pkcs11:object=k?pin-value=1234", "would show the secret"),
         ("pkcs11:object=k;slot=1", "unknown"),
+        ("pkcs11:object=%FF", "not UTF-8"),
         (f"vault:///secret/a?field={KEY_IN_BASE64}", "must not hold one"),
         ("vault:///secret/a\x1b[2J", "cannot be printed"),
         ("file:" + "a" * MAX_REFERENCE, "more than"),

@@ -255,7 +255,7 @@ def _template(reference: Pkcs11Reference) -> dict[Attribute, str | bytes]:
     if "object" in attributes:
         template[Attribute.LABEL] = attributes["object"]
     if "id" in attributes:
-        template[Attribute.ID] = attributes["id"].encode()
+        template[Attribute.ID] = attributes["id"].encode("latin-1")
     return template
 
 
