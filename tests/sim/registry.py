@@ -45,6 +45,8 @@ class Registry:
     """The status of a PATCH that succeeded; Pulp's registry answers 204."""
     stored: int = 201
     """The status of a manifest's PUT that succeeded; some registries answer 202."""
+    finished: int = 201
+    """The status of a blob's PUT that succeeded."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +58,7 @@ class Registry:
                 if (reply := fault(request)) is not None:
                     return reply
             refusal = self._refusal(request)
-            return refusal or self._route(request)
+            return refusal or self.route(request)
 
     def fault(self, method: str, _path: str) -> BreakOff | None:
         if self.breaks and self.breaks[0][0] == method:
@@ -82,7 +84,8 @@ class Registry:
                 return unauthorized(self.tokens.challenge)
         return None
 
-    def _route(self, request: Request) -> Reply:
+    def route(self, request: Request) -> Reply:
+        """Answer a request that nothing hinders."""
         if request.path == "/v2/":
             return Reply()
         repository, kind, name = _split(request.path)
@@ -152,7 +155,7 @@ class Registry:
             return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         del self.uploads[name]
         self.blobs[repository, digest] = data
-        return Reply(201, {"Docker-Content-Digest": digest})
+        return Reply(self.finished, {"Docker-Content-Digest": digest})
 
 
 @dataclass

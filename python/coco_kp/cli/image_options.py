@@ -200,5 +200,5 @@ def _access(
 ) -> Access:
     from coco_kp.transport.access import Access, parse_credentials
 
-    credentials = parse_credentials(creds) if creds else None
+    credentials = parse_credentials(creds, "the command line") if creds else None
     return Access(credentials, authfile, cert_dir, verify, gib << 30)

@@ -57,6 +57,11 @@ class Response:
             self._watchdog.start()
 
     @property
+    def ok(self) -> bool:
+        """Whether the other side did as asked: registries differ in which 2xx they answer."""
+        return 200 <= self.status < 300
+
+    @property
     def outcome(self) -> str:
         """The status for people, such as ``404 Not Found``."""
         with contextlib.suppress(ValueError):

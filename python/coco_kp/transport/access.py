@@ -16,6 +16,8 @@ class Credentials:
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    origin: str = field(default="", compare=False)
+    """Where they are from, for messages: an option, a file, a helper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,9 @@ class Access:
     max_unpacked: int = FREE
 
 
-def parse_credentials(text: str) -> Credentials:
-    """Read ``user:password``. Raises ``InputError``, without quoting it."""
+def parse_credentials(text: str, origin: str = "") -> Credentials:
+    """Read ``user:password``; ``origin`` says where it is from. Raises ``InputError``, unquoted."""
     username, colon, password = text.partition(":")
     if not colon or not username:
         raise InputError("expected credentials as 'user:password'")
-    return Credentials(username, password)
+    return Credentials(username, password, origin=origin)

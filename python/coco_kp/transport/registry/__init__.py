@@ -16,7 +16,6 @@ from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.registry.client import RegistryClient
 from coco_kp.transport.registry.download import RegistryBlob
-from coco_kp.transport.registry.refusal import refused
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
 
 _KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
@@ -45,7 +44,7 @@ class RegistrySource(Source):
         digest = self._image.digest
         response = self.client.get(f"manifests/{digest or self._image.tag}", _ACCEPT)
         if response.status != 200:
-            raise refused(response, self.reference)
+            raise self.client.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
         if digest is None:
             check_digest(response, Digest.of(raw))
@@ -126,8 +125,8 @@ class RegistrySink(Sink):
             headers={"Content-Type": manifest.media_type},
             body=manifest.raw,
         )
-        if response.status != 201:
-            raise refused(response, f"{self.reference} does not take the manifest")
+        if not response.ok:
+            raise self.client.refused(response, f"{self.reference} does not take the manifest")
         with response:
             check_digest(response, manifest.digest)
 
@@ -169,5 +168,5 @@ def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes | N
         response.close()
         return None
     if response.status != 200:
-        raise refused(response)
+        raise client.refused(response)
     return response.document(MAX_MANIFEST)

@@ -102,8 +102,9 @@ class Authorizer:
             separator = "&" if "?" in realm else "?"
             url = f"{realm}{separator}{urlencode(query)}"
             response = self._http.request("GET", url, headers=headers, attempts=ATTEMPTS)
-        if response.status != 200:
-            raise refused(response, f"the token server of {self._registry} gives no token")
+        if not response.ok:
+            what = f"the token server of {self._registry} gives no token"
+            raise refused(response, what, self._credentials)
         return self._read(response)
 
     def _realm(self, challenge: Challenge) -> str:

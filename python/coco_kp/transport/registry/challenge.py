@@ -11,7 +11,9 @@ _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER: Final = re.compile(
     rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*(?:,|$)', re.ASCII
 )
-_SCHEME: Final = re.compile(rf"[\s,]*({_TOKEN})(?:\s+|$)", re.ASCII)
+_SCHEME: Final = re.compile(rf"[\s,]*({_TOKEN})(?=[\s,]|$)", re.ASCII)
+_TOKEN68: Final = re.compile(r"\s+[A-Za-z0-9._~+/-]+=*\s*(?:,|$)", re.ASCII)
+"""What schemes such as Negotiate have in place of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ def parse_challenges(header: str) -> list[Challenge]:
     position = 0
     while scheme := _SCHEME.match(header, position):
         position = scheme.end()
+        if blob := _TOKEN68.match(header, position):
+            position = blob.end()
         parameters = {}
         while parameter := _PARAMETER.match(header, position):
             position = parameter.end()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from coco_kp.errors import RemoteError
-from coco_kp.http import HttpClient, Response, same_origin
+from coco_kp.http import HttpClient, Response, display_url, same_origin
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access
@@ -19,7 +19,11 @@ from coco_kp.transport.registry.refusal import ATTEMPTS, refused
 
 _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SAME_METHOD: Final = frozenset({307, 308})
 _MAX_REDIRECTS: Final = 5
+_READING: Final = ("GET", "HEAD")
+
+Body = bytes | Callable[[], Iterable[bytes]] | None
 
 
 class RegistryClient:
@@ -45,6 +49,7 @@ class RegistryClient:
             sleep=sleep,
         )
         credentials = find_credentials(image, access)
+        self._credentials = credentials
         self._auth = Authorizer(self._http, image.host, credentials)
         self._base = ""
         self._contact = threading.Lock()
@@ -71,56 +76,75 @@ class RegistryClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Iterable[bytes] | None = None,
+        body: Body = None,
         extra_scopes: tuple[str, ...] = (),
         attempts: int = ATTEMPTS,
     ) -> Response:
         """Send a request with what authorization the registry wants; any status comes back.
 
-        A URL elsewhere, where a registry may send us, is asked without authorization.
+        A body that is streamed is a function that starts it: it may be sent again where the
+        registry redirects, but not after a failure. A URL elsewhere, where a registry may send us,
+        is asked without authorization. Redirects are followed: of GET and HEAD anywhere, of others
+        within the origin and if they keep the method, since what is written goes nowhere else.
         """
-        own = same_origin(url, self.base())
-        scopes = (self.scope, *extra_scopes)
-        repeatable = isinstance(body, bytes | None)
 
-        def send(authorization: Mapping[str, str]) -> Response:
-            sent = {**(headers or {}), **authorization}
-            tries = attempts if repeatable else 1
-            return self._http.request(method, url, headers=sent, body=body, attempts=tries)
+        def send(url: str) -> Response:
+            return self._authorized(method, url, headers or {}, body, extra_scopes, attempts)
 
-        authorization = self._auth.headers(scopes) if own else {}
-        response = send(authorization)
-        if response.status == 401 and own and self._auth.learn(response, authorization):
-            if not repeatable:
-                return response
-            response.close()
-            return send(self._auth.headers(scopes))
-        return response
+        return _redirected(method, url, send, elsewhere=method in _READING)
 
     def get(self, path: str, headers: Mapping[str, str], method: str = "GET") -> Response:
-        """Read from the repository, through redirects; any status but those comes back."""
-        url = self.url(path)
-        for _ in range(_MAX_REDIRECTS):
-            response = self.request(method, url, headers=headers)
-            if response.status not in _REDIRECTS:
-                return response
-            with response:
-                url = response.location
-        raise RemoteError(f"{method} {self.url(path)}: redirected more than {_MAX_REDIRECTS} times")
+        """Read from the repository; any status but redirects comes back."""
+        return self.request(method, self.url(path), headers=headers)
+
+    def refused(self, response: Response, what: str = "") -> RemoteError:
+        """Make the error for an answer of the wrong status, and close it."""
+        return refused(response, what, self._credentials)
 
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Ask whether the repository has a blob, of ``size`` bytes if that is known."""
         with self.get(f"blobs/{digest}", {}, "HEAD") as response:
             if response.status == 404:
                 return False
-            if response.status != 200:
-                raise refused(response)
+            if not response.ok:
+                raise self.refused(response)
             length = response.headers.get("Content-Length")
             return size is None or length is None or length == str(size)
 
     def pause(self, failures: int) -> None:
         """Wait before the next try, the longer the more of them failed."""
         self._sleep(2.0 ** (failures - 2))
+
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        extra_scopes: tuple[str, ...],
+        attempts: int,
+    ) -> Response:
+        own = same_origin(url, self.base())
+        scopes = (self.scope, *extra_scopes)
+        streamed = callable(body)
+
+        def send(authorization: Mapping[str, str]) -> Response:
+            return self._http.request(
+                method,
+                url,
+                headers={**headers, **authorization},
+                body=body() if callable(body) else body,
+                attempts=1 if streamed else attempts,
+            )
+
+        authorization = self._auth.headers(scopes) if own else {}
+        response = send(authorization)
+        if response.status == 401 and own and self._auth.learn(response, authorization):
+            if streamed:
+                return response
+            response.close()
+            return send(self._auth.headers(scopes))
+        return response
 
     def _find(self) -> str:
         host = _HUB_API if self.host == DOCKER_HUB else self.host
@@ -136,9 +160,34 @@ class RegistryClient:
                 raise secure from None
 
     def _ping(self, base: str, attempts: int) -> str:
-        with self._http.request("GET", f"{base}/v2/", attempts=attempts) as response:
+        def send(url: str) -> Response:
+            return self._http.request("GET", url, attempts=attempts)
+
+        with _redirected("GET", f"{base}/v2/", send, elsewhere=False) as response:
             if response.status == 401:
                 self._auth.learn(response, {})
-            elif response.status != 200:
+            elif not response.ok:
                 raise refused(response, f"{self.host} does not answer as a registry")
             return base
+
+
+def _redirected(
+    method: str, url: str, send: Callable[[str], Response], *, elsewhere: bool
+) -> Response:
+    """Send and go where the answer points to; ``elsewhere`` allows other origins."""
+    followed = _REDIRECTS if method in _READING else _SAME_METHOD
+    start = url
+    for _ in range(_MAX_REDIRECTS):
+        response = send(url)
+        if response.status not in followed:
+            return response
+        try:
+            location = response.location
+        except RemoteError:
+            response.close()
+            raise
+        if not elsewhere and not same_origin(location, url):
+            return response
+        response.close()
+        url = location
+    raise RemoteError(f"{method} {display_url(start)}: redirected more than {_MAX_REDIRECTS} times")

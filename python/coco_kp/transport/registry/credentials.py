@@ -2,11 +2,15 @@
 
 With ``--authfile`` or ``REGISTRY_AUTH_FILE`` only that file is read; else podman's and skopeo's
 files, then docker's. In each file: ``credHelpers`` for the registry, then ``auths`` (the longest
-name that matches the repository), then ``credsStore``.
+name that matches the repository), then ``credsStore``. ``null`` stands for nothing, as for Go's
+readers. A helper that is named for the registry must work; a ``credsStore`` that does not is passed
+over with a warning, as docker does: it may belong to another machine (Docker Desktop, WSL), and the
+image be public.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.files import reason
 from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access, Credentials, parse_credentials
@@ -28,6 +33,8 @@ _HUB_SERVER: Final = "https://index.docker.io/v1/"
 _HUB_NAMES: Final = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
 _IDENTITY_TOKEN: Final = "<token>"
 """The user name by which a helper says that the secret is an identity token."""
+
+_log = logging.getLogger(__name__)
 
 
 def find_credentials(image: RegistryReference, access: Access) -> Credentials | None:
@@ -69,16 +76,19 @@ def _from_file(path: Path, image: RegistryReference) -> Credentials | None:
     document = parse_json_object(read_small(path, _MAX_FILE), what)
     helpers = _object(document, "credHelpers", what)
     for host in _HUB_NAMES if image.host == DOCKER_HUB else (image.host,):
-        if host in helpers:
-            return _ask_helper(helpers[host], _server(image))
+        if helper := helpers.get(host):
+            return _ask_helper(helper, _server(image))
     auths = _object(document, "auths", what)
     for name in _names(image):
         for key, entry in auths.items():
-            if _normal(key) == name and (found := _from_entry(entry, f"'{key}' in {what}")):
+            if _normal(key) == name and (found := _from_entry(entry, key, path)):
                 return found
-    if store := document.get("credsStore"):
-        return _ask_helper(store, _server(image))
-    return None
+    store = document.get("credsStore")
+    try:
+        return _ask_helper(store, _server(image)) if store else None
+    except RemoteError as error:
+        _log.warning("no credentials from the credsStore of %s: %s", what, error.message)
+        return None
 
 
 def _names(image: RegistryReference) -> Iterator[str]:
@@ -101,19 +111,24 @@ def _server(image: RegistryReference) -> str:
     return _HUB_SERVER if image.host == DOCKER_HUB else image.host
 
 
-def _from_entry(entry: object, what: str) -> Credentials | None:
+def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
+    what = f"'{key}' in the auth file '{path}'"
+    if entry is None:
+        return None
     if not isinstance(entry, dict):
         raise InputError(f"{what} is not an object")
     token = entry.get("identitytoken")
     if isinstance(token, str) and token:
-        return Credentials(_IDENTITY_TOKEN, "", token)
+        return Credentials(_IDENTITY_TOKEN, "", token, origin=f"'{path}'")
     auth = entry.get("auth")
     if not isinstance(auth, str) or not auth:
         return None
+    auth = auth.replace("\n", "").replace("\r", "")  # as Go's base64 skips them
     try:
-        return parse_credentials(decode_base64(auth, f"'auth' of {what}").decode().rstrip("\0"))
+        pair = decode_base64(auth, f"'auth' of {what}").decode().rstrip("\0")
     except UnicodeDecodeError:
         raise InputError(f"'auth' of {what} is not text") from None
+    return parse_credentials(pair, f"'{path}'")
 
 
 def _ask_helper(helper: object, server: str) -> Credentials | None:
@@ -134,6 +149,8 @@ def _ask_helper(helper: object, server: str) -> Credentials | None:
             f"the credential helper {program} is not installed",
             "install it, log in anew, or pass credentials explicitly",
         ) from None
+    except OSError as error:
+        raise RemoteError(f"{program} cannot be run: {reason(error)}") from None
     except subprocess.TimeoutExpired:
         raise RemoteError(f"{program} did not answer in {_HELPER_SECONDS} s") from None
     if result.returncode != 0:
@@ -141,17 +158,22 @@ def _ask_helper(helper: object, server: str) -> Credentials | None:
             return None
         # Its output is not quoted: a broken helper may have printed the secret.
         raise RemoteError(f"{program} failed with exit code {result.returncode}")
-    answer = parse_json_object(result.stdout, f"the answer of {program}")
+    try:
+        answer = parse_json_object(result.stdout, f"the answer of {program}")
+    except InputError as error:
+        raise RemoteError(error.message) from None
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):
         raise RemoteError(f"{program} answered without a user name and secret")
     if username == _IDENTITY_TOKEN:
-        return Credentials(username, "", secret)
-    return Credentials(username, secret)
+        return Credentials(username, "", secret, origin=program)
+    return Credentials(username, secret, origin=program)
 
 
 def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:
-    value = document.get(name, {})
+    value = document.get(name)
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise InputError(f"'{name}' of {what} is not an object")
     return value

@@ -9,7 +9,7 @@ from coco_kp.http import Response
 from coco_kp.model.manifest import Descriptor
 from coco_kp.transport.base import CHUNK, RawBlob
 from coco_kp.transport.registry.client import RegistryClient
-from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+from coco_kp.transport.registry.refusal import ATTEMPTS
 
 
 class RegistryBlob(RawBlob):
@@ -63,7 +63,7 @@ class RegistryBlob(RawBlob):
                         f"got {response.quote(given) or 'others'}"
                     )
         else:
-            raise refused(response)
+            raise self._client.refused(response)
         return response
 
     def _skip(self, response: Response, count: int) -> None:

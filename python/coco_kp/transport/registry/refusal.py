@@ -9,6 +9,7 @@ from coco_kp.errors import InputError, RemoteError
 from coco_kp.http import Response
 from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
+from coco_kp.transport.access import Credentials
 
 ATTEMPTS: Final = 5
 """Tries of a request that may be repeated."""
@@ -20,14 +21,23 @@ _HINTS: Final = {
     429: "the registry limits how often it may be asked: try again later",
 }
 
+_SHORT_OF: Final = {401: "were refused", 403: "do not suffice"}
 
-def refused(response: Response, what: str = "") -> RemoteError:
-    """Make the error for an answer of the wrong status, with what the registry said; close it."""
+
+def refused(
+    response: Response, what: str = "", credentials: Credentials | None = None
+) -> RemoteError:
+    """Make the error for an answer of the wrong status, with what the registry said; close it.
+
+    ``credentials`` are those that did not suffice.
+    """
     said = codes(response)
     fact = f"{what}: " if what else ""
+    hint = _HINTS.get(response.status, "")
+    if credentials is not None and credentials.origin and response.status in _SHORT_OF:
+        hint = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {hint}"
     return RemoteError(
-        f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""),
-        _HINTS.get(response.status, ""),
+        f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""), hint
     )
 
 

@@ -24,7 +24,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.transport.base import CHUNK, BlobWriter
 from coco_kp.transport.files import naming, temporary_folder, unnamed_file, write_all
 from coco_kp.transport.registry.client import RegistryClient
-from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+from coco_kp.transport.registry.refusal import ATTEMPTS
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -123,8 +123,8 @@ class RegistryBlobWriter(BlobWriter):
 
     def _start(self) -> int:
         response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
-        if response.status != 202:
-            raise refused(response)
+        if not response.ok:
+            raise self._client.refused(response)
         with response:
             self._location = response.location
         return 0
@@ -137,14 +137,15 @@ class RegistryBlobWriter(BlobWriter):
             if offset:
                 headers["Content-Range"] = f"{offset}-{self._size - 1}"
         try:
-            body = self._pieces(offset)
-            response = self._client.request("PATCH", self._location, headers=headers, body=body)
+            response = self._client.request(
+                "PATCH", self._location, headers=headers, body=lambda: self._pieces(offset)
+            )
         except UnreachableError as exc:
             return exc
         if response.status in _BROKEN:
-            return refused(response)
-        if response.status != 202:
-            raise refused(response)
+            return self._client.refused(response)
+        if not response.ok:
+            raise self._client.refused(response)
         with response:
             self._follow(response)
             reached, sent = _end_of_range(response), os.fstat(self._spool).st_size
@@ -173,7 +174,7 @@ class RegistryBlobWriter(BlobWriter):
         """Ask the registry how much it has; where it does not know, start anew."""
         with self._client.request("GET", self._location) as response:
             offset = _end_of_range(response)
-            if response.status == 204 and offset is not None and offset > 1:
+            if response.ok and offset is not None and offset > 1:
                 self._follow(response)
                 if offset <= os.fstat(self._spool).st_size:
                     return offset
@@ -193,11 +194,11 @@ class RegistryBlobWriter(BlobWriter):
                 if self._client.has_blob(digest):
                     return  # only the answer was lost
                 continue
-            if response.status == 201:
+            if response.ok:
                 with response:
                     check_digest(response, digest)
                 return
-            failure = refused(response)
+            failure = self._client.refused(response)
             if response.status in (404, 416) or (response.status == 400 and self._resumed):
                 self._resumed = False
                 self._transfer()  # the registry lost what it got, or mixed it up

@@ -56,6 +56,28 @@ class TestBasic:
         assert "log in" in caught.value.hint
         assert PASSWORD not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "challenges", [("Negotiate", 'Basic realm="x"'), ('Negotiate, Basic realm="x"',)]
+    )
+    def test_basic_auth_is_chosen_among_other_schemes(
+        self, registry: Registry, image_name: RegistryReference, challenges: tuple[str, ...]
+    ) -> None:
+        registry.basic, registry.challenges = ("user", PASSWORD), challenges
+        with RegistrySink(image_name, KNOWN) as sink:
+            store(sink, ONE)
+
+    def test_basic_auth_refusal_says_where_password_is_from(
+        self, registry: Registry, image_name: RegistryReference
+    ) -> None:
+        registry.basic = ("user", "another")
+        access = Access(Credentials("user", PASSWORD, origin="'/my/auth.json'"), tls_verify=False)
+        with (
+            RegistrySource(image_name, access) as source,
+            pytest.raises(RemoteError, match="401 Unauthorized") as caught,
+        ):
+            source.manifest()
+        assert "the credentials from '/my/auth.json' were refused" in caught.value.hint
+
     def test_basic_auth_without_password_asks_for_credentials(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
@@ -117,6 +139,18 @@ class TestTokens:
             source.manifest()
         assert PASSWORD not in str(caught.value)
         assert "scope" not in caught.value.message, "a query was shown"
+
+    def test_token_server_refusal_says_where_password_is_from(
+        self, tokens: TokenServer, image_name: RegistryReference
+    ) -> None:
+        tokens.password = "another"
+        access = Access(Credentials("user", PASSWORD, origin="a helper"), tls_verify=False)
+        with (
+            RegistrySource(image_name, access) as source,
+            pytest.raises(RemoteError, match="gives no token") as caught,
+        ):
+            source.manifest()
+        assert "the credentials from a helper were refused" in caught.value.hint
 
     def test_identity_token_is_exchanged_for_bearer_token(
         self, tokens: TokenServer, image_name: RegistryReference

@@ -10,6 +10,8 @@ from coco_kp.transport.registry.challenge import Challenge, parse_challenges
 
 REALM = {"realm": "https://auth.example/token", "service": "registry.example"}
 
+BASIC = Challenge("basic", {"realm": "corp"})
+
 
 @pytest.mark.parametrize(
     ("header", "expected"),
@@ -32,6 +34,10 @@ REALM = {"realm": "https://auth.example/token", "service": "registry.example"}
             ],
         ),
         ("Basic", [Challenge("basic", {})]),
+        ("Negotiate, Basic", [Challenge("negotiate", {}), Challenge("basic", {})]),
+        ('Negotiate, Basic realm="corp"', [Challenge("negotiate", {}), BASIC]),
+        ('Negotiate YIIBhg+/.~_-==, Basic realm="corp"', [Challenge("negotiate", {}), BASIC]),
+        ('Basic realm="corp", NTLM', [BASIC, Challenge("ntlm", {})]),
         ("", []),
         (", ,", []),
         ('realm="x"', []),

@@ -110,12 +110,31 @@ class TestFiles:
         found = find_credentials(APP, Access(authfile=own))
         assert found == Credentials("<token>", "", "refresh")
 
-    @pytest.mark.parametrize("entry", [{}, {"auth": ""}, {"auth": 5}, {"email": "x"}])
+    @pytest.mark.parametrize("entry", [None, {}, {"auth": ""}, {"auth": 5}, {"email": "x"}])
     def test_find_credentials_ignores_entry_without_credentials(
         self, tmp_path: Path, entry: object
     ) -> None:
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
         assert user(access=Access(authfile=own)) is None
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"auths": None, "credHelpers": None, "credsStore": None},
+            {"auths": {APP.host: {"auth": None, "identitytoken": None}}},
+            {"credHelpers": {APP.host: None}},
+        ],
+    )
+    def test_find_credentials_takes_null_for_absent(self, tmp_path: Path, document: object) -> None:
+        own = write(tmp_path / "own.json", document)
+        assert user(access=Access(authfile=own)) is None
+
+    @pytest.mark.parametrize("ending", ["\n", "\r\n"])
+    def test_find_credentials_skips_line_feeds_in_base64(self, tmp_path: Path, ending: str) -> None:
+        text = base64.b64encode(b"me:a long password").decode()
+        entry = {"auth": f"{text[:8]}{ending}{text[8:]}{ending}"}
+        own = write(tmp_path / "own.json", {"auths": {APP.host: entry}})
+        assert find_credentials(APP, Access(authfile=own)) == Credentials("me", "a long password")
 
     @pytest.mark.parametrize(
         ("document", "words"),
@@ -158,6 +177,7 @@ class TestHelpers:
             '  echo \'{"ServerURL":"x","Username":"<token>","Secret":"refresh"}\';;\n'
             "broken.example) echo my-secret; exit 1;;\n"
             'strange.example) echo \'{"Username":"my-secret"}\';;\n'
+            "garbled.example) echo my-secret;;\n"
             "*) echo credentials not found in native keychain; exit 1;;\n"
             "esac\n"
         )
@@ -215,12 +235,52 @@ class TestHelpers:
         self, tmp_path: Path, host: str, words: str
     ) -> None:
         with pytest.raises(RemoteError, match=words) as caught:
-            self.find(tmp_path, {"credsStore": "test"}, RegistryReference(host, "x", "v"))
+            self.find(tmp_path, {"credHelpers": {host: "test"}}, RegistryReference(host, "x", "v"))
         assert "my-secret" not in str(caught.value)
 
     def test_credential_helper_that_is_not_installed_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RemoteError, match="docker-credential-absent is not installed"):
-            self.find(tmp_path, {"credsStore": "absent"}, APP)
+            self.find(tmp_path, {"credHelpers": {APP.host: "absent"}}, APP)
+
+    @pytest.mark.usefixtures("helper")
+    @pytest.mark.parametrize(
+        ("host", "store", "words"),
+        [
+            ("broken.example", "test", "docker-credential-test failed with exit code 1"),
+            ("strange.example", "test", "docker-credential-test answered without a user name"),
+            ("garbled.example", "test", "the answer of docker-credential-test is not"),
+            ("h.example", "absent", "docker-credential-absent is not installed"),
+            ("h.example", "locked", "docker-credential-locked cannot be run: permission denied"),
+        ],
+    )
+    def test_credential_store_failure_is_a_warning_without_secret(
+        self,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        host: str,
+        store: str,
+        words: str,
+    ) -> None:
+        (tmp_path / "bin" / "docker-credential-locked").write_text("#!/bin/sh\n")
+        found = self.find(tmp_path, {"credsStore": store}, RegistryReference(host, "x", "v"))
+        assert found is None
+        assert words in caplog.text
+        assert "my-secret" not in caplog.text
+
+    @pytest.mark.usefixtures("helper")
+    def test_credentials_say_where_they_are_from(self, tmp_path: Path) -> None:
+        own = tmp_path / "own.json"
+        for document, origin in [
+            ({"auths": {APP.host: auth("file")}}, f"'{own}'"),
+            ({"auths": {APP.host: {"identitytoken": "t"}}}, f"'{own}'"),
+            ({"credsStore": "test"}, "docker-credential-test"),
+        ]:
+            found = self.find(tmp_path, document, APP)
+            assert found is not None
+            assert found.origin == origin
+        found = self.find(tmp_path, {"credHelpers": {"docker.io": "test"}}, HUB)
+        assert found is not None
+        assert found.origin == "docker-credential-test"
 
 
 class TestWritten:

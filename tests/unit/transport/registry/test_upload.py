@@ -6,7 +6,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -15,15 +17,17 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.transport import put_blob
 from coco_kp.transport.registry import RegistrySink
-from tests.sim.http_server import BreakOff, Reply, Request
+from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.registry import Registry, error
 from tests.support.access import REPOSITORY
 from tests.support.patience import wait_until
+from tests.support.stored import image
 
 Fault = Callable[[Request], Reply | BreakOff | None]
 
 DATA = os.urandom(3_000_000)
 BLOB = describe("x", DATA)
+TOP = image(b"x").top
 
 
 def stored(registry: Registry, blob: Descriptor = BLOB) -> bytes | None:
@@ -66,6 +70,52 @@ class TestTheWay:
         assert put.query["digest"] == [str(BLOB.digest)]
         assert put.query["state"] == ["1"], "the PATCH's Location was not followed"
         assert not registry.uploads
+
+    @pytest.mark.parametrize("status", [200, 201, 204])
+    def test_upload_takes_any_2xx_for_success(
+        self, registry: Registry, sink: RegistrySink, status: int
+    ) -> None:
+        registry.patched = registry.stored = registry.finished = status
+        upload(sink)
+        sink.put_manifest(TOP)
+        assert stored(registry) == DATA
+
+    @pytest.mark.parametrize("status", [307, 308])
+    @pytest.mark.parametrize("size", [None, len(DATA)])
+    def test_upload_follows_redirects_within_the_origin(
+        self, registry: Registry, sink: RegistrySink, status: int, size: int | None
+    ) -> None:
+        moved: list[str] = []
+
+        def move(request: Request) -> Reply | None:
+            path = request.path
+            if path.startswith("/v2/moved/"):
+                moved.append(request.method)
+                registry.seen[-1] = request = replace(request, path=f"/v2/{path[10:]}")
+                return registry.route(request)
+            query = urlencode(request.query, doseq=True)
+            return Reply(status, {"Location": f"/v2/moved/{path[4:]}?{query}"})
+
+        registry.faults = [move]
+        upload(sink, size=size)
+        sink.put_manifest(TOP)
+        assert stored(registry) == DATA
+        assert moved == ["GET", "POST", "PATCH", "PUT", "PUT"]
+
+    def test_upload_follows_no_redirect_to_another_origin(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        elsewhere: list[Request] = []
+
+        def take(request: Request) -> Reply:
+            elsewhere.append(request)
+            return Reply(202)
+
+        with http_server(take) as base:
+            registry.faults = [once("PATCH", Reply(307, {"Location": f"{base}/x"}))]
+            with pytest.raises(RemoteError, match="PATCH http://.*: 307 Temporary Redirect"):
+                upload(sink)
+        assert not elsewhere
 
     @pytest.mark.parametrize("data", [b"", b"x", b"xy"])
     @pytest.mark.parametrize("known", [True, False])
@@ -238,7 +288,7 @@ class TestBroken:
         def lose(request: Request) -> BreakOff | None:
             if request.method == "PUT" and "uploads" in request.path:
                 registry.faults.clear()
-                registry._route(request)
+                registry.route(request)
                 return BreakOff()
             return None
 
