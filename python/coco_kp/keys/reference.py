@@ -33,7 +33,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HOST: Final = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?"
 )
-_PATH: Final = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+")
+# No dot segments: a client that resolves them would read another secret than the one that is named.
+_SEGMENT: Final = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.-]+"
+_PATH: Final = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})+")
 _SECRET_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@:-]+")  # of AWS Secrets Manager, or an ARN
 _KMS_KEY: Final = re.compile(r"[A-Za-z0-9/_:-]+")  # key ID, alias/NAME or an ARN
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")

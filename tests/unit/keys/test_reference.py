@@ -28,6 +28,7 @@ KEKS: dict[str, KekReference] = {
     "file:/run/keys/kek": FileReference("/run/keys/kek"),
     "exec:gcloud secrets 'a b'": ExecReference(("gcloud", "secrets", "a b")),
     "vault:///secret/default/key/app": VaultReference("", "secret/default/key/app"),
+    "vault:///secret/..a/b..": VaultReference("", "secret/..a/b.."),
     "vault://v.example:8200/kv/a/b?kv=1&field=k&encoding=base64": VaultReference(
         "v.example:8200", "kv/a/b", 1, "k", "base64"
     ),
@@ -84,6 +85,9 @@ def test_reference_can_be_pickled_and_hashed(value: KekReference | WrappingRefer
         ("vault:secret/a", "two slashes"),
         ("vault:///", "names no key"),
         ("vault:///secret", "not a vault path"),
+        ("vault:///secret/a/../b", "not a vault path"),
+        ("vault:///secret/./b", "not a vault path"),
+        ("vault:///secret/..", "not a vault path"),
         ("vault:///secret/a?kv=3", "not 1 or 2"),
         ("vault:///secret/a?kv=1&kv=1", "twice"),
         ("vault:///secret/a?token=x", "unknown"),

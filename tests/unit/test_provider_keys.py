@@ -1,0 +1,119 @@
+"""Whose keys a provider wraps with: its own, those that callers name, and those that it makes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, RefusedError
+from coco_kp.kbs.admin import Admin
+from coco_kp.kbs.record import Record
+from coco_kp.keys.reference import FileReference
+from coco_kp.keys.register import Registrar
+from coco_kp.keys.resolve import FetchedKek, UnkeptKeyError
+from coco_kp.model.packet import read_packet
+from coco_kp.model.protocol import WrapRequest
+from coco_kp.provider import Provider
+from tests.sim.vault import ROOT_TOKEN, SimulatedVault
+from tests.vectors import load_vectors
+
+if TYPE_CHECKING:
+    from coco_kp.provider import Wrapped
+    from tests.sim.kbs import SimulatedKbs
+
+KID = "kbs:///default/key/1"
+OPTIONS: bytes = load_vectors("packets")["good"][0]["optsdata"].encode()
+TEAM = "vault:///kv/team/app?kv=1"
+
+
+@pytest.fixture
+def registrar(admin: Admin, tmp_path: Path) -> Registrar:
+    return Registrar(admin, Record(tmp_path / "registered"))
+
+
+@pytest.fixture
+def kek(tmp_path: Path) -> Path:
+    path = tmp_path / "kek"
+    path.touch(0o600)
+    path.write_bytes(os.urandom(32))
+    return path
+
+
+def wrap(provider: Provider, parameters: str) -> Wrapped:
+    return provider.wrap(WrapRequest((parameters,), OPTIONS))
+
+
+def opens(wrapped: Wrapped, kek: bytes) -> bool:
+    key = read_packet(wrapped.packet).wrapped_key
+    assert key
+    return Kek(kek).unwrap(key.wrap_type, key.iv, key.wrapped_data) == OPTIONS
+
+
+def test_provider_registers_no_key_of_a_caller_unless_its_owner_says_so(
+    sim: SimulatedKbs, registrar: Registrar, kek: Path
+) -> None:
+    """He could name another team's file, and fetch its key under a key ID of his own."""
+    wrapped = wrap(Provider(registrar=registrar), f"keypath={kek}::keyid={KID}")
+    assert opens(wrapped, kek.read_bytes())
+    assert any("it was not registered" in warning for warning in wrapped.warnings)
+    assert not sim.requests
+    wrap(Provider(registrar=registrar, register_callers_files=True), f"keypath={kek}::keyid={KID}")
+    assert sim.resources == {"default/key/1": kek.read_bytes()}
+
+
+def test_provider_makes_no_key_under_a_callers_key_id_that_only_the_kbs_would_keep(
+    sim: SimulatedKbs, registrar: Registrar
+) -> None:
+    with pytest.raises(UnkeptKeyError) as error:
+        wrap(Provider(registrar=registrar), f"keyid={KID}")
+    assert "--key-dir DIR" in error.value.hint
+    assert not sim.requests
+
+
+def test_provider_wraps_with_its_own_key_for_callers_who_name_key_id_alone(kek: Path) -> None:
+    provider = Provider(source=FetchedKek(FileReference(str(kek))))
+    wrapped = wrap(provider, f"keyid={KID}")
+    assert json.loads(wrapped.packet)["kid"] == KID
+    assert opens(wrapped, kek.read_bytes())
+
+
+@pytest.fixture
+def secrets(vault: SimulatedVault, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """Keys in a Vault, by path."""
+    monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
+    keks = {path: os.urandom(32) for path in ("kv/team/app", "kv/other/app")}
+    vault.secrets |= {path: [{"data": list(kek)}] for path, kek in keks.items()}
+    return keks
+
+
+def test_provider_fetches_for_callers_what_its_owner_allows(secrets: dict[str, bytes]) -> None:
+    provider = Provider(allow_kek=("vault:///kv/team/*",))
+    assert opens(wrap(provider, f"kekfrom={TEAM}::keyid={KID}"), secrets["kv/team/app"])
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    ("allowed", "named"),
+    [
+        ((), TEAM),
+        (("vault:///kv/team/*",), "vault:///kv/other/app?kv=1"),
+        (("vault:///kv/team/*",), "vault:///kv/team/../other/app?kv=1"),
+        (("vault:///kv/team/*",), "vault:///kv/team/%2e%2e/other/app?kv=1"),
+        (("vault:///kv/team/*",), "vault://elsewhere.example/kv/team/app?kv=1"),
+        (("*",), "file:kek"),
+        (("*",), "exec:cat kek"),
+        (("*",), "pkcs11:object=kek?module-path=/tmp/module.so"),
+        (("*",), "pkcs11:object=kek?pin-source=/tmp/pin"),
+    ],
+)
+def test_provider_fetches_nothing_else_for_callers(
+    vault: SimulatedVault, allowed: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises((RefusedError, InputError)):
+        wrap(Provider(allow_kek=allowed), f"kekfrom={named}::keyid={KID}")
+    assert not vault.requests
