@@ -63,6 +63,13 @@ class RemoteError(CocoKpError):
     exit_code = 6
 
 
+class ChangedError(RemoteError):
+    """Somebody else changed meanwhile what was to be changed: nothing of theirs is undone."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"{reference} changed meanwhile", "nothing was written: run again")
+
+
 class UnreachableError(RemoteError):
     """The other side did not answer, or the connection broke: a later repeat may succeed."""
 

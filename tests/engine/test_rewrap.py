@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import IntegrityError
+from coco_kp.image import rewrap
 from coco_kp.image.rewrap import Changes, rewrap_image
 from coco_kp.keys.wrapper import KekOpener, sample_recipient
 from tests.support.altered import altered, unscheme
@@ -18,6 +20,7 @@ from tests.support.image import PACKETS, Image
 from tests.support.recipients import Careless
 
 NEW = "kbs:///default/key/2"
+OTHER = "kbs:///default/key/3"
 
 
 def blobs_of_layers(image: Image) -> list[bytes]:
@@ -70,6 +73,39 @@ def test_rewrap_into_another_place_leaves_old_image_unchanged(
     assert files(encrypted.folder) == before
     assert blobs_of_layers(target) == blobs_of_layers(encrypted)
     command("verify", target.reference, "--keypath", new)
+
+
+@pytest.mark.parametrize("form", ["oci", "oci-archive", "dir"])
+def test_rewrap_in_place_fails_when_another_rewrap_was_faster(
+    form: str,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a key would be back that the faster one removed."""
+    image = f"{form}:{tmp_path}/image"
+    copy = ("rewrap", encrypted.reference, image, "--keypath", key)
+    command(*copy, "--add", f"keyid={NEW},keypath={make_key('new')}")
+    real, removed = rewrap._changed, list[int]()
+
+    def changed(*arguments: Any) -> Any:
+        if not removed:
+            removed.append(0)
+            command("rewrap", image, "--keypath", key, "--remove", NEW)
+        return real(*arguments)
+
+    monkeypatch.setattr(rewrap, "_changed", changed)
+    slower = ("rewrap", image, "--keypath", key, "--add", f"keyid={OTHER},keypath={key}")
+    outcome = command(*slower, ok=False)
+    assert outcome.code == 6
+    assert "changed meanwhile" in outcome.err
+    assert "run again" in outcome.err
+    assert NEW not in command("inspect", image).out
+    command(*slower)
+    assert OTHER in command("inspect", image).out
 
 
 def test_rewrap_repairs_kids_without_scheme(

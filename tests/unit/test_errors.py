@@ -19,6 +19,7 @@ EXIT_CODES = {
     "KekError": 4,
     "IntegrityError": 5,
     "RemoteError": 6,
+    "ChangedError": 6,
     "UnreachableError": 6,
     "RefusedError": 7,
     "KeyPathForbiddenError": 7,

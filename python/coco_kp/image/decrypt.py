@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from coco_kp.errors import InputError, UsageError
-from coco_kp.image.destination import check_blobs, writing
+from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
@@ -60,9 +60,9 @@ def decrypt_image(
     if not openers:
         raise UsageError("name what opens the image: a KBC, a keys file or a key")
     work = Work(progress or Progress(), jobs, source_access)
-    target = parse_image_reference(destination)
+    reference, target = map(parse_image_reference, (source, destination))
     check_destination(target)
-    with open_source(parse_image_reference(source), source_access) as opened:
+    with open_source(reference, source_access) as opened:
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
@@ -71,7 +71,7 @@ def decrypt_image(
             new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
             top = write_tree(tree, new, sink)
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
-            sink.set_reference(top)
+            sink.set_reference(top, replacing=read_in_place(reference, target, tree))
     encrypted = sum(is_encrypted(layer.media_type) for layer in _layers(tree))
     return DecryptionResult(str(target), top.digest, encrypted, len(_layers(tree)) - encrypted)
 

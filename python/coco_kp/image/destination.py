@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from coco_kp.errors import CocoKpError, IntegrityError
 from coco_kp.image.tree import Node, images
 from coco_kp.keys.wrapper import KeyWrapper
+from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Manifest
-from coco_kp.model.reference import ImageReference
+from coco_kp.model.reference import FileReference, ImageReference
 from coco_kp.transport import Access, Sink, open_sink
 
 
@@ -35,12 +38,28 @@ def check_blobs(sink: Sink, tree: Node) -> None:
                 raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")
 
 
-def publish_and_name(keys: Sequence[KeyWrapper], sink: Sink, top: Manifest) -> None:
-    """Keep and register the keys, then give the image its name: the last steps, in this order."""
+def read_in_place(source: ImageReference, target: ImageReference, tree: Node) -> Digest | None:
+    """Return the digest of what was read, where the same name is to be written, else None."""
+    return tree.manifest.digest if _place(source) == _place(target) else None
+
+
+def _place(reference: ImageReference) -> ImageReference:
+    if isinstance(reference, FileReference):
+        return replace(reference, path=os.path.realpath(reference.path))
+    return reference
+
+
+def publish_and_name(
+    keys: Sequence[KeyWrapper], sink: Sink, top: Manifest, replacing: Digest | None
+) -> None:
+    """Keep and register the keys, then give the image its name: the last steps, in this order.
+
+    ``replacing`` is as `Sink.set_reference` takes it.
+    """
     for key in keys:
         key.publish()
     try:
-        sink.set_reference(top)
+        sink.set_reference(top, replacing=replacing)
     except CocoKpError as error:
         kept = ", ".join(place for key in keys for place in key.kept)
         if kept:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, UsageError, shown
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.destination import check_blobs, publish_and_name, writing
+from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import (
     SealedBlob,
@@ -148,7 +148,7 @@ def encrypt_image(
         _check(sink, top, plan, written, keys)
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
-        publish_and_name(keys, sink, top)
+        publish_and_name(keys, sink, top, read_in_place(source_reference, target, tree))
         return EncryptionResult(str(target), top.digest, _names(plan, keys), plan)
 
 

@@ -19,7 +19,7 @@ from coco_kp.errors import (
     UsageError,
     shown,
 )
-from coco_kp.image.destination import check_blobs, publish_and_name, writing
+from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import open_one
@@ -116,10 +116,10 @@ def rewrap_image(
         raise UsageError("name what opens the image now: a KBC, a keys file or a key")
     if changes == Changes():
         raise UsageError("name a change: a recipient to replace, to add or to remove")
-    target = parse_image_reference(destination or image)
+    reference, target = map(parse_image_reference, (image, destination or image))
     check_destination(target)
     work = Work(progress or Progress(), 1)
-    with open_source(parse_image_reference(image), source_access) as source:
+    with open_source(reference, source_access) as source:
         tree = read_tree(source, configs=False)
         opened: _OpenedLayers = {}
         if move := _kms_move(openers, changes):
@@ -141,7 +141,7 @@ def rewrap_image(
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
             _check(written, tree, opened, new, openers, prepared)
-            publish_and_name(prepared.keys, sink, top)
+            publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
     return RewrapResult(str(target), top.digest, rewrapped, _recipients(written))
 
 

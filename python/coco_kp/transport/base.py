@@ -185,10 +185,12 @@ class Sink(ABC):
         """Store a manifest under its digest; what it points at must have been stored before."""
 
     @abstractmethod
-    def set_reference(self, manifest: Manifest) -> None:
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Make everything durable and let the image's name point to ``manifest``, at once.
 
         ``manifest`` was stored with :meth:`put_manifest`. The last call on a sink but ``close``.
+        Raises ``ChangedError`` if the name does not point to ``replacing``, where that is given: an
+        image that is changed in place must not undo what somebody else changed meanwhile.
         """
 
     @abstractmethod

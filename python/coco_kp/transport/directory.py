@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import sync_directory
+from coco_kp.errors import ChangedError, InputError, RefusedError
+from coco_kp.files import locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
@@ -67,8 +67,19 @@ class DirectorySink(Sink):
         """Stage the manifest as one of a list."""
         self._staged[_manifest_name(manifest.digest)] = self._staging.write(manifest.raw)
 
-    def set_reference(self, manifest: Manifest) -> None:
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
+        with locked(self._folder):
+            if replacing is not None:
+                self._check_unchanged(replacing)
+            self._publish(manifest)
+
+    def _check_unchanged(self, replacing: Digest) -> None:
+        raw = read_small_if_there(self._folder / MANIFEST_FILE, MAX_MANIFEST)
+        if raw is None or Digest.of(raw) != replacing:
+            raise ChangedError(self.reference)
+
+    def _publish(self, manifest: Manifest) -> None:
         top = self._staged.pop(_manifest_name(manifest.digest))
         publish(self._staging.write(VERSION), self._folder / VERSION_FILE)
         for name, staged in self._staged.items():

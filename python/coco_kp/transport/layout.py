@@ -1,17 +1,19 @@
 """``oci:path[:name]``: an OCI image layout (image-spec image-layout.md).
 
-Several processes may write into one layout: ``index.json`` is replaced at once, under a lock on the
-layout's folder, and keeps what others put into it. A name given anew replaces its old entry. A
-process that is killed leaves the old names intact, and at most a folder that the next one removes;
-killed in the moment of publishing, also blobs that no name points to.
+Several processes may write into one layout: blobs get their names and ``index.json`` is replaced
+under a lock on the layout's folder, and it keeps what others put into it. A name given anew
+replaces its old entry. A process that is killed leaves the old names intact, and at most a folder
+that the next one removes; killed in the moment of publishing, also blobs that no name points to.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from coco_kp.errors import InputError
+from coco_kp.errors import ChangedError, InputError
 from coco_kp.files import locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
@@ -26,6 +28,7 @@ from coco_kp.transport.layout_index import (
     blob_name,
     check_layout,
     check_room,
+    digest_of_image,
     find_image,
     parse_layout_index,
     with_image,
@@ -63,11 +66,15 @@ class LayoutSink(Sink):
         self._check_destination()
         self._staging = Staging(self._folder)
         self._staged: dict[Digest, Path] = {}
+        self._counted_on: set[Digest] = set()
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Look among the staged blobs and in the layout."""
         path = self._path(blob.digest)
-        return path.is_file() and path.stat().st_size == blob.size
+        found = path.is_file() and path.stat().st_size == blob.size
+        if found and blob.digest not in self._staged:
+            self._counted_on.add(blob.digest)
+        return found
 
     def begin_blob(self, size: int | None = None) -> BlobWriter:  # noqa: ARG002
         """Write into a staged file."""
@@ -77,19 +84,17 @@ class LayoutSink(Sink):
         """Stage the manifest as a blob."""
         self._staged[manifest.digest] = self._staging.write(manifest.raw)
 
-    def set_reference(self, manifest: Manifest) -> None:
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Give all blobs their names, then put the image into ``index.json``."""
-        for digest, staged in self._staged.items():
-            publish(staged, self._folder / blob_name(digest))
-        with naming("write to", self._folder):
-            for folder in {(self._folder / blob_name(digest)).parent for digest in self._staged}:
-                sync_directory(folder)
-        self._staged.clear()
         with locked(self._folder):
+            before = self._read_index()
+            self._check_unchanged(before, replacing)
+            after = with_image(before, manifest.descriptor(), self._name)
+            # The first, so that whoever is killed after it leaves a layout.
             if not (self._folder / LAYOUT_FILE).exists():
                 publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
-            index = with_image(self._read_index(), manifest.descriptor(), self._name)
-            publish_durably(self._staging.write(index.raw), self._folder / INDEX_FILE)
+            self._publish_blobs()
+            publish_durably(self._staging.write(after.raw), self._folder / INDEX_FILE)
 
     def read_back(self) -> Source:
         """Read staged blobs and those that were there."""
@@ -105,17 +110,39 @@ class LayoutSink(Sink):
     def _keep(self, staged: Path, digest: Digest, _size: int) -> None:
         self._staged[digest] = staged
 
+    def _check_unchanged(self, index: ImageIndex, replacing: Digest | None) -> None:
+        """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
+        if replacing is not None and digest_of_image(index, self._name) != replacing:
+            raise ChangedError(self.reference)
+        for digest in self._counted_on:
+            if not self._path(digest).is_file():
+                raise ChangedError(self.reference)
+
+    def _publish_blobs(self) -> None:
+        for digest, staged in self._staged.items():
+            publish(staged, self._folder / blob_name(digest))
+        with naming("write to", self._folder):
+            for folder in {(self._folder / blob_name(digest)).parent for digest in self._staged}:
+                sync_directory(folder)
+        self._staged.clear()
+
     def _check_destination(self) -> None:
         """Refuse early what ``set_reference`` could not do."""
         layout = self._folder / LAYOUT_FILE
         if layout.exists():
             check_layout(read_small(layout, MAX_MANIFEST), self.reference)
-        elif not all(entry.name.startswith(".") for entry in _entries(self._folder)):
+        elif not all(
+            entry.name.startswith(".") or _holds_blobs(entry) for entry in self._entries()
+        ):
             raise InputError(
                 f"'{self._folder}' is neither empty nor an OCI layout",
                 "name a new folder, or the folder of a layout",
             )
         check_room(self._read_index(), self._name)
+
+    def _entries(self) -> list[Path]:
+        with naming("read", self._folder):
+            return list(self._folder.iterdir()) if self._folder.exists() else []
 
     def _read_index(self) -> ImageIndex:
         path = self._folder / INDEX_FILE
@@ -137,6 +164,12 @@ class _StagedLayout(Source):
         return open_whole(self._path(blob.digest))
 
 
-def _entries(folder: Path) -> list[Path]:
-    with naming("read", folder):
-        return list(folder.iterdir()) if folder.exists() else []
+def _holds_blobs(folder: Path) -> bool:
+    """Return whether this is a layout's ``blobs``, which others fill first, with nothing else."""
+    if folder.name != "blobs" or not folder.is_dir():
+        return False
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    return all(_BLOB.fullmatch(str(path.relative_to(folder))) for path in files)
+
+
+_BLOB: Final = re.compile(r"sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128}")

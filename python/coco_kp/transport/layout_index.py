@@ -65,6 +65,14 @@ def find_image(index: ImageIndex, name: str | None, reference: str) -> Descripto
     raise InputError(f"{reference} does not exist in there", hint)
 
 
+def digest_of_image(index: ImageIndex, name: str | None) -> Digest | None:
+    """Return the digest of the image that `find_image` finds, None where it finds none."""
+    try:
+        return find_image(index, name, "").digest
+    except InputError:
+        return None
+
+
 def with_image(index: ImageIndex, image: Descriptor, name: str | None) -> ImageIndex:
     """Give an index in which ``name`` points to ``image``, whatever it pointed to before."""
     check_room(index, name)

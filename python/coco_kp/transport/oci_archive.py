@@ -9,7 +9,8 @@ import os
 import threading
 from pathlib import Path
 
-from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.errors import ChangedError, InputError, RefusedError, shown
+from coco_kp.files import locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest
 from coco_kp.model.reference import FileReference
@@ -23,6 +24,7 @@ from coco_kp.transport.layout_index import (
     LAYOUT_FILE,
     blob_name,
     check_layout,
+    digest_of_image,
     find_image,
     image_names,
     parse_layout_index,
@@ -95,7 +97,7 @@ class OciArchiveSink(Sink):
                 offset = self._append(blob_name(manifest.digest), manifest.raw)
                 self._blobs[manifest.digest] = (offset, len(manifest.raw))
 
-    def set_reference(self, manifest: Manifest) -> None:
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Finish the archive and put it in place of the old one."""
         index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._name)
         self._append(INDEX_FILE, index.raw)
@@ -103,7 +105,10 @@ class OciArchiveSink(Sink):
         with naming("write", self._final):
             write_all(self._fd, memoryview(END))
             os.fsync(self._fd)
-        publish_durably(self._path, self._final)
+        with locked(self._final.parent):
+            if replacing is not None and _digest_in(self._final, self._name) != replacing:
+                raise ChangedError(self.reference)
+            publish_durably(self._path, self._final)
 
     def read_back(self) -> Source:
         """Read the archive as it grows."""
@@ -156,6 +161,15 @@ class _GrowingArchive(Source):
         if blob.digest not in self._blobs:
             raise InputError(f"{self.reference} lacks the blob {blob.digest}")
         return self._blobs[blob.digest]
+
+
+def _digest_in(path: Path, name: str | None) -> Digest | None:
+    """Return the digest of an archive's image, None where there is none."""
+    try:
+        with OciArchiveSource(FileReference("oci-archive", str(path), name)) as archive:
+            return digest_of_image(archive.index, name)
+    except InputError:
+        return None
 
 
 def _append_file(target: int, staged: Path, size: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import CocoKpError, IntegrityError, MissingManifestError
+from coco_kp.errors import ChangedError, CocoKpError, IntegrityError, MissingManifestError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import describe, parse_descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -130,6 +130,39 @@ class TestNothingShowsBeforeItsTime:
                 writer.write(b"data")
             assert not sink.has_blob(blob)
         assert not place.leftovers()
+
+
+class TestInPlace:
+    def test_sink_replaces_image_that_is_as_it_was_read(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, OLD)
+        with place.sink() as sink:
+            store(sink, NEW, named=False)
+            sink.set_reference(NEW.top, replacing=OLD.top.digest)
+        with place.source() as source:
+            check(source, NEW)
+
+    def test_sink_refuses_to_replace_image_that_changed_meanwhile(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, OLD)
+        with place.sink() as sink:
+            store(sink, NEW, named=False)
+            with place.sink() as other:
+                store(other, LIST)
+            with pytest.raises(ChangedError, match="changed meanwhile") as caught:
+                sink.set_reference(NEW.top, replacing=OLD.top.digest)
+        assert caught.value.exit_code == 6
+        with place.source() as source:
+            check(source, LIST)
+        assert not place.leftovers()
+
+    def test_sink_refuses_to_replace_image_that_is_gone(self, place: Place) -> None:
+        with place.sink() as sink:
+            store(sink, NEW, named=False)
+            with pytest.raises(ChangedError):
+                sink.set_reference(NEW.top, replacing=OLD.top.digest)
+        with pytest.raises(CocoKpError):
+            place.source().manifest()
 
 
 class TestBlobs:

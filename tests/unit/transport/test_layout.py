@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import CocoKpError, InputError, IntegrityError
+from coco_kp.errors import ChangedError, CocoKpError, InputError, IntegrityError
 from coco_kp.model.manifest import ImageManifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import copy_blob
@@ -153,6 +154,23 @@ class TestDestination:
             with pytest.raises(InputError, match=r"layout version '2\.0\.0'"):
                 make(FileReference("oci", str(folder)))
 
+    def test_layout_sink_writes_into_folder_with_blobs_alone(self, folder: Path) -> None:
+        """Of a killed writer, or of one that is at work."""
+        write(folder, ONE)
+        (folder / "oci-layout").unlink()
+        (folder / "index.json").unlink()
+        write(folder, TWO)
+        check(source(folder), TWO)
+
+    @pytest.mark.parametrize(
+        "name", ["blobs/notes", "blobs/sha256/notes", f"blobs/sha1/{40 * '0'}"]
+    )
+    def test_layout_sink_refuses_folder_with_more_than_blobs(self, folder: Path, name: str) -> None:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("x")
+        with pytest.raises(InputError, match="neither empty nor an OCI layout"):
+            LayoutSink(FileReference("oci", str(folder)))
+
     def test_layout_sink_removes_folders_it_made_when_nothing_was_stored(
         self, tmp_path: Path
     ) -> None:
@@ -262,6 +280,18 @@ class TestSeveralWriters:
         for name, stored in images.items():
             check(source(folder, name), stored)
 
+    def test_layout_sink_refuses_image_whose_blob_was_removed_meanwhile(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        blob, *_ = ONE.blobs
+        with LayoutSink(FileReference("oci", str(folder), "two")) as sink:
+            assert sink.has_blob(blob)
+            blob_path(folder, blob.digest).unlink()
+            sink.put_manifest(ONE.top)
+            with pytest.raises(ChangedError):
+                sink.set_reference(ONE.top)
+        with pytest.raises(InputError, match="does not exist in there"):
+            source(folder, "two").manifest()
+
     def test_layout_sink_keeps_unfinished_files_of_running_writer(self, folder: Path) -> None:
         with LayoutSink(FileReference("oci", str(folder), "one")) as sink:
             store(sink, ONE, named=False)
@@ -322,3 +352,18 @@ class TestKilledWriters:
             assert not list(folder.glob(".*"))
         assert result.returncode == 0
         assert outcomes == {"old", "new"}
+
+    def test_layout_sink_killed_at_any_system_call_leaves_new_folder_usable(
+        self, folder: Path
+    ) -> None:
+        for steps in range(200):
+            command = [sys.executable, "-c", WRITER, str(steps), str(folder)]
+            result = subprocess.run(command, capture_output=True, check=False)
+            assert result.returncode in (0, -signal.SIGKILL), result.stderr
+            write(folder, ONE, "v2")
+            check(source(folder, "v2"), ONE)
+            assert not list(folder.glob(".*"))
+            if result.returncode == 0:
+                break
+            shutil.rmtree(folder)
+        assert result.returncode == 0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from coco_kp.errors import InputError, IntegrityError, RemoteError
+from coco_kp.errors import ChangedError, InputError, IntegrityError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
 from coco_kp.model.media_type import DOCKER_SCHEMA1, INDEXES, MANIFESTS
@@ -101,8 +101,10 @@ class RegistrySink(Sink):
         """Send the manifest under its digest."""
         self._put(manifest, str(manifest.digest))
 
-    def set_reference(self, manifest: Manifest) -> None:
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Send the manifest under the tag."""
+        if replacing is not None:
+            self._check_unchanged(replacing)
         self._put(manifest, self._tag)
         self._sent.clear()
 
@@ -117,6 +119,12 @@ class RegistrySink(Sink):
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
+
+    def _check_unchanged(self, digest: Digest) -> None:
+        with self.client.get(f"manifests/{self._tag}", _ACCEPT, "HEAD") as response:
+            stated = response.headers.get("Docker-Content-Digest", str(digest))
+        if response.status == 404 or (response.status == 200 and stated != str(digest)):
+            raise ChangedError(self.reference)
 
     def _put(self, manifest: Manifest, name: str) -> None:
         response = self.client.request(
