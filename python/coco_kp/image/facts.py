@@ -6,6 +6,7 @@ error here: it becomes a finding, an error that is not raised.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -155,7 +156,7 @@ def guest_findings(facts: LayerFacts) -> list[CocoKpError]:
     if facts.encrypted:
         findings += _annotation_findings(facts.layer.annotations)
         findings += _provider_findings(facts)
-    if facts.layer.urls:
+    if facts.layer.elsewhere:
         findings.append(InputError("guests do not fetch foreign layers"))
     return findings
 
@@ -283,10 +284,11 @@ def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:
         parse_resource_uri(facts.kid)
     except InputError:
         return InputError(
-            f"no guest can read the key id {shown(facts.kid)}",
+            f"not every guest finds a key by the key id {shown(facts.kid)}",
             "coco-kp rewrap mends it: --keypath FILE --to-keyid kbs:///… --to-keypath FILE",
         )
-    if facts.version == "v1" and b"\\" in data:
+    plain = re.search(rb'"kid"\s*:\s*"' + re.escape(facts.kid.encode()) + b'"', data)
+    if facts.version == "v1" and not plain:
         # Older readers borrow the text from the JSON, where an escape is no part of it (3.1).
-        return InputError("older guests cannot read the packet: it has an escape sequence")
+        return InputError("older guests cannot read the packet: its key id has an escape sequence")
     return None

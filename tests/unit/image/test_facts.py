@@ -50,9 +50,24 @@ def test_facts_report_layer_without_packet_that_guests_read() -> None:
     assert "no packet that a guest can read" in message
 
 
+def test_facts_report_escape_sequence_in_key_id_alone() -> None:
+    """Other texts of the packet older guests copy (tests/recordings/guest.json, "JSON of …")."""
+    assert messages(json.dumps({**PACKET, "x": "\U0001f600"}).encode()) == []
+    hidden = {"x": '"kid":"kbs:///a/b/c"', **PACKET}
+    escaped = json.dumps(hidden).replace('"kid": "kbs:///', '"kid": "kbs:\\/\\/\\/').encode()
+    (message,) = messages(escaped)
+    assert "escape sequence" in message
+
+
 def test_facts_report_foreign_layer() -> None:
-    (message,) = messages(json.dumps(PACKET).encode(), urls=("https://example.com/layer",))
-    assert "foreign" in message
+    document = L("data", GZIP, urls=("https://example.com/layer",)).document()
+    (finding,) = guest_findings(layer_facts(0, parse_descriptor(document, "layer")))
+    assert "foreign" in finding.message
+
+
+def test_facts_accept_encrypted_layer_with_urls() -> None:
+    """It lies in the image, where a guest finds it (guest.json, "layer descriptor/urls")."""
+    assert messages(json.dumps(PACKET).encode(), urls=("https://example.com/layer",)) == []
 
 
 @pytest.mark.parametrize("compression", ["+zstd", "+lzma"])
