@@ -22,6 +22,7 @@ PIECE: Final = 256 * 1024
 
 _FEED: Final = 16 * 1024  # bytes; zlib copies what it does not use of them, again and again
 _GZIP: Final = 16 + zlib_ng.MAX_WBITS
+_FLAGS: Final = 3  # where a gzip header has them (RFC 1952, 2.3)
 _NO_GZIP: Final[type[Exception]] = zlib_ng.error  # type: ignore[assignment]  # (their stub)
 
 
@@ -77,6 +78,10 @@ def compression_of_bytes(head: bytes, media_type: str) -> str:
 class Decompressor(Protocol):
     """Decompresses a stream that comes in pieces."""
 
+    @property
+    def gzip_flags(self) -> int:
+        """All flags in the headers of gzip members (RFC 1952, 2.3.1) so far, joined by "or"."""
+
     def pieces(self, data: memoryview) -> Iterator[bytes | memoryview] | Iterator[bytes]:
         """Yield what ``data`` yields, in pieces of bounded size. Raises ``IntegrityError``."""
 
@@ -91,6 +96,10 @@ class _Bounded:
         self._inner = inner
         self._unpacking = unpacking or Unpacking()
 
+    @property
+    def gzip_flags(self) -> int:
+        return self._inner.gzip_flags
+
     def pieces(self, data: memoryview) -> Iterator[bytes | memoryview]:
         self._unpacking.packed(len(data))
         for piece in self._inner.pieces(data):
@@ -102,6 +111,8 @@ class _Bounded:
 
 
 class _Plain:
+    gzip_flags = 0
+
     def pieces(self, data: memoryview) -> Iterator[memoryview]:
         yield data
 
@@ -114,6 +125,8 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._member = zlib_ng.decompressobj(_GZIP)
+        self._head = b""
+        self.gzip_flags = 0
 
     def pieces(self, data: memoryview) -> Iterator[bytes]:
         for start in range(0, len(data), _FEED):
@@ -129,6 +142,9 @@ class _Gzip:
         while rest or held_back:
             if self._member.eof:
                 self._member = zlib_ng.decompressobj(_GZIP)
+                self._head = b""
+            if len(self._head) <= _FLAGS:
+                self._look(rest)
             try:
                 piece = self._member.decompress(rest, PIECE)
             except _NO_GZIP:
@@ -136,6 +152,12 @@ class _Gzip:
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             held_back = len(piece) == PIECE and not self._member.eof
             yield piece
+
+    def _look(self, data: bytes | memoryview) -> None:
+        """Look at a member's first bytes, which may come in pieces; zlib keeps the flags."""
+        self._head += bytes(data[: _FLAGS + 1 - len(self._head)])
+        if len(self._head) > _FLAGS:
+            self.gzip_flags |= self._head[_FLAGS]
 
 
 _DECOMPRESSORS: Final[dict[str, Callable[[], Decompressor]]] = {

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from coco_kp.errors import IntegrityError
 from coco_kp.image.compression import decompressor
+from coco_kp.image.guest_tar import GuestTar
 from coco_kp.model.digest import Digest
 from coco_kp.unpacking import Unpacking
 
@@ -28,33 +29,49 @@ def check_diff_id(content: Digest, diff_id: Digest) -> None:
 
 
 class DiffIdCheck:
-    """Compares a layer's content with the diff_id that the image's config has for it."""
+    """Compares a layer's content with the diff_id that the image's config has for it.
+
+    ``guest``, if any, judges the same content; its verdict is not raised here.
+    """
 
     def __init__(
-        self, media_type: str, diff_id: Digest, unpacking: Unpacking | None = None
+        self,
+        media_type: str,
+        diff_id: Digest,
+        unpacking: Unpacking | None = None,
+        guest: GuestTar | None = None,
     ) -> None:
         self._decompressor = decompressor(media_type, unpacking)
         self._diff_id = diff_id
         self._hasher = hashlib.new(diff_id.algorithm)
+        self._guest = guest
 
     def update(self, data: memoryview) -> None:
         """Take the next piece of the layer."""
         for piece in self._decompressor.pieces(data):
             self._hasher.update(piece)
+            if self._guest:
+                self._guest.update(piece)
 
     def finish(self) -> None:
         """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
         self._decompressor.finish()
         check_diff_id(Digest(self._diff_id.algorithm, self._hasher.hexdigest()), self._diff_id)
+        if self._guest:
+            self._guest.finish(self._decompressor.gzip_flags)
 
 
 class DiffIdCheckAside:
     """The same on a thread of its own, while the caller goes on. A context manager."""
 
     def __init__(
-        self, media_type: str, diff_id: Digest, unpacking: Unpacking | None = None
+        self,
+        media_type: str,
+        diff_id: Digest,
+        unpacking: Unpacking | None = None,
+        guest: GuestTar | None = None,
     ) -> None:
-        self._check = DiffIdCheck(media_type, diff_id, unpacking)
+        self._check = DiffIdCheck(media_type, diff_id, unpacking, guest)
         self._pieces: Queue[bytes | None] = Queue(_AHEAD)
         self._failure: Exception | None = None
         self._thread = Thread(target=self._run, name="diff_id")

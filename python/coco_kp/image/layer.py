@@ -24,6 +24,7 @@ from coco_kp.image.compression import (
 )
 from coco_kp.image.content import HEAD
 from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, check_diff_id
+from coco_kp.image.guest_tar import GuestTar
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
@@ -115,6 +116,7 @@ def open_layer(
     carry: bool = False,
     threads: int = 1,
     head: Head | None = None,
+    guest: GuestTar | None = None,
 ) -> Digest:
     """Decrypt a layer into ``sink``, or only check it where that is None; return its plain digest.
 
@@ -123,7 +125,7 @@ def open_layer(
     recorded digest is proof enough of what went in, whether a guest would take it or not:
     ``diff_id`` counts, and must be there, where none is recorded. ``threads``, 1 or 2, work on it:
     on compressed content one of them only to check it. ``head`` gets the first bytes of the
-    plaintext.
+    plaintext, and ``guest`` judges the content that has the ``diff_id``.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
     if carry and recorded is None and diff_id is None:
@@ -140,13 +142,13 @@ def open_layer(
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
         reader = stack.enter_context(_open(source, layer))
         content: DiffIdCheck | DiffIdCheckAside | None = None
-        if diff_id and (is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
+        if diff_id and (guest or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
             if threads > 1 or carry:  # whose verdict is not always asked for
                 content = stack.enter_context(
-                    DiffIdCheckAside(layer.media_type, diff_id, work.unpacking)
+                    DiffIdCheckAside(layer.media_type, diff_id, work.unpacking, guest)
                 )
             else:
-                content = DiffIdCheck(layer.media_type, diff_id, work.unpacking)
+                content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest)
         also = [part.update for part in (content, other, head) if part]
         _pass(opener, reader, writer, layer, work, threads, also)
         opened = opener.finalize()
@@ -191,12 +193,19 @@ def copy_layer(
         writer.commit(layer.digest, layer.size)
 
 
-def check_layer(source: Source, layer: Descriptor, diff_id: Digest | None, work: Work) -> bytes:
+def check_layer(
+    source: Source,
+    layer: Descriptor,
+    diff_id: Digest | None,
+    work: Work,
+    guest: GuestTar | None = None,
+) -> bytes:
     """Read a layer without a key, and return its first bytes, up to ``HEAD``.
 
-    Raises ``IntegrityError`` if it is not what it should be.
+    Raises ``IntegrityError`` if it is not what it should be. ``guest`` judges the content that has
+    the ``diff_id``.
     """
-    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
+    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest) if diff_id else None
     head = Head()
     with source.open_blob(layer) as reader:
         for piece in _pieces(reader, layer, work):

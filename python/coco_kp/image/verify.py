@@ -28,6 +28,7 @@ from coco_kp.image.facts import (
     sample_findings,
     seen_by_guests,
 )
+from coco_kp.image.guest_tar import GuestTar
 from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress, Work
@@ -282,6 +283,7 @@ class _LayerCheck:
 
     def _read(self, work: Work) -> None:
         diff_id = self.image.diff_id(self.number)
+        guest = self._guest()
         if self.encrypted and self.openers:
             encryption = parse_layer_encryption(self.layer.annotations)
             keys, self.opened = open_each(encryption.packets, self.openers)
@@ -290,7 +292,17 @@ class _LayerCheck:
                 self.findings += guest_packet_findings(self.facts, self.opened)
             public = encryption.public_options
             threads = self.threads
-            open_layer(self.source, self.layer, keys, public, diff_id, None, work, threads=threads)
+            open_layer(
+                self.source,
+                self.layer,
+                keys,
+                public,
+                diff_id,
+                None,
+                work,
+                threads=threads,
+                guest=guest,
+            )
             self.checked += ["digest", "hmac"]
             if keys.digest:
                 self.checked.append("plain digest")
@@ -317,10 +329,20 @@ class _LayerCheck:
             if self.image.describes_another:
                 check_statement(self.source, self.layer, work)
             else:
-                check_layer(self.source, self.layer, diff_id, work)
+                check_layer(self.source, self.layer, diff_id, work, guest)
             self.checked.append("digest")
         if diff_id:
             self.checked.append("diff_id")
+            self._judged_by(guest)
+
+    def _guest(self) -> GuestTar | None:
+        """Return what judges the content, and holds its names: no longer than it is read."""
+        return GuestTar() if self.rules.target and not self.image.describes_another else None
+
+    def _judged_by(self, guest: GuestTar | None) -> None:
+        if guest:
+            self.checked.append("tar")
+            self.findings += [guest.fault] if guest.fault else []
 
     def _recipient_findings(self) -> list[CocoKpError]:
         expected = {_expected(key) for key in self.rules.expected_keys}

@@ -23,6 +23,8 @@ MAX_WINDOW: Final = 25
 class Zstd:
     """Decompresses one frame after another, skippable ones included."""
 
+    gzip_flags = 0
+
     def __init__(self) -> None:
         self._options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW}
         self._frame = zstd.ZstdDecompressor(options=self._options)
