@@ -43,8 +43,6 @@ class OciArchiveSource(Source):
         self._name = reference.name
         self._tar = TarFile(Path(reference.path), Unpacking((access or Access()).max_unpacked))
         try:
-            if any(member.link is not None for member in self._tar.members.values()):
-                raise InputError(f"'{reference.path}' has links, which no OCI archive needs")
             check_layout(self._tar.read(LAYOUT_FILE, MAX_MANIFEST), self.reference)
             self.index = parse_layout_index(self._tar.read(INDEX_FILE, MAX_MANIFEST))
         except BaseException:

@@ -8,12 +8,10 @@ name given twice, and sparse members.
 
 from __future__ import annotations
 
-import gzip
 import os
 import posixpath
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.files import open_regular
-from coco_kp.transport.base import CHUNK
+from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
 from coco_kp.transport.files import naming, unnamed_file
 from coco_kp.unpacking import Unpacking
 
@@ -30,7 +28,6 @@ MAX_MEMBERS: Final = 100_000
 _MAX_EXTENDED: Final = 64 * 1024
 """Bytes of one extended header; a path and a few attributes need less than one block."""
 
-_GZIP: Final = b"\x1f\x8b"
 _FILES: Final = b"\x0007"
 _LINKS: Final = b"12"
 _FOLDER: Final = b"5"
@@ -48,16 +45,17 @@ class Member:
 class TarFile:
     """An open archive: ``fd``, and its members by name (without a leading ``./``).
 
-    A gzip-compressed archive is first unpacked into a temporary file without a name, within the
-    bounds of ``unpacking``.
+    A compressed archive is first unpacked into a temporary file without a name, within the bounds
+    of ``unpacking``.
     """
 
     def __init__(self, path: Path, unpacking: Unpacking | None = None) -> None:
         self.path = path
         self.fd = open_regular(path)
         try:
-            if os.pread(self.fd, 2, 0) == _GZIP:
-                packed, self.fd = self.fd, _unpacked(self.fd, path, unpacking or Unpacking())
+            if compression := compression_of(os.pread(self.fd, HEAD, 0)):
+                allowed = unpacking or Unpacking()
+                packed, self.fd = self.fd, _unpacked(self.fd, path, compression, allowed)
                 os.close(packed)
             self.members = _read_members(self.fd, path)
         except BaseException:
@@ -234,23 +232,22 @@ def _link_target(name: str, kind: bytes, target: str) -> str:
     return posixpath.normpath(posixpath.join(folder, target))
 
 
-def _unpacked(fd: int, path: Path, unpacking: Unpacking) -> int:
-    """Unpack gzip into a file without a name."""
+def _unpacked(fd: int, path: Path, compression: Compression, unpacking: Unpacking) -> int:
+    """Unpack an archive into a file without a name."""
     unpacking.packed(os.fstat(fd).st_size)
     target = unnamed_file()
     try:
         with (
             naming("unpack", path),
             os.fdopen(os.dup(fd), "rb") as packed,
-            os.fdopen(os.dup(target), "wb") as unpacked,
-            gzip.GzipFile(fileobj=packed) as stream,
+            os.fdopen(os.dup(target), "wb") as archive,
         ):
             try:
-                while piece := stream.read(CHUNK):
+                for piece in unpacked(packed, compression):
                     unpacking.unpacked(len(piece))
-                    unpacked.write(piece)
-            except (EOFError, zlib.error, gzip.BadGzipFile):
-                raise InputError(f"'{path}' is cut off or damaged: gzip says so") from None
+                    archive.write(piece)
+            except DamagedError:
+                raise InputError(f"'{path}' is cut off or damaged: {compression} says so") from None
     except BaseException:
         os.close(target)
         raise

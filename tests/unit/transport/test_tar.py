@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import itertools
+import lzma
+import sys
 import tarfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +21,19 @@ from hypothesis import strategies as st
 from coco_kp.errors import InputError
 from coco_kp.transport import tar
 from coco_kp.transport.tar import END, TarFile, member_header, padding
+from coco_kp.unpacking import Unpacking
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+}
 LONG = "blobs/sha512/" + "ab" * 64
 
 
@@ -102,19 +119,41 @@ class TestDialects:
         assert found.members["huge"].size == size
         assert "next" in found.members
 
-    def test_tar_file_decompresses_gzip(self, tmp_path: Path) -> None:
-        data = gzip.compress(archive(file("a", 100_000)))
-        assert read(tmp_path, data).read("a", 100_000).startswith(b"a\0")
+    @pytest.mark.parametrize("name", COMPRESSIONS)
+    @pytest.mark.parametrize("streams", [1, 2])
+    def test_tar_file_unpacks_compressed_archive(
+        self, tmp_path: Path, name: str, streams: int
+    ) -> None:
+        """Of several streams one behind the other, too, as parallel compressors write them."""
+        data = archive(file("a", 1_000_000))
+        cuts = [len(data) * part // streams for part in range(streams + 1)]
+        packed = b"".join(COMPRESSIONS[name](data[a:b]) for a, b in itertools.pairwise(cuts))
+        assert read(tmp_path, packed).read("a", 1_000_000).startswith(b"a\0")
 
-    @pytest.mark.parametrize("damage", ["cut", "flip"])
-    def test_tar_file_refuses_damaged_gzip(self, tmp_path: Path, damage: str) -> None:
-        data = bytearray(gzip.compress(archive(file("a", 100_000))))
-        if damage == "cut":
-            del data[-20:]
-        else:
-            data[len(data) // 2] ^= 0xFF
-        with pytest.raises(InputError, match="cut off or damaged"):
+    @pytest.mark.parametrize("name", COMPRESSIONS)
+    @pytest.mark.parametrize("damage", ["cut", "flip", "garbage"])
+    def test_tar_file_refuses_damaged_compressed_archive(
+        self, tmp_path: Path, name: str, damage: str
+    ) -> None:
+        data = bytearray(COMPRESSIONS[name](archive(file("a", 100_000))))
+        match damage:
+            case "cut":
+                del data[-20:]
+            case "garbage":
+                data += b"garbage"
+            case _:
+                data[len(data) // 2] ^= 0xFF
+        with pytest.raises(InputError, match=f"cut off or damaged: {name}"):
             read(tmp_path, bytes(data))
+
+    @pytest.mark.parametrize("name", COMPRESSIONS)
+    def test_tar_file_bounds_what_compressed_archive_becomes(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        path = tmp_path / "archive.tar"
+        path.write_bytes(COMPRESSIONS[name](archive(file("a", 3_000_000))))
+        with pytest.raises(InputError, match="too many for its size"):
+            TarFile(path, Unpacking(1000))
 
     def test_tar_file_resolves_links_within_archive_only(self, tmp_path: Path) -> None:
         found = read(
