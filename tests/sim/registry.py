@@ -37,6 +37,8 @@ class Registry:
     challenges: tuple[str, ...] = ('Basic realm="sim"',)
     """What a request without the ``basic`` login is answered with, each in a header of its own."""
     tokens: TokenServer | None = None
+    partial: bool = True
+    """Whether what came of a PATCH that broke is kept."""
     ranges: bool = True
     """Whether downloads can go on in the middle."""
     mounts: bool = True
@@ -131,7 +133,8 @@ class Registry:
         start = request.headers.get("Content-Range", f"{len(data)}-").partition("-")[0]
         if int(start) != len(data):
             return Reply(416, where)
-        data += request.body  # all that came, even if the connection broke
+        if self.partial or request.complete:
+            data += request.body
         if request.method == "PATCH":
             where["Range"] = f"0-{max(len(data) - 1, 0)}"
             return Reply(self.patched if request.complete else 400, where)

@@ -12,7 +12,7 @@ from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup
 
 if TYPE_CHECKING:
     from coco_kp.keys.wrapper import Opener
-    from coco_kp.transport.access import Access
+    from coco_kp.transport.access import Access, Credentials
 
 FORMAT: Option = click.option(
     "--format",
@@ -40,6 +40,16 @@ _MAX_UNPACKED: Option = click.option(
     show_default=True,
     metavar="GIB",
     help="Let compressed archives and layers become so much more than 100 times their size.",
+)
+
+
+_RETRIES: Option = click.option(
+    "--retries",
+    type=click.IntRange(0, 100),
+    default=4,
+    show_default=True,
+    metavar="N",
+    help="Ask a registry again after N failures in a row.",
 )
 
 
@@ -80,13 +90,27 @@ class ImageAccess(OptionGroup):
     authfile: Path | None
     cert_dir: Path | None
     tls_verify: bool
+    retries: int
     max_unpacked: int
 
-    options: ClassVar[tuple[Option, ...]] = (*_access_options("", "registry"), _MAX_UNPACKED)
+    options: ClassVar[tuple[Option, ...]] = (
+        *_access_options("", "registry"),
+        _RETRIES,
+        _MAX_UNPACKED,
+    )
 
     def access(self) -> Access:
-        """Give it as a value. Raises ``InputError``."""
-        return _access(self.creds, self.authfile, self.cert_dir, self.tls_verify, self.max_unpacked)
+        """Return it as a value. Raises ``InputError``."""
+        from coco_kp.transport.access import Access
+
+        return Access(
+            _credentials(self.creds, "--creds"),
+            self.authfile,
+            self.cert_dir,
+            self.tls_verify,
+            self.max_unpacked << 30,
+            self.retries,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,7 @@ class CopyAccess(OptionGroup):
     dest_authfile: Path | None
     dest_cert_dir: Path | None
     dest_tls_verify: bool
+    retries: int
     max_unpacked: int
 
     options: ClassVar[tuple[Option, ...]] = (
@@ -113,21 +138,34 @@ class CopyAccess(OptionGroup):
         ),
         *_access_options("src-", "source registry"),
         *_access_options("dest-", "destination registry"),
+        _RETRIES,
         _MAX_UNPACKED,
     )
 
     def source(self) -> Access:
-        """Give the source's as a value. Raises ``InputError``."""
-        authfile = self.src_authfile or self.authfile
-        return _access(
-            self.src_creds, authfile, self.src_cert_dir, self.src_tls_verify, self.max_unpacked
+        """Return the source's as a value. Raises ``InputError``."""
+        from coco_kp.transport.access import Access
+
+        return Access(
+            _credentials(self.src_creds, "--src-creds"),
+            self.src_authfile or self.authfile,
+            self.src_cert_dir,
+            self.src_tls_verify,
+            self.max_unpacked << 30,
+            self.retries,
         )
 
     def destination(self) -> Access:
-        """Give the destination's as a value. Raises ``InputError``."""
-        authfile = self.dest_authfile or self.authfile
-        return _access(
-            self.dest_creds, authfile, self.dest_cert_dir, self.dest_tls_verify, self.max_unpacked
+        """Return the destination's as a value. Raises ``InputError``."""
+        from coco_kp.transport.access import Access
+
+        return Access(
+            _credentials(self.dest_creds, "--dest-creds"),
+            self.dest_authfile or self.authfile,
+            self.dest_cert_dir,
+            self.dest_tls_verify,
+            self.max_unpacked << 30,
+            self.retries,
         )
 
 
@@ -195,10 +233,7 @@ class OpeningOptions(OptionGroup):
         return openers
 
 
-def _access(
-    creds: str | None, authfile: Path | None, cert_dir: Path | None, verify: bool, gib: int
-) -> Access:
-    from coco_kp.transport.access import Access, parse_credentials
+def _credentials(text: str | None, option: str) -> Credentials | None:
+    from coco_kp.transport.access import parse_credentials
 
-    credentials = parse_credentials(creds, "the command line") if creds else None
-    return Access(credentials, authfile, cert_dir, verify, gib << 30)
+    return parse_credentials(text, option) if text else None

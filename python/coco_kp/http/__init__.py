@@ -6,7 +6,7 @@ What it promises to a registry's or a KBS's client:
 * No redirect is followed: the caller reads :attr:`Response.location` and decides which headers go
   along (:func:`same_origin` tells whether credentials may).
 * Nothing waits for ever: connecting, each read, the whole head of an answer, and with a
-  ``deadline`` the whole exchange. Nothing is repeated unless the caller asks (``attempts``).
+  ``deadline`` the whole exchange. Nothing is repeated unless the caller asks (:class:`Retry`).
 * Bodies stream in both directions; documents have a size limit.
 * Errors name method, scheme, host and path, never a query (signed URLs), user info, header or
   request body; what the other side said is cut short, made printable, and stripped of our own
@@ -17,13 +17,16 @@ Proxies come from ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; loopback is 
 
 from coco_kp.http.client import HttpClient, PlainHttp
 from coco_kp.http.response import Response
+from coco_kp.http.retry import NEVER, Retry
 from coco_kp.http.tls import Tls
 from coco_kp.http.url import display_url, is_loopback, same_origin
 
 __all__ = [
+    "NEVER",
     "HttpClient",
     "PlainHttp",
     "Response",
+    "Retry",
     "Tls",
     "display_url",
     "is_loopback",

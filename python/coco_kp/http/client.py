@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import math
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,17 +20,12 @@ from coco_kp.errors import InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
 from coco_kp.http.failure import LATER, failure
 from coco_kp.http.response import Response, credentials_in
+from coco_kp.http.retry import NEVER, RETRIED, Retry, retry_after
 from coco_kp.http.tls import Tls
 from coco_kp.http.url import display_url, is_loopback, parse_target, port_of
 
 CONNECT_TIMEOUT = 15.0
 """Seconds to connect, TLS handshake included."""
-
-LONGEST_PAUSE = 120.0
-"""Seconds; a ``Retry-After`` beyond this is not waited for."""
-
-RETRIED = frozenset({429, 500, 502, 503, 504})
-"""Statuses that a repeat may cure."""
 
 CONNECTIONS_PER_HOST = 16
 
@@ -76,47 +69,48 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
         deadline: float | None = None,
-        attempts: int = 1,
+        retry: Retry = NEVER,
+        load: int = 0,
     ) -> Response:
         """Send one request and return the answer, whatever its status, with its body unread.
 
         A ``body`` of pieces is streamed: chunked, unless ``headers`` has a Content-Length. Its
         iterator must not raise ``OSError``, which would be taken for a broken connection.
         ``deadline`` (seconds from now) bounds everything, reading the answer's body included.
-        ``attempts`` above 1 repeats after broken connections and :data:`RETRIED` statuses, with
-        growing pauses, or those that the other side asks for (``Retry-After``); only a body that
-        is ``bytes`` can be repeated. The last answer is returned as it is.
+        ``retry`` says how often to repeat after broken connections and :data:`RETRIED` statuses;
+        only a body that is ``bytes`` can be repeated. The last answer is returned as it is. With
+        ``load`` its body is read here, up to so many bytes and one, so that a break in it is
+        repeated, too.
 
         Raises :class:`UnreachableError` where a repeat may help, :class:`RemoteError` where it
         will not, :class:`RefusedError` for plain http where it is not allowed, and
         :class:`InputError` for a URL or header that is none.
         """
-        if attempts > 1 and not isinstance(body, bytes | None):
+        if retry.repeats and not isinstance(body, bytes | None):
             raise ValueError("a streamed body cannot be sent again")
         target = parse_target(url)
         self._check_scheme(target)
         sent = _checked({**self._headers, **(headers or {})})
         end = math.inf if deadline is None else time.monotonic() + deadline
-        for attempt in range(1, attempts):
-            pause = 2 ** (attempt - 2) * (1 + secrets.randbelow(1000) / 1000)  # from 0.5 s
+        while True:
             try:
                 response = self._send(method, target, sent, body, end)
+                if load:
+                    response.load(load)
             except UnreachableError as exc:
-                if time.monotonic() + pause >= end:
+                retry = retry.after()
+                if retry.over or time.monotonic() + retry.pause >= end:
                     raise
                 reason = exc.message
             else:
                 if response.status not in RETRIED:
                     return response
-                asked = _retry_after(response.headers.get("Retry-After"))
-                pause = pause if asked is None else asked
-                if pause > LONGEST_PAUSE or time.monotonic() + pause >= end:
+                retry = retry.after(retry_after(response.headers))
+                if retry.over or time.monotonic() + retry.pause >= end:
                     return response
                 reason = f"{response.request}: {response.outcome}"
                 response.close()
-            _log.warning("%s; try %d of %d in %.1f s", reason, attempt + 1, attempts, pause)
-            self._sleep(pause)
-        return self._send(method, target, sent, body, end)
+            retry.wait(reason, self._sleep)
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -222,22 +216,6 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
         if not re.fullmatch(r"[\x20-\x7e]*", value):
             raise InputError(f"the header '{name}' would have characters that no header may have")
     return headers
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` asks for: a number or a date (RFC 9110, 10.2.3).
-
-    None if it is none, or a date that has passed: clocks differ.
-    """
-    if value is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,9}", value):
-        return float(value)
-    try:
-        pause = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return None
-    return pause if pause >= 0 else None
 
 
 def _until(end: float, request: str, body: Iterable[bytes]) -> Iterable[bytes]:

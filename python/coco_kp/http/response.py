@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import io
 import math
 import threading
 import time
@@ -50,6 +51,7 @@ class Response:
         self._raw = raw
         self._end = end
         self._credentials = credentials
+        self._loaded: io.BytesIO | None = None
         self._watchdog: threading.Timer | None = None
         if end < math.inf:
             self._watchdog = threading.Timer(max(0.0, end - time.monotonic()), self._expire)
@@ -76,8 +78,14 @@ class Response:
         except (KeyError, InputError, ValueError):
             raise RemoteError(f"{self.request}: {self.outcome} without a usable Location") from None
 
+    def load(self, limit: int) -> None:
+        """Read the body now, up to ``limit`` bytes and one; what reads it later raises nothing."""
+        self._loaded = io.BytesIO(self._up_to(limit + 1))
+
     def read(self, size: int) -> bytes:
         """Read what is there, up to ``size`` bytes; ``b""`` at the end of the body."""
+        if self._loaded is not None:
+            return self._loaded.read(size)
         try:
             data = self._raw.read1(size)
         except (urllib3.exceptions.HTTPError, OSError) as exc:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.errors import InputError, RefusedError, RemoteError
-from coco_kp.http import HttpClient, Tls
+from coco_kp.http import NEVER, HttpClient, Retry, Tls
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.kbs_url import API
@@ -23,7 +23,7 @@ DEADLINE: Final = 30.0
 """Seconds that one use of a KBS may take, from the first byte sent to the last received."""
 
 _LIMIT: Final = 1024 * 1024  # bytes of an answer; a token of a TDX guest has some 20 KiB
-_ATTEMPTS: Final = 3
+_RETRY: Final = Retry(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ class Kbs:
                 headers=headers,
                 body=body,
                 deadline=end - time.monotonic(),
-                attempts=_ATTEMPTS if repeatable else 1,
+                retry=_RETRY if repeatable else NEVER,
+                load=_LIMIT,
             )
         except RefusedError as error:
             raise RefusedError(

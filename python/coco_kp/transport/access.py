@@ -27,7 +27,8 @@ class Access:
     ``authfile`` is read instead of those files, ``cert_dir`` instead of the ``certs.d`` folders.
     ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS at all.
     Compressed archives and layers may unpack to so much more than :mod:`coco_kp.unpacking` allows
-    for their size: ``max_unpacked`` bytes.
+    for their size: ``max_unpacked`` bytes. ``retries`` is how often in a row a registry may fail
+    before it is given up.
     """
 
     credentials: Credentials | None = None
@@ -35,6 +36,7 @@ class Access:
     cert_dir: Path | None = None
     tls_verify: bool = True
     max_unpacked: int = FREE
+    retries: int = 4
 
 
 def parse_credentials(text: str, origin: str = "") -> Credentials:

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
-from coco_kp.http import HttpClient, Tls, client, connection
+from coco_kp.http import HttpClient, Retry, Tls, client, connection
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.support.patience import ends
 
@@ -280,7 +280,7 @@ class TestRepeating:
         self, http: HttpClient, pauses: list[float], status: int
     ) -> None:
         with http_server(in_turn(Reply(status), Reply(status), Reply(200, body=b"ok"))) as base:
-            response = http.request("PUT", base, body=b"again", attempts=5)
+            response = http.request("PUT", base, body=b"again", retry=Retry(4))
             assert response.document(10) == b"ok"
         assert len(pauses) == 2
         assert 0.5 <= pauses[0] < 1 <= pauses[1] < 2
@@ -290,14 +290,14 @@ class TestRepeating:
         self, http: HttpClient, pauses: list[float], status: int
     ) -> None:
         with http_server(lambda _: Reply(status)) as base:
-            assert http.request("GET", base, attempts=5).status == status
+            assert http.request("GET", base, retry=Retry(4)).status == status
         assert not pauses
 
     def test_http_client_returns_last_response_when_retries_are_exhausted(
         self, http: HttpClient, pauses: list[float]
     ) -> None:
         with http_server(lambda _: Reply(503, body=b"maintenance")) as base:
-            response = http.request("GET", base, attempts=5)
+            response = http.request("GET", base, retry=Retry(4))
             assert (response.status, response.said()) == (503, "maintenance")
         assert len(pauses) == 4
 
@@ -314,7 +314,7 @@ class TestRepeating:
         date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 60))
         first, second = (Reply(429, {"Retry-After": value}) for value in ("7", date))
         with http_server(in_turn(first, second, Reply(200))) as base:
-            assert http.request("GET", base, attempts=5).status == 200
+            assert http.request("GET", base, retry=Retry(4)).status == 200
         assert pauses[0] == 7
         assert 55 < pauses[1] <= 60
 
@@ -323,7 +323,7 @@ class TestRepeating:
     ) -> None:
         """``Retry-After: 0`` was taken for none."""
         with http_server(in_turn(Reply(429, {"Retry-After": "0"}), Reply(200))) as base:
-            assert http.request("GET", base, attempts=2).status == 200
+            assert http.request("GET", base, retry=Retry(1)).status == 200
         assert pauses == [0]
 
     @pytest.mark.parametrize(
@@ -333,21 +333,21 @@ class TestRepeating:
         self, http: HttpClient, pauses: list[float], value: str
     ) -> None:
         with http_server(in_turn(Reply(429, {"Retry-After": value}), Reply(200))) as base:
-            assert http.request("GET", base, attempts=2).status == 200
+            assert http.request("GET", base, retry=Retry(1)).status == 200
         assert 0.5 <= pauses[0] < 1
 
     def test_http_client_does_not_wait_for_retry_after_of_hours(
         self, http: HttpClient, pauses: list[float]
     ) -> None:
         with http_server(lambda _: Reply(429, {"Retry-After": "3600"})) as base:
-            assert http.request("GET", base, attempts=5).status == 429
+            assert http.request("GET", base, retry=Retry(4)).status == 429
         assert not pauses
 
     def test_http_client_retries_after_broken_connection(
         self, http: HttpClient, pauses: list[float]
     ) -> None:
         with http_server(in_turn(BreakOff(), BreakOff(), Reply())) as base:
-            assert http.request("GET", base, attempts=3).status == 200
+            assert http.request("GET", base, retry=Retry(2)).status == 200
         assert len(pauses) == 2
 
     def test_http_client_gives_up_on_refused_connection(
@@ -356,19 +356,19 @@ class TestRepeating:
         with http_server(lambda _: Reply()) as base:
             pass
         with pytest.raises(UnreachableError, match="connection refused") as caught:
-            http.request("GET", base, attempts=3)
+            http.request("GET", base, retry=Retry(2))
         assert caught.value.hint.startswith("nothing listens there: check host and port")
         assert len(pauses) == 2
 
     def test_http_client_refuses_to_retry_streamed_body(self, http: HttpClient) -> None:
         with pytest.raises(ValueError, match="streamed"):
-            http.request("PUT", "http://127.0.0.1:1/", body=iter([b""]), attempts=2)
+            http.request("PUT", "http://127.0.0.1:1/", body=iter([b""]), retry=Retry(1))
 
     def test_http_client_logs_retry_without_query(
         self, http: HttpClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         with http_server(in_turn(Reply(503), Reply(200))) as base:
-            http.request("GET", f"{base}/x?sig={SECRET}", attempts=5)
+            http.request("GET", f"{base}/x?sig={SECRET}", retry=Retry(4))
             assert f"GET {base}/x: 503 Service Unavailable; try 2 of 5" in caplog.text
         assert SECRET not in caplog.text
 
@@ -499,7 +499,7 @@ class TestTls:
             HttpClient() as http,
             pytest.raises(RemoteError, match="certificate is not trusted") as caught,
         ):
-            http.request("GET", base, attempts=5)
+            http.request("GET", base, retry=Retry(4))
         assert not isinstance(caught.value, UnreachableError)  # a repeat will not help
 
     def test_http_client_refuses_certificate_for_another_host(

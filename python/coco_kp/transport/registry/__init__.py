@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from coco_kp.errors import ChangedError, InputError, IntegrityError, RemoteError
+from coco_kp.http import NEVER
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
 from coco_kp.model.media_type import DOCKER_SCHEMA1, INDEXES, MANIFESTS
@@ -42,7 +43,7 @@ class RegistrySource(Source):
 
     def _top_manifest(self) -> Manifest:
         digest = self._image.digest
-        response = self.client.get(f"manifests/{digest or self._image.tag}", _ACCEPT)
+        response = self.client.get(f"manifests/{digest or self._image.tag}", _ACCEPT, MAX_MANIFEST)
         if response.status != 200:
             raise self.client.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
@@ -121,7 +122,8 @@ class RegistrySink(Sink):
         self.client.close()
 
     def _check_unchanged(self, digest: Digest) -> None:
-        with self.client.get(f"manifests/{self._tag}", _ACCEPT, "HEAD") as response:
+        url = self.client.url(f"manifests/{self._tag}")
+        with self.client.request("HEAD", url, headers=_ACCEPT) as response:
             stated = response.headers.get("Docker-Content-Digest", str(digest))
         if response.status == 404 or (response.status == 200 and stated != str(digest)):
             raise ChangedError(self.reference)
@@ -147,7 +149,7 @@ class RegistrySink(Sink):
         )
         with response:
             if response.status == 202:  # no mount, but an upload that nobody needs
-                self.client.request("DELETE", response.location, attempts=1).close()
+                self.client.request("DELETE", response.location, retry=NEVER).close()
             return response.status == 201
 
     def _keep(self, digest: Digest) -> None:
@@ -171,7 +173,7 @@ class _ReadBack(Source):
 
 
 def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes | None:
-    response = client.get(f"manifests/{descriptor.digest}", _ACCEPT)
+    response = client.get(f"manifests/{descriptor.digest}", _ACCEPT, MAX_MANIFEST)
     if response.status == 404:
         response.close()
         return None

@@ -17,12 +17,12 @@ from typing import Final
 from urllib.parse import urlencode
 
 from coco_kp.errors import InputError, RemoteError
-from coco_kp.http import HttpClient, Response, display_url
+from coco_kp.http import HttpClient, Response, Retry, display_url
 from coco_kp.http.url import parse_target
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.transport.access import Credentials
 from coco_kp.transport.registry.challenge import Challenge, parse_challenges
-from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+from coco_kp.transport.registry.refusal import refused
 
 _MAX_TOKEN: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
@@ -42,10 +42,13 @@ class _Token:
 class Authorizer:
     """Knows what one registry asks for, and keeps its tokens; threads may share it."""
 
-    def __init__(self, http: HttpClient, registry: str, credentials: Credentials | None) -> None:
+    def __init__(
+        self, http: HttpClient, registry: str, credentials: Credentials | None, retry: Retry
+    ) -> None:
         self._http = http
         self._registry = registry
         self._credentials = credentials
+        self._retry = retry
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
         self._tokens: dict[tuple[str, ...], _Token] = {}
@@ -101,7 +104,9 @@ class Authorizer:
             headers = {} if self._credentials is None else {"Authorization": self._basic()}
             separator = "&" if "?" in realm else "?"
             url = f"{realm}{separator}{urlencode(query)}"
-            response = self._http.request("GET", url, headers=headers, attempts=ATTEMPTS)
+            response = self._http.request(
+                "GET", url, headers=headers, retry=self._retry, load=_MAX_TOKEN
+            )
         if not response.ok:
             what = f"the token server of {self._registry} gives no token"
             raise refused(response, what, self._credentials)
@@ -132,7 +137,8 @@ class Authorizer:
             realm,
             headers={"Content-Type": "application/x-www-form-urlencoded"},
             body=urlencode(form).encode(),
-            attempts=ATTEMPTS,
+            retry=self._retry,
+            load=_MAX_TOKEN,
         )
 
     def _read(self, response: Response) -> _Token:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from coco_kp.errors import RemoteError
-from coco_kp.http import HttpClient, Response, display_url, same_origin
+from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access
 from coco_kp.transport.registry.auth import Authorizer
 from coco_kp.transport.registry.certificates import tls_settings
 from coco_kp.transport.registry.credentials import find_credentials
-from coco_kp.transport.registry.refusal import ATTEMPTS, refused
+from coco_kp.transport.registry.refusal import refused
 
 _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -48,12 +48,13 @@ class RegistryClient:
             plain_http="allowed" if self._insecure else "never",
             sleep=sleep,
         )
+        self.retry = Retry(access.retries)
+        self.sleep = sleep
         credentials = find_credentials(image, access)
         self._credentials = credentials
-        self._auth = Authorizer(self._http, image.host, credentials)
+        self._auth = Authorizer(self._http, image.host, credentials, self.retry)
         self._base = ""
         self._contact = threading.Lock()
-        self._sleep = sleep
 
     def close(self) -> None:
         """Close all connections."""
@@ -78,7 +79,8 @@ class RegistryClient:
         headers: Mapping[str, str] | None = None,
         body: Body = None,
         extra_scopes: tuple[str, ...] = (),
-        attempts: int = ATTEMPTS,
+        retry: Retry | None = None,
+        load: int = 0,
     ) -> Response:
         """Send a request with what authorization the registry wants; any status comes back.
 
@@ -86,16 +88,19 @@ class RegistryClient:
         registry redirects, but not after a failure. A URL elsewhere, where a registry may send us,
         is asked without authorization. Redirects are followed: of GET and HEAD anywhere, of others
         within the origin and if they keep the method, since what is written goes nowhere else.
+        ``retry`` and ``load`` are those of :meth:`HttpClient.request`.
         """
 
         def send(url: str) -> Response:
-            return self._authorized(method, url, headers or {}, body, extra_scopes, attempts)
+            return self._authorized(
+                method, url, headers or {}, body, extra_scopes, retry or self.retry, load
+            )
 
         return _redirected(method, url, send, elsewhere=method in _READING)
 
-    def get(self, path: str, headers: Mapping[str, str], method: str = "GET") -> Response:
+    def get(self, path: str, headers: Mapping[str, str], load: int = 0) -> Response:
         """Read from the repository; any status but redirects comes back."""
-        return self.request(method, self.url(path), headers=headers)
+        return self.request("GET", self.url(path), headers=headers, load=load)
 
     def refused(self, response: Response, what: str = "") -> RemoteError:
         """Make the error for an answer of the wrong status, and close it."""
@@ -103,17 +108,13 @@ class RegistryClient:
 
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Ask whether the repository has a blob, of ``size`` bytes if that is known."""
-        with self.get(f"blobs/{digest}", {}, "HEAD") as response:
+        with self.request("HEAD", self.url(f"blobs/{digest}")) as response:
             if response.status == 404:
                 return False
             if not response.ok:
                 raise self.refused(response)
             length = response.headers.get("Content-Length")
             return size is None or length is None or length == str(size)
-
-    def pause(self, failures: int) -> None:
-        """Wait before the next try, the longer the more of them failed."""
-        self._sleep(2.0 ** (failures - 2))
 
     def _authorized(
         self,
@@ -122,7 +123,8 @@ class RegistryClient:
         headers: Mapping[str, str],
         body: Body,
         extra_scopes: tuple[str, ...],
-        attempts: int,
+        retry: Retry,
+        load: int,
     ) -> Response:
         own = same_origin(url, self.base())
         scopes = (self.scope, *extra_scopes)
@@ -134,7 +136,8 @@ class RegistryClient:
                 url,
                 headers={**headers, **authorization},
                 body=body() if callable(body) else body,
-                attempts=1 if streamed else attempts,
+                retry=NEVER if streamed else retry,
+                load=load,
             )
 
         authorization = self._auth.headers(scopes) if own else {}
@@ -147,21 +150,22 @@ class RegistryClient:
         return response
 
     def _find(self) -> str:
+        # One repeat: a wrong name should not be waited for as long as a later restart.
+        once = Retry(min(1, self.retry.repeats))
         host = _HUB_API if self.host == DOCKER_HUB else self.host
         if not self._insecure:
-            # Two attempts: a wrong name should not be waited for as long as a later restart.
-            return self._ping(f"https://{host}", attempts=2)
+            return self._ping(f"https://{host}", once)
         try:
-            return self._ping(f"https://{host}", attempts=1)
+            return self._ping(f"https://{host}", NEVER)
         except RemoteError as secure:
             try:
-                return self._ping(f"http://{host}", attempts=2)
+                return self._ping(f"http://{host}", once)
             except RemoteError:
                 raise secure from None
 
-    def _ping(self, base: str, attempts: int) -> str:
+    def _ping(self, base: str, retry: Retry) -> str:
         def send(url: str) -> Response:
-            return self._http.request("GET", url, attempts=attempts)
+            return self._http.request("GET", url, retry=retry)
 
         with _redirected("GET", f"{base}/v2/", send, elsewhere=False) as response:
             if response.status == 401:

@@ -11,9 +11,6 @@ from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.transport.access import Credentials
 
-ATTEMPTS: Final = 5
-"""Tries of a request that may be repeated."""
-
 _HINTS: Final = {
     401: "log in with docker, podman or skopeo, or pass --creds or --authfile",
     403: "ask for the right to do this, or log in as somebody who has it",

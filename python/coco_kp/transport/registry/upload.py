@@ -14,17 +14,17 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
-from coco_kp.http import Response
-from coco_kp.http.client import RETRIED
+from coco_kp.http import NEVER, Response
+from coco_kp.http.retry import RETRIED, retry_after
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import CHUNK, BlobWriter
 from coco_kp.transport.files import naming, temporary_folder, unnamed_file, write_all
 from coco_kp.transport.registry.client import RegistryClient
-from coco_kp.transport.registry.refusal import ATTEMPTS
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -40,8 +40,22 @@ _BROKEN: Final = RETRIED | {401, 404, 416}
 token expired on the way, the upload is lost, or it has another offset than we thought."""
 
 
+_FIRST_PIECE: Final = 256 * 1024
+_LEAST_PIECE: Final = 16 * 1024
+"""Bytes of a PATCH after two that broke and left nothing; each further one makes it smaller, down
+to what the registry takes (``OCI-Chunk-Min-Length``)."""
+
+
 class _AbandonedError(CocoKpError):
     """The writer dropped the blob while it was being sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    """What broke a request, and the pause in seconds that the registry asked for."""
+
+    error: RemoteError
+    asked: float | None = None
 
 
 class RegistryBlobWriter(BlobWriter):
@@ -62,6 +76,7 @@ class RegistryBlobWriter(BlobWriter):
         self._failure: BaseException | None = None
         self._location = ""
         self._resumed = False
+        self._least = _LEAST_PIECE
         self._sender = threading.Thread(target=self._send_all, name="upload", daemon=True)
         self._sender.start()
 
@@ -101,7 +116,7 @@ class RegistryBlobWriter(BlobWriter):
         os.close(self._spool)
         if self._location:
             with contextlib.suppress(CocoKpError):
-                self._client.request("DELETE", self._location, attempts=1).close()
+                self._client.request("DELETE", self._location, retry=NEVER).close()
 
     def _send_all(self) -> None:
         try:
@@ -111,15 +126,36 @@ class RegistryBlobWriter(BlobWriter):
 
     def _transfer(self) -> None:
         """Send until all is there; several breaks in a row without progress end it."""
-        offset, reached, failures = self._start(), 0, 0
-        while (broken := self._patch(offset)) is not None:
-            self._resumed = True
-            offset = self._reported_offset()
-            failures = failures + 1 if offset <= reached else 1
-            reached = max(reached, offset)
-            if failures == ATTEMPTS:
-                raise broken
-            self._client.pause(failures)
+        offset, reached, piece, retry = self._start(), 0, 0, self._client.retry
+        while (end := self._end_of_piece(offset, piece)) != offset:
+            broken = self._patch(offset, end)
+            if broken is None:
+                if end is None:
+                    return
+                offset, piece = end, 2 * piece
+            else:
+                self._resumed = True
+                retry = retry.after(broken.asked)
+                if (piece or retry.failures > 1) and isinstance(broken.error, UnreachableError):
+                    # Some registries keep only requests that arrive whole: let a piece arrive.
+                    piece = max(piece // 4 if piece else _FIRST_PIECE, self._least)
+                if not retry.over:
+                    retry.wait(broken.error.message, self._client.sleep)
+                offset = self._reported_offset()
+                if offset <= reached and retry.over:
+                    raise broken.error
+            if offset > reached:
+                reached, retry = offset, self._client.retry
+
+    def _end_of_piece(self, offset: int, piece: int) -> int | None:
+        """Wait for ``piece`` bytes from ``offset`` on, or all that come; None to wait for none."""
+        if not piece:
+            return None
+        while not self._complete.is_set() and os.fstat(self._spool).st_size < offset + piece:
+            self._complete.wait(_POLL)
+        if self._abandoned:
+            raise _AbandonedError("the blob was dropped")
+        return min(offset + piece, os.fstat(self._spool).st_size)
 
     def _start(self) -> int:
         response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
@@ -127,36 +163,42 @@ class RegistryBlobWriter(BlobWriter):
             raise self._client.refused(response)
         with response:
             self._location = response.location
+            least = response.headers.get("OCI-Chunk-Min-Length", "")
+            if re.fullmatch(r"[0-9]{1,9}", least):
+                self._least = max(_LEAST_PIECE, int(least))
         return 0
 
-    def _patch(self, offset: int) -> RemoteError | None:
-        """Send all from ``offset`` on; give what broke it, if going on may help."""
+    def _patch(self, offset: int, end: int | None) -> _Broken | None:
+        """Send from ``offset`` to ``end``, or all; return what broke it, if going on may help."""
         headers = {"Content-Type": "application/octet-stream"}
-        if self._size is not None:
-            headers["Content-Length"] = str(self._size - offset)
-            if offset:
-                headers["Content-Range"] = f"{offset}-{self._size - 1}"
+        last = self._size if end is None else end
+        if last is not None:
+            headers["Content-Length"] = str(last - offset)
+            if offset or end is not None:
+                headers["Content-Range"] = f"{offset}-{last - 1}"
         try:
             response = self._client.request(
-                "PATCH", self._location, headers=headers, body=lambda: self._pieces(offset)
+                "PATCH", self._location, headers=headers, body=lambda: self._pieces(offset, last)
             )
         except UnreachableError as exc:
-            return exc
+            return _Broken(exc)
         if response.status in _BROKEN:
-            return self._client.refused(response)
+            asked = retry_after(response.headers)
+            return _Broken(self._client.refused(response), asked)
         if not response.ok:
             raise self._client.refused(response)
         with response:
             self._follow(response)
-            reached, sent = _end_of_range(response), os.fstat(self._spool).st_size
+            reached = _end_of_range(response)
+            sent = os.fstat(self._spool).st_size if end is None else end
             if reached is not None and reached != sent and sent > 1:
-                return RemoteError(
-                    f"{response.request}: the registry has {reached} of {sent} bytes"
+                return _Broken(
+                    RemoteError(f"{response.request}: the registry has {reached} of {sent} bytes")
                 )
         return None
 
-    def _pieces(self, offset: int) -> Iterator[bytes]:
-        end = sys.maxsize if self._size is None else self._size
+    def _pieces(self, offset: int, last: int | None) -> Iterator[bytes]:
+        end = sys.maxsize if last is None else last
         while offset < end:
             complete = self._complete.is_set()  # asked first: after it, nothing is written
             data = os.pread(self._spool, min(CHUNK, end - offset), offset)
@@ -181,30 +223,33 @@ class RegistryBlobWriter(BlobWriter):
         return self._start()
 
     def _finish(self, digest: Digest) -> None:
-        failure = RemoteError("")
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._client.pause(attempt)
+        retry = self._client.retry
+        while True:
             separator = "&" if "?" in self._location else "?"
             url = f"{self._location}{separator}{urlencode({'digest': str(digest)})}"
             try:
-                response = self._client.request("PUT", url, body=b"", attempts=1)
+                response = self._client.request("PUT", url, body=b"", retry=NEVER)
             except UnreachableError as exc:
-                failure = exc
-                if self._client.has_blob(digest):
-                    return  # only the answer was lost
-                continue
-            if response.ok:
-                with response:
-                    check_digest(response, digest)
-                return
-            failure = self._client.refused(response)
-            if response.status in (404, 416) or (response.status == 400 and self._resumed):
-                self._resumed = False
-                self._transfer()  # the registry lost what it got, or mixed it up
-            elif response.status not in RETRIED:
-                break
-        raise failure
+                broken = _Broken(exc)
+                with contextlib.suppress(UnreachableError):
+                    if self._client.has_blob(digest):
+                        return  # only the answer was lost
+            else:
+                if response.ok:
+                    with response:
+                        check_digest(response, digest)
+                    return
+                asked = retry_after(response.headers)
+                broken = _Broken(self._client.refused(response), asked)
+                if response.status in (404, 416) or (response.status == 400 and self._resumed):
+                    self._resumed = False
+                    self._transfer()  # the registry lost what it got, or mixed it up
+                elif response.status not in RETRIED:
+                    raise broken.error
+            retry = retry.after(broken.asked)
+            if retry.over:
+                raise broken.error
+            retry.wait(broken.error.message, self._client.sleep)
 
     def _follow(self, response: Response) -> None:
         if "Location" in response.headers:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,52 @@ class TestDownloads:
         registry.faults = [lambda r: broken.pop() if "blobs" in r.path and broken else None]
         assert read_blob(source, BLOB, 1 << 20) == DATA
 
+    @pytest.mark.parametrize("ranges", [True, False])
+    def test_blob_download_resumes_when_each_connection_breaks(
+        self, registry: Registry, source: RegistrySource, ranges: bool
+    ) -> None:
+        """Without ranges each starts anew; one breaks off within what is known already."""
+        lengths = [100_000, 200_000, 150_000, 180_000, 999_999]
+
+        def fault(request: Request) -> Reply | None:
+            if "blobs" not in request.path or not lengths:
+                return None
+            whole = ranged(request, DATA, ranges=ranges)
+            return replace(whole, truncate=lengths.pop(0))
+
+        registry.faults, registry.ranges = [fault], ranges
+        assert read_blob(source, BLOB, 1 << 20) == DATA
+
+    def test_manifest_is_asked_for_again_when_its_body_breaks(
+        self, registry: Registry, source: RegistrySource, pauses: list[float]
+    ) -> None:
+        registry.manifests[REPOSITORY, "v1"] = (OCI, ONE.top.raw)
+        registry.manifests[REPOSITORY, str(ONE.top.digest)] = (OCI, ONE.top.raw)
+        broken = [3, 0, 3, 0]
+
+        def fault(request: Request) -> Reply | None:
+            if "manifests" not in request.path or not broken or len(pauses) == 2:
+                return None
+            return Reply(200, {"Content-Type": OCI}, ONE.top.raw, truncate=broken.pop())
+
+        registry.faults = [fault]
+        assert source.manifest().raw == ONE.top.raw
+        pauses.clear()
+        assert source.manifest(ONE.top.descriptor()).raw == ONE.top.raw
+        assert len(pauses) == 2
+
+    def test_retries_decide_how_often_a_registry_may_fail(
+        self, registry: Registry, image_name: RegistryReference, pauses: list[float]
+    ) -> None:
+        registry.faults = [lambda r: Reply(503) if "manifests" in r.path else None]
+        access = replace(PLAIN, retries=7)
+        with (
+            RegistrySource(image_name, access, sleep=pauses.append) as source,
+            pytest.raises(RemoteError, match="503"),
+        ):
+            source.manifest()
+        assert len(pauses) == 7
+
     def test_blob_download_gives_up_without_progress(
         self, registry: Registry, source: RegistrySource, pauses: list[float]
     ) -> None:
@@ -150,7 +198,7 @@ class TestDownloads:
         ]
         with pytest.raises(UnreachableError, match="ended early"):
             read_blob(source, BLOB, 1 << 20)
-        assert pauses == [0.5, 1, 2, 4]
+        assert [int(math.log2(pause)) for pause in pauses] == [0, 0, 1, 2]
 
     @pytest.mark.parametrize(
         "given", ["bytes 0-999999/1000000", "bytes 499999-999999/1000000", "bytes 5000000-6/7", ""]

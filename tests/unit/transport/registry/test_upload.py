@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -15,11 +16,13 @@ import pytest
 from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
+from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import put_blob
 from coco_kp.transport.registry import RegistrySink
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
+from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
-from tests.support.access import REPOSITORY
+from tests.support.access import PLAIN, REPOSITORY
 from tests.support.patience import wait_until
 from tests.support.stored import image
 
@@ -180,6 +183,63 @@ class TestBroken:
         assert stored(registry) == DATA
         assert len(registry.requests("PATCH")) == 13
 
+    @pytest.mark.parametrize("partial", [True, False])
+    @pytest.mark.parametrize("size", [None, 300_000])
+    def test_upload_makes_progress_over_link_that_breaks_every_30_kb(
+        self,
+        registry: Registry,
+        host: str,
+        pauses: list[float],
+        partial: bool,
+        size: int | None,
+    ) -> None:
+        registry.partial = partial
+        data = DATA[:300_000]
+        with (
+            breaking_link(host, 30_000) as link,
+            RegistrySink(
+                RegistryReference(link, REPOSITORY, "v1"), PLAIN, sleep=pauses.append
+            ) as sink,
+            sink.begin_blob(size) as writer,
+        ):
+            writer.write(data)
+            writer.commit(Digest.of(data), len(data))
+        assert stored(registry, describe("x", data)) == data
+        assert len(registry.requests("POST")) <= (1 if partial else 5), (
+            "it began anew although there was progress"
+        )
+
+    def test_upload_sends_no_smaller_pieces_than_registry_takes(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        def start(request: Request) -> Reply | None:
+            if request.method != "POST":
+                return None
+            reply = registry.route(request)
+            return replace(reply, headers={**reply.headers, "OCI-Chunk-Min-Length": "1000000"})
+
+        registry.faults = [start, once("PATCH", BreakOff(), 4)]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert [len(r.body) for r in registry.requests("PATCH")][4:] == [1_000_000, 2_000_000]
+
+    @pytest.mark.parametrize("method", ["PATCH", "PUT"])
+    def test_upload_waits_as_long_as_registry_asks(
+        self, registry: Registry, sink: RegistrySink, pauses: list[float], method: str
+    ) -> None:
+        registry.faults = [once(method, Reply(503, {"Retry-After": "9"}), 2)]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert pauses == [9, 9]
+
+    def test_upload_gives_up_where_registry_asks_for_a_long_pause(
+        self, registry: Registry, sink: RegistrySink, pauses: list[float]
+    ) -> None:
+        registry.faults = [once("PATCH", Reply(429, {"Retry-After": "3600"}), 99)]
+        with pytest.raises(RemoteError, match="429"):
+            upload(sink)
+        assert not pauses
+
     def test_upload_gives_up_without_progress(
         self, registry: Registry, sink: RegistrySink, pauses: list[float]
     ) -> None:
@@ -187,7 +247,7 @@ class TestBroken:
         with pytest.raises(UnreachableError, match="PATCH http://127"):
             upload(sink)
         assert len(registry.requests("PATCH")) == 5
-        assert pauses == [0.5, 1, 2, 4]
+        assert [int(math.log2(pause)) for pause in pauses] == [0, 0, 1, 2]
         assert stored(registry) is None
 
     @pytest.mark.parametrize(
