@@ -44,7 +44,7 @@ MISTAKEN_PARAMETERS = {
     "sample=1": ("sample=1", ["sample is '1', not true or false"]),
     "a sample that no guest opens": (
         "sample=true::algorithm=A256CTR",
-        ["sample=true", "A256GCM"],
+        ["the sample key", "A256GCM"],
     ),
     "no parameters": ("", ["the encryption parameters are empty", "sample=true for a trial"]),
 }
