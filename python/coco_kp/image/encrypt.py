@@ -32,6 +32,7 @@ from coco_kp.image.plan import (
     ImagePlan,
     LayerPlan,
     Rules,
+    check_sizes,
     entries_to_read,
     plan_encryption,
 )
@@ -48,6 +49,7 @@ from coco_kp.model.layer_encryption import (
     with_encryption,
 )
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
+from coco_kp.model.lazy_pull import without_positions
 from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.media_type import (
     ZSTD,
@@ -130,6 +132,7 @@ def encrypt_image(
             progress.notice(notice)
         keys = keys or [recipient.prepare() for recipient in recipients]
         _check_kept(plan, keys)
+        check_sizes(plan, [key.name for key in keys])
         if dry_run:
             return EncryptionResult(str(target), None, (), plan)
         sink = stack.enter_context(writing(target, destination_access))
@@ -384,8 +387,9 @@ def _descriptor(plan: LayerPlan, written: _Written | None) -> Descriptor:
         return plan.layer
     if plan.fate.readable or written is None:
         return plan.layer.replaced(media_type=plan.media_type)
-    # Annotations of a layer that was compressed anew may tell where things were in the old one.
-    annotations = {} if written.transcoded else plan.layer.annotations
+    annotations = plan.layer.annotations
+    if written.transcoded:
+        annotations = without_positions(annotations)
     return plan.layer.replaced(
         media_type=encrypted_form(written.media_type(plan.media_type)),
         digest=written.digest,

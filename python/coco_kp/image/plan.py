@@ -23,8 +23,18 @@ from coco_kp.image.tree import (
     is_no_platform,
     pruned,
 )
+from coco_kp.image.tree_writer import check_size
 from coco_kp.model.digest import Digest
-from coco_kp.model.layer_encryption import PROVIDER_SCHEME, parse_layer_encryption, parse_packets
+from coco_kp.model.layer_encryption import (
+    DEFAULT_SCHEME,
+    PROVIDER_SCHEME,
+    LayerPacket,
+    parse_layer_encryption,
+    parse_packets,
+    with_encryption,
+)
+from coco_kp.model.layer_options import PrivateOptions, PublicOptions
+from coco_kp.model.lazy_pull import without_positions
 from coco_kp.model.manifest import Descriptor, Platform
 from coco_kp.model.media_type import (
     GZIP,
@@ -187,17 +197,39 @@ def plan_encryption(
     return plan
 
 
+def check_sizes(plan: EncryptionPlan, recipients: Sequence[str]) -> None:
+    """Raise ``InputError`` where a manifest would grow too large, with packets for these names.
+
+    A packet holds at least its layer's key and its recipient's name, each written in base64.
+    """
+    key = PrivateOptions(bytes(32), bytes(16), f"sha256:{64 * '0'}").to_json()
+    least = [LayerPacket(DEFAULT_SCHEME, bytes(4 * len(key) // 3 + len(n))) for n in recipients]
+    public = PublicOptions(bytes(32))
+    for image in plan.images:
+        layers = []
+        for layer in image.layers:
+            annotations = layer.layer.annotations
+            if layer.transcode:
+                annotations = without_positions(annotations)
+            if layer.fate in {Fate.ENCRYPT, Fate.REUSE}:
+                annotations = with_encryption(annotations, least, public)
+            layers.append(layer.layer.replaced(annotations=annotations))
+        check_size(image.image.manifest.replaced(layers=layers), str(image.image))
+
+
 def entries_to_read(entries: Sequence[Descriptor], rules: Rules) -> Sequence[bool]:
     """Say of each entry of a list whether the plan needs its manifest.
 
-    An entry without a platform may be for any. Where a platform has several images, those are meant
-    that need nothing else of a host, as with skopeo: nydus's form of an image names what it needs
-    in ``os.features`` (image-index.md).
+    An entry without a platform, or with half of one, may be for any. Where a platform has several
+    images, those are meant that need nothing else of a host, as with skopeo: nydus's form of an
+    image names what it needs in ``os.features`` (image-index.md).
     """
     if not rules.platforms:
         return [True] * len(entries)
     needed = [
-        entry.platform is None or (rules.keep_attestations and is_no_platform(entry.platform))
+        entry.platform is None
+        or not entry.platform.whole
+        or (rules.keep_attestations and is_no_platform(entry.platform))
         for entry in entries
     ]
     for platform in rules.platforms:

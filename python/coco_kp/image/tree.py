@@ -60,7 +60,7 @@ class ImageNode:
     @property
     def platform(self) -> Platform | None:
         """What it runs on, as the list says or else its config."""
-        if self.entry and self.entry.platform:
+        if self.entry and self.entry.platform and self.entry.platform.whole:
             return self.entry.platform
         return self.config.platform if self.config else None
 

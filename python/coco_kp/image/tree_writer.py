@@ -13,11 +13,29 @@ from typing import Final
 from coco_kp.errors import InputError
 from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, Node
 from coco_kp.model.digest import Digest, parse_digest
-from coco_kp.model.manifest import Descriptor, ImageIndex, ImageManifest, Manifest
+from coco_kp.model.lazy_pull import HAS_ZSTD
+from coco_kp.model.manifest import (
+    MAX_MANIFEST,
+    Descriptor,
+    ImageIndex,
+    ImageManifest,
+    Manifest,
+)
+from coco_kp.model.media_type import ZSTD, compression_of, plain_form
 from coco_kp.transport import Sink
 
 MAX_SUBJECTS: Final = 16
 """Manifests at the most of which each is about the next; a signed statement makes two."""
+
+
+def check_size(manifest: Manifest, name: str) -> None:
+    """Raise ``InputError`` for a manifest that no registry and no guest takes."""
+    if len(manifest.raw) > MAX_MANIFEST:
+        raise InputError(
+            f"the manifest of {name} would have {len(manifest.raw)} bytes; registries take "
+            f"{MAX_MANIFEST}",
+            "name fewer recipients, or an image of fewer layers or shorter annotations",
+        )
 
 
 def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> Manifest:
@@ -47,6 +65,7 @@ class _Writer:
             manifest: Manifest = (
                 self._image(node, depth) if isinstance(node, ImageNode) else self._list(node, depth)
             )
+            check_size(manifest, str(node if isinstance(node, ImageNode) else digest))
             self._sink.put_manifest(manifest)
             self._written[digest] = manifest
         return self._written[digest]
@@ -58,18 +77,22 @@ class _Writer:
     def _list(self, node: IndexNode, depth: int) -> ImageIndex:
         entries = []
         for child in node.children:
-            written = self.written(child.manifest.digest, depth).descriptor()
+            manifest = self.written(child.manifest.digest, depth)
+            written = manifest.descriptor()
             entry = child.entry or written
+            annotations = self._described(entry.annotations, depth)
+            if written.digest != child.manifest.digest and not _has_zstd(manifest):
+                annotations = {n: text for n, text in annotations.items() if n != HAS_ZSTD}
             entries.append(
                 entry.replaced(
                     media_type=written.media_type,
                     digest=written.digest,
                     size=written.size,
-                    annotations=self._described(entry.annotations, depth),
+                    annotations=annotations,
                 )
             )
-        manifest = node.manifest.to_oci()
-        return manifest.replaced(entries, self._following(manifest.subject, depth))
+        index = node.manifest.to_oci()
+        return index.replaced(entries, self._following(index.subject, depth))
 
     def _following(self, subject: Descriptor | None, depth: int) -> Descriptor | None:
         """Return what a manifest is about, under its new digest if the tree has it."""
@@ -89,6 +112,13 @@ class _Writer:
         if digest not in self._nodes:
             return annotations
         return {**annotations, DESCRIBED: str(self.written(digest, depth + 1).digest)}
+
+
+def _has_zstd(manifest: Manifest) -> bool:
+    """Return whether an image has a layer of zstd; of a list its images tell."""
+    return isinstance(manifest, ImageIndex) or any(
+        compression_of(plain_form(layer.media_type)) == ZSTD for layer in manifest.layers
+    )
 
 
 def _parts(node: Node) -> Iterator[Node]:

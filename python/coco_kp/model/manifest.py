@@ -52,7 +52,7 @@ _PLATFORM_WORD: Final = re.compile(r"[a-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on, such as ``linux/arm64/v8``.
+    """What an image runs on, such as ``linux/arm64/v8``; of half a platform a word is empty.
 
     Words of other characters than ``a-z``, ``0-9``, ``.``, ``_`` and ``-``, which no platform has,
     raise ``InputError``: a platform is printed, and compared.
@@ -69,6 +69,11 @@ class Platform:
                 f"{shown(str(self))} is no platform",
                 "its words are of a-z, 0-9, '.', '_' and '-': os/architecture[/variant]",
             )
+
+    @property
+    def whole(self) -> bool:
+        """Whether it says enough to pick an image by."""
+        return bool(self.os and self.architecture)
 
     def __str__(self) -> str:
         """Give ``os/architecture[/variant]``."""
@@ -369,13 +374,15 @@ def _platform(document: Mapping[str, object], what: str) -> Platform | None:
     platform = document.get("platform")
     if isinstance(platform, dict):
         check_one_reading(platform, PLATFORM_MEMBERS, f"the 'platform' of {what}")
-    match platform:
-        case None:
-            return None
-        case {"os": str(os), "architecture": str(architecture), **rest}:
-            variant = rest.get("variant") or None
-            if variant is None or isinstance(variant, str):
-                return Platform(os, architecture, variant)
+    if platform is None:
+        return None
+    if isinstance(platform, dict):
+        # Go writes a member that is not set as an empty one or leaves it out.
+        words = [platform.get(name) or "" for name in ("os", "architecture", "variant")]
+        if all(isinstance(word, str) for word in words):
+            os, architecture, variant = map(str, words)
+            given = os or architecture or variant
+            return Platform(os, architecture, variant or None) if given else None
     raise InputError(f"the 'platform' of {what} is not one")
 
 

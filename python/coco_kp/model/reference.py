@@ -52,18 +52,21 @@ class RegistryReference:
 
 @dataclass(frozen=True, slots=True)
 class FileReference:
-    """``oci:path[:name]``, ``oci-archive:…``, ``docker-archive:…``, or ``dir:path``.
+    """``oci:path[:name|:@position]``, ``oci-archive:…``, ``docker-archive:…``, or ``dir:path``.
 
-    ``name`` is the image's name in there, or None for the only one.
+    ``name`` is the image's name in there, or ``position`` its place, from 0; both are None for the
+    only one.
     """
 
     transport: str
     path: str
     name: str | None = None
+    position: int | None = None
 
     def __str__(self) -> str:
         """Give the image as a user may write it again."""
-        return f"{self.transport}:{self.path}" + (f":{self.name}" if self.name else "")
+        where = f"@{self.position}" if self.position is not None else self.name
+        return f"{self.transport}:{self.path}" + (f":{where}" if where else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ def _parse_file(text: str, transport: str, rest: str) -> FileReference:
         path, _, name = rest.partition(":")
     if not path:
         raise InputError(f"{shown(text)} names no path")
+    if name.startswith("@"):
+        return FileReference(transport, path, position=_position(text, name))
     if name and transport == "docker-archive":
         _check_archive_name(text, name)
     elif name and not _REF_NAME.fullmatch(name):
@@ -159,8 +164,14 @@ def _parse_file(text: str, transport: str, rest: str) -> FileReference:
     return FileReference(transport, path, name or None)
 
 
+def _position(text: str, name: str) -> int:
+    if not re.fullmatch(r"@[0-9]{1,9}", name):
+        raise InputError(
+            f"{shown(text)} has an image name that is none", "':@N' is the Nth image, from 0"
+        )
+    return int(name[1:])
+
+
 def _check_archive_name(text: str, name: str) -> None:
-    if name.startswith("@"):
-        raise InputError(f"{shown(text)} picks an image by number", "name it by repository and tag")
     if parse_repository_reference(name).tag is None:
         raise InputError(f"{shown(text)} has a digest", "an archive knows its images by tag")

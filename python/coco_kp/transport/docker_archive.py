@@ -48,7 +48,7 @@ class DockerArchiveSource(Source):
         self.reference = str(reference)
         self._tar = TarFile(Path(reference.path), Unpacking((access or Access()).max_unpacked))
         try:
-            image = self._pick(reference.name)
+            image = self._pick(reference)
             self._manifest, self._blobs = self._read_image(image)
         except BaseException:
             self.close()
@@ -70,7 +70,7 @@ class DockerArchiveSource(Source):
             raise InputError(f"{self.reference} lacks the blob {blob.digest}")
         return FilePart(self._tar.fd, place.offset, place.size, whole=False)
 
-    def _pick(self, name: str | None) -> dict[str, object]:
+    def _pick(self, reference: FileReference) -> dict[str, object]:
         # The file is an array; one object around it lets the strict reader read it.
         data = b'{"images":%b}' % self._tar.read(MANIFEST_FILE, MAX_MANIFEST)
         document = parse_json_object(data, f"'{MANIFEST_FILE}' of {self.reference}")
@@ -81,16 +81,22 @@ class DockerArchiveSource(Source):
         ]
         for image in images:
             check_one_reading(image, _IMAGE_MEMBERS, f"an image in '{MANIFEST_FILE}'")
-        wanted = None if name is None else parse_repository_reference(name)
-        found = [
-            image for image in images if wanted is None or wanted in map(_repository, _tags(image))
-        ]
+        found = images
+        if reference.position is not None:
+            found = images[reference.position : reference.position + 1]
+        elif reference.name is not None:
+            wanted = parse_repository_reference(reference.name)
+            found = [image for image in images if wanted in map(_repository, _tags(image))]
         if len(found) == 1:
             return found[0]
-        tags = ", ".join(shown(tag) for image in images for tag in _tags(image))
+        known = [
+            shown(tag)
+            for position, image in enumerate(images)
+            for tag in _tags(image) or [f"@{position}"]
+        ]
         raise InputError(
             f"{self.reference} names {len(found)} of {len(images)} images",
-            f"name one: it has {tags or 'no names'}",
+            f"name one: it has {', '.join(known) or 'none'}",
         )
 
     def _read_image(self, image: dict[str, object]) -> tuple[Manifest, dict[Digest, Member]]:

@@ -28,6 +28,7 @@ from coco_kp.transport.layout_index import (
     blob_name,
     check_layout,
     check_room,
+    check_writable,
     digest_of_image,
     find_image,
     parse_layout_index,
@@ -42,12 +43,13 @@ class LayoutSource(Source):
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
         self._folder = Path(reference.path)
-        self._name = reference.name
+        self._image = reference
         check_layout(read_small(self._folder / LAYOUT_FILE, MAX_MANIFEST), self.reference)
 
     def _top_manifest(self) -> Manifest:
-        index = read_small(self._folder / INDEX_FILE, MAX_MANIFEST)
-        return self.manifest(find_image(parse_layout_index(index), self._name, self.reference))
+        index = parse_layout_index(read_small(self._folder / INDEX_FILE, MAX_MANIFEST))
+        found = find_image(index, self._image)
+        return found if isinstance(found, ImageIndex) else self.manifest(found)
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         return read_small_if_there(self._folder / blob_name(descriptor.digest), MAX_MANIFEST)
@@ -62,7 +64,8 @@ class LayoutSink(Sink):
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
         self._folder = Path(reference.path)
-        self._name = reference.name
+        self._image = reference
+        check_writable(reference)
         self._check_destination()
         self._staging = Staging(self._folder)
         self._staged: dict[Digest, Path] = {}
@@ -89,7 +92,7 @@ class LayoutSink(Sink):
         with locked(self._folder):
             before = self._read_index()
             self._check_unchanged(before, replacing)
-            after = with_image(before, manifest.descriptor(), self._name)
+            after = with_image(before, manifest.descriptor(), self._image.name)
             # The first, so that whoever is killed after it leaves a layout.
             if not (self._folder / LAYOUT_FILE).exists():
                 publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
@@ -112,7 +115,7 @@ class LayoutSink(Sink):
 
     def _check_unchanged(self, index: ImageIndex, replacing: Digest | None) -> None:
         """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
-        if replacing is not None and digest_of_image(index, self._name) != replacing:
+        if replacing is not None and digest_of_image(index, self._image) != replacing:
             raise ChangedError(self.reference)
         for digest in self._counted_on:
             if not self._path(digest).is_file():
@@ -138,7 +141,7 @@ class LayoutSink(Sink):
                 f"'{self._folder}' is neither empty nor an OCI layout",
                 "name a new folder, or the folder of a layout",
             )
-        check_room(self._read_index(), self._name)
+        check_room(self._read_index(), self._image.name)
 
     def _entries(self) -> list[Path]:
         with naming("read", self._folder):

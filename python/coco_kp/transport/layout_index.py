@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from coco_kp.errors import InputError, shown
@@ -9,6 +10,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import check_one_reading, parse_json_object, write_json
 from coco_kp.model.manifest import Descriptor, ImageIndex, parse_manifest
 from coco_kp.model.media_type import OCI_INDEX
+from coco_kp.model.reference import FileReference
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an image in a layout (image-spec annotations.md)."""
@@ -47,28 +49,51 @@ def image_names(index: ImageIndex) -> list[str | None]:
     return [entry.annotations.get(REF_NAME) for entry in index.manifests]
 
 
-def find_image(index: ImageIndex, name: str | None, reference: str) -> Descriptor:
-    """Pick an image by its name, or the only one where no name is given."""
-    found = [
-        entry
-        for entry in index.manifests
-        if name is None or entry.annotations.get(REF_NAME) == name
-    ]
+def find_image(index: ImageIndex, reference: FileReference) -> Descriptor | ImageIndex:
+    """Pick an image by its name or position, or the only one where neither is given.
+
+    Several of one name that are for different platforms are one image: their list is returned.
+    """
+    found = _entries(index, reference)
     if len(found) == 1:
         return found[0]
-    names = [shown(known) for known in image_names(index) if known is not None]
-    hint = f"it has {', '.join(names) or 'no named images'}"
-    if name is None and found:
+    names = {entry.annotations.get(REF_NAME) for entry in found}
+    if len(names) == 1 and None not in names and _differ(found):
+        return index.replaced([_without_name(entry) for entry in found])
+    known = [
+        shown(name) if name is not None else f"'@{position}'"
+        for position, name in enumerate(image_names(index))
+    ]
+    hint = f"it has {', '.join(known) or 'no images'}"
+    if reference.name is None and found:
         raise InputError(f"{reference} holds {len(found)} images", f"name one: {hint}")
     if found:
-        raise InputError(f"{reference} is the name of {len(found)} images at once")
+        raise InputError(f"{reference} is the name of {len(found)} images at once", hint)
     raise InputError(f"{reference} does not exist in there", hint)
 
 
-def digest_of_image(index: ImageIndex, name: str | None) -> Digest | None:
+def _entries(index: ImageIndex, reference: FileReference) -> Sequence[Descriptor]:
+    if reference.position is not None:
+        return index.manifests[reference.position : reference.position + 1]
+    if reference.name is None:
+        return index.manifests
+    return [entry for entry in index.manifests if entry.annotations.get(REF_NAME) == reference.name]
+
+
+def _differ(entries: Sequence[Descriptor]) -> bool:
+    platforms = {entry.platform for entry in entries}
+    return None not in platforms and len(platforms) == len(entries)
+
+
+def _without_name(entry: Descriptor) -> Descriptor:
+    kept = {name: value for name, value in entry.annotations.items() if name != REF_NAME}
+    return entry.replaced(annotations=kept)
+
+
+def digest_of_image(index: ImageIndex, reference: FileReference) -> Digest | None:
     """Return the digest of the image that `find_image` finds, None where it finds none."""
     try:
-        return find_image(index, name, "").digest
+        return find_image(index, reference).digest
     except InputError:
         return None
 
@@ -78,6 +103,12 @@ def with_image(index: ImageIndex, image: Descriptor, name: str | None) -> ImageI
     check_room(index, name)
     kept = [entry for entry in index.manifests if entry.annotations.get(REF_NAME) != name]
     return index.replaced([*kept, image.replaced(annotations={REF_NAME: name} if name else {})])
+
+
+def check_writable(reference: FileReference) -> None:
+    """Refuse to write to a position: what is there has a name, or is the only one."""
+    if reference.position is not None:
+        raise InputError(f"{reference} cannot be written", "name the image: oci:path:name")
 
 
 def check_room(index: ImageIndex, name: str | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from coco_kp.errors import ChangedError, InputError, RefusedError, shown
 from coco_kp.files import locked
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest
+from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
@@ -24,6 +24,7 @@ from coco_kp.transport.layout_index import (
     LAYOUT_FILE,
     blob_name,
     check_layout,
+    check_writable,
     digest_of_image,
     find_image,
     image_names,
@@ -40,7 +41,7 @@ class OciArchiveSource(Source):
 
     def __init__(self, reference: FileReference, access: Access | None = None) -> None:
         self.reference = str(reference)
-        self._name = reference.name
+        self._image = reference
         self._tar = TarFile(Path(reference.path), Unpacking((access or Access()).max_unpacked))
         try:
             check_layout(self._tar.read(LAYOUT_FILE, MAX_MANIFEST), self.reference)
@@ -54,7 +55,8 @@ class OciArchiveSource(Source):
         self._tar.close()
 
     def _top_manifest(self) -> Manifest:
-        return self.manifest(find_image(self.index, self._name, self.reference))
+        found = find_image(self.index, self._image)
+        return found if isinstance(found, ImageIndex) else self.manifest(found)
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         name = blob_name(descriptor.digest)
@@ -73,7 +75,8 @@ class OciArchiveSink(Sink):
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
         self._final = Path(reference.path)
-        self._name = reference.name
+        self._image = reference
+        check_writable(reference)
         _check_replaceable(reference)
         self._staging = Staging(self._final.parent)
         self._path, self._fd = self._staging.create()
@@ -97,14 +100,14 @@ class OciArchiveSink(Sink):
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Finish the archive and put it in place of the old one."""
-        index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._name)
+        index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._image.name)
         self._append(INDEX_FILE, index.raw)
         self._append(LAYOUT_FILE, LAYOUT)
         with naming("write", self._final):
             write_all(self._fd, memoryview(END))
             os.fsync(self._fd)
         with locked(self._final.parent):
-            if replacing is not None and _digest_in(self._final, self._name) != replacing:
+            if replacing is not None and _digest_in(self._image) != replacing:
                 raise ChangedError(self.reference)
             publish_durably(self._path, self._final)
 
@@ -161,11 +164,11 @@ class _GrowingArchive(Source):
         return self._blobs[blob.digest]
 
 
-def _digest_in(path: Path, name: str | None) -> Digest | None:
+def _digest_in(reference: FileReference) -> Digest | None:
     """Return the digest of an archive's image, None where there is none."""
     try:
-        with OciArchiveSource(FileReference("oci-archive", str(path), name)) as archive:
-            return digest_of_image(archive.index, name)
+        with OciArchiveSource(reference) as archive:
+            return digest_of_image(archive.index, reference)
     except InputError:
         return None
 

@@ -13,6 +13,7 @@ from coco_kp.image.plan import (
     EncryptionPlan,
     Fate,
     Rules,
+    check_sizes,
     entries_to_read,
     plan_encryption,
 )
@@ -20,7 +21,7 @@ from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
 from coco_kp.model.encoding import encode_base64
 from coco_kp.model.layer_options import PublicOptions
-from coco_kp.model.manifest import Descriptor, Platform, parse_descriptor
+from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Platform, parse_descriptor
 from tests.support.nodes import GZIP, L, attestation, digest, image, listed
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
@@ -203,15 +204,16 @@ class TestEntriesToRead:
         entry("unknown/unknown"),
         entry(None),
         entry("windows/amd64", "win32k"),
+        entry("/amd64"),
     )
 
     @pytest.mark.parametrize(
         ("rules", "expected"),
         [
-            (Rules(), {0, 1, 2, 3, 4, 5}),
-            (Rules(platforms=(Platform("linux", "amd64"),)), {0, 4}),
-            (Rules(platforms=(Platform("windows", "amd64"),)), {4, 5}),
-            (Rules(platforms=(Platform("linux", "arm64"),), keep_attestations=True), {2, 3, 4}),
+            (Rules(), {0, 1, 2, 3, 4, 5, 6}),
+            (Rules(platforms=(Platform("linux", "amd64"),)), {0, 4, 6}),
+            (Rules(platforms=(Platform("windows", "amd64"),)), {4, 5, 6}),
+            (Rules(platforms=(Platform("linux", "arm64"),), keep_attestations=True), {2, 3, 4, 6}),
         ],
         ids=["all", "without features", "only with features", "with attestations"],
     )
@@ -428,3 +430,15 @@ def test_plan_refuses_image_with_nothing_to_encrypt(tree: ImageNode | IndexNode)
     with pytest.raises(CocoKpError) as error:
         plan_encryption(tree, Rules())
     assert error.value.exit_code == 7
+
+
+def test_check_sizes_refuses_what_recipients_make_too_large() -> None:
+    """Each packet has 300 bytes at least, and each layer one for each recipient."""
+    room = MAX_MANIFEST - 20_000
+    tree = image(*map(L, "abcdefgh"), annotations={"org.example.long": "x" * room})
+    plan = plan_encryption(tree, Rules())
+    check_sizes(plan, ["kbs:///default/key/1"])
+    with pytest.raises(InputError, match=r"manifest of linux/amd64 would have \d+ bytes"):
+        check_sizes(plan, [f"kbs:///default/key/{n}" for n in range(10)])
+    left = plan_encryption(tree, Rules(layers=(0,)))
+    check_sizes(left, [f"kbs:///default/key/{n}" for n in range(10)])

@@ -196,6 +196,7 @@ def test_manifest_with_layer_that_is_no_statement_is_an_image(media_type: str) -
     [
         attestation(platform="linux/amd64", entry=MARK),
         attestation(platform="unknown/amd64", entry=MARK),
+        attestation(platform="/amd64", entry=MARK),
         attestation(entry=MARK, os="linux", architecture="amd64"),
         attestation(L("s", "application/vnd.in-toto+json", urls=("https://a.example/layer",))),
         attestation(entry=MARK, config_type="Application/vnd.oci.image.config.v1+json"),
@@ -204,7 +205,16 @@ def test_manifest_with_layer_that_is_no_statement_is_an_image(media_type: str) -
         image(platform="unknown/unknown", config_type=OCI_EMPTY, config=b"{}", entry=MARK),
     ],
     ids=[
-        *("platform", "half", "config's platform", "urls", "config's type", "no type", "diff_ids"),
+        *(
+            "platform",
+            "half unknown",
+            "half",
+            "config's platform",
+            "urls",
+            "config's type",
+            "no type",
+            "diff_ids",
+        ),
         "empty",
     ],
 )

@@ -11,7 +11,9 @@ from coco_kp.errors import InputError
 from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, Node, images, read_tree
 from coco_kp.image.tree_writer import MAX_SUBJECTS, write_tree
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import ImageManifest, parse_descriptor
+from coco_kp.model.lazy_pull import HAS_ZSTD
+from coco_kp.model.manifest import MAX_MANIFEST, ImageManifest, parse_descriptor
+from coco_kp.model.media_type import OCI_LAYER
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import open_sink
 from tests.support.nodes import L, image, listed
@@ -40,6 +42,28 @@ def written(folder: Path, tree: Node, changed: Mapping[Digest, ImageManifest]) -
     with open_sink(parse_image_reference(f"oci:{folder}")) as sink:
         top = write_tree(tree, {**same, **changed}, sink)
         return list(images(read_tree(sink.read_back(), top.descriptor(), configs=False)))
+
+
+@pytest.mark.parametrize(
+    ("encrypted", "kept"), [("gzip", False), ("gzip+encrypted", False), ("zstd+encrypted", True)]
+)
+def test_entry_says_zstd_only_while_its_image_has_it(
+    tmp_path: Path, encrypted: str, kept: bool
+) -> None:
+    own = {"org.example.own": "kept"}
+    before = image(L("z", f"{OCI_LAYER}+zstd"), entry={"annotations": {HAS_ZSTD: "true", **own}})
+    after = image(L("y", f"{OCI_LAYER}+{encrypted}")).manifest
+    (found,) = written(tmp_path, listed(before), {before.manifest.digest: after})
+    assert found.entry
+    assert found.entry.annotations == ({HAS_ZSTD: "true"} if kept else {}) | own
+
+
+def test_manifest_that_nobody_takes_is_refused(tmp_path: Path) -> None:
+    (layer,) = SECRET.layers
+    text = {"org.example.long": "x" * MAX_MANIFEST}
+    long = SECRET.replaced(layers=[layer.replaced(annotations=text)])
+    with pytest.raises(InputError, match=rf"manifest of linux/amd64 .* registries take {4 << 20}"):
+        written(tmp_path, listed(PLAIN), {PLAIN.manifest.digest: long})
 
 
 def test_subject_follows_its_manifest_wherever_that_stands(tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ class TestParsing:
             (manifest(layers=[entry(annotations=[])]), None, "'annotations' of layer 0"),
             (manifest(layers=[entry(urls="x")]), None, "'urls'"),
             (manifest(layers=[entry(urls=[1])]), None, "'urls'"),
-            (manifest(layers=[entry(platform={"os": "linux"})]), None, "'platform'"),
+            (manifest(layers=[entry(platform={"os": 1})]), None, "'platform'"),
+            (manifest(layers=[entry(platform="linux/amd64")]), None, "'platform'"),
             (manifest(annotations={"a": None}), None, "'annotations' of the manifest"),
             (manifest(artifactType=1), None, "'artifactType'"),
             (manifest(subject=1), None, "subject"),
@@ -276,6 +277,24 @@ class TestChanging:
         with pytest.raises(InputError, match="is no platform") as error:
             parse_manifest(json.dumps(document).encode(), OCI_INDEX)
         assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize(
+        ("platform", "expected"),
+        [
+            ({}, None),
+            ({"os": "", "architecture": ""}, None),
+            ({"architecture": "amd64"}, Platform("", "amd64")),
+            ({"os": "linux", "architecture": None}, Platform("linux", "")),
+        ],
+    )
+    def test_parse_manifest_takes_half_a_platform_for_what_it_is(
+        self, platform: object, expected: Platform | None
+    ) -> None:
+        document = {"schemaVersion": 2, "manifests": [entry(OCI_MANIFEST, platform=platform)]}
+        index = parse_manifest(raw(document))
+        assert isinstance(index, ImageIndex)
+        assert index.manifests[0].platform == expected
+        assert expected is None or not expected.whole
 
     def test_replaced_index_keeps_platforms(self) -> None:
         platform = {"os": "linux", "architecture": "amd64", "features": ["x"]}

@@ -49,8 +49,8 @@ def archive(
     return path
 
 
-def source(path: Path, name: str | None = None) -> DockerArchiveSource:
-    return DockerArchiveSource(FileReference("docker-archive", str(path), name))
+def source(path: Path, name: str | None = None, position: int | None = None) -> DockerArchiveSource:
+    return DockerArchiveSource(FileReference("docker-archive", str(path), name, position))
 
 
 def entry(config_name: str, *layers: str, tags: object = None) -> dict[str, object]:
@@ -96,6 +96,21 @@ def test_docker_archive_source_reads_archive_with_oci_layout(path: Path) -> None
     archive(path, members, [entry(*names)])
     with source(path) as opened:
         assert read(opened) == (config(*LAYERS), list(LAYERS))
+
+
+def test_docker_archive_source_picks_image_by_position(path: Path) -> None:
+    members: dict[str, bytes | tuple[bytes, str]] = {
+        name: data
+        for number, layer in enumerate(LAYERS)
+        for name, data in ((f"{number}.json", config(layer)), (f"{number}/layer.tar", layer))
+    }
+    archive(path, members, [entry(f"{n}.json", f"{n}/layer.tar") for n in range(len(LAYERS))])
+    for number, layer in enumerate(LAYERS):
+        with source(path, position=number) as opened:
+            assert read(opened)[1] == [layer]
+    with pytest.raises(InputError, match="names 0 of") as caught:
+        source(path, position=9)
+    assert "'@0'" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])

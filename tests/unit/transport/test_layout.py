@@ -12,11 +12,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coco_kp.errors import ChangedError, CocoKpError, InputError, IntegrityError
-from coco_kp.model.manifest import ImageManifest
+from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import copy_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
@@ -129,6 +130,40 @@ class TestNames:
         (folder / "index.json").write_text(json.dumps(document))
         with pytest.raises(InputError, match="name of 2 images at once"):
             source(folder, "one").manifest()
+
+    def test_layout_source_picks_image_by_position(self, folder: Path) -> None:
+        """An unnamed one, too, that a named one has joined."""
+        write(folder, ONE)
+        write(folder, TWO, "two")
+        for position, stored in enumerate((ONE, TWO)):
+            check(LayoutSource(FileReference("oci", str(folder), position=position)), stored)
+        with pytest.raises(InputError, match="does not exist in there"):
+            LayoutSource(FileReference("oci", str(folder), position=2)).manifest()
+        with pytest.raises(InputError, match="holds 2 images") as caught:
+            source(folder).manifest()
+        assert caught.value.hint == "name one: it has '@0', 'two'"
+
+    def test_layout_sink_refuses_position(self, folder: Path) -> None:
+        write(folder, ONE)
+        with pytest.raises(InputError, match="cannot be written"):
+            LayoutSink(FileReference("oci", str(folder), position=0))
+
+    def test_layout_source_takes_platforms_of_one_name_for_one_image(self, folder: Path) -> None:
+        write(folder, ONE, "one")
+        write(folder, TWO, "two")
+        document: Any = index_of(folder)
+        for entry, architecture in zip(document["manifests"], ("amd64", "arm64"), strict=True):
+            entry["platform"] = {"os": "linux", "architecture": architecture}
+            entry["annotations"]["org.opencontainers.image.ref.name"] = "v1"
+        (folder / "index.json").write_text(json.dumps(document))
+        top = source(folder, "v1").manifest()
+        assert isinstance(top, ImageIndex)
+        assert [str(entry.platform) for entry in top.manifests] == ["linux/amd64", "linux/arm64"]
+        assert [entry.digest for entry in top.manifests] == [ONE.top.digest, TWO.top.digest]
+        with LayoutSink(FileReference("oci", str(folder), "v1")) as sink:
+            store(sink, ONE, named=False)
+            sink.set_reference(ONE.top, replacing=top.digest)
+        check(source(folder, "v1"), ONE)
 
     def test_layout_sink_refuses_unnamed_image_beside_named_ones(self, folder: Path) -> None:
         write(folder, ONE, "one")
