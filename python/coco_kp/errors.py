@@ -74,6 +74,10 @@ class UnreachableError(RemoteError):
     """The other side did not answer, or the connection broke: a later repeat may succeed."""
 
 
+class TlsFailedError(UnreachableError):
+    """What answered does not speak TLS, or not as we do."""
+
+
 class RefusedError(CocoKpError):
     """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import click
 
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup
+from coco_kp.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from coco_kp.keys.wrapper import Opener
@@ -43,6 +45,8 @@ _MAX_UNPACKED: Option = click.option(
 )
 
 
+_LONGEST_LINE: Final = 64 * 1024
+
 _RETRIES: Option = click.option(
     "--retries",
     type=click.IntRange(0, 100),
@@ -57,7 +61,14 @@ def _access_options(side: str, what: str) -> tuple[Option, ...]:
     """Give skopeo's options of access to a registry; ``side`` is empty, ``src-`` or ``dest-``."""
     return (
         click.option(
-            f"--{side}creds", metavar="USER:PASSWORD", help=f"Credentials for the {what}."
+            f"--{side}creds",
+            metavar="USER:PASSWORD",
+            help=f"Credentials for the {what}; - reads them from a line of stdin.",
+        ),
+        click.option(
+            f"--{side}registry-token",
+            metavar="TOKEN",
+            help=f"Bearer token for the {what}; - reads it from a line of stdin.",
         ),
         click.option(
             f"--{side}authfile",
@@ -87,6 +98,7 @@ class ImageAccess(OptionGroup):
     """How the registry of the one image is reached."""
 
     creds: str | None
+    registry_token: str | None
     authfile: Path | None
     cert_dir: Path | None
     tls_verify: bool
@@ -104,7 +116,7 @@ class ImageAccess(OptionGroup):
         from coco_kp.transport.access import Access
 
         return Access(
-            _credentials(self.creds, "--creds"),
+            _credentials(self.creds, self.registry_token, ""),
             self.authfile,
             self.cert_dir,
             self.tls_verify,
@@ -119,10 +131,12 @@ class CopyAccess(OptionGroup):
 
     authfile: Path | None
     src_creds: str | None
+    src_registry_token: str | None
     src_authfile: Path | None
     src_cert_dir: Path | None
     src_tls_verify: bool
     dest_creds: str | None
+    dest_registry_token: str | None
     dest_authfile: Path | None
     dest_cert_dir: Path | None
     dest_tls_verify: bool
@@ -147,12 +161,13 @@ class CopyAccess(OptionGroup):
         from coco_kp.transport.access import Access
 
         return Access(
-            _credentials(self.src_creds, "--src-creds"),
+            _credentials(self.src_creds, self.src_registry_token, "src-"),
             self.src_authfile or self.authfile,
             self.src_cert_dir,
             self.src_tls_verify,
             self.max_unpacked << 30,
             self.retries,
+            "src-",
         )
 
     def destination(self) -> Access:
@@ -160,12 +175,27 @@ class CopyAccess(OptionGroup):
         from coco_kp.transport.access import Access
 
         return Access(
-            _credentials(self.dest_creds, "--dest-creds"),
+            _credentials(self.dest_creds, self.dest_registry_token, "dest-"),
             self.dest_authfile or self.authfile,
             self.dest_cert_dir,
             self.dest_tls_verify,
             self.max_unpacked << 30,
             self.retries,
+            "dest-",
+        )
+
+    def in_place(self) -> Access:
+        """Return how an image is reached that is changed where it is. Raises ``InputError``.
+
+        There is one registry: what is given for the destination goes before what is for the source.
+        """
+        source, destination = self.source(), self.destination()
+        return replace(
+            destination,
+            credentials=destination.credentials or source.credentials,
+            authfile=self.dest_authfile or source.authfile,
+            cert_dir=destination.cert_dir or source.cert_dir,
+            tls_verify=destination.tls_verify and source.tls_verify,
         )
 
 
@@ -233,7 +263,25 @@ class OpeningOptions(OptionGroup):
         return openers
 
 
-def _credentials(text: str | None, option: str) -> Credentials | None:
-    from coco_kp.transport.access import parse_credentials
+def _credentials(creds: str | None, token: str | None, side: str) -> Credentials | None:
+    from coco_kp.transport.access import Credentials, parse_credentials
 
-    return parse_credentials(text, option) if text else None
+    options = f"--{side}creds", f"--{side}registry-token"
+    if creds and token:
+        raise UsageError(f"{' and '.join(options)} exclude each other")
+    if creds:
+        return parse_credentials(_from_stdin(creds, options[0]), options[0])
+    if token:
+        token = _from_stdin(token, options[1])
+        return Credentials("", "", registry_token=token, origin=options[1])
+    return None
+
+
+def _from_stdin(value: str, option: str) -> str:
+    """Return the value, or for ``-`` a line of stdin: what is on a command line others can see."""
+    if value != "-":
+        return value
+    line = sys.stdin.readline(_LONGEST_LINE).rstrip("\r\n")
+    if not line:
+        raise InputError(f"stdin has no line for {option} -")
+    return line

@@ -112,7 +112,7 @@ def command(
             opening.openers(kbc),
             changes,
             destination=destination,
-            source_access=access.source(),
+            source_access=access.source() if destination else access.in_place(),
             destination_access=access.destination() if destination else None,
             progress=progress,
         )

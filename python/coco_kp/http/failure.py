@@ -8,7 +8,7 @@ import ssl
 
 import urllib3
 
-from coco_kp.errors import RemoteError, UnreachableError
+from coco_kp.errors import RemoteError, TlsFailedError, UnreachableError
 
 LATER = "check the network and any proxy on the way, or try again later"
 
@@ -31,7 +31,8 @@ def failure(request: str, exc: Exception, ca_hint: str = CA_HINT) -> RemoteError
         )
     if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
         return RemoteError(f"{request}: the host name is not known", "check its spelling")
-    return UnreachableError(f"{request}: {why(cause)}", _way_out(cause))
+    kind = TlsFailedError if isinstance(cause, ssl.SSLError) else UnreachableError
+    return kind(f"{request}: {why(cause)}", _way_out(cause))
 
 
 def why(exc: Exception) -> str:

@@ -57,8 +57,8 @@ from coco_kp.model.media_type import (
     encrypted_form,
     is_encrypted,
 )
-from coco_kp.model.reference import ImageReference, parse_image_reference
-from coco_kp.transport import Access, Sink, Source, check_destination, open_source
+from coco_kp.model.reference import parse_image_reference
+from coco_kp.transport import Access, Sink, Source, access_beside, check_destination, open_source
 
 Verification = Literal["packets", "full"]
 
@@ -114,19 +114,23 @@ def encrypt_image(
     check_destination(target)
     with ExitStack() as stack:
 
-        def opened(reference: ImageReference) -> Source:
-            return stack.enter_context(open_source(reference, source_access))
+        def opened(name: str) -> Source:
+            reference = parse_image_reference(name)
+            access = access_beside(
+                reference, (target, destination_access), (source_reference, source_access)
+            )
+            return stack.enter_context(open_source(reference, access))
 
-        image = opened(source_reference)
+        image = stack.enter_context(open_source(source_reference, source_access))
         rules = rules or Rules()
         tree = read_tree(image, select=partial(entries_to_read, rules=rules))
-        of_base = base_layers(opened(parse_image_reference(base))) if base else None
+        of_base = base_layers(opened(base)) if base else None
         keys: list[KeyWrapper] = []
         earlier: dict[Digest, EarlierLayer] = {}
         if reuse:
             keys = [recipient.prepare() for recipient in recipients]
             openers = (*reuse_openers, *keys)
-            earlier = read_earlier(opened(parse_image_reference(reuse)), openers, keys)
+            earlier = read_earlier(opened(reuse), openers, keys)
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)

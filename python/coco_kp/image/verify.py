@@ -42,7 +42,7 @@ from coco_kp.model.manifest import Descriptor
 from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
-from coco_kp.transport import Access, Source, open_source
+from coco_kp.transport import Access, Source, access_beside, open_source
 
 _GRAVEST_FIRST: Final = (7, 5, 4, 6, 3)  # exit codes: what others can read outweighs all else
 
@@ -144,12 +144,13 @@ def verify_image(
     digests, and the form of their packets. ``base`` names an image whose layers may be readable.
     """
     with ExitStack() as stack:
-
-        def opened(name: str) -> Source:
-            return stack.enter_context(open_source(parse_image_reference(name), access))
-
-        source = opened(image)
-        base_of = base_layers(opened(base)) if base else BaseLayers()
+        reference = parse_image_reference(image)
+        source = stack.enter_context(open_source(reference, access))
+        base_of = BaseLayers()
+        if base:
+            beside = parse_image_reference(base)
+            its_access = access_beside(beside, (reference, access))
+            base_of = base_layers(stack.enter_context(open_source(beside, its_access)))
         work = Work(progress or Progress(), jobs, access)
         tree = read_tree(source)
         return verify_tree(source, tree, openers, work, rules or VerificationRules(), base_of)

@@ -11,7 +11,7 @@ from typing import Final
 
 from coco_kp.errors import RefusedError
 from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
-from coco_kp.transport.access import Access, Credentials, parse_credentials
+from coco_kp.transport.access import Access, Credentials, access_beside, parse_credentials
 from coco_kp.transport.base import (
     CHUNK,
     BlobReader,
@@ -36,6 +36,7 @@ __all__ = [
     "Credentials",
     "Sink",
     "Source",
+    "access_beside",
     "check_destination",
     "copy_blob",
     "open_sink",

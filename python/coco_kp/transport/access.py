@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from coco_kp.errors import InputError
+from coco_kp.model.reference import ImageReference, RegistryReference
 from coco_kp.unpacking import FREE
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user's name and password, or an identity token (OAuth2 refresh token) in its stead."""
+    """A user's name and password, or a token in their stead.
+
+    ``identity_token`` is an OAuth2 refresh token, which a token server exchanges;
+    ``registry_token`` is sent to the registry as it is.
+    """
 
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
     origin: str = field(default="", compare=False)
     """Where they are from, for messages: an option, a file, a helper."""
 
@@ -37,6 +44,32 @@ class Access:
     tls_verify: bool = True
     max_unpacked: int = FREE
     retries: int = 4
+    side: Literal["", "src-", "dest-"] = ""
+    """How the options of this side begin, for hints."""
+
+    def option(self, name: str) -> str:
+        """Return the command line's option for this side, such as ``--dest-creds``."""
+        return f"--{self.side}{name}"
+
+    def elsewhere(self) -> Access:
+        """Return what of this holds for another registry: nothing that was said of this one."""
+        return Access(None, self.authfile, max_unpacked=self.max_unpacked, retries=self.retries)
+
+
+def access_beside(
+    reference: ImageReference, *sides: tuple[ImageReference, Access | None]
+) -> Access | None:
+    """Return how an image beside those of a command is reached.
+
+    ``sides`` are the command's images with their options, the first of the same registry decides:
+    options are about a registry, and one registry's credentials go to no other.
+    """
+    if isinstance(reference, RegistryReference):
+        for side, access in sides:
+            if isinstance(side, RegistryReference) and side.host == reference.host:
+                return access
+    *_, (_, last) = sides
+    return (last or Access()).elsewhere()
 
 
 def parse_credentials(text: str, origin: str = "") -> Credentials:

@@ -58,6 +58,8 @@ class Authorizer:
         with self._lock:
             if self._challenge is None:
                 return {}
+            if self._credentials is not None and self._credentials.registry_token:
+                return {"Authorization": f"Bearer {self._credentials.registry_token}"}
             if self._challenge.scheme == "basic":
                 return {"Authorization": self._basic()}
             token = self._tokens.get(scopes)
@@ -78,6 +80,8 @@ class Authorizer:
         spent = used.get("Authorization", "").partition(" ")[2]
         with self._lock:
             first, self._challenge = self._challenge is None, challenge
+            if self._credentials is not None and self._credentials.registry_token:
+                return not used
             if challenge.scheme == "basic":
                 return not used and self._credentials is not None
             # A token that another thread fetched since is kept, and tried.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from coco_kp.errors import RemoteError
+from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
@@ -42,10 +42,10 @@ class RegistryClient:
         self.host = image.host
         self.repository = image.repository
         self.scope = f"repository:{image.repository}:{actions}"
-        self._insecure = not access.tls_verify
+        self._access = access
         self._http = HttpClient(
             tls=tls_settings(image.host, access),
-            plain_http="allowed" if self._insecure else "never",
+            plain_http="never" if access.tls_verify else "allowed",
             sleep=sleep,
         )
         self.retry = Retry(access.retries)
@@ -140,28 +140,43 @@ class RegistryClient:
                 load=load,
             )
 
-        authorization = self._auth.headers(scopes) if own else {}
-        response = send(authorization)
-        if response.status == 401 and own and self._auth.learn(response, authorization):
-            if streamed:
-                return response
-            response.close()
-            return send(self._auth.headers(scopes))
+        try:
+            authorization = self._auth.headers(scopes) if own else {}
+            response = send(authorization)
+            if response.status == 401 and own and self._auth.learn(response, authorization):
+                if streamed:
+                    return response
+                response.close()
+                return send(self._auth.headers(scopes))
+        except RefusedError as error:  # our own URLs of the registry are none
+            raise RefusedError(
+                f"{self.host} itself named a place that is not used: {error.message}",
+                "set the registry's public URL to https (its proxy may have to send "
+                f"X-Forwarded-Proto), or allow plain http with {self._access.option('tls-verify')}"
+                "=false",
+            ) from None
         return response
 
     def _find(self) -> str:
         # One repeat: a wrong name should not be waited for as long as a later restart.
         once = Retry(min(1, self.retry.repeats))
         host = _HUB_API if self.host == DOCKER_HUB else self.host
-        if not self._insecure:
-            return self._ping(f"https://{host}", once)
+        if self._access.tls_verify:
+            try:
+                return self._ping(f"https://{host}", once)
+            except TlsFailedError as error:
+                option = self._access.option("tls-verify")
+                hint = f"if the registry speaks plain http, allow that with {option}=false"
+                raise TlsFailedError(error.message, hint) from None
         try:
             return self._ping(f"https://{host}", NEVER)
         except RemoteError as secure:
             try:
                 return self._ping(f"http://{host}", once)
-            except RemoteError:
-                raise secure from None
+            except RemoteError as plain:
+                raise type(plain)(
+                    f"{secure.message}; over plain http: {plain.message}", plain.hint or secure.hint
+                ) from None
 
     def _ping(self, base: str, retry: Retry) -> str:
         def send(url: str) -> Response:

@@ -299,9 +299,11 @@ class TestRedirects:
             RegistrySource(
                 RegistryReference(host, REPOSITORY, "v1"), Access(cert_dir=tmp_path)
             ) as source,
-            pytest.raises(RefusedError, match="plain http"),
+            pytest.raises(RefusedError, match=r"itself named a place .*plain http") as caught,
         ):
             source.open_blob(BLOB)
+        assert "X-Forwarded-Proto" in caught.value.hint
+        assert "--tls-verify=false" in caught.value.hint
 
 
 class TestBusy:

@@ -1,0 +1,194 @@
+"""Options of access: which registry they are about, where credentials are from, what errors say."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sim.http_server import Reply, http_server
+from tests.sim.registry import Registry, error, serve
+from tests.support.command import KID, Command
+from tests.support.image import Image
+
+LOGIN = ("user", "a long password")
+CREDS = ":".join(LOGIN)
+PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
+
+
+@pytest.fixture(autouse=True)
+def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry(basic=LOGIN)
+
+
+@pytest.fixture
+def host(registry: Registry) -> Iterator[str]:
+    with serve(registry) as address:
+        yield address
+
+
+@pytest.fixture
+def pushed(host: str, plain: Image, key: Path, command: Command) -> str:
+    target = f"docker://{host}/team/app:1"
+    command(
+        *("encrypt", plain.reference, target, "--keyid", KID, "--keypath", key),
+        *("--dest-tls-verify=false", "--dest-creds", CREDS),
+    )
+    return target
+
+
+class TestByRegistry:
+    def test_reuse_at_destination_uses_its_options(
+        self, pushed: str, plain: Image, key: Path, command: Command
+    ) -> None:
+        outcome = command(
+            *("encrypt", plain.reference, pushed, "--keyid", KID, "--keypath", key),
+            *("--dest-tls-verify=false", "--dest-creds", CREDS, "--reuse", pushed),
+        )
+        assert "4 reused" in outcome.out
+
+    def test_base_at_destination_uses_its_options(
+        self, pushed: str, host: str, plain: Image, key: Path, command: Command
+    ) -> None:
+        base = f"docker://{host}/team/base:1"
+        creds = ("--src-creds", CREDS, "--dest-creds", CREDS)
+        command("decrypt", pushed, base, "--keypath", key, *PLAIN_HTTP, *creds)
+        outcome = command(
+            *("encrypt", plain.reference, pushed, "--keyid", KID, "--keypath", key),
+            *("--dest-tls-verify=false", "--dest-creds", CREDS, "--skip-base", base),
+            ok=False,
+        )
+        assert "the image has no layer to encrypt" in outcome.err, "the base was not read"
+
+    @pytest.mark.parametrize("side", ["src", "dest"])
+    def test_rewrap_in_place_uses_options_of_either_side(
+        self, pushed: str, key: Path, command: Command, side: str
+    ) -> None:
+        command(
+            *("rewrap", pushed, "--keypath", key, "--to-keyid", "kbs:///default/key/2"),
+            *("--to-keypath", key, f"--{side}-tls-verify=false", f"--{side}-creds", CREDS),
+        )
+
+    def test_credentials_of_one_registry_go_to_no_other(
+        self, plain: Image, key: Path, command: Command, tmp_path: Path
+    ) -> None:
+        third = Registry(basic=LOGIN)
+        with serve(third) as address:
+            outcome = command(
+                *("encrypt", plain.reference, f"oci:{tmp_path}/new", "--keyid", KID),
+                *("--keypath", key, "--skip-base", f"docker://{address}/team/base:1"),
+                *(*PLAIN_HTTP, "--src-creds", CREDS, "--dest-creds", CREDS),
+                ok=False,
+            )
+        assert outcome.code == 6
+        assert "TLS failed" in outcome.err, "plain http was allowed for another registry"
+        assert not third.seen
+
+
+class TestCredentials:
+    def test_creds_are_read_from_stdin(
+        self, pushed: str, key: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{CREDS}\n"))
+        command("verify", pushed, "--tls-verify=false", "--keypath", key, "--creds", "-")
+
+    def test_creds_of_both_sides_are_two_lines_of_stdin(
+        self, pushed: str, host: str, key: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{CREDS}\r\n{CREDS}\n"))
+        command(
+            *("decrypt", pushed, f"docker://{host}/team/plain:1", "--keypath", key, *PLAIN_HTTP),
+            *("--src-creds", "-", "--dest-creds", "-"),
+        )
+
+    def test_creds_missing_on_stdin_are_named(
+        self, pushed: str, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+        outcome = command("inspect", pushed, "--creds", "-", ok=False)
+        assert outcome.code == 3
+        assert "stdin has no line for --creds -" in outcome.err
+
+    def test_options_are_read_from_the_environment(
+        self, pushed: str, key: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COCO_KP_VERIFY_CREDS", CREDS)
+        monkeypatch.setenv("COCO_KP_VERIFY_TLS_VERIFY", "false")
+        command("verify", pushed, "--keypath", key)
+
+    def test_wrong_creds_are_named_by_their_option(self, pushed: str, command: Command) -> None:
+        outcome = command(
+            "inspect", pushed, "--tls-verify=false", "--creds", "user:wrong", ok=False
+        )
+        assert outcome.code == 6
+        assert "the credentials from --creds were refused" in outcome.err
+        assert "user:wrong" not in outcome.err
+
+    def test_registry_token_is_sent_as_it_is(
+        self, pushed: str, command: Command, registry: Registry, key: Path
+    ) -> None:
+        basic = f"Basic {base64.b64encode(CREDS.encode()).decode()}"
+
+        def guard(request: object) -> Reply | None:
+            headers = getattr(request, "headers", {})
+            if headers.get("Authorization") != "Bearer t0ken":
+                return Reply(401, {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:1/t"'})
+            headers["Authorization"] = basic
+            return None
+
+        registry.faults = [guard]
+        option = ("--tls-verify=false", "--registry-token")
+        command("verify", pushed, "--keypath", key, *option, "t0ken")
+        outcome = command("inspect", pushed, *option, "another", ok=False)
+        assert "the credentials from --registry-token were refused" in outcome.err
+        assert "another" not in outcome.err
+        outcome = command("inspect", pushed, *option, "t0ken", "--creds", CREDS, ok=False)
+        assert outcome.code == 2
+        assert "--creds and --registry-token exclude each other" in outcome.err
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("before", "after", "option"),
+        [
+            (("inspect",), (), "--tls-verify=false"),
+            (("decrypt",), ("oci:new", "--keypath", "key"), "--src-tls-verify=false"),
+            (("encrypt", "plain"), ("--sample",), "--dest-tls-verify=false"),
+        ],
+    )
+    def test_plain_http_registry_error_names_the_option(
+        self,
+        host: str,
+        plain: Image,
+        key: Path,
+        command: Command,
+        before: tuple[str, ...],
+        after: tuple[str, ...],
+        option: str,
+    ) -> None:
+        named = {"plain": plain.reference, "key": str(key)}
+        arguments = [named.get(word, word) for word in (*before, f"docker://{host}/a/b:1", *after)]
+        outcome = command(*arguments, "--retries", "0", ok=False)
+        assert outcome.code == 6
+        assert f"if the registry speaks plain http, allow that with {option}" in outcome.err
+
+    def test_plain_http_answer_is_shown_beside_that_over_tls(self, command: Command) -> None:
+        with http_server(lambda _: error(503, "DOWN", "for repairs")) as base:
+            host = base.removeprefix("http://")
+            outcome = command(
+                *("inspect", f"docker://{host}/a/b:1", "--tls-verify=false", "--retries", "0"),
+                ok=False,
+            )
+        assert "TLS failed" in outcome.err
+        assert "over plain http" in outcome.err
+        assert "503 Service Unavailable: DOWN: for repairs" in outcome.err
