@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,17 @@ def blobs_of_layers(image: Image) -> list[bytes]:
     return [layer.blob for layer in image.layers]
 
 
+def manifest_of(image: Image) -> str:
+    """Return the name of the manifest's file."""
+    digest: str = json.loads((image.folder / "index.json").read_bytes())["manifests"][0]["digest"]
+    return digest.removeprefix("sha256:")
+
+
 def test_rewrap_replaces_old_key_with_new_key(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> None:
     new, before = make_key("new"), blobs_of_layers(encrypted)
+    old_manifest = manifest_of(encrypted)
     inodes = {path.name: path.stat().st_ino for path in encrypted.folder.rglob("sha256/*")}
     out = command(
         *("rewrap", encrypted.reference, "--keypath", key),
@@ -42,7 +50,33 @@ def test_rewrap_replaces_old_key_with_new_key(
     assert blobs_of_layers(encrypted) == before
     assert {layer.packet["kid"] for layer in encrypted.layers} == {NEW}
     now = {path.name: path.stat().st_ino for path in encrypted.folder.rglob("sha256/*")}
-    assert inodes.items() <= now.items(), "no blob was written again"
+    assert inodes.items() - now.items() == {(old_manifest, inodes[old_manifest])}, (
+        "no blob was written again, and the manifest that the old key opens is gone"
+    )
+
+
+def test_rewrap_keeps_replaced_manifest_on_request_until_prune(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
+) -> None:
+    old = encrypted.folder / "blobs" / "sha256" / manifest_of(encrypted)
+    command(
+        *("rewrap", encrypted.reference, "--keypath", key, "--keep-replaced"),
+        *("--to-keyid", NEW, "--to-keypath", make_key("new")),
+    )
+    assert old.exists()
+    size = old.stat().st_size
+    for more in (("--dry-run",), ()):
+        pruned = command("prune", f"oci:{encrypted.folder}", "--format", "json", *more).json
+        assert pruned == {
+            "layout": f"oci:{encrypted.folder}",
+            "removed": [f"sha256:{old.name}"],
+            "bytes": size,
+            "dry_run": bool(more),
+        }
+    assert not old.exists()
+    out = command("prune", f"oci:{encrypted.folder}").out
+    assert out == f"oci:{encrypted.folder}: removed 0 blobs, 0 B\n"
+    assert command("prune", f"oci:{encrypted.folder}:x", ok=False).code == 2
 
 
 def test_rewrap_adds_and_removes_recipients(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess, OpeningOptions
+from coco_kp.cli.image_options import (
+    FORMAT,
+    JOBS,
+    KEEP_REPLACED,
+    NO_PROGRESS,
+    CopyAccess,
+    OpeningOptions,
+)
 from coco_kp.cli.options import KbcOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 
@@ -15,6 +22,7 @@ from coco_kp.cli.output import print_json, say, verbosity
 @with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)
 @JOBS
 @FORMAT
+@KEEP_REPLACED
 @NO_PROGRESS
 @verbosity
 def command(
@@ -25,6 +33,7 @@ def command(
     access: CopyAccess,
     jobs: int | None,
     form: str,
+    keep_replaced: bool,
     no_progress: bool,
 ) -> None:
     """Decrypt the image SOURCE into DESTINATION, both named as skopeo names them.
@@ -48,6 +57,7 @@ def command(
             source_access=access.source(),
             destination_access=access.destination(),
             progress=progress,
+            keep_replaced=keep_replaced,
         )
     if form == "json":
         print_json(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, CopyAccess
+from coco_kp.cli.image_options import FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 @with_options(access=CopyAccess)
 @JOBS
 @FORMAT
+@KEEP_REPLACED
 @NO_PROGRESS
 @verbosity
 def command(
@@ -105,6 +106,7 @@ def command(
     access: CopyAccess,
     jobs: int | None,
     form: str,
+    keep_replaced: bool,
     no_progress: bool,
 ) -> None:
     """Encrypt the image SOURCE into DESTINATION, both named as skopeo names them.
@@ -153,6 +155,7 @@ def command(
             source_access=access.source(),
             destination_access=access.destination(),
             progress=progress,
+            keep_replaced=keep_replaced,
         )
     if form == "json":
         print_json(_document(result))

@@ -32,6 +32,12 @@ JOBS: Option = click.option(
     help="Work on N layers at once; by default one a processor.",
 )
 
+KEEP_REPLACED: Option = click.option(
+    "--keep-replaced",
+    is_flag=True,
+    help="Keep what an image of the same name leaves behind in an oci: layout.",
+)
+
 NO_PROGRESS: Option = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 
 

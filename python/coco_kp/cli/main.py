@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "inspect": "inspect",
     "verify": "verify",
     "rewrap": "rewrap",
+    "prune": "prune",
     "schema": "schema",
     "completion": "completion",
     "doctor": "doctor",

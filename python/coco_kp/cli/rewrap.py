@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, NO_PROGRESS, CopyAccess, OpeningOptions
+from coco_kp.cli.image_options import FORMAT, KEEP_REPLACED, NO_PROGRESS, CopyAccess, OpeningOptions
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions
@@ -51,6 +51,7 @@ from coco_kp.errors import UsageError, shown
 )
 @with_options(packets=PacketOptions, access=CopyAccess)
 @FORMAT
+@KEEP_REPLACED
 @NO_PROGRESS
 @verbosity
 def command(
@@ -69,6 +70,7 @@ def command(
     packets: PacketOptions,
     access: CopyAccess,
     form: str,
+    keep_replaced: bool,
     no_progress: bool,
 ) -> None:
     """Change who can open IMAGE, in place or into DESTINATION; layers are not touched.
@@ -115,6 +117,7 @@ def command(
             source_access=access.source() if destination else access.in_place(),
             destination_access=access.destination() if destination else None,
             progress=progress,
+            keep_replaced=keep_replaced,
         )
     if form == "json":
         print_json(

@@ -50,8 +50,11 @@ def decrypt_image(
     source_access: Access | None = None,
     destination_access: Access | None = None,
     progress: Progress | None = None,
+    keep_replaced: bool = False,
 ) -> DecryptionResult:
     """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
+
+    ``keep_replaced`` leaves what the image replaces in its layout.
 
     Of each layer the packets are tried in order, each with all ``openers``. Raises ``KekError``
     where none opens, ``IntegrityError`` where a layer is not what was encrypted, ``InputError`` for
@@ -66,7 +69,7 @@ def decrypt_image(
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
-        with writing(target, destination_access) as sink:
+        with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
             new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
             top = write_tree(tree, new, sink)

@@ -17,9 +17,11 @@ from coco_kp.transport import Access, Sink, open_sink
 
 
 @contextmanager
-def writing(reference: ImageReference, access: Access | None) -> Iterator[Sink]:
+def writing(
+    reference: ImageReference, access: Access | None, *, keep_replaced: bool
+) -> Iterator[Sink]:
     """Open a place for an image; whatever a failure leaves there is named in its hint."""
-    with open_sink(reference, access) as sink:
+    with open_sink(reference, access, keep_replaced=keep_replaced) as sink:
         try:
             yield sink
         except CocoKpError as error:

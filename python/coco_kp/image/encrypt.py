@@ -92,6 +92,7 @@ def encrypt_image(
     source_access: Access | None = None,
     destination_access: Access | None = None,
     progress: Progress | None = None,
+    keep_replaced: bool = False,
 ) -> EncryptionResult:
     """Encrypt the image ``source`` into ``destination``, both named as skopeo names them.
 
@@ -99,7 +100,8 @@ def encrypt_image(
     ``reuse`` an earlier encrypted image from which unchanged layers are taken over if
     ``reuse_openers`` or the recipients open them. ``verify="full"`` reads everything back, decrypts
     it and compares it with the config's diff_ids, before the image gets its name. ``jobs`` layers
-    are worked on at once, by default one a processor.
+    are worked on at once, by default one a processor. ``keep_replaced`` leaves what the image
+    replaces in its layout.
 
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
@@ -139,7 +141,7 @@ def encrypt_image(
         check_sizes(plan, [key.name for key in keys])
         if dry_run:
             return EncryptionResult(str(target), None, (), plan)
-        sink = stack.enter_context(writing(target, destination_access))
+        sink = stack.enter_context(writing(target, destination_access, keep_replaced=keep_replaced))
         work = Work(progress, jobs, source_access)
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {

@@ -105,8 +105,11 @@ def rewrap_image(
     source_access: Access | None = None,
     destination_access: Access | None = None,
     progress: Progress | None = None,
+    keep_replaced: bool = False,
 ) -> RewrapResult:
     """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
+
+    ``keep_replaced`` leaves the old manifests in a layout, where the old keys still open them.
 
     ``openers`` open the packets that there are; each layer must have one that opens. Raises
     ``KekError`` where none does, ``RefusedError`` for a change after which none is known to,
@@ -132,7 +135,9 @@ def rewrap_image(
             new, rewrapped = _changed(tree, opened, prepared)
         if not rewrapped:
             raise InputError(f"{source.reference} has no encrypted layer")
-        with writing(target, destination_access or source_access) as sink:
+        with writing(
+            target, destination_access or source_access, keep_replaced=keep_replaced
+        ) as sink:
             for node in images(tree):
                 for blob in (node.manifest.config, *node.manifest.layers):
                     if not blob.elsewhere:

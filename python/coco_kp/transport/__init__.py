@@ -88,9 +88,12 @@ def check_destination(reference: ImageReference) -> None:
     )
 
 
-def open_sink(reference: ImageReference, access: Access | None = None) -> Sink:
+def open_sink(
+    reference: ImageReference, access: Access | None = None, *, keep_replaced: bool = False
+) -> Sink:
     """Open a place for one image; nothing there changes before ``set_reference``.
 
+    In a layout, blobs to which only a replaced image led go then, unless ``keep_replaced``.
     Raises ``RefusedError`` for a destination that cannot hold an encrypted image, or holds
     something that would be lost.
     """
@@ -100,6 +103,8 @@ def open_sink(reference: ImageReference, access: Access | None = None) -> Sink:
 
         return RegistrySink(reference, access or Access())
     assert isinstance(reference, FileReference)  # noqa: S101 (as checked)
+    if reference.transport == "oci":
+        return LayoutSink(reference, keep_replaced=keep_replaced)
     return _SINKS[reference.transport](reference)
 
 

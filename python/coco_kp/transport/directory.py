@@ -7,19 +7,22 @@ takes over at once, when ``manifest.json`` is replaced; then the files of the ol
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import ChangedError, InputError, RefusedError
+from coco_kp.errors import ChangedError, CocoKpError, InputError, RefusedError
 from coco_kp.files import locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
-from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably
+from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_image
+
+_LOG: Final = logging.getLogger(__name__)
 
 MANIFEST_FILE: Final = "manifest.json"
 VERSION_FILE: Final = "version"
@@ -87,8 +90,13 @@ class DirectorySink(Sink):
         self._staged.clear()
         with naming("write to", self._folder):
             sync_directory(self._folder)
-        publish_durably(top, self._folder / MANIFEST_FILE)
-        self._remove_others(self._names_in_use(manifest))
+        publish_image(top, self._folder / MANIFEST_FILE, self.reference)
+        try:
+            self._remove_others(self._names_in_use(manifest))
+        except CocoKpError as error:
+            _LOG.warning(
+                "%s is in place, but files of the old image are, too: %s", self.reference, error
+            )
 
     def read_back(self) -> Source:
         """Read staged files and those that were there."""

@@ -2,24 +2,26 @@
 
 Several processes may write into one layout: blobs get their names and ``index.json`` is replaced
 under a lock on the layout's folder, and it keeps what others put into it. A name given anew
-replaces its old entry. A process that is killed leaves the old names intact, and at most a folder
-that the next one removes; killed in the moment of publishing, also blobs that no name points to.
+replaces its old entry, and blobs that only that one led to go. A process that is killed leaves the
+old names intact, and at most a folder that the next one removes; killed in the moment of
+publishing, also blobs to which no name leads, for `prune`.
 """
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from coco_kp.errors import ChangedError, InputError
+from coco_kp.errors import ChangedError, CocoKpError, InputError
 from coco_kp.files import locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
+from coco_kp.transport.layout_blobs import all_blobs, is_blob_name, reachable, remove
 from coco_kp.transport.layout_index import (
     EMPTY_INDEX,
     INDEX_FILE,
@@ -34,7 +36,9 @@ from coco_kp.transport.layout_index import (
     parse_layout_index,
     with_image,
 )
-from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably
+from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably, publish_image
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class LayoutSource(Source):
@@ -61,10 +65,11 @@ class LayoutSource(Source):
 class LayoutSink(Sink):
     """A name in a layout, which is made if it is missing."""
 
-    def __init__(self, reference: FileReference) -> None:
+    def __init__(self, reference: FileReference, *, keep_replaced: bool = False) -> None:
         self.reference = str(reference)
         self._folder = Path(reference.path)
         self._image = reference
+        self._keep_replaced = keep_replaced
         check_writable(reference)
         self._check_destination()
         self._staging = Staging(self._folder)
@@ -97,7 +102,9 @@ class LayoutSink(Sink):
             if not (self._folder / LAYOUT_FILE).exists():
                 publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
             self._publish_blobs()
-            publish_durably(self._staging.write(after.raw), self._folder / INDEX_FILE)
+            publish_image(self._staging.write(after.raw), self._folder / INDEX_FILE, self.reference)
+            if not self._keep_replaced:
+                self._remove_replaced(before, after)
 
     def read_back(self) -> Source:
         """Read staged blobs and those that were there."""
@@ -120,6 +127,19 @@ class LayoutSink(Sink):
         for digest in self._counted_on:
             if not self._path(digest).is_file():
                 raise ChangedError(self.reference)
+
+    def _remove_replaced(self, before: ImageIndex, after: ImageIndex) -> None:
+        """Remove what only the replaced image led to: its packets may open with a removed key."""
+        replaced = [entry for entry in before.manifests if entry not in after.manifests]
+        if not replaced:
+            return
+        try:
+            kept = reachable(self._folder, after.manifests)
+            remove(self._folder, reachable(self._folder, replaced, known=False) - kept)
+        except CocoKpError as error:
+            _LOG.warning(
+                "%s is in place, but the old image is there, too: %s", self.reference, error
+            )
 
     def _publish_blobs(self) -> None:
         for digest, staged in self._staged.items():
@@ -152,6 +172,30 @@ class LayoutSink(Sink):
         return parse_layout_index(read_small(path, MAX_MANIFEST) if path.exists() else EMPTY_INDEX)
 
 
+class Pruned(NamedTuple):
+    """Blobs to which no name of a layout leads, and their bytes in sum."""
+
+    blobs: tuple[Digest, ...]
+    size: int
+
+
+def prune(folder: Path, *, dry_run: bool = False) -> Pruned:
+    """Remove from a layout all blobs to which its index does not lead, and what killed runs left.
+
+    With ``dry_run`` they are only returned. Raises ``InputError`` where this is no layout or a
+    manifest of it cannot be read, ``RefusedError`` where its blobs lie elsewhere.
+    """
+    check_layout(read_small(folder / LAYOUT_FILE, MAX_MANIFEST), f"'{folder}'")
+    with locked(folder):
+        index = parse_layout_index(read_small(folder / INDEX_FILE, MAX_MANIFEST))
+        there = all_blobs(folder)
+        unused = sorted(there.keys() - reachable(folder, index.manifests), key=str)
+        if not dry_run:
+            Staging(folder).close()
+            remove(folder, unused)
+    return Pruned(tuple(unused), sum(there[digest] for digest in unused))
+
+
 class _StagedLayout(Source):
     def __init__(self, reference: str, path: Callable[[Digest], Path]) -> None:
         self.reference = reference
@@ -172,7 +216,4 @@ def _holds_blobs(folder: Path) -> bool:
     if folder.name != "blobs" or not folder.is_dir():
         return False
     files = [path for path in folder.rglob("*") if not path.is_dir()]
-    return all(_BLOB.fullmatch(str(path.relative_to(folder))) for path in files)
-
-
-_BLOB: Final = re.compile(r"sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128}")
+    return all(is_blob_name(str(path.relative_to(folder))) for path in files)

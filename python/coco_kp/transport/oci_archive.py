@@ -31,7 +31,7 @@ from coco_kp.transport.layout_index import (
     parse_layout_index,
     with_image,
 )
-from coco_kp.transport.staging import StagedBlob, Staging, publish_durably
+from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 from coco_kp.transport.tar import END, TarFile, member_header, padding
 from coco_kp.unpacking import Unpacking
 
@@ -109,7 +109,7 @@ class OciArchiveSink(Sink):
         with locked(self._final.parent):
             if replacing is not None and _digest_in(self._image) != replacing:
                 raise ChangedError(self.reference)
-            publish_durably(self._path, self._final)
+            publish_image(self._path, self._final, self.reference)
 
     def read_back(self) -> Source:
         """Read the archive as it grows."""

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import IntegrityError
-from coco_kp.files import sync_directory
+from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.files import reason, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter
 from coco_kp.transport.files import naming, write_all
@@ -116,6 +116,21 @@ def publish(staged: Path, final: Path) -> None:
     with naming("write", final):
         final.parent.mkdir(parents=True, exist_ok=True)
         staged.replace(final)
+
+
+def publish_image(staged: Path, final: Path, reference: str) -> None:
+    """Give the file its final name by which ``reference`` becomes the new image.
+
+    An ``InputError`` says whether that has happened.
+    """
+    publish(staged, final)
+    try:
+        sync_directory(final.parent)
+    except OSError as error:
+        raise InputError(
+            f"{reference} is in place, but may not outlast a crash of this machine: "
+            f"cannot write {shown(str(final.parent))}: {reason(error)}"
+        ) from error
 
 
 def publish_durably(staged: Path, final: Path) -> None:
