@@ -1,4 +1,4 @@
-"""For every folder of tests: real peers, each started for one test alone; how to search."""
+"""For every folder of tests: commands, and real peers, each started for one test alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from coco_kp.cli.main import run
 from tests.peers import moto as moto_module
 from tests.peers.aws import RunningAws
 from tests.peers.local_kms import local_kms as running_local_kms
@@ -18,6 +19,7 @@ from tests.peers.skopeo import CLIENTS, Skopeo, find_skopeo
 from tests.peers.softhsm import SoftHsm, make_token
 from tests.peers.sources import ON_REQUEST, SOURCES
 from tests.sim.vault import SimulatedVault, simulated_vault
+from tests.support.command import Command, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +43,20 @@ def pytest_report_header() -> list[str]:
         f"peers: {', '.join(had) or 'none yet'}",
         *(f"without {name}, which `make peers PEERS={name}` builds" for name in left_out),
     ]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process; ``ok=False`` where it may fail."""
+
+    def run_it(*arguments: object, ok: bool = True) -> Outcome:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        outcome = Outcome(code, *capsys.readouterr())
+        assert code == 0 or not ok, outcome.err
+        return outcome
+
+    return run_it
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the engine's tests share: an image, keys, and a way to run commands."""
+"""What the engine's tests share: an image, and keys."""
 
 from __future__ import annotations
 
@@ -8,23 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.cli.main import run
-from tests.support.command import KID, Command, Outcome
+from tests.support.command import KID, Command
 from tests.support.image import Image, tar, write_image
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process; ``ok=False`` where it may fail."""
-
-    def run_it(*arguments: object, ok: bool = True) -> Outcome:
-        capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
-        outcome = Outcome(code, *capsys.readouterr())
-        assert code == 0 or not ok, outcome.err
-        return outcome
-
-    return run_it
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Keys that stay in their KMS or HSM, through the commands; the KMS is one of these tests' own.
 
-Against real emulators and a real HSM: tests/interop/test_stores.py.
+Against real emulators and a real HSM: tests/interop/test_staying_keys.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the interop tests share: an image, a key, and our provider behind each of its doors."""
+"""What the interop tests share: an image, keys, and our provider behind each of its doors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coco_kp.keys.stores import pkcs11_token
+from tests.peers.aws import ALIAS
+from tests.peers.softhsm import MASTER, PIN
 from tests.peers.upstream import attestation_agent, upstream_provider
+from tests.sim.transit import TransitKey
+from tests.sim.vault import ROOT_TOKEN
 from tests.support.image import Image, tar, write_image
 from tests.support.key import Key, make_key
 from tests.support.provider import Provider, grpc_config, our_config, our_provider
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.peers.skopeo import Skopeo
+    from tests.peers.softhsm import SoftHsm
+    from tests.sim.vault import SimulatedVault
 
 
 @pytest.fixture
@@ -29,6 +36,39 @@ def image(tmp_path: Path) -> Image:
     """Three layers: a small one, one without files, and one of many of the cipher's blocks."""
     archives = [tar({"etc/motd": b"hello"}), tar({}), tar({"data": os.urandom(200_000)})]
     return write_image(tmp_path / "image", archives)
+
+
+@pytest.fixture
+def hsm(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
+    """A token, its PIN in the environment."""
+    monkeypatch.setenv("COCO_KP_PKCS11_PIN", PIN)
+    monkeypatch.delenv("COCO_KP_PKCS11_MODULE", raising=False)
+    monkeypatch.setattr(pkcs11_token, "_rejected", set())
+    return softhsm
+
+
+@pytest.fixture
+def open_vault(
+    vault: SimulatedVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimulatedVault:
+    """A Vault in which we may do everything; its transit engine has the key ``kek``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
+    vault.transit.keys["kek"] = TransitKey()
+    return vault
+
+
+@pytest.fixture(params=["softhsm", "local_kms", "moto", "vault"])
+def staying(request: pytest.FixtureRequest) -> str:
+    """The URI of a key that stays in an HSM, an emulated AWS KMS or a simulated Vault."""
+    if request.param == "softhsm":
+        hsm: SoftHsm = request.getfixturevalue("hsm")
+        return hsm.uri(MASTER)
+    if request.param == "vault":
+        request.getfixturevalue("open_vault")
+        return "hashivault://kek"
+    request.getfixturevalue(request.param)
+    return f"awskms:///{ALIAS}"
 
 
 @pytest.fixture(params=["tcp", "unix", "cmd"])

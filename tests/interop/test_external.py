@@ -8,32 +8,16 @@ from coco_kp.keys.external import ciphertext_of, unwrap, wrap_new_kek, wrapped_k
 from coco_kp.keys.reference import parse_wrapping_reference
 from coco_kp.keys.stores import CiphertextError, WrappingKey, open_wrapping_key
 from coco_kp.model.resource_uri import parse_key_id, parse_resource_uri
-from tests.peers.aws import ALIAS
-from tests.peers.softhsm import MASTER, PIN, SoftHsm
-from tests.sim.transit import TransitKey
-from tests.sim.vault import ROOT_TOKEN, SimulatedVault
 
 pytestmark = pytest.mark.peer
 
 PROD = parse_key_id("kbs+external:///coco-kp/prod")
 
 
-@pytest.fixture(params=["softhsm", "local_kms", "moto", "vault"])
-def key(
-    request: pytest.FixtureRequest, softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
-) -> WrappingKey:
+@pytest.fixture
+def key(staying: str) -> WrappingKey:
     """A key of an HSM, of an emulated AWS KMS and of a simulated Vault."""
-    monkeypatch.setenv("COCO_KP_PKCS11_PIN", PIN)
-    if request.param == "vault":
-        vault: SimulatedVault = request.getfixturevalue("vault")
-        vault.transit.keys["kek"] = TransitKey()
-        monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
-    elif request.param != "softhsm":
-        request.getfixturevalue(request.param)
-    uris = {"softhsm": softhsm.uri(MASTER), "vault": "hashivault://kek"}
-    return open_wrapping_key(
-        parse_wrapping_reference(uris.get(request.param, f"awskms:///{ALIAS}"))
-    )
+    return open_wrapping_key(parse_wrapping_reference(staying))
 
 
 def test_external_kid_opens_under_its_own_name_alone(key: WrappingKey) -> None:

@@ -55,15 +55,6 @@ os.waitpid(child, 0)
 """
 
 
-@pytest.fixture
-def hsm(softhsm: SoftHsm, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
-    """A token, its PIN in the environment."""
-    monkeypatch.setenv("COCO_KP_PKCS11_PIN", PIN)
-    monkeypatch.delenv("COCO_KP_PKCS11_MODULE", raising=False)
-    monkeypatch.setattr(token_module, "_rejected", set())
-    return softhsm
-
-
 def store(uri: str) -> Store:
     return open_store(parse_kek_reference(uri))
 

@@ -84,6 +84,23 @@ class SoftHsm:
         """Make an AES-256 key that never leaves the token, whether or not the label is taken."""
         self.tool("--keygen", "--key-type", "AES:32", "--label", label, "--sensitive")
 
+    def add_aes(self, label: str, value: bytes) -> None:
+        """Bring in an AES-256 key that is known elsewhere; the token does not hand it out."""
+        file = self.folder / "imported"
+        file.write_bytes(value)
+        key = ("--type", "secrkey", "--key-type", "AES:32", "--label", label)
+        self.tool("--write-object", file, *key, "--usage-decrypt", "--sensitive")
+        file.unlink()
+
+    def secret(self, label: str) -> bytes:
+        """Return a secret that may be read."""
+        file = self.folder / "read"
+        where = ("--type", "secrkey", "--label", label, "--output-file", file)
+        self.tool("--read-object", *where)
+        value = file.read_bytes()
+        file.unlink()
+        return value
+
     def add_rsa(self, label: str) -> None:
         """Make a pair of RSA-3072 keys."""
         self.tool("--keypairgen", "--key-type", "RSA:3072", "--label", label)
