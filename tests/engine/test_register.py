@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.sim.http_server import Reply
 from tests.sim.kbs import ADMIN_TOKEN, SimulatedKbs, simulated_kbs
+from tests.support import ocicrypt
 from tests.support.command import KID, Command
 from tests.support.image import Image
+from tests.support.provider import served_address, serving
 
 PATH = "default/key/1"
+HIS = "keyid=kbs:///his/key/1"
 
 
 @pytest.fixture
@@ -178,6 +182,58 @@ def test_rewrap_of_a_mistyped_image_registers_nothing(
         command("rewrap", image, "--keypath", opening, *to, ok=False)
         assert not kbs.requests
         assert not (tmp_path / "state").exists()
+
+
+def test_caller_gets_no_other_teams_key_under_a_key_id_of_his_own(
+    kbs: SimulatedKbs, key: Path, tmp_path: Path
+) -> None:
+    """The provider registered what a caller named, who then fetched another team's KEK."""
+    with serving(tmp_path, "--kbs", kbs.url) as server:
+        with ocicrypt.connection(served_address(server)) as channel:
+            assert ocicrypt.wrap(channel, f"keypath={key}::{HIS}", ocicrypt.new_private_options())
+        assert "the caller's own: it was not registered" in server.output()
+    assert not kbs.requests
+    assert not (tmp_path / "state").exists()
+
+
+def test_callers_file_that_is_registered_gets_no_second_key_id(
+    kbs: SimulatedKbs, key: Path, tmp_path: Path
+) -> None:
+    options = ocicrypt.new_private_options()
+    flags = ("--kbs", kbs.url, "--register-callers-files")
+    with (
+        serving(tmp_path, *flags) as server,
+        ocicrypt.connection(served_address(server)) as channel,
+    ):
+        ocicrypt.wrap(channel, f"keypath={key}::keyid={KID}", options)
+        with pytest.raises(grpc.RpcError, match="would get a second name, 'kbs:///his/key/1'"):
+            ocicrypt.wrap(channel, f"keypath={key}::{HIS}", options)
+    assert kbs.resources == {PATH: key.read_bytes()}
+
+
+@pytest.mark.parametrize("more", [(), ("--register-callers-files",)])
+def test_file_and_key_id_of_different_keys_of_the_key_dir_are_refused(
+    kbs: SimulatedKbs, make_key: Callable[[str], Path], tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """Whether or not the caller's key ID has a key there."""
+    theirs = tmp_path / "keys" / "team" / "key" / "1"
+    theirs.parent.mkdir(parents=True)
+    make_key("theirs").rename(theirs)
+    options = ocicrypt.new_private_options()
+    flags = ("--kbs", kbs.url, "--key-dir", str(tmp_path / "keys"), *more)
+    with (
+        serving(tmp_path, *flags) as server,
+        ocicrypt.connection(served_address(server)) as channel,
+    ):
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError, match="name different keys"):
+                ocicrypt.wrap(channel, f"keypath=team/key/1::{HIS}", options)
+            assert not kbs.requests
+            his = tmp_path / "keys" / "his" / "key" / "1"
+            his.parent.mkdir(parents=True, exist_ok=True)
+            make_key("his").rename(his)
+        assert ocicrypt.wrap(channel, "keypath=team/key/1::keyid=kbs:///team/key/1", options)
+    assert set(kbs.resources) == ({"team/key/1"} if more else set())
 
 
 def test_failed_encrypt_leaves_no_key_file_in_the_way_of_the_next_run(

@@ -150,8 +150,8 @@ def test_rewrap_to_key_of_store_and_back(
     command("rewrap", encrypted.reference, *file, *to)
     command("verify", encrypted.reference, *store, "--expect-keyid", OTHER)
     assert command("verify", encrypted.reference, *file, ok=False).code == 4
-    to = ("--to-keyid", KID, "--to-keypath", key.path)
-    command("rewrap", encrypted.reference, *store, *to)
+    back = ("--to-keyid", KID, "--to-keypath", key.path)
+    command("rewrap", encrypted.reference, *store, *back)
     decrypted = Image(tmp_path / "d")
     command("decrypt", encrypted.reference, decrypted.reference, *file)
     assert decrypted.layers == image.layers
