@@ -20,6 +20,7 @@ from coco_kp.keys.reference import (
     FileReference,
     KekReference,
     Pkcs11Reference,
+    name_of,
     parse_kek_reference,
 )
 from coco_kp.keys.resolve import (
@@ -183,7 +184,7 @@ class Provider:
         )
         if ours or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
             raise RefusedError(
-                f"this provider does not fetch keys from {shown(str(reference))}",
+                f"this provider does not fetch keys from {name_of(reference)}",
                 "its owner says where callers' keys may be: serve --allow-kek PATTERN",
             )
         return reference

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
@@ -183,6 +183,13 @@ KekReference = FileReference | ExecReference | VaultReference | AwsSecretReferen
 
 WrappingReference = AwsKmsReference | TransitReference | Pkcs11Reference | PluginReference
 """A key that never leaves its KMS or HSM, which wraps and unwraps instead."""
+
+
+def name_of(reference: KekReference | WrappingReference) -> str:
+    """Return a reference as messages show it: of an HSM's, token and object alone."""
+    if isinstance(reference, Pkcs11Reference):
+        reference = replace(reference, module="", pin_source="")
+    return shown(str(reference))
 
 
 def parse_kek_reference(text: str) -> KekReference:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.keys.key_dir import check_named_key, find_kek, find_or_make_kek
@@ -26,6 +26,7 @@ from coco_kp.keys.reference import (
     TransitReference,
     VaultReference,
     WrappingReference,
+    name_of,
 )
 from coco_kp.keys.stores import open_store
 from coco_kp.keys.wrapper import (
@@ -141,7 +142,7 @@ def fetch(reference: KekReference, settings: KeySettings | None = None) -> Kek:
         return file.kek
     return kek_of(
         open_store(reference).fetch(),
-        shown(str(reference)),
+        name_of(reference),
         _BASE64_HINT if isinstance(reference, VaultReference | AwsSecretReference) else "",
     )
 
@@ -166,7 +167,7 @@ class _FetchedOpener:
     def open(self, packet: LayerPacket) -> PrivateOptions:
         if self._opener is None:
             kek = fetch(self.reference, self.settings)
-            self._opener = KekOpener(kek, f"the key of {shown(str(self.reference))}")
+            self._opener = KekOpener(kek, f"the key of {name_of(self.reference)}")
         return self._opener.open(packet)
 
 
@@ -272,15 +273,13 @@ def _staying(
     )
 
     if settings.registrar:
-        raise InputError(
-            f"{shown(str(reference))} does not leave its KMS or HSM: no KBS can get it"
-        )
+        raise InputError(f"{name_of(reference)} does not leave its KMS or HSM: no KBS can get it")
     if settings.form.algorithm is not Algorithm.A256GCM:
-        raise InputError(f"{shown(str(reference))} wraps with A256GCM only")
+        raise InputError(f"{name_of(reference)} wraps with A256GCM only")
     if kid is None:
         if not isinstance(reference, AwsKmsReference):
             raise InputError(
-                f"no guest asks {shown(str(reference))} for a key: a key ID is needed",
+                f"no guest asks {name_of(reference)} for a key: a key ID is needed",
                 "name kbs+external:///coco-kp/NAME for a KBS with the plug-in of coco-kp, or for a "
                 "key of an HSM that the KBS has as well, that one's key ID",
             )
@@ -290,7 +289,7 @@ def _staying(
         return ExternalRecipient(kid, reference, settings.form)
     if isinstance(reference, AwsKmsReference | TransitReference):
         raise InputError(
-            f"no guest can open what {shown(str(reference))} wraps for '{kid}': a KBS hands out "
+            f"no guest can open what {name_of(reference)} wraps for '{kid}': a KBS hands out "
             "keys, and this one does not leave its KMS",
             "name a key ID kbs+external:///coco-kp/NAME; for AWS KMS, or none",
         )

@@ -14,7 +14,7 @@ from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.keys.external import unwrap, wrap_new_kek
-from coco_kp.keys.reference import AwsKmsReference, WrappingReference
+from coco_kp.keys.reference import AwsKmsReference, WrappingReference, name_of
 from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
 from coco_kp.keys.wrapper import KekOpener, KekRecipient, PacketForm, check_opened, check_scheme
 from coco_kp.model.algorithm import Algorithm
@@ -100,7 +100,7 @@ class KmsRecipient:
     def _key(self) -> CloudKey:
         key = open_wrapping_key(self.reference)
         if not isinstance(key, CloudKey):
-            raise InputError(f"{shown(str(self.reference))} is not a key of AWS KMS")
+            raise InputError(f"{name_of(self.reference)} is not a key of AWS KMS")
         return key
 
 
@@ -179,7 +179,7 @@ class ExternalRecipient:
         key = open_wrapping_key(self.reference)
         kid, kek = wrap_new_kek(self.kid, key)
         if unwrap(kid, key).fingerprint != kek.fingerprint:
-            raise KekError(f"{shown(str(self.reference))} does not unwrap what it wrapped")
+            raise KekError(f"{name_of(self.reference)} does not unwrap what it wrapped")
         return KekRecipient(kid, kek, self.form)
 
 
@@ -211,7 +211,7 @@ class StayingOpener:
         if read.kms is None or not isinstance(key, CloudKey):
             raise KekError(
                 f"the packet's key is held by {shown(read.provider)}, which "
-                f"{shown(str(self.reference))} does not name"
+                f"{name_of(self.reference)} does not name"
             )
         opened = key.decrypt(read.kms.wrapped_data, read.kms.context)
         return check_opened(opened, str(self.reference), None)
@@ -229,5 +229,5 @@ def _gcm_key(reference: WrappingReference) -> GcmKey:
 
 def _gcm(key: WrappingKey, reference: WrappingReference) -> GcmKey:
     if not isinstance(key, GcmKey):
-        raise KekError(f"{shown(str(reference))} opens no packets of a KBS: it takes no IV")
+        raise KekError(f"{name_of(reference)} opens no packets of a KBS: it takes no IV")
     return key

@@ -18,6 +18,7 @@ from coco_kp.cli import keys, main
 from coco_kp.cli.main import run
 from coco_kp.errors import RefusedError
 from tests.support import ocicrypt
+from tests.support.image import tar, write_image
 from tests.vectors import load_vectors
 
 PACKETS = {vector["name"]: vector for vector in load_vectors("packets")["good"]}
@@ -165,7 +166,8 @@ raise SystemExit(main.run(["keys", "generate", "-o", {str(tmp_path / "never")!r}
 
 
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
-LOADED_LATER += ["boto3", "botocore", "hvac", "requests", "pkcs11"]
+EXTRAS = ["boto3", "botocore", "hvac", "requests", "pkcs11"]
+LOADED_LATER += EXTRAS
 LOADED_LATER += ["coco_kp.http", "coco_kp.kbs", "coco_kp.transport", "coco_kp.image"]
 
 
@@ -189,3 +191,34 @@ assert not loaded, loaded
     )
     assert done.returncode == 0, done.stderr
     assert (b"keywrapresults" in done.stdout) is (request_ == "wrap")
+
+
+def test_commands_with_keys_in_files_import_no_extra(tmp_path: Path) -> None:
+    """Of libraries for stores, one is loaded only when a key of its kind is named."""
+    write_image(tmp_path / "image", [tar({"motd": b"hello"})])
+    (tmp_path / "key").touch(0o600)
+    (tmp_path / "key").write_bytes(bytes(32))
+    script = f"""
+import sys
+from coco_kp.cli.main import run
+own = ["--keyid", "kbs:///default/key/1"]
+key = ["--keypath", "key"]
+for command in (
+    ["encrypt", "oci:image", "oci:e", *own, *key],
+    ["encrypt", "oci:image", "oci:f", *own, "--kek-from", "file:key"],
+    ["encrypt", "oci:image", "oci:g", *own, "--generate-key", "new"],
+    ["verify", "oci:e", *key, "--target", "coco"],
+    ["rewrap", "oci:e", *key, "--add", "keyid=kbs:///default/key/2,keypath=new"],
+    ["inspect", "oci:e"],
+    ["decrypt", "oci:e", "oci:d", *key],
+):
+    assert run(command) == 0, command
+run(["doctor"])
+import coco_kp.cli.serve, coco_kp.service.grpc_server, coco_kp.service.key_provider
+loaded = [name for name in {EXTRAS} if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

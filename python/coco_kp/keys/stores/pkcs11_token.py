@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,7 +21,7 @@ from pkcs11 import Session, Slot, Token, TokenFlag, exceptions
 
 from coco_kp.errors import KekError, UnreachableError, shown
 from coco_kp.files import read_file
-from coco_kp.keys.reference import Pkcs11Reference
+from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores import TIMEOUT
 
 MODULE_VARIABLE: Final = "COCO_KP_PKCS11_MODULE"
@@ -44,11 +44,6 @@ class _Loaded:
 
 
 _loaded = _Loaded()
-
-
-def name_of(reference: Pkcs11Reference) -> str:
-    """Return the reference as messages show it: token and object alone."""
-    return shown(str(replace(reference, module="", pin_source="")))
 
 
 def in_session(
