@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +21,10 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from coco_kp.model.packet import AnnotationPacket, parse_packet
 from coco_kp.model.resource_uri import parse_key_id
-from tests.peers.aws import ALIAS
 from tests.peers.softhsm import MASTER, PIN, SoftHsm
 from tests.sim.kbs import simulated_kbs
-from tests.support.image import Image
 from tests.support.kbs_plugin import ask, plugin_address, plugin_process
 from tests.support.patience import PATIENCE
-from tests.support.provider import COCO_KP
 from tests.support.traces import traces
 from tests.support.wrapping import SECRET
 
@@ -106,34 +102,6 @@ def test_guest_opens_packet_whose_kek_an_hsm_wrapped(
         assert kbs.resources == {}
         external.close()
     assert set(external.log) == {"plugin 'coco-kp' returned HTTP status 404: "}
-
-
-@pytest.mark.parametrize("where", ["softhsm", "local_kms"])
-def test_image_goes_the_whole_way_through_kbs_and_plugin(
-    request: pytest.FixtureRequest,
-    where: str,
-    softhsm: SoftHsm,
-    config: Path,
-    image: Image,
-    tmp_path: Path,
-) -> None:
-    """``encrypt --wrap-with``, a KBS that keeps nothing, the plugin, ``decrypt --kbc cc``."""
-    key = softhsm.uri(MASTER)
-    if where == "local_kms":
-        request.getfixturevalue(where)
-        config.write_text(config.read_text().replace(key, f"awskms:///{ALIAS}"))
-        key = f"awskms:///{ALIAS}"
-    encrypted, back = f"oci:{tmp_path}/encrypted", Image(tmp_path / "back")
-    wrapping = ("--keyid", str(PROD), "--wrap-with", key)
-    subprocess.run([COCO_KP, "encrypt", image.reference, encrypted, *wrapping], check=True)
-    with plugin_process(tmp_path, "--config", str(config)) as running, simulated_kbs() as kbs:
-        external = kbs.with_external("coco-kp", f"http://{plugin_address(running)}")
-        kbc = ("--kbc", f"cc::{kbs.url}")
-        subprocess.run([COCO_KP, "decrypt", encrypted, back.reference, *kbc], check=True)
-        external.close()
-        assert kbs.resources == {}
-    assert back.manifest["layers"] == image.manifest["layers"]
-    assert "answered name=" in running.output()
 
 
 def test_plugin_process_speaks_tls(config: Path, tmp_path: Path) -> None:
