@@ -13,7 +13,7 @@ from coco_kp.cli.image_options import (
     OpeningOptions,
 )
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import print_json, say, tell_made, verbosity
 
 
 @click.command("decrypt", short_help="Decrypt an image.")
@@ -59,6 +59,7 @@ def command(
             progress=progress,
             keep_replaced=keep_replaced,
         )
+    tell_made(result.destination)
     if form == "json":
         print_json(
             {

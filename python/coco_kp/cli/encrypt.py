@@ -9,7 +9,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import print_json, say, tell_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 from coco_kp.errors import UsageError
 
@@ -157,6 +157,8 @@ def command(
             progress=progress,
             keep_replaced=keep_replaced,
         )
+    if result.digest:
+        tell_made(result.destination)
     if form == "json":
         print_json(_document(result))
     else:

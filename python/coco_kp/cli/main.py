@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import sys
 from importlib import import_module
@@ -11,7 +11,8 @@ from typing import Final, NoReturn
 
 import click
 
-from coco_kp.cli.output import report, report_bug, reset_verbosity, show_warnings, verbosity
+from coco_kp.cli.output import made, report, report_bug, reset, show_warnings, verbosity, warn
+from coco_kp.cli.streams import flush, open_missing
 from coco_kp.errors import CocoKpError, UsageError
 from coco_kp.files import reason
 from coco_kp.redact import masked
@@ -40,19 +41,15 @@ _COMMANDS: Final = {
 
 def main() -> NoReturn:
     """Run the command that the process was started with, and exit."""
+    open_missing()
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except OSError:  # run() has told; Python would try again at its end, and end with 120
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+    flush()  # run() has told of what it could not print
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run a command; give its exit code (docs/cli.md). Never raises."""
-    reset_verbosity()
+    reset()
     show_warnings()
     try:
         _refuse_empty(arguments)
@@ -61,16 +58,21 @@ def run(arguments: list[str]) -> int:
     except CocoKpError as error:
         return report(error)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return UsageError.exit_code
     except click.ClickException as error:
         return report(_usage_error(error))
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
-        # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success.
-        return CocoKpError.exit_code
+        # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success,
+        # unless the work was done already.
+        return 0 if made() else CocoKpError.exit_code
     except OSError as error:  # most likely of stdout: the disk is full
+        if place := made():
+            warn(f"{place} is in place, but this could not be printed: {reason(error)}")
+            return 0
         return report(CocoKpError(f"the system refused: {reason(error)}"))
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         return report_bug(error)

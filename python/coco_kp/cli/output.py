@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import traceback
@@ -25,6 +26,22 @@ class _Verbosity:
     level = 0
 
 
+class _Made:
+    """The image that the command has made, whatever fails from now on."""
+
+    place = ""
+
+
+def tell_made(place: str) -> None:
+    """Learn that an image is in place: the exit code is about that, not about printing it."""
+    _Made.place = place
+
+
+def made() -> str:
+    """Return the image that the command has made, empty before that."""
+    return _Made.place
+
+
 def verbosity(function: F) -> F:
     """Give a command the options ``-q`` and ``-v``."""
     function = click.option(
@@ -45,9 +62,10 @@ def verbosity(function: F) -> F:
     )(function)
 
 
-def reset_verbosity() -> None:
-    """Forget what an earlier command of this process was told."""
+def reset() -> None:
+    """Forget what an earlier command of this process was told, and did."""
     _Verbosity.level = 0
+    _Made.place = ""
 
 
 def log_level(default: int) -> int:
@@ -63,8 +81,12 @@ def quiet() -> bool:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print a line, on stderr with ``err``; words of others in it draw nothing on a terminal."""
-    click.echo(printable(line), err=err)
+    """Print a line, on stderr with ``err``; words of others in it draw nothing on a terminal.
+
+    What cannot be printed on stderr is dropped: the work goes on.
+    """
+    with contextlib.suppress(OSError) if err else contextlib.nullcontext():
+        click.echo(printable(line), err=err)
 
 
 def notice(text: str) -> None:
@@ -123,7 +145,8 @@ def _print_traceback() -> None:
     lines = printable_lines(traceback.format_exc()).split("\n")
     places = re.compile(r' +File "')  # long paths look like what could hold a key
     text = "\n".join(redacted(line) if places.match(line) else masked(line) for line in lines)
-    click.echo(text, err=True, nl=False)
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True, nl=False)
 
 
 def _louder(_ctx: click.Context, _option: click.Parameter, count: int) -> None:

@@ -8,7 +8,7 @@ import click
 
 from coco_kp.cli.image_options import FORMAT, KEEP_REPLACED, NO_PROGRESS, CopyAccess, OpeningOptions
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import print_json, say, tell_made, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError, shown
 
@@ -119,6 +119,7 @@ def command(
             progress=progress,
             keep_replaced=keep_replaced,
         )
+    tell_made(result.destination)
     if form == "json":
         print_json(
             {
