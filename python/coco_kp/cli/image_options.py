@@ -91,10 +91,9 @@ def _access_options(side: str, what: str) -> tuple[Option, ...]:
         click.option(
             f"--{side}tls-verify",
             type=click.BOOL,
-            default=True,
-            show_default=True,
             metavar="BOOL",
-            help=f"Verify the certificate of the {what}; false allows plain http, too.",
+            help=f"Verify the certificate of the {what}; false allows plain http, too. By default "
+            "as registries.conf says, and true without a word there.",
         ),
     )
 
@@ -107,7 +106,7 @@ class ImageAccess(OptionGroup):
     registry_token: str | None
     authfile: Path | None
     cert_dir: Path | None
-    tls_verify: bool
+    tls_verify: bool | None
     retries: int
     max_unpacked: int
 
@@ -140,12 +139,12 @@ class CopyAccess(OptionGroup):
     src_registry_token: str | None
     src_authfile: Path | None
     src_cert_dir: Path | None
-    src_tls_verify: bool
+    src_tls_verify: bool | None
     dest_creds: str | None
     dest_registry_token: str | None
     dest_authfile: Path | None
     dest_cert_dir: Path | None
-    dest_tls_verify: bool
+    dest_tls_verify: bool | None
     retries: int
     max_unpacked: int
 
@@ -196,12 +195,13 @@ class CopyAccess(OptionGroup):
         There is one registry: what is given for the destination goes before what is for the source.
         """
         source, destination = self.source(), self.destination()
+        verify = destination.tls_verify
         return replace(
             destination,
             credentials=destination.credentials or source.credentials,
             authfile=self.dest_authfile or source.authfile,
             cert_dir=destination.cert_dir or source.cert_dir,
-            tls_verify=destination.tls_verify and source.tls_verify,
+            tls_verify=source.tls_verify if verify is None else verify,
         )
 
 

@@ -32,7 +32,8 @@ class Access:
     """The options of one side of a copy; without any, the user's own files decide.
 
     ``authfile`` is read instead of those files, ``cert_dir`` instead of the ``certs.d`` folders.
-    ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS at all.
+    ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS at all; None
+    leaves it to ``registries.conf``, and without a word there verifies.
     Compressed archives and layers may unpack to so much more than :mod:`coco_kp.unpacking` allows
     for their size: ``max_unpacked`` bytes. ``retries`` is how often in a row a registry may fail
     before it is given up.
@@ -41,7 +42,7 @@ class Access:
     credentials: Credentials | None = None
     authfile: Path | None = None
     cert_dir: Path | None = None
-    tls_verify: bool = True
+    tls_verify: bool | None = None
     max_unpacked: int = FREE
     retries: int = 4
     side: Literal["", "src-", "dest-"] = ""

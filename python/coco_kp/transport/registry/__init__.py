@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from coco_kp.errors import ChangedError, InputError, IntegrityError, RemoteError
+from coco_kp.errors import ChangedError, CocoKpError, InputError, IntegrityError, RemoteError
 from coco_kp.http import NEVER
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
@@ -16,6 +16,7 @@ from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.configuration import Place, place_to_write, places_to_read
 from coco_kp.transport.registry.download import RegistryBlob
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
 
@@ -34,16 +35,37 @@ class RegistrySource(Source):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = str(reference)
-        self.client = RegistryClient(reference, access, "pull", sleep)
-        self._image = reference
+        self._places = places_to_read(reference, access)
+        self._sleep = sleep
+        self.client = self._client(self._places[0])
 
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
 
+    def _client(self, place: Place) -> RegistryClient:
+        return RegistryClient(place.image, place.access, "pull", self._sleep)
+
     def _top_manifest(self) -> Manifest:
-        digest = self._image.digest
-        response = self.client.get(f"manifests/{digest or self._image.tag}", _ACCEPT, MAX_MANIFEST)
+        """Ask mirrors in turn, then the registry; what answers is where the image is read."""
+        failures: list[str] = []
+        for number, place in enumerate(self._places):
+            if number:
+                self.client.close()
+                self.client = self._client(place)
+            try:
+                return self._manifest_at(place.image)
+            except CocoKpError as error:
+                if number == len(self._places) - 1:
+                    if failures:
+                        error.message += f"; mirrors failed, too: {'; '.join(failures)}"
+                    raise
+                failures.append(error.message)
+        raise AssertionError("an image has at least one place")
+
+    def _manifest_at(self, image: RegistryReference) -> Manifest:
+        digest = image.digest
+        response = self.client.get(f"manifests/{digest or image.tag}", _ACCEPT, MAX_MANIFEST)
         if response.status != 200:
             raise self.client.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
@@ -76,7 +98,8 @@ class RegistrySink(Sink):
                 f"{reference} cannot be written: its digest decides its content", "name a tag"
             )
         self.reference = str(reference)
-        self.client = RegistryClient(reference, access, "pull,push", sleep)
+        place = place_to_write(reference, access)
+        self.client = RegistryClient(place.image, place.access, "pull,push", sleep)
         self._tag = reference.tag
         self._sent: set[Digest] = set()
         self._lock = threading.Lock()

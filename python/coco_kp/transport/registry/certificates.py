@@ -16,12 +16,13 @@ from coco_kp.transport.files import naming
 
 def tls_settings(host: str, access: Access) -> Tls:
     """Give the settings for ``host`` (with its port, as in image names). Raises ``InputError``."""
+    verify = access.tls_verify is not False
     if access.cert_dir is not None:
-        return _read(access.cert_dir, verify=access.tls_verify)
+        return _read(access.cert_dir, verify=verify)
     for folder in _folders(host):
         if folder.is_dir():
-            return _read(folder, verify=access.tls_verify)
-    return Tls(verify=access.tls_verify)
+            return _read(folder, verify=verify)
+    return Tls(verify=verify)
 
 
 def _folders(host: str) -> list[Path]:

@@ -45,7 +45,7 @@ class RegistryClient:
         self._access = access
         self._http = HttpClient(
             tls=tls_settings(image.host, access),
-            plain_http="never" if access.tls_verify else "allowed",
+            plain_http="allowed" if access.tls_verify is False else "never",
             sleep=sleep,
         )
         self.retry = Retry(access.retries)
@@ -161,7 +161,7 @@ class RegistryClient:
         # One repeat: a wrong name should not be waited for as long as a later restart.
         once = Retry(min(1, self.retry.repeats))
         host = _HUB_API if self.host == DOCKER_HUB else self.host
-        if self._access.tls_verify:
+        if self._access.tls_verify is not False:
             try:
                 return self._ping(f"https://{host}", once)
             except TlsFailedError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry import RegistrySink, RegistrySource, configuration
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
 
@@ -20,6 +20,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(folder))
     for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder of registries.conf, which is not this machine's."""
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    monkeypatch.setattr(configuration, "_SYSTEM", folder)
+    monkeypatch.delenv("CONTAINERS_REGISTRIES_CONF", raising=False)
     return folder
 
 

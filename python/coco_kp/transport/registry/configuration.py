@@ -1,0 +1,210 @@
+"""``registries.conf``: registries that are insecure, blocked, elsewhere, or have mirrors.
+
+Read as skopeo reads it (containers-registries.conf(5), both of its versions): the user's file or
+else the system's, then the files in both ``registries.conf.d``, of which later ones go before
+earlier ones. Short-name aliases play no part: ``docker://app`` is Docker Hub's, as for skopeo.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from coco_kp.errors import InputError, RefusedError
+from coco_kp.model.reference import RegistryReference, parse_image_reference
+from coco_kp.transport.access import Access
+from coco_kp.transport.files import read_small
+
+_SYSTEM: Final = Path("/etc/containers")
+_MAX_FILE: Final = 1024 * 1024
+_WHEN: Final = ("all", "digest-only", "tag-only")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is read or written, and how that registry is reached."""
+
+    image: RegistryReference
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    location: str
+    insecure: bool
+    when: str = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    """One ``[[registry]]``; ``file`` is where it stands."""
+
+    prefix: str
+    endpoint: _Endpoint
+    blocked: bool
+    mirrors: tuple[_Endpoint, ...]
+    by_digest: bool
+    file: Path
+
+
+def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
+    """Return where an image may be read, in order: mirrors, then the registry itself.
+
+    Raises ``RefusedError`` where it is blocked, ``InputError`` for a file that is none.
+    """
+    registry = _registry_of(image)
+    if registry is None:
+        return [Place(image, _secured(access, insecure=False))]
+    when = "digest-only" if image.digest else "tag-only"
+    mirrors = [
+        mirror
+        for mirror in registry.mirrors
+        if mirror.when in ("all", when) and (image.digest or not registry.by_digest)
+    ]
+    places = []
+    for endpoint in (*mirrors, registry.endpoint):
+        there = _moved(image, registry, endpoint)
+        # What was given for the registry itself is told to no mirror.
+        own = access if there.host == image.host else replace(access, credentials=None)
+        places.append(Place(there, _secured(own, insecure=endpoint.insecure)))
+    return places
+
+
+def place_to_write(image: RegistryReference, access: Access) -> Place:
+    """Return where an image is written: never a mirror, nor moved. Raises as above."""
+    registry = _registry_of(image)
+    insecure = registry is not None and registry.endpoint.insecure
+    return Place(image, _secured(access, insecure=insecure))
+
+
+def _secured(access: Access, *, insecure: bool) -> Access:
+    """Decide what no option decided."""
+    return access if access.tls_verify is not None else replace(access, tls_verify=not insecure)
+
+
+def _registry_of(image: RegistryReference) -> _Registry | None:
+    name = _name(image)
+    matching = [r for r in _registries() if _matched(name, r.prefix)]
+    registry = max(matching, key=lambda r: len(r.prefix), default=None)
+    if registry is not None and registry.blocked:
+        raise RefusedError(
+            f"{image} is blocked: '{registry.file}' has 'blocked = true' for '{registry.prefix}'"
+        )
+    return registry
+
+
+def _name(image: RegistryReference) -> str:
+    return str(image).removeprefix("docker://")
+
+
+def _matched(name: str, prefix: str) -> int:
+    """Count the characters of ``name`` that a prefix stands for; 0 where it is none of it."""
+    start = 0
+    if prefix.startswith("*."):
+        prefix = prefix[1:]
+        start = name.partition("/")[0].find(prefix.partition("/")[0])
+        if start < 1:
+            return 0
+    end = start + len(prefix)
+    if not name.startswith(prefix, start) or name[end : end + 1] not in ("", "/", ":", "@"):
+        return 0
+    return end
+
+
+def _moved(image: RegistryReference, registry: _Registry, endpoint: _Endpoint) -> RegistryReference:
+    if not endpoint.location:  # of a prefix with a wildcard
+        return image
+    name = _name(image)
+    moved = parse_image_reference(
+        f"docker://{endpoint.location}{name[_matched(name, registry.prefix) :]}"
+    )
+    assert isinstance(moved, RegistryReference)  # noqa: S101 (as written just now)
+    return moved
+
+
+def _registries() -> list[_Registry]:
+    found: dict[str, _Registry] = {}
+    for file in _files():
+        found |= {registry.prefix: registry for registry in _read(file)}
+    return list(found.values())
+
+
+def _files() -> Iterator[Path]:
+    own = Path.home() / ".config" / "containers"
+    named = os.environ.get("CONTAINERS_REGISTRIES_CONF")
+    mains = [Path(named)] if named else [own / "registries.conf", _SYSTEM / "registries.conf"]
+    yield from [main for main in mains if named or main.exists()][:1]
+    for folder in (_SYSTEM, own):
+        yield from sorted((folder / "registries.conf.d").glob("*.conf"))
+
+
+def _read(file: Path) -> Iterator[_Registry]:
+    try:
+        document = tomllib.loads(read_small(file, _MAX_FILE).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"'{file}' is not TOML: {error}") from None
+    for table in _tables(document, "registry", file):
+        location = _text(table, "location", file)
+        prefix = _text(table, "prefix", file) or location
+        if not prefix or not (location or prefix.startswith("*.")):
+            raise InputError(f"a registry in '{file}' has no location")
+        mirrors = tuple(
+            _Endpoint(
+                _text(mirror, "location", file),
+                _flag(mirror, "insecure", file),
+                _text(mirror, "pull-from-mirror", file) or "all",
+            )
+            for mirror in _tables(table, "mirror", file)
+        )
+        if any(not mirror.location or mirror.when not in _WHEN for mirror in mirrors):
+            raise InputError(
+                f"a mirror of '{prefix}' in '{file}' has no location, or pull-from-mirror is none "
+                f"of {', '.join(_WHEN)}"
+            )
+        yield _Registry(
+            prefix,
+            _Endpoint(location, _flag(table, "insecure", file)),
+            _flag(table, "blocked", file),
+            mirrors,
+            _flag(table, "mirror-by-digest-only", file),
+            file,
+        )
+    yield from _read_old(document, file)
+
+
+def _read_old(document: Mapping[str, object], file: Path) -> Iterator[_Registry]:
+    """Read version 1: ``[registries.insecure]`` and ``[registries.block]``."""
+    old = document.get("registries")
+    lists = {}
+    for name in ("insecure", "block"):
+        table = old.get(name) if isinstance(old, dict) else None
+        hosts = table.get("registries") if isinstance(table, dict) else None
+        lists[name] = [host for host in hosts or [] if isinstance(host, str)]
+    for host in dict.fromkeys((*lists["insecure"], *lists["block"])):
+        endpoint = _Endpoint(host, host in lists["insecure"])
+        yield _Registry(host, endpoint, host in lists["block"], (), False, file)
+
+
+def _tables(table: Mapping[str, object], name: str, file: Path) -> list[dict[str, object]]:
+    value = table.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise InputError(f"'{name}' in '{file}' is not a list of tables: write [[{name}]]")
+    return value
+
+
+def _text(table: Mapping[str, object], name: str, file: Path) -> str:
+    value = table.get(name, "")
+    if not isinstance(value, str) or "://" in value:
+        raise InputError(f"'{name}' in '{file}' is not a host or a name that begins with one")
+    return value.rstrip("/")
+
+
+def _flag(table: Mapping[str, object], name: str, file: Path) -> bool:
+    value = table.get(name, False)
+    if not isinstance(value, bool):
+        raise InputError(f"'{name}' in '{file}' is neither true nor false")
+    return value
