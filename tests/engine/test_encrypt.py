@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from coco_kp.keys.wrapper import sample_recipient
 from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document
+from tests.support.full_disk import full_disk
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.recipients import Careless
 
@@ -332,3 +334,19 @@ def test_encrypt_and_rewrap_copy_encrypted_layers_that_bear_urls(
     )
     for copy in (kept, rewrapped):
         assert [layer.blob for layer in copy.layers] == [layer.blob for layer in encrypted.layers]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_encrypt_names_folder_of_full_disk(
+    layers: int, key: Path, tmp_path: Path, command: Command
+) -> None:
+    content = random.Random(1)
+    big = write_image(
+        tmp_path / "big", [tar({"data": content.randbytes(300_000)}) for _ in range(layers)]
+    )
+    before = files(tmp_path)
+    with full_disk(100_000):
+        done = command("encrypt", big.reference, f"oci:{tmp_path}/out", *OWN, key, ok=False)
+    assert done.code == 3
+    assert f"cannot write to '{tmp_path}/out': file too large" in done.err
+    assert files(tmp_path) == before

@@ -5,6 +5,7 @@ A layer that decompresses to more than memory holds costs no more memory than an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from queue import Queue
 from threading import Thread
@@ -75,11 +76,15 @@ class DiffIdCheckAside:
         self._pieces: Queue[bytes | None] = Queue(_AHEAD)
         self._failure: Exception | None = None
         self._thread = Thread(target=self._run, name="diff_id")
-        self._thread.start()
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: the caller's does it
+            self._thread.start()
 
     def update(self, data: memoryview) -> None:
         """Take the next piece of the layer; ``data`` may be overwritten afterwards."""
-        self._pieces.put(bytes(data))
+        if self._thread.is_alive():
+            self._pieces.put(bytes(data))
+        else:
+            self._take(data)
 
     def finish(self) -> None:
         """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
@@ -101,8 +106,11 @@ class DiffIdCheckAside:
 
     def _run(self) -> None:
         while (piece := self._pieces.get()) is not None:
-            if self._failure is None:
-                try:
-                    self._check.update(memoryview(piece))
-                except Exception as failure:  # noqa: BLE001 (raised to the caller by finish)
-                    self._failure = failure
+            self._take(memoryview(piece))
+
+    def _take(self, piece: memoryview) -> None:
+        if self._failure is None:
+            try:
+                self._check.update(piece)
+            except Exception as failure:  # noqa: BLE001 (raised to the caller by finish)
+                self._failure = failure

@@ -5,15 +5,16 @@ Each function gives its result, or commits a blob, only after every verdict on t
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
-from coco_kp.errors import InputError, IntegrityError, RefusedError
+from coco_kp.errors import InputError, IntegrityError, RefusedError, shown
 from coco_kp.files import reason
 from coco_kp.image.compression import (
     ZstdRule,
@@ -31,6 +32,7 @@ from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import GZIP, NONE, OCI_LAYER, ZSTD
 from coco_kp.transport import BlobReader, BlobWriter, Sink, Source
+from coco_kp.transport.files import temporary_folder
 
 if TYPE_CHECKING:
     from coco_kp.image.plan import LayerPlan
@@ -273,7 +275,7 @@ class _Looked:
 
     def __init__(self, reader: BlobReader) -> None:
         self._reader = reader
-        self.fd = reader.fd
+        self.fd, self.path = reader.fd, reader.path
         self._held = b""
         try:
             self.head = self._look()
@@ -300,7 +302,8 @@ class _Looked:
             try:
                 return os.pread(self.fd, HEAD, 0)
             except OSError as failure:
-                raise InputError(f"cannot read a layer: {reason(failure)}") from None
+                path = shown(str(self.path))
+                raise InputError(f"cannot read {path}: {reason(failure)}") from None
         while len(self._held) < HEAD and (more := self._reader.read(HEAD - len(self._held))):
             self._held += more
         return self._held
@@ -344,13 +347,40 @@ def _pass(
     From file to file, and where nobody else wants it, outside the interpreter.
     """
     if reader.fd is not None and writer.fd is not None and not also:
-        _pump(stream, reader.fd, writer.fd, layer, work, threads)
+        with _naming(layer, reader, writer):
+            _pump(stream, reader.fd, writer.fd, layer, work, threads)
         return
     for piece in _pieces(reader, layer, work):
         stream.update_into(piece, piece)
         for take in also:
             take(piece)
         writer.write(piece)
+
+
+@contextmanager
+def _naming(layer: Descriptor, reader: BlobReader | _Looked, writer: BlobWriter) -> Iterator[None]:
+    """Turn an ``OSError`` into one that names the file that cannot be written, or read."""
+    try:
+        yield
+    except OSError as failure:
+        source, target = shown(str(reader.path)), shown(str(writer.folder))
+        if failure.errno in _OF_WRITING:
+            raise InputError(
+                f"cannot write to {target}: {reason(failure)}", _free(writer)
+            ) from None
+        raise InputError(
+            f"cannot move {layer.digest} from {source} to {target}: {reason(failure)}"
+        ) from None
+
+
+_OF_WRITING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+def _free(writer: BlobWriter) -> str:
+    """Return a hint where a temporary file found no room."""
+    if writer.folder == temporary_folder():
+        return "TMPDIR names another folder for temporary files"
+    return ""
 
 
 def _pump(
@@ -361,14 +391,8 @@ def _pump(
     work: Work,
     threads: int,
 ) -> None:
-    try:
-        with work.pumping(str(layer.digest), layer.size) as progress:
-            count = stream.pump(
-                source, target, limit=layer.size, threads=threads, progress=progress
-            )
-    except OSError as failure:
-        verb = "encrypt" if isinstance(stream, LayerSealer) else "decrypt"
-        raise InputError(f"cannot {verb} {layer.digest}: {reason(failure)}") from None
+    with work.pumping(str(layer.digest), layer.size) as progress:
+        count = stream.pump(source, target, limit=layer.size, threads=threads, progress=progress)
     if count != layer.size:
         raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 

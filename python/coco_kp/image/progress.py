@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -66,17 +67,34 @@ class Work:
     def run(self, pieces: Iterable[Callable[[], object]]) -> None:
         """Do all pieces, as many at once as there are jobs; raise what the first failure raised.
 
-        Whatever happens, none is running any more when this returns.
+        Whatever happens, none is running any more when this returns. Where the system gives fewer
+        threads than there are jobs, as under a limit on processes, those do, or this one alone.
         """
+        left = deque(pieces)
+
+        def work_off() -> None:
+            while True:
+                try:
+                    piece = left.popleft()
+                except IndexError:
+                    return
+                piece()
+
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
-                pending = {pool.submit(piece) for piece in pieces}
+                pending = set[Future[None]]()
+                with suppress(RuntimeError):  # no further thread is to be had
+                    for _ in range(min(self.jobs, len(left))):
+                        pending.add(pool.submit(work_off))
+                if not pending:
+                    work_off()
                 while pending:
                     done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
                     self._tell()
                     for future in done:
                         _raise_failure(future)
             except BaseException:  # a signal in this thread, too
+                left.clear()
                 self._stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -125,6 +143,6 @@ class _Pump:
     told: int = 0
 
 
-def _raise_failure(future: Future[object]) -> None:
+def _raise_failure(future: Future[None]) -> None:
     with suppress(Stopped):  # the reason for that is another piece's
         future.result()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -94,6 +95,9 @@ class RawBlob(ABC):
     fd: int | None = None
     """The open file, where the blob is exactly one plain local file."""
 
+    path: Path | None = None
+    """Where it is read from, where that is a local file; for messages."""
+
     @abstractmethod
     def readinto(self, buffer: memoryview) -> int:
         """Fill the start of ``buffer``; 0 at the end of the blob."""
@@ -112,11 +116,12 @@ class BlobReader(io.RawIOBase):
 
     ``fd`` is the open file at its start, where the blob is a plain local file and the digest is
     left to the caller (``verify=False``), else None: then whoever copies it natively need not read
-    here. The reader still owns and closes it.
+    here. The reader still owns and closes it. ``path`` is for that caller's messages.
     """
 
     def __init__(self, raw: RawBlob, blob: Descriptor, *, verify: bool) -> None:
         self.fd = None if verify else raw.fd
+        self.path = raw.path
         if self.fd is not None and os.fstat(self.fd).st_size != blob.size:
             raw.close()
             raise IntegrityError(f"the blob {blob.digest} does not have the size of its descriptor")
@@ -228,10 +233,12 @@ class BlobWriter(ABC):
     """One blob on its way into a sink. A context manager: without ``commit`` it is dropped.
 
     ``fd``, where it is not None, is an open file that takes the blob instead of :meth:`write`:
-    append to it in order, with ``write(2)``, from its start, and nothing else.
+    append to it in order, with ``write(2)``, from its start, and nothing else. ``folder`` is where
+    that file is; for messages.
     """
 
     fd: int | None = None
+    folder: Path | None = None
 
     @abstractmethod
     def write(self, data: ReadableBuffer) -> None:

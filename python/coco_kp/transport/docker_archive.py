@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Final
@@ -31,7 +30,6 @@ from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFES
 from coco_kp.model.reference import FileReference, RegistryReference, parse_repository_reference
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import CHUNK, RawBlob, Source
-from coco_kp.transport.files import FilePart
 from coco_kp.transport.tar import Member, TarFile
 from coco_kp.unpacking import Unpacking
 
@@ -68,7 +66,7 @@ class DockerArchiveSource(Source):
         place = self._blobs.get(blob.digest)
         if place is None:
             raise InputError(f"{self.reference} lacks the blob {blob.digest}")
-        return FilePart(self._tar.fd, place.offset, place.size, whole=False)
+        return self._tar.part(place)
 
     def _pick(self, reference: FileReference) -> dict[str, object]:
         # The file is an array; one object around it lets the strict reader read it.
@@ -127,7 +125,7 @@ class DockerArchiveSource(Source):
 
     def _layer(self, name: str, diff_id: Digest) -> Descriptor:
         place = self._place(name)
-        start = os.pread(self._tar.fd, min(4, place.size), place.offset)
+        start = self._tar.pread(min(4, place.size), place.offset)
         suffix = next((s for magic, s in _COMPRESSED.items() if start.startswith(magic)), "")
         digest = diff_id
         if suffix:
@@ -154,7 +152,7 @@ class DockerArchiveSource(Source):
         hasher = hashlib.sha256()
         for position in range(0, place.size, CHUNK):
             size = min(CHUNK, place.size - position)
-            hasher.update(os.pread(self._tar.fd, size, place.offset + position))
+            hasher.update(self._tar.pread(size, place.offset + position))
         return Digest("sha256", hasher.hexdigest())
 
 

@@ -49,25 +49,42 @@ def temporary_folder() -> Path:
     return Path(os.environ.get("TMPDIR") or ("/var/tmp" if Path("/var/tmp").is_dir() else "/tmp"))  # noqa: S108
 
 
+@contextmanager
+def naming_temporary() -> Iterator[None]:
+    """Turn an ``OSError`` of the block into one that names the folder for temporary files."""
+    folder = temporary_folder()
+    try:
+        yield
+    except OSError as exc:
+        raise InputError(
+            f"cannot write a temporary file in {shown(str(folder))}: {reason(exc)}",
+            "TMPDIR names another folder for temporary files",
+        ) from exc
+
+
 def unnamed_file() -> int:
     """Open a temporary file that has no name and is gone when it is closed."""
-    folder = temporary_folder()
-    with naming("make a temporary file in", folder), tempfile.TemporaryFile(dir=folder) as file:
+    with naming_temporary(), tempfile.TemporaryFile(dir=temporary_folder()) as file:
         return os.dup(file.fileno())
 
 
 class FilePart(RawBlob):
-    """``size`` bytes of an open file from ``offset`` on; owns ``fd`` only if it is all of it."""
+    """``size`` bytes of the open file at ``path`` from ``offset`` on.
 
-    def __init__(self, fd: int, offset: int, size: int, *, whole: bool) -> None:
+    It owns ``fd`` only if it is all of it.
+    """
+
+    def __init__(self, fd: int, offset: int, size: int, *, whole: bool, path: Path) -> None:
         self.fd = fd if whole else None
+        self.path = self._path = path
         self._file = fd
         self._offset = offset
         self._end = offset + size
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the start of ``buffer``."""
-        count = os.preadv(self._file, [buffer[: self._end - self._offset]], self._offset)
+        with naming("read", self._path):
+            count = os.preadv(self._file, [buffer[: self._end - self._offset]], self._offset)
         self._offset += count
         return count
 
@@ -81,4 +98,4 @@ class FilePart(RawBlob):
 def open_whole(path: Path) -> FilePart:
     """Open a plain file as a blob."""
     fd = open_regular(path)
-    return FilePart(fd, 0, os.fstat(fd).st_size, whole=True)
+    return FilePart(fd, 0, os.fstat(fd).st_size, whole=True, path=path)

@@ -66,7 +66,7 @@ class OciArchiveSource(Source):
         member = self._tar.resolve(blob_name(blob.digest))
         if member is None:
             raise InputError(f"{self.reference} lacks the blob {blob.digest}")
-        return FilePart(self._tar.fd, member.offset, member.size, whole=False)
+        return self._tar.part(member)
 
 
 class OciArchiveSink(Sink):
@@ -113,7 +113,7 @@ class OciArchiveSink(Sink):
 
     def read_back(self) -> Source:
         """Read the archive as it grows."""
-        return _GrowingArchive(self.reference, self._fd, self._blobs)
+        return _GrowingArchive(self.reference, self._final, self._fd, self._blobs)
 
     def close(self) -> None:
         """Remove what is staged."""
@@ -141,8 +141,11 @@ class OciArchiveSink(Sink):
 
 
 class _GrowingArchive(Source):
-    def __init__(self, reference: str, fd: int, blobs: dict[Digest, tuple[int, int]]) -> None:
+    def __init__(
+        self, reference: str, path: Path, fd: int, blobs: dict[Digest, tuple[int, int]]
+    ) -> None:
         self.reference = reference
+        self._path = path
         self._fd = fd
         self._blobs = blobs
 
@@ -153,10 +156,11 @@ class _GrowingArchive(Source):
         if descriptor.digest not in self._blobs:
             return None
         offset, size = self._blobs[descriptor.digest]
-        return os.pread(self._fd, size, offset)
+        with naming("read", self._path):
+            return os.pread(self._fd, size, offset)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return FilePart(self._fd, *self._place(blob), whole=False)
+        return FilePart(self._fd, *self._place(blob), whole=False, path=self._path)
 
     def _place(self, blob: Descriptor) -> tuple[int, int]:
         if blob.digest not in self._blobs:

@@ -74,7 +74,7 @@ class StagedBlob(BlobWriter):
     """A blob in a staged file; ``keep`` is called with path, digest and size once it is durable."""
 
     def __init__(self, staging: Staging, keep: Callable[[Path, Digest, int], None]) -> None:
-        self._parent = staging.folder.parent
+        self.folder = self._parent = staging.folder.parent
         self._path, self.fd = staging.create()
         self._keep = keep
 

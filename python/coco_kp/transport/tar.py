@@ -20,7 +20,7 @@ from typing import Final
 from coco_kp.errors import InputError, shown
 from coco_kp.files import open_regular
 from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
-from coco_kp.transport.files import naming, unnamed_file
+from coco_kp.transport.files import FilePart, naming, naming_temporary, unnamed_file, write_all
 from coco_kp.unpacking import Unpacking
 
 BLOCK: Final = 512
@@ -53,11 +53,12 @@ class TarFile:
         self.path = path
         self.fd = open_regular(path)
         try:
-            if compression := compression_of(os.pread(self.fd, HEAD, 0)):
+            if compression := compression_of(self.pread(HEAD, 0)):
                 allowed = unpacking or Unpacking()
                 packed, self.fd = self.fd, _unpacked(self.fd, path, compression, allowed)
                 os.close(packed)
-            self.members = _read_members(self.fd, path)
+            with naming("read", path):
+                self.members = _read_members(self.fd, path)
         except BaseException:
             self.close()
             raise
@@ -76,7 +77,16 @@ class TarFile:
             raise InputError(f"'{self.path}' has no {shown(name)}")
         if member.size > limit:
             raise InputError(f"{shown(name)} in '{self.path}' is longer than {limit} bytes")
-        return os.pread(self.fd, member.size, member.offset)
+        return self.pread(member.size, member.offset)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Read ``size`` bytes at ``offset``. Raises ``InputError``."""
+        with naming("read", self.path):
+            return os.pread(self.fd, size, offset)
+
+    def part(self, member: Member) -> FilePart:
+        """Return the bytes of a plain file."""
+        return FilePart(self.fd, member.offset, member.size, whole=False, path=self.path)
 
     def close(self) -> None:
         """Close the archive; a second call does nothing."""
@@ -237,15 +247,12 @@ def _unpacked(fd: int, path: Path, compression: Compression, unpacking: Unpackin
     unpacking.packed(os.fstat(fd).st_size)
     target = unnamed_file()
     try:
-        with (
-            naming("unpack", path),
-            os.fdopen(os.dup(fd), "rb") as packed,
-            os.fdopen(os.dup(target), "wb") as archive,
-        ):
+        with naming("read", path), os.fdopen(os.dup(fd), "rb") as packed:
             try:
                 for piece in unpacked(packed, compression):
                     unpacking.unpacked(len(piece))
-                    archive.write(piece)
+                    with naming_temporary():
+                        write_all(target, memoryview(piece))
             except DamagedError:
                 raise InputError(f"'{path}' is cut off or damaged: {compression} says so") from None
     except BaseException:

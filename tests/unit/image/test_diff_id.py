@@ -148,3 +148,16 @@ def test_diff_id_check_aside_leaves_no_thread_when_abandoned() -> None:
     with DiffIdCheckAside(TAR, Digest.of(b"")) as aside:
         aside.update(memoryview(b"piece"))
     assert threading.active_count() == before
+
+
+def test_diff_id_check_aside_checks_without_thread_when_none_is_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with DiffIdCheckAside(TAR, Digest.of(CONTENT)) as aside:
+        feed(aside, CONTENT, 1000)
+    with DiffIdCheckAside(TAR, Digest.of(b"")) as aside, pytest.raises(IntegrityError):
+        feed(aside, CONTENT, 1000)

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,31 @@ def test_work_runs_all_pieces() -> None:
     assert sorted(done) == list(range(100))
 
 
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_work_does_all_pieces_with_the_threads_that_are_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Under a limit on processes (``pids`` of a container), Python raises what is raised here."""
+    start, started, done = threading.Thread.start, list[int](), list[int]()
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == threads:
+            raise RuntimeError("can't start new thread")
+        started.append(0)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    Work(Progress(), 4).run(partial(done.append, n) for n in range(100))
+    assert sorted(done) == list(range(100))
+    started.clear()
+    with pytest.raises(IndexError, match="of a piece"):
+        Work(Progress(), 4).run([partial(done.append, 0), failing, partial(done.append, 0)])
+
+
+def failing() -> None:
+    raise IndexError("of a piece")
+
+
 def test_work_stops_other_pieces_and_raises_first_failure() -> None:
     work, ended, never = Work(Progress(), 2), threading.Event(), threading.Event()
 
@@ -79,15 +105,26 @@ def test_work_stops_all_pieces_on_signal() -> None:
     assert ended.is_set()
 
 
-def test_work_stops_running_pieces_on_signal_while_handing_out_more() -> None:
-    work, ended = Work(Progress(), 2), threading.Event()
+def test_work_stops_running_pieces_on_signal_while_starting_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work, begun, ended = Work(Progress(), 2), threading.Event(), threading.Event()
+    submit = ThreadPoolExecutor.submit
 
-    def pieces() -> Iterator[Callable[[], None]]:
-        yield partial(until_stopped, work, ended)
-        raise KeyboardInterrupt
+    def interrupted(pool: ThreadPoolExecutor, work_off: Callable[[], None]) -> Future[None]:
+        if begun.is_set():
+            raise KeyboardInterrupt
+        future = submit(pool, work_off)
+        begun.wait()
+        return future
 
+    def piece() -> None:
+        begun.set()
+        until_stopped(work, ended)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        work.run(pieces())
+        work.run([piece] * 2)
     assert ended.is_set()
 
 

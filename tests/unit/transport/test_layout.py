@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from coco_kp.model.reference import FileReference
 from coco_kp.transport import copy_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from tests.support.documents import descriptor
+from tests.support.full_disk import full_disk
 from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one")
@@ -219,21 +219,14 @@ class TestDestination:
             LayoutSink(FileReference("oci", str(folder)))
 
     def test_layout_sink_reports_full_disk(self, folder: Path) -> None:
-        """The limit on file sizes stands in for a full disk; both are an OSError of write(2)."""
         write(folder, ONE)
-        old = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-        try:
-            with (
-                pytest.raises(InputError, match=r"cannot write to .*: file too large"),
-                LayoutSink(FileReference("oci", str(folder))) as sink,
-                sink.begin_blob() as writer,
-            ):
-                writer.write(bytes(2000))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, old)
-            signal.signal(signal.SIGXFSZ, handler)
+        with (
+            full_disk(),
+            pytest.raises(InputError, match=r"cannot write to .*: file too large"),
+            LayoutSink(FileReference("oci", str(folder))) as sink,
+            sink.begin_blob() as writer,
+        ):
+            writer.write(bytes(2000))
         check(source(folder), ONE)
         assert not list(folder.glob(".*"))
 

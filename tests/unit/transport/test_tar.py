@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import itertools
 import lzma
+import os
 import sys
 import tarfile
 import tracemalloc
@@ -22,6 +24,7 @@ from coco_kp.errors import InputError
 from coco_kp.transport import tar
 from coco_kp.transport.tar import END, TarFile, member_header, padding
 from coco_kp.unpacking import Unpacking
+from tests.support.full_disk import full_disk
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -63,6 +66,42 @@ def read(tmp_path: Path, data: bytes) -> TarFile:
     path = tmp_path / "archive.tar"
     path.write_bytes(data)
     return TarFile(path)
+
+
+class TestFailures:
+    """Of the disk, named by the file: the limit on file sizes stands in for a full one."""
+
+    def test_tar_file_names_archive_that_cannot_be_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = read(tmp_path, archive(file("a")))
+        blob = found.part(found.members["a"])
+        monkeypatch.setattr(os, "pread", failing)
+        monkeypatch.setattr(os, "preadv", failing)
+        for attempt in (
+            lambda: found.read("a", 100),
+            lambda: TarFile(tmp_path / "archive.tar"),
+            lambda: blob.readinto(memoryview(bytearray(10))),
+        ):
+            with pytest.raises(InputError, match=r"cannot read '.*/archive.tar': input/output"):
+                attempt()
+
+    def test_tar_file_names_temporary_folder_that_is_full(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "archive.tar"
+        path.write_bytes(gzip.compress(archive(file("a", 100_000))))
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        with (
+            full_disk(),
+            pytest.raises(InputError, match=f"temporary file in '{tmp_path}': file too") as caught,
+        ):
+            TarFile(path)
+        assert "TMPDIR" in caught.value.hint
+
+
+def failing(*_: object) -> int:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class TestDialects:

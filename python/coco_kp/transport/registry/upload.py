@@ -71,6 +71,7 @@ class RegistryBlobWriter(BlobWriter):
         self._size = size
         self._keep = keep
         self._spool = self.fd = unnamed_file()
+        self.folder = temporary_folder()
         self._complete = threading.Event()
         self._abandoned = False
         self._failure: BaseException | None = None
