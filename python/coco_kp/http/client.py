@@ -156,6 +156,12 @@ class HttpClient:
             )
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             # Without the cause: urllib3's messages quote targets with their queries.
+            if isinstance(exc, urllib3.exceptions.ProxyError):
+                error = failure(f"{request} by the proxy {display_url(_proxy(target))}", exc)
+                error.hint = (
+                    "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and the proxy itself"
+                )
+                raise error from None
             raise failure(request, exc) from None
         return Response(raw, method, target.url, end, credentials_in(headers))
 
@@ -186,7 +192,7 @@ class HttpClient:
 
     def _proxied(self, proxy: str) -> urllib3.PoolManager:
         try:
-            url = parse_target(proxy if "://" in proxy else f"http://{proxy}", user_info=True)
+            url = parse_target(proxy, user_info=True)
         except InputError:
             raise InputError(
                 "the environment names a proxy that is not an http or https URL",
@@ -207,7 +213,9 @@ def _proxy(target: Url) -> str:
     proxy = proxies.get(target.scheme or "") or proxies.get("all") or ""
     # With its port: NO_PROXY may name one.
     passed = is_loopback(host) or proxy_bypass(f"{host}:{port_of(target)}")
-    return "" if passed else proxy
+    if passed or not proxy:
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:

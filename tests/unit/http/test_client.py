@@ -631,6 +631,24 @@ class TestProxy:
             with pytest.raises(UnreachableError, match=r"the proxy refused .* \(HTTP 407\)"):
                 http.request("GET", "https://registry.invalid/")
 
+    @pytest.mark.parametrize("url", ["http://registry.invalid/", "https://registry.invalid/"])
+    @pytest.mark.parametrize(
+        ("place", "words"),
+        [("127.0.0.1:1", "connection refused"), ("proxy.invalid:3128", "host name is not known")],
+    )
+    @pytest.mark.parametrize("scheme", ["http://", ""])
+    def test_http_client_names_proxy_that_is_down(
+        self, monkeypatch: pytest.MonkeyPatch, url: str, scheme: str, place: str, words: str
+    ) -> None:
+        monkeypatch.setenv("ALL_PROXY", f"{scheme}me:{SECRET}@{place}")
+        with (
+            HttpClient(plain_http="allowed") as http,
+            pytest.raises(RemoteError, match=f"by the proxy http://{place}: .*{words}") as caught,
+        ):
+            http.request("GET", url)
+        assert "HTTPS_PROXY" in caught.value.hint
+        assert SECRET not in str(caught.value)
+
     def test_http_client_refuses_malformed_proxy_without_showing_password(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -88,6 +88,14 @@ def test_cc_refuses_resource_that_is_not_a_key(
     assert "AAAA" not in str(refused.value)
 
 
+def test_cc_calls_empty_resource_no_key(
+    sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
+) -> None:
+    sim.resources[PATH] = b""
+    with pytest.raises(KekError, match="is no key: expected .* found 0"):
+        open_kbc(spec, KbcSettings()).unwrap(wrapping.packet())
+
+
 def test_cc_fails_when_kbs_holds_wrong_key(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:

@@ -37,6 +37,17 @@ def test_tee_key_opens_answer_encrypted_to_it(key: TeeKey) -> None:
     assert key.open(encrypt(secret, key.public)) == secret
 
 
+def test_tee_key_opens_empty_resource_and_detects_one_that_was_emptied(key: TeeKey) -> None:
+    answer = encrypt(b"", key.public)
+    assert key.open(answer) == b""
+    for changed in (
+        {**answer, "tag": encode(bytes(16))},
+        {**encrypt(b"secret", key.public), "ciphertext": ""},
+    ):
+        with pytest.raises(IntegrityError):
+            key.open(changed)
+
+
 def test_tee_key_refuses_answer_encrypted_to_another_key(key: TeeKey) -> None:
     kind = key.public.get("crv", key.algorithm)
     other = TeeKey.generate(kind)
