@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document
 from tests.support.image import PACKETS, Image, tar, write_image
+from tests.support.index import write_index
 
 
 def test_decrypt_restores_the_same_image(
@@ -202,3 +205,46 @@ def test_decrypt_restores_and_checks_single_layer_with_any_number_of_jobs(
     outcome = command("verify", image.reference, *opening, ok=False)
     assert outcome.code == 5
     assert "not the one that the config names" in outcome.err
+
+
+def test_decrypt_into_docker_archive_yields_the_image_that_was_encrypted(
+    plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    """A list of one image, as builders write, is that image there."""
+    archive = f"docker-archive:{tmp_path}/image.tar:team/app:1"
+    listed = write_index(tmp_path / "listed", {encrypted: {}})
+    command("decrypt", listed, archive, "--keypath", key)
+    out = tmp_path / "out"
+    with tarfile.open(tmp_path / "image.tar") as stream:
+        stream.extractall(out, filter="data")
+    (document,) = json.loads((out / "manifest.json").read_bytes())
+    index = json.loads((out / "index.json").read_bytes())
+    assert document["RepoTags"] == ["docker.io/team/app:1"]
+    assert (out / document["Config"]).read_bytes() == plain.config
+    assert [(out / name).read_bytes() for name in document["Layers"]] == [
+        layer.blob for layer in plain.layers
+    ]
+    assert index["manifests"][0]["annotations"] == {
+        "io.containerd.image.name": "docker.io/team/app:1",
+        "org.opencontainers.image.ref.name": "1",
+    }
+    again = Image(tmp_path / "again")
+    command("encrypt", archive, again.reference, "--keyid", KID, "--keypath", key)
+    for name in (archive, f"oci-archive:{tmp_path}/image.tar"):
+        assert command("inspect", name).code == 0
+    refused = command("decrypt", encrypted.reference, archive, "--keypath", key, ok=False)
+    assert refused.code == 7
+    assert "exists" in refused.err
+
+
+def test_decrypt_into_docker_archive_refuses_list_of_several_images(
+    encrypted: Image, key: Path, tmp_path: Path, command: Command
+) -> None:
+    arm = {"platform": {"os": "linux", "architecture": "arm64"}}
+    copy = Image(shutil.copytree(encrypted.folder, tmp_path / "copy"))
+    listed = write_index(tmp_path / "listed", {encrypted: {}, copy: arm})
+    archive = tmp_path / "image.tar"
+    done = command("decrypt", listed, f"docker-archive:{archive}", "--keypath", key, ok=False)
+    assert done.code == 3
+    assert "can hold one image, not the 2 of a list" in done.err
+    assert not archive.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from coco_kp.cli.main import run
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Source, copy_blob, open_sink, open_source, read_blob
@@ -127,6 +129,25 @@ def test_coco_kp_reads_docker_archives_written_by_skopeo(
     assert json.loads(config)["rootfs"] == json.loads(image.config)["rootfs"]
     skopeo.copy(name, f"oci:{tmp_path}/again", "--dest-oci-accept-uncompressed-layers")
     assert [layer.blob for layer in Image(tmp_path / "again").layers] == layers
+
+
+def test_skopeo_reads_docker_archives_that_decrypt_wrote(
+    skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
+    encrypted, archive = f"oci:{tmp_path}/e", f"docker-archive:{tmp_path}/i.tar:h.example/app:v1"
+    assert run(["encrypt", image.reference, encrypted, "--sample"]) == 0
+    assert run(["decrypt", encrypted, archive, "--kbc", "sample"]) == 0
+    for number, name in enumerate((archive, f"docker-archive:{tmp_path}/i.tar:@0")):
+        read = tmp_path / str(number)
+        skopeo.copy(name, f"oci:{read}", "--dest-oci-accept-uncompressed-layers")
+        assert json.loads(Image(read).config)["rootfs"] == json.loads(image.config)["rootfs"]
+        assert [gunzipped(layer.blob) for layer in Image(read).layers] == [
+            gunzipped(layer.blob) for layer in image.layers
+        ]
+
+
+def gunzipped(blob: bytes) -> bytes:
+    return gzip.decompress(blob) if blob.startswith(b"\x1f\x8b") else blob
 
 
 def test_coco_kp_reads_other_transports_through_skopeo(

@@ -27,7 +27,7 @@ from coco_kp.model.layer_encryption import (
 )
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted, plain_form
-from coco_kp.model.reference import parse_image_reference
+from coco_kp.model.reference import FileReference, ImageReference, parse_image_reference
 from coco_kp.transport import Access, Sink, Source, check_destination, open_source
 
 
@@ -64,11 +64,13 @@ def decrypt_image(
         raise UsageError("name what opens the image: a KBC, a keys file or a key")
     work = Work(progress or Progress(), jobs, source_access)
     reference, target = map(parse_image_reference, (source, destination))
-    check_destination(target)
+    check_destination(target, encrypted=False)
     with open_source(reference, source_access) as opened:
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
+        if isinstance(target, FileReference) and target.transport == "docker-archive":
+            tree = _only_image(tree, target)
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
             new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
@@ -77,6 +79,17 @@ def decrypt_image(
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
     encrypted = sum(is_encrypted(layer.media_type) for layer in _layers(tree))
     return DecryptionResult(str(target), top.digest, encrypted, len(_layers(tree)) - encrypted)
+
+
+def _only_image(tree: Node, target: ImageReference) -> ImageNode:
+    """Return the one image of a list, for a place that holds no list."""
+    found = list(images(tree))
+    if len(found) != 1:
+        raise InputError(
+            f"{target} can hold one image, not the {len(found)} of a list",
+            "decrypt into oci-archive:, which holds lists",
+        )
+    return found[0]
 
 
 _Key = tuple[Digest, tuple[tuple[str, str], ...], Digest | None]

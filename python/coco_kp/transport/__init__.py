@@ -24,6 +24,7 @@ from coco_kp.transport.base import (
 )
 from coco_kp.transport.directory import DirectorySink, DirectorySource
 from coco_kp.transport.docker_archive import DockerArchiveSource
+from coco_kp.transport.docker_archive_sink import DockerArchiveSink
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
 from coco_kp.transport.skopeo import SkopeoSource
@@ -74,17 +75,19 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
     raise ValueError(reference.transport)
 
 
-def check_destination(reference: ImageReference) -> None:
-    """Raise ``RefusedError`` for a destination that cannot hold an encrypted image; no I/O."""
+def check_destination(reference: ImageReference, *, encrypted: bool = True) -> None:
+    """Raise ``RefusedError`` for a place that cannot be written, with an image so; no I/O."""
+    places = [name for name in _SINKS if not (encrypted and name in _PLAIN)]
     if isinstance(reference, RegistryReference) or (
-        isinstance(reference, FileReference) and reference.transport in _SINKS
+        isinstance(reference, FileReference) and reference.transport in places
     ):
         return
     # Docker's formats have no place for the annotations that hold the wrapped keys
     # (docs/protocols.md 1.6: an old skopeo wrote such images, which nobody can open).
+    what = "hold an encrypted image" if encrypted else "be written"
     raise RefusedError(
-        f"{reference.transport}: cannot hold an encrypted image",
-        "write to docker://, oci:, oci-archive: or dir:",
+        f"{reference.transport}: cannot {what}",
+        f"write to docker://, {', '.join(f'{name}:' for name in places[:-1])} or {places[-1]}:",
     )
 
 
@@ -94,10 +97,10 @@ def open_sink(
     """Open a place for one image; nothing there changes before ``set_reference``.
 
     In a layout, blobs to which only a replaced image led go then, unless ``keep_replaced``.
-    Raises ``RefusedError`` for a destination that cannot hold an encrypted image, or holds
-    something that would be lost.
+    Raises ``RefusedError`` for a destination that cannot be written, or holds something that would
+    be lost; whether it can hold an encrypted image is for `check_destination` to say.
     """
-    check_destination(reference)
+    check_destination(reference, encrypted=False)
     if isinstance(reference, RegistryReference):
         from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
 
@@ -112,4 +115,8 @@ _SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {
     "oci": LayoutSink,
     "oci-archive": OciArchiveSink,
     "dir": DirectorySink,
+    "docker-archive": DockerArchiveSink,
 }
+
+_PLAIN: Final = {"docker-archive"}
+"""Those that keep no annotations of layers, where wrapped keys stand."""

@@ -77,7 +77,7 @@ class OciArchiveSink(Sink):
         self._final = Path(reference.path)
         self._image = reference
         check_writable(reference)
-        _check_replaceable(reference)
+        self._check_destination()
         self._staging = Staging(self._final.parent)
         self._path, self._fd = self._staging.create()
         self._blobs: dict[Digest, tuple[int, int]] = {}
@@ -100,9 +100,8 @@ class OciArchiveSink(Sink):
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Finish the archive and put it in place of the old one."""
-        index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._image.name)
-        self._append(INDEX_FILE, index.raw)
-        self._append(LAYOUT_FILE, LAYOUT)
+        for name, data in self._documents(manifest).items():
+            self._append(name, data)
         with naming("write", self._final):
             write_all(self._fd, memoryview(END))
             os.fsync(self._fd)
@@ -121,6 +120,17 @@ class OciArchiveSink(Sink):
             os.close(self._fd)
             self._fd = -1
         self._staging.close()
+
+    def _check_destination(self) -> None:
+        _check_replaceable(self._image)
+
+    def _documents(self, manifest: Manifest) -> dict[str, bytes]:
+        """Return the members that make the blobs an image, by their names."""
+        index = with_image(parse_layout_index(EMPTY_INDEX), manifest.descriptor(), self._image.name)
+        return self._layout(index)
+
+    def _layout(self, index: ImageIndex) -> dict[str, bytes]:
+        return {INDEX_FILE: index.raw, LAYOUT_FILE: LAYOUT}
 
     def _keep(self, staged: Path, digest: Digest, size: int) -> None:
         with self._appending, naming("write", self._final):
