@@ -15,7 +15,7 @@ def find_kek(key_dir: Path, kid: ResourceUri) -> Kek | None:
     """Return the key that the directory has for a key ID. Raises ``KekError``."""
     if not is_there(key_dir / kid.path):
         return None
-    return read_kek(key_dir / kid.path, key_dir).kek
+    return read_kek(Path(kid.path), key_dir).kek
 
 
 def find_or_make_kek(key_dir: Path, kid: ResourceUri) -> Kek:
@@ -44,7 +44,8 @@ def check_named_key(key_dir: Path, path: Path, kek: Kek, kid: ResourceUri) -> No
     except ValueError:
         parts = ()
     own = find_kek(key_dir, kid)
-    if (own is None and len(parts) == 3 and "/".join(parts) != kid.path) or (
+    # Key IDs have three parts, those of a KBS's plugin pkcs11 four.
+    if (own is None and len(parts) > 2 and "/".join(parts) != kid.path) or (
         own is not None and own.fingerprint != kek.fingerprint
     ):
         raise RefusedError(
@@ -55,11 +56,13 @@ def check_named_key(key_dir: Path, path: Path, kek: Kek, kid: ResourceUri) -> No
 
 def _keep(kek: Kek, key_dir: Path, kid: ResourceUri) -> None:
     """Put a KEK on the disk, with every directory on the way to it."""
-    file = (key_dir / kid.path).resolve()
-    if not file.is_relative_to(key_dir.resolve()):
+    root = key_dir.resolve()
+    file = (root / kid.path).resolve()
+    if not file.is_relative_to(root):
         raise RefusedError(f"{shown(str(key_dir / kid.path))} leads out of the directory of keys")
     try:
-        for directory in (file.parents[1], file.parent):
+        inside = [parent for parent in file.parents if parent.is_relative_to(root)]
+        for directory in reversed(inside[:-1]):
             directory.mkdir(mode=0o700, exist_ok=True)
             sync_directory(directory.parent)
     except OSError as failure:

@@ -185,6 +185,26 @@ def test_key_dir_keeps_kek_for_next_process(
     assert sim.resources[PATH] == first.raw()
 
 
+def test_key_dir_keeps_kek_of_an_hsm_of_the_kbs(
+    sim: SimulatedKbs, admin: Admin, record: Record, key_dir: Path
+) -> None:
+    """The key IDs of its plugin have a part more."""
+    sim.with_pkcs11()
+    kid = parse_key_id("kbs+pkcs11:///resource/default/key/1")
+    keys = [made(Registrar(admin, record), kid, key_dir).kek for _ in range(2)]
+    file = key_dir / "resource" / PATH
+    assert {key.raw() for key in keys} == {file.read_bytes()}
+    assert (key_dir / "resource").stat().st_mode & 0o777 == 0o700
+
+
+def test_key_dir_may_be_relative(
+    registrar: Registrar, key_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(key_dir.parent)
+    keys = [made(registrar, KID, Path(key_dir.name)).kek for _ in range(2)]
+    assert {key.raw() for key in keys} == {(key_dir / PATH).read_bytes()}
+
+
 def test_key_dir_yields_one_kek_to_concurrent_calls(
     sim: SimulatedKbs, registrar: Registrar, key_dir: Path
 ) -> None:
@@ -287,10 +307,10 @@ def test_nothing_is_made_for_key_id_that_kbs_cannot_hold(
     assert not sim.requests
 
 
-@pytest.mark.parametrize("place", ["mine", "team/key/a"])
+@pytest.mark.parametrize("place", ["mine", "team/key/a", "resource/team/key/a"])
 def test_key_file_in_key_dir_that_is_another_key_ids_is_refused(key_dir: Path, place: str) -> None:
     """Whoever may name a key file could else have it under a name of their own."""
-    for path in ("team/key/a", "mallory/key/b", "mine"):
+    for path in ("team/key/a", "resource/team/key/a", "mallory/key/b", "mine"):
         file = key_dir / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(os.urandom(32))
@@ -299,7 +319,7 @@ def test_key_file_in_key_dir_that_is_another_key_ids_is_refused(key_dir: Path, p
     source = FetchedKek(FileReference(place))
     with pytest.raises(RefusedError, match="name different keys"):
         resolve(source, parse_key_id("kbs:///mallory/key/b"), settings).prepare()
-    if place == "team/key/a":
+    if place != "mine":
         with pytest.raises(RefusedError, match="name different keys"):
             resolve(source, parse_key_id("kbs:///mallory/key/other"), settings).prepare()
     resolve(FetchedKek(FileReference("mine")), parse_key_id("kbs:///mallory/key/c"), settings)
