@@ -94,7 +94,8 @@ class Provider:
     no KBC themselves. ``registrar`` registers the KEKs that are made here, and with
     ``register_callers_files`` those that callers name: whoever calls could else fetch another
     team's key under a name of his own. ``source`` is the provider's own key, for callers who name
-    none; ``allow_kek`` are patterns (``fnmatch``) of key references that callers may name.
+    none; for the same reason it is never registered. ``allow_kek`` are patterns (``fnmatch``) of
+    key references that callers may name.
     """
 
     key_dir: Path | None = None
@@ -125,9 +126,9 @@ class Provider:
         warnings: list[str] = []
         source, kid = self._source(params, warnings)
         callers = isinstance(params, FileParams | StoreParams)
-        registrar = self.registrar if self.register_callers_files or not callers else None
-        if isinstance(source, SampleKek):
-            registrar = None
+        # Callers choose the key ID: under that, the KBS would hand out what it is for.
+        ours = isinstance(source, NewKek) or (callers and self.register_callers_files)
+        registrar = self.registrar if ours else None
         settings = KeySettings(
             PacketForm(params.algorithm, self.packet_version),
             registrar=registrar,
@@ -143,8 +144,9 @@ class Provider:
             raise
         packet = key.wrap(request.private_options)
         key.publish()
-        if callers and self.registrar and not registrar:
-            warnings.append(f"the key of '{kid}' is the caller's own: it was not registered")
+        if isinstance(source, FetchedKek) and self.registrar and not registrar:
+            whose = "caller" if callers else "provider"
+            warnings.append(f"the key of '{kid}' is the {whose}'s own: it was not registered")
         if params.algorithm is Algorithm.A256CTR:
             warnings.append(CTR_WARNING)
         return Wrapped(packet.data, key.name, tuple(warnings))

@@ -12,8 +12,9 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import InputError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
+from coco_kp.keys.reference import FileReference
 from coco_kp.keys.register import Registrar
-from coco_kp.keys.resolve import UnkeptKeyError
+from coco_kp.keys.resolve import FetchedKek, UnkeptKeyError
 from coco_kp.model.packet import read_packet
 from coco_kp.model.protocol import WrapRequest
 from coco_kp.provider import Provider
@@ -62,6 +63,19 @@ def test_provider_registers_no_key_of_a_caller_unless_its_owner_says_so(
     assert not sim.requests
     wrap(Provider(registrar=registrar, register_callers_files=True), f"keypath={kek}::keyid={KID}")
     assert sim.resources == {"default/key/1": kek.read_bytes()}
+
+
+@pytest.mark.parametrize("callers_files", [False, True])
+def test_provider_registers_its_own_key_under_no_key_id_of_a_caller(
+    sim: SimulatedKbs, registrar: Registrar, kek: Path, callers_files: bool
+) -> None:
+    """He could fetch it as a guest, and then open every image that it ever wrapped for."""
+    own = FetchedKek(FileReference(str(kek)))
+    provider = Provider(registrar=registrar, source=own, register_callers_files=callers_files)
+    wrapped = wrap(provider, f"keyid={KID}")
+    assert opens(wrapped, kek.read_bytes())
+    assert any("provider's own: it was not registered" in text for text in wrapped.warnings)
+    assert not sim.requests
 
 
 def test_provider_makes_no_key_under_a_callers_key_id_that_only_the_kbs_would_keep(
