@@ -126,6 +126,80 @@ def test_rewrap_refuses_new_key_id_without_key_unless_registering(
     assert command("rewrap", encrypted.reference, "--keypath", key, *to, ok=False).code == 2
 
 
+def test_rewrap_with_nothing_to_register_says_so(
+    kbs: SimulatedKbs, encrypted: Image, key: Path, command: Command
+) -> None:
+    arguments = (encrypted.reference, "--keypath", key, "--remove", "kbs:///his/key/1")
+    outcome = command("rewrap", *arguments, "--register", "--kbs", kbs.url, ok=False)
+    assert outcome.code == 2
+    assert "no new key to register" in outcome.err
+
+
+def test_rewrap_replaces_no_key_in_the_kbs_that_the_image_itself_needs(
+    kbs: SimulatedKbs,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    """No record on this machine, and yet everybody can see that the key ID is taken."""
+    kbs.resources[PATH] = key.read_bytes()
+    register = ("--register", "--kbs", kbs.url)
+    to = ("--to-keyid", KID, "--to-keypath", make_key("new"))
+    again = ("--remove", KID, "--add", f"keyid={KID},keypath={tmp_path}/new")
+    opening = ("--keypath", key)
+    for change in (to, again):
+        for target in ((), (f"oci:{tmp_path}/x",)):
+            arguments = (encrypted.reference, *target, *opening, *change)
+            outcome = command("rewrap", *arguments, *register, ok=False)
+            assert outcome.code == 7
+            assert "would replace that in the KBS" in outcome.err
+    assert not kbs.requests
+    command("rewrap", encrypted.reference, *opening, *to)  # and then keys register --force
+    to_same = ("--to-keyid", KID, "--to-keypath", tmp_path / "new")
+    command("rewrap", encrypted.reference, "--keypath", tmp_path / "new", *to_same, *register)
+    assert kbs.resources == {PATH: (tmp_path / "new").read_bytes()}
+
+
+def test_encrypt_replaces_no_key_in_the_kbs_that_the_reused_image_needs(
+    kbs: SimulatedKbs,
+    plain: Image,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    tmp_path: Path,
+    command: Command,
+) -> None:
+    reuse = ("--reuse", encrypted.reference, "--reuse-keypath", key)
+    own = ("--keyid", KID, "--keypath", make_key("new"))
+    arguments = (plain.reference, f"oci:{tmp_path}/e", *reuse, *own)
+    outcome = command("encrypt", *arguments, "--register", "--kbs", kbs.url, ok=False)
+    assert outcome.code == 7
+    assert not kbs.requests
+    command("encrypt", *arguments)
+
+
+def test_rewrap_that_would_register_a_key_twice_registers_it_not_once(
+    kbs: SimulatedKbs,
+    encrypted: Image,
+    key: Path,
+    make_key: Callable[[str], Path],
+    command: Command,
+) -> None:
+    before, new = encrypted.manifest, make_key("new")
+    to = ("--to-keyid", "kbs:///default/key/2", "--to-keypath", new)
+    add = ("--add", f"keyid=kbs:///his/key/1,keypath={new}", "--register", "--kbs", kbs.url)
+    arguments = ("rewrap", encrypted.reference, "--keypath", key, *to, *add)
+    outcome = command(*arguments, ok=False)
+    assert outcome.code == 7
+    assert "would get a second name" in outcome.err
+    assert not kbs.requests
+    assert encrypted.manifest == before
+    command(*arguments, "--allow-alias")
+    assert set(kbs.resources) == {"default/key/2", "his/key/1"}
+
+
 # Incidents.
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -336,5 +337,5 @@ class _NeverRegisters(Registrar):
     def __init__(self) -> None:
         pass
 
-    def check(self, kid: ResourceUri, kek: Kek) -> None:
-        raise AssertionError(f"{kid} {kek.fingerprint}")
+    def check(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
+        raise AssertionError(f"{kid} {kek.fingerprint} {beside}")

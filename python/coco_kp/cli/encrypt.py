@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 @click.argument("source")
 @click.argument("destination")
 @with_options(recipients=RecipientOptions, packets=PacketOptions)
-@click.option("--register", is_flag=True, help="Register the key with the KBS of --kbs first.")
+@click.option(
+    "--register",
+    is_flag=True,
+    help="Register the key with the KBS of --kbs, once the image is known to open; those of "
+    "--recipient are not registered.",
+)
 @with_options(registration=RegistrationOptions)
 @click.option(
     "--platform",

@@ -91,6 +91,10 @@ def command(
     registrar = registration.registrar()
     if register != (registrar is not None):
         raise UsageError("--register and --kbs URL go together")
+    if register and to_keypath is None and to_kek_from is None and not add and to_wrap_with is None:
+        raise UsageError(
+            "--register has no new key to register", "name one with --to-keypath or --add"
+        )
     named = {
         "--to-keypath FILE": to_keypath,
         "--to-kek-from URI": to_kek_from,

@@ -37,6 +37,7 @@ from coco_kp.image.plan import (
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
+from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import images, read_tree
 from coco_kp.image.tree_writer import write_tree
@@ -133,6 +134,8 @@ def encrypt_image(
             keys = [recipient.prepare() for recipient in recipients]
             openers = (*reuse_openers, *keys)
             earlier = read_earlier(opened(reuse), openers, keys)
+            for layer in earlier.values():
+                refuse_to_replace(keys, layer.encryption.packets)
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)

@@ -24,6 +24,7 @@ from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
+from coco_kp.image.registration import refuse_second_names, refuse_to_replace
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.keys.reference import AwsKmsReference
@@ -55,6 +56,7 @@ class Changes:
         """Have the recipients' keys fetched or drawn."""
         replace_by = tuple(recipient.prepare() for recipient in self.replace_by)
         add = tuple(recipient.prepare() for recipient in self.add)
+        refuse_second_names((*replace_by, *add))
         return _Prepared(replace_by, add, self.remove)
 
 
@@ -203,6 +205,7 @@ def _changed(
     for image, number, layer in _encrypted_layers(tree):
         with _naming(image, number):
             there = opened[image.manifest.digest, number]
+            refuse_to_replace(changes.keys, there.packets)
             packets, gone = _rewrapped(there, changes)
         _set_packets(new, image, number, layer, packets)
         removed |= gone

@@ -15,6 +15,8 @@ from coco_kp.kbs.client import deadline
 from coco_kp.observe import event
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coco_kp.crypto import Kek
     from coco_kp.kbs.admin import Admin
     from coco_kp.kbs.record import Record
@@ -42,10 +44,13 @@ class Registrar:
         """The KBS that it registers with."""
         return self._admin.kbs.url
 
-    def check(self, kid: ResourceUri, kek: Kek) -> None:
-        """Raise what ``register`` would, as far as that shows without asking the KBS."""
+    def check(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
+        """Raise what ``register`` would, as far as that shows without asking the KBS.
+
+        ``beside`` are key IDs under which the key is to be registered as well.
+        """
         self._admin.check(kid)
-        self._refuse_alias(kid, kek)
+        self._refuse_alias(kid, kek, beside)
         self._refuse_other(kid, kek, self._record.fingerprint(self.kbs_url, kid))
 
     def check_unused(self, kid: ResourceUri) -> None:
@@ -86,14 +91,21 @@ class Registrar:
                 "id, or replace it with: coco-kp keys register --force",
             )
 
-    def _refuse_alias(self, kid: ResourceUri, kek: Kek) -> None:
+    def _refuse_alias(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
         if self._allow_alias:
             return
-        others = self._record.names(self.kbs_url, kek.fingerprint) - {str(replace(kid, address=""))}
+        names = self._record.names(self.kbs_url, kek.fingerprint)
+        others = (names | set(map(_name, beside))) - {_name(kid)}
         if others:
+            registered = "is registered" if others <= names else "is to be registered"
             raise RefusedError(
-                f"the key {kek.fingerprint} is registered with {self.kbs_url} as "
+                f"the key {kek.fingerprint} {registered} with {self.kbs_url} as "
                 f"'{min(others)}', and would get a second name, '{kid}'",
                 "whoever may read either name has the key: use the first one, or allow a second "
                 "with --allow-alias",
             )
+
+
+def _name(kid: ResourceUri) -> str:
+    """Return the key ID as the record has it."""
+    return str(replace(kid, address=""))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import InputError, KekError, shown
@@ -18,6 +18,9 @@ from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, Laye
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet, read_packet
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
+
+if TYPE_CHECKING:
+    from coco_kp.keys.register import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
@@ -135,6 +138,11 @@ class KekRecipient:
     def name(self) -> str:
         """Its kid."""
         return str(self.kid)
+
+    @property
+    def registrar(self) -> Registrar | None:
+        """What registers the KEK, if anything does."""
+        return self.publication.registrar if self.publication else None
 
     def prepare(self) -> KekRecipient:
         """Return itself."""

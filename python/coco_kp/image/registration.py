@@ -1,0 +1,48 @@
+"""What registering a key would do to images: a KBS has one key under a key ID, and replaces it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from coco_kp.errors import CocoKpError, RefusedError, shown
+from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, has_name
+from coco_kp.model.layer_encryption import LayerPacket
+
+
+def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]) -> None:
+    """Raise ``RefusedError`` if a KBS would lose the key of one of these packets of an image.
+
+    That another key has the key ID shows here, even where no record has it.
+    """
+    registered = [key for key in keys if isinstance(key, KekRecipient) and key.registrar]
+    for packet in packets if registered else ():
+        for key in registered:
+            if has_name(packet, key.name) and not _opens(key, packet):
+                raise RefusedError(
+                    f"the image needs another key of the key ID {shown(key.name)}, and registering "
+                    "this one would replace that in the KBS",
+                    "guests could not open what is encrypted with it any more: choose another key "
+                    "ID; or leave out --register, and then run coco-kp keys register --force",
+                )
+
+
+def refuse_second_names(keys: Sequence[KeyWrapper]) -> None:
+    """Raise what the second registration would, before there is a first one."""
+    for key in keys:
+        if isinstance(key, KekRecipient) and key.registrar:
+            same = [
+                other.kid
+                for other in keys
+                if isinstance(other, KekRecipient)
+                and other.registrar
+                and other.kek.fingerprint == key.kek.fingerprint
+            ]
+            key.registrar.check(key.kid, key.kek, beside=same)
+
+
+def _opens(key: KeyWrapper, packet: LayerPacket) -> bool:
+    try:
+        key.open(packet)
+    except CocoKpError:
+        return False
+    return True
