@@ -26,6 +26,7 @@ from coco_kp.transport import Access, Credentials, copy_blob, put_blob, read_blo
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
+from tests.sim.link import breaking_link
 from tests.support.patience import wait_until
 from tests.support.stored import check, image, index, store
 
@@ -278,6 +279,27 @@ class TestKilled:
                 received += piece
         assert received == data
         source.close()
+
+
+class TestBrokenLink:
+    @pytest.mark.parametrize("size", [None, 200_000])
+    def test_upload_makes_progress_over_link_that_breaks_every_30_kb(
+        self, program: Path, folder: Path, size: int | None
+    ) -> None:
+        data = os.urandom(200_000)
+        blob = describe("x", data)
+        pauses: list[float] = []
+        with (
+            registry_daemon(program, folder) as running,
+            breaking_link(running.address(), 30_000) as link,
+            RegistrySink(name(link), Access(tls_verify=False), sleep=pauses.append) as sink,
+        ):
+            with sink.begin_blob(size) as writer:
+                writer.write(data)
+                writer.commit(blob.digest, len(data))
+            with RegistrySource(name(running.address()), Access(tls_verify=False)) as source:
+                assert read_blob(source, blob, len(data)) == data
+        assert len(pauses) > 3, "the link did not break"
 
 
 class TestMounts:

@@ -133,12 +133,12 @@ class RegistryBlobWriter(BlobWriter):
             if broken is None:
                 if end is None:
                     return
-                offset, piece = end, 2 * piece
+                offset = end
             else:
                 self._resumed = True
                 retry = retry.after(broken.asked)
                 if (piece or retry.failures > 1) and isinstance(broken.error, UnreachableError):
-                    # Some registries keep only requests that arrive whole: let a piece arrive.
+                    # Distribution loses an upload of which a request broke: let a piece arrive.
                     piece = max(piece // 4 if piece else _FIRST_PIECE, self._least)
                 if not retry.over:
                     retry.wait(broken.error.message, self._client.sleep)
@@ -177,6 +177,8 @@ class RegistryBlobWriter(BlobWriter):
             headers["Content-Length"] = str(last - offset)
             if offset or end is not None:
                 headers["Content-Range"] = f"{offset}-{last - 1}"
+        if end is not None:
+            headers["Connection"] = "close"  # so that each has all that a connection lasts
         try:
             response = self._client.request(
                 "PATCH", self._location, headers=headers, body=lambda: self._pieces(offset, last)
