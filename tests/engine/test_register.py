@@ -200,6 +200,31 @@ def test_rewrap_that_would_register_a_key_twice_registers_it_not_once(
     assert set(kbs.resources) == {"default/key/2", "his/key/1"}
 
 
+def test_keys_register_into_a_store_and_a_kbs_can_be_run_again(
+    kbs: SimulatedKbs, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    """The KBS refused once, and the store then had the key."""
+    into = ("--into", f"file:{tmp_path}/store", "--kbs", kbs.url)
+    kbs.faults[f"POST resource/{PATH}"] = lambda _: Reply(401, {}, b"{}")
+    assert command("keys", "register", key, KID, *into, ok=False).code == 6
+    del kbs.faults[f"POST resource/{PATH}"]
+    assert "already" in command("keys", "register", key, KID, *into).err
+    assert kbs.resources == {PATH: key.read_bytes()} == {PATH: (tmp_path / "store").read_bytes()}
+    other = command("keys", "register", make_key("other"), "/a/b/c", *into, ok=False)
+    assert other.code == 7
+    assert (tmp_path / "store").read_bytes() == key.read_bytes()
+
+
+def test_keys_register_puts_no_key_into_a_store_that_the_kbs_must_not_get(
+    kbs: SimulatedKbs, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    command("keys", "register", key, KID, "--kbs", kbs.url)
+    into = ("--into", f"file:{tmp_path}/store", "--kbs", kbs.url)
+    for file, kid in ((make_key("other"), KID), (key, "kbs:///his/key/1")):
+        assert command("keys", "register", file, kid, *into, ok=False).code == 7
+        assert not (tmp_path / "store").exists()
+
+
 # Incidents.
 
 

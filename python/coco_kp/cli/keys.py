@@ -134,15 +134,34 @@ def register(
     uri = parse_keys_file_name(kid)
     kek = _kek(file, uri)
     if into is not None:
-        from coco_kp.keys.reference import parse_kek_reference
-        from coco_kp.keys.stores import open_store
-
-        reference = parse_kek_reference(into)
-        open_store(reference).keep(kek.raw())
-        notice(f"put {uri} into {reference}: key {kek.fingerprint}")
+        if registrar is not None and not force:
+            registrar.check(uri, kek)
+        done = "put {} into {}" if _put(kek, into) else "{} is in {} already"
+        notice(f"{done.format(uri, into)}: key {kek.fingerprint}")
     if registrar is not None:
         registrar.register(uri, kek, replace=force)
         notice(f"registered {uri} with {registrar.kbs_url}: key {kek.fingerprint}")
+
+
+def _put(kek: Kek, into: str) -> bool:
+    """Put a key into a store; return False if it has this key already, as after a failed run."""
+    from coco_kp.errors import CocoKpError, RefusedError
+    from coco_kp.keys.reference import parse_kek_reference
+    from coco_kp.keys.resolve import fetch
+    from coco_kp.keys.stores import open_store
+
+    reference = parse_kek_reference(into)
+    try:
+        open_store(reference).keep(kek.raw())
+    except RefusedError:
+        try:
+            same = fetch(reference).raw() == kek.raw()
+        except CocoKpError:
+            same = False
+        if not same:
+            raise
+        return False
+    return True
 
 
 def _kek(file: Path, uri: ResourceUri) -> Kek:
