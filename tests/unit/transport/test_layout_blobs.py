@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,22 @@ class TestReplaced:
         assert blobs(folder) == of(ONE, TWO)
         with pytest.raises(RefusedError):
             prune(folder)
+
+    def test_layout_sinks_of_one_name_in_parallel_leave_one_whole_image(self, folder: Path) -> None:
+        images = [image(b"shared", bytes([number])) for number in range(24)]
+        barrier = threading.Barrier(8)
+
+        def work(part: list[Image]) -> None:
+            barrier.wait()
+            for each in part:
+                write(folder, each)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, [images[start::8] for start in range(8)]))
+        digest = source(folder).manifest().digest
+        (last,) = (each for each in images if each.top.digest == digest)
+        check(source(folder), last)
+        assert blobs(folder) == of(last)
 
     def test_layout_sink_says_that_the_image_is_in_place_when_it_may_not_last(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
