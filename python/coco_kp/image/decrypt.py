@@ -27,8 +27,8 @@ from coco_kp.model.layer_encryption import (
 )
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted, plain_form
-from coco_kp.model.reference import FileReference, ImageReference, parse_image_reference
-from coco_kp.transport import Access, Sink, Source, check_destination, open_source
+from coco_kp.model.reference import ImageReference, RegistryReference, parse_image_reference
+from coco_kp.transport import PLAIN, Access, Sink, Source, check_destination, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def decrypt_image(
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
-        if isinstance(target, FileReference) and target.transport == "docker-archive":
+        if not isinstance(target, RegistryReference) and target.transport in PLAIN:
             tree = _only_image(tree, target)
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)

@@ -27,10 +27,11 @@ from coco_kp.transport.docker_archive import DockerArchiveSource
 from coco_kp.transport.docker_archive_sink import DockerArchiveSink
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
-from coco_kp.transport.skopeo import SkopeoSource
+from coco_kp.transport.skopeo import SkopeoSink, SkopeoSource
 
 __all__ = [
     "CHUNK",
+    "PLAIN",
     "Access",
     "BlobReader",
     "BlobWriter",
@@ -77,10 +78,8 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
 
 def check_destination(reference: ImageReference, *, encrypted: bool = True) -> None:
     """Raise ``RefusedError`` for a place that cannot be written, with an image so; no I/O."""
-    places = [name for name in _SINKS if not (encrypted and name in _PLAIN)]
-    if isinstance(reference, RegistryReference) or (
-        isinstance(reference, FileReference) and reference.transport in places
-    ):
+    places = [name for name in (*_SINKS, *_THROUGH_SKOPEO) if not (encrypted and name in PLAIN)]
+    if isinstance(reference, RegistryReference) or reference.transport in places:
         return
     # Docker's formats have no place for the annotations that hold the wrapped keys
     # (docs/protocols.md 1.6: an old skopeo wrote such images, which nobody can open).
@@ -105,7 +104,8 @@ def open_sink(
         from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
 
         return RegistrySink(reference, access or Access())
-    assert isinstance(reference, FileReference)  # noqa: S101 (as checked)
+    if not isinstance(reference, FileReference):
+        return SkopeoSink(reference)
     if reference.transport == "oci":
         return LayoutSink(reference, keep_replaced=keep_replaced)
     return _SINKS[reference.transport](reference)
@@ -118,5 +118,7 @@ _SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {
     "docker-archive": DockerArchiveSink,
 }
 
-_PLAIN: Final = {"docker-archive"}
-"""Those that keep no annotations of layers, where wrapped keys stand."""
+_THROUGH_SKOPEO: Final = ("docker-daemon", "containers-storage")
+
+PLAIN: Final = {"docker-archive", *_THROUGH_SKOPEO}
+"""Those that hold one image and no list, and no annotations of layers, where wrapped keys stand."""

@@ -1,18 +1,23 @@
-"""Transports that only skopeo knows, read: it copies the image into a temporary ``dir:``.
+"""Transports that only skopeo knows: it copies the image into, or out of, a temporary ``dir:``.
 
 That keeps layers, config and manifest as they are; an OCI layout would have skopeo compress them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import RemoteError, shown
+from coco_kp.errors import RemoteError
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import FileReference, SkopeoReference
 from coco_kp.skopeo import run_program
-from coco_kp.transport.directory import DirectorySource
+from coco_kp.transport.directory import DirectorySink, DirectorySource
 from coco_kp.transport.files import temporary_folder
 from coco_kp.transport.staging import Staging
 
@@ -23,16 +28,11 @@ class SkopeoSource(DirectorySource):
     """An image that was copied out of a place that only skopeo can read."""
 
     def __init__(self, reference: SkopeoReference) -> None:
-        program = shutil.which("skopeo")
-        if program is None:
-            raise RemoteError(
-                f"{reference.transport}: can only be read through skopeo, which is not installed",
-                "install skopeo, or push or save the image to docker://, oci: or oci-archive:",
-            )
+        program = _skopeo(reference, "read")
         self._staging = Staging(temporary_folder())
         folder = self._staging.folder / "image"
         try:
-            _copy(Path(program), reference.text, folder)
+            _copy(program, reference.text, f"dir:{folder}", f"read {reference}")
         except BaseException:
             self.close()
             raise
@@ -44,10 +44,58 @@ class SkopeoSource(DirectorySource):
         self._staging.close()
 
 
-def _copy(program: Path, image: str, folder: Path) -> None:
+class SkopeoSink(DirectorySink):
+    """A place that only skopeo can write; it is given the image when all else is well."""
+
+    def __init__(self, reference: SkopeoReference) -> None:
+        self._target = reference
+        self._program = _skopeo(reference, "written")
+        self._copy = Staging(temporary_folder())
+        try:
+            super().__init__(FileReference("dir", str(self._copy.folder / "image")))
+        except BaseException:
+            self._copy.close()
+            raise
+
+    def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
+        """Have skopeo copy the image to where it belongs."""
+        super().set_reference(manifest, replacing=replacing)
+        source = f"dir:{self._copy.folder / 'image'}"
+        _copy(self._program, source, self._target.text, f"write {self._target}")
+
+    def close(self) -> None:
+        """Remove what skopeo was given."""
+        super().close()
+        self._copy.close()
+
+
+def _skopeo(reference: SkopeoReference, what: str) -> Path:
+    program = shutil.which("skopeo")
+    if program is None:
+        raise RemoteError(
+            f"{reference.transport}: can only be {what} through skopeo, which is not installed",
+            f"install skopeo, or have the image {what} as docker://, oci: or oci-archive:",
+        )
+    return Path(program)
+
+
+def _copy(program: Path, source: str, target: str, what: str) -> None:
     # "--": an image's name is not an option, whatever it looks like.
-    arguments = ["copy", "--quiet", "--all", "--", image, f"dir:{folder}"]
+    arguments = ["copy", "--quiet", "--all", "--", source, target]
     result = run_program(program, arguments, timeout=_COPY_SECONDS)
     if result.returncode != 0:
-        said = result.stderr.strip().splitlines() or [""]
-        raise RemoteError(f"skopeo cannot read {image}: {shown(said[-1])}")
+        raise RemoteError(f"skopeo cannot {what}: {_cause(result.stderr)}")
+
+
+_LOGGED: Final = re.compile(r'level=fatal msg=("(?:[^"\\]|\\.)*")')
+_CAUSE: Final = 400
+"""Characters; in Go the cause stands at the end of an error."""
+
+
+def _cause(stderr: str) -> str:
+    """Return what a program that logs as Go's logrus does says of its failure."""
+    said = (stderr.strip().splitlines() or ["(nothing)"])[-1]
+    if logged := _LOGGED.search(said):
+        with contextlib.suppress(ValueError):  # Go quotes much as JSON does
+            said = str(json.loads(logged[1]))
+    return said if len(said) <= _CAUSE else f"…{said[-_CAUSE:]}"

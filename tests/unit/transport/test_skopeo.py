@@ -10,8 +10,8 @@ import pytest
 
 from coco_kp.errors import RemoteError
 from coco_kp.model.reference import FileReference, SkopeoReference
-from coco_kp.transport import open_source
-from coco_kp.transport.directory import DirectorySink
+from coco_kp.transport import open_sink, open_source
+from coco_kp.transport.directory import DirectorySink, DirectorySource
 from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
@@ -50,7 +50,7 @@ def test_skopeo_source_reads_copy_and_removes_it(tmp_path: Path) -> None:
 
 def test_skopeo_source_repeats_error_of_skopeo(stand_in: Path, tmp_path: Path) -> None:
     stand_in.write_text("#!/bin/sh\necho time passes >&2\necho no such image >&2\nexit 1\n")
-    with pytest.raises(RemoteError, match="cannot read docker-daemon:nginx:1: 'no such image'"):
+    with pytest.raises(RemoteError, match="cannot read docker-daemon:nginx:1: no such image"):
         open_source(NAME)
     assert list((tmp_path / "tmp").iterdir()) == []
 
@@ -60,3 +60,41 @@ def test_skopeo_source_without_skopeo_hints_to_install_it(monkeypatch: pytest.Mo
     with pytest.raises(RemoteError, match="which is not installed") as caught:
         open_source(NAME)
     assert "install skopeo" in caught.value.hint
+
+
+def test_skopeo_sink_has_skopeo_copy_the_image_when_it_is_complete(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    stand_in.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" > {tmp_path}/arguments\n'
+        'for last in "$@"; do source="$target" target="$last"; done\n'
+        f'cp -r "${{source#dir:}}" {tmp_path}/copied\n'
+    )
+    with open_sink(NAME) as sink:
+        store(sink, ONE, named=False)
+        assert not (tmp_path / "arguments").exists()
+        sink.set_reference(ONE.top)
+    check(DirectorySource(FileReference("dir", str(tmp_path / "copied"))), ONE)
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert arguments[:4] == ["copy", "--quiet", "--all", "--"]
+    assert arguments[5:] == ["docker-daemon:nginx:1"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_skopeo_sink_shows_the_cause_at_the_end_of_what_skopeo_logs(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    long = "x: " * 300
+    said.write_text(
+        rf'time="2026-01-01" level=fatal msg="writing: {long}dial \"unix\": no such file"'
+    )
+    stand_in.write_text(f"#!/bin/sh\ncat {said} >&2\nexit 1\n")
+    words = r'cannot write docker-daemon:nginx:1: …(x: |: )+dial "unix": no such file$'
+    with open_sink(NAME) as sink:
+        store(sink, ONE, named=False)
+        with pytest.raises(RemoteError, match=words) as caught:
+            sink.set_reference(ONE.top)
+    assert "time=" not in caught.value.message
+    assert list((tmp_path / "tmp").iterdir()) == []
