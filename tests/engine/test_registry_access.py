@@ -157,6 +157,22 @@ class TestCredentials:
         assert "--creds and --registry-token exclude each other" in outcome.err
 
 
+class TestPolicy:
+    def test_encrypt_refuses_source_that_policy_rejects_and_warns_of_unchecked_signature(
+        self, pushed: str, key: Path, command: Command, tmp_path: Path
+    ) -> None:
+        policy = tmp_path / ".config" / "containers" / "policy.json"
+        policy.parent.mkdir(parents=True)
+        copy = ("encrypt", pushed, f"oci:{tmp_path}/new", "--keyid", KID, "--keypath", key)
+        access = ("--src-tls-verify=false", "--src-creds", CREDS, "--keep-encrypted")
+        policy.write_text('{"default": [{"type": "reject"}]}')
+        outcome = command(*copy, *access, ok=False)
+        assert outcome.code == 7
+        assert f"{pushed} is rejected by the policy '{policy}'" in outcome.err
+        policy.write_text('{"default": [{"type": "signedBy", "keyPath": "/key"}]}')
+        assert "warning: the signature that" in command(*copy, *access, ok=False).err
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("before", "after", "option"),

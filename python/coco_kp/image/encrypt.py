@@ -59,7 +59,15 @@ from coco_kp.model.media_type import (
     is_encrypted,
 )
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.transport import Access, Sink, Source, access_beside, check_destination, open_source
+from coco_kp.transport import (
+    Access,
+    Sink,
+    Source,
+    access_beside,
+    check_destination,
+    check_source,
+    open_source,
+)
 
 Verification = Literal["packets", "full"]
 
@@ -115,6 +123,7 @@ def encrypt_image(
     source_reference = parse_image_reference(source)
     target = parse_image_reference(destination)
     check_destination(target)
+    check_source(source_reference)
     with ExitStack() as stack:
 
         def opened(name: str) -> Source:

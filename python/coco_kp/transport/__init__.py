@@ -40,6 +40,7 @@ __all__ = [
     "Source",
     "access_beside",
     "check_destination",
+    "check_source",
     "copy_blob",
     "open_sink",
     "open_source",
@@ -74,6 +75,14 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
         case "docker-archive":
             return DockerArchiveSource(reference, access)
     raise ValueError(reference.transport)
+
+
+def check_source(reference: ImageReference) -> None:
+    """Raise ``RefusedError`` for an image that the user's policy.json rejects; see ``policy``."""
+    if isinstance(reference, RegistryReference):
+        from coco_kp.transport.registry.policy import check_policy  # noqa: PLC0415
+
+        check_policy(reference)
 
 
 def check_destination(reference: ImageReference, *, encrypted: bool = True) -> None:
