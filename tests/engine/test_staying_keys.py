@@ -212,6 +212,60 @@ def test_two_images_have_two_wrapped_keks(
     assert kms.calls
 
 
+def test_reuse_opens_the_earlier_image_of_the_same_name(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    """Each image has another KEK, and none would open the one before."""
+    first, second = Image(tmp_path / "first"), Image(tmp_path / "second")
+    own = ("--wrap-with", "hashivault://a", "--keyid", EXTERNAL)
+    command("encrypt", plain.reference, first.reference, *own)
+    kms.calls.clear()
+    reuse = ("--reuse", first.reference)
+    outcome = command("encrypt", plain.reference, second.reference, *own, *reuse)
+    assert "layers 0 encrypted, 4 reused" in outcome.out
+    assert kms.calls == ["Encrypt", "Decrypt", "Decrypt"], "no call for each layer"
+    assert [layer.blob for layer in second.layers] == [layer.blob for layer in first.layers]
+    (kid,) = {layer.packet["kid"] for layer in second.layers}
+    assert kid not in {layer.packet["kid"] for layer in first.layers}
+    command("verify", second.reference, "--wrap-with", "hashivault://a")
+
+    other = ("--wrap-with", "hashivault://a", "--keyid", EXTERNAL.replace("prod", "test"))
+    never = f"oci:{tmp_path}/never"
+    assert command("encrypt", plain.reference, never, *other, *reuse, ok=False).code == 4
+
+
+def test_rewrap_adds_a_wrapped_kek_once(
+    kms: Kms, encrypted: Image, key: Path, command: Command
+) -> None:
+    add = ("--add", f"keyid={EXTERNAL},wrap-with=hashivault://a")
+    command("rewrap", encrypted.reference, "--keypath", key, *add)
+    once = encrypted.manifest
+    command("rewrap", encrypted.reference, "--keypath", key, *add)
+    assert encrypted.manifest == once
+    kms.keys.clear()
+    outcome = command("rewrap", encrypted.reference, "--keypath", key, *add, ok=False)
+    assert outcome.code == 3
+    assert "another key has the key ID" in outcome.err
+    assert encrypted.manifest == once
+
+
+def test_layer_that_is_kept_may_have_another_kek_of_the_same_name(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    image = Image(tmp_path / "e")
+    own = ("--wrap-with", "hashivault://a", "--keyid", EXTERNAL)
+    command("encrypt", plain.reference, image.reference, *own, "--layer", "1")
+    both = Image(tmp_path / "both")
+    command("encrypt", image.reference, both.reference, *own, "--keep-encrypted")
+    assert len({layer.packet["kid"] for layer in both.layers}) == 2
+    command("verify", both.reference, "--wrap-with", "hashivault://a")
+    kms.keys.clear()  # whoever has another key of this name, has not these
+    other = ("encrypt", image.reference, f"oci:{tmp_path}/never", *own, "--keep-encrypted")
+    outcome = command(*other, ok=False)
+    assert outcome.code == 3
+    assert "kept encrypted with another key" in outcome.err
+
+
 def test_remove_takes_a_wrapped_kek_by_its_name(
     kms: Kms, plain: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -15,7 +15,7 @@ from coco_kp.keys.reference import parse_wrapping_reference
 from coco_kp.keys.stores import open_wrapping_key
 from coco_kp.model.resource_uri import parse_resource_uri
 from tests.peers.aws import ALIAS, REGION, RunningAws
-from tests.peers.skopeo import PROVIDER
+from tests.peers.skopeo import PROVIDER, SkopeoError
 from tests.peers.softhsm import PIN
 from tests.sim.kbs import SimulatedKbs, simulated_kbs
 from tests.support import kbs_plugin, provider
@@ -194,6 +194,23 @@ def test_rewrap_gives_an_image_a_wrapped_kek(
     assert decrypted.layers == image.layers
 
 
+def test_rebuilt_image_takes_layers_over_whose_kek_was_wrapped_before(
+    staying: str, image: Image, tmp_path: Path, command: Command
+) -> None:
+    first, second = Image(tmp_path / "first"), Image(tmp_path / "second")
+    decrypted = Image(tmp_path / "d")
+    own = ("--wrap-with", staying, "--keyid", EXTERNAL)
+    command("encrypt", image.reference, first.reference, *own)
+    outcome = command(
+        "encrypt", image.reference, second.reference, *own, "--reuse", first.reference
+    )
+    assert "0 encrypted, 3 reused" in outcome.out
+    assert [layer.blob for layer in second.layers] == [layer.blob for layer in first.layers]
+    with attesting_kbs(tmp_path, staying) as kbs:
+        command("decrypt", second.reference, decrypted.reference, "--kbc", f"cc::{kbs.url}")
+    assert decrypted.layers == image.layers
+
+
 # The provider.
 
 
@@ -289,3 +306,27 @@ def test_reference_with_a_context_reaches_the_provider(
     ]
     assert annotations == [{"encryption_context": {"app": "demo"}}] * 3
     command("verify", encrypted.reference, "--wrap-with", f"awskms:///{moto.key}")
+
+
+def test_skopeo_shows_why_a_key_of_kms_cannot_be_used(
+    local_kms: RunningAws, image: Image, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    uri = f"awskms:///{local_kms.disabled}"
+    with our_provider(skopeo, tmp_path, "--wrap-with", uri) as running:
+        for parameters in ("", f"keyid={EXTERNAL}"):
+            with pytest.raises(SkopeoError, match="the key is disabled"):
+                running.encrypt(image, parameters)
+
+
+@pytest.mark.usefixtures("open_vault")
+def test_skopeo_shows_which_key_id_goes_with_the_servers_key(
+    image: Image, skopeo: Skopeo, tmp_path: Path
+) -> None:
+    with our_provider(skopeo, tmp_path, "--wrap-with", "hashivault://kek") as running:
+        for parameters, says in (
+            ("", "no guest asks 'hashivault://kek' for a key: a key ID is needed"),
+            (f"keyid={KID}", "no guest can open what 'hashivault://kek' wraps"),
+            (f"keyid={EXTERNAL}::algorithm=A256CTR", "wraps with A256GCM only"),
+        ):
+            with pytest.raises(SkopeoError, match=says):
+                running.encrypt(image, parameters)

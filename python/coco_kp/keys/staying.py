@@ -16,7 +16,14 @@ from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.keys.external import unwrap, wrap_new_kek
 from coco_kp.keys.reference import AwsKmsReference, WrappingReference, name_of
 from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
-from coco_kp.keys.wrapper import KekOpener, KekRecipient, PacketForm, check_opened, check_scheme
+from coco_kp.keys.wrapper import (
+    KekOpener,
+    KekRecipient,
+    PacketForm,
+    check_opened,
+    check_scheme,
+    has_name,
+)
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
@@ -174,13 +181,42 @@ class ExternalRecipient:
         """Its key ID, without the wrapped KEK that is yet to be made."""
         return str(self.kid)
 
-    def prepare(self) -> KekRecipient:
+    def prepare(self) -> ExternalKek:
         """Draw a KEK and have it wrapped, and see that it unwraps to the same."""
         key = open_wrapping_key(self.reference)
         kid, kek = wrap_new_kek(self.kid, key)
         if unwrap(kid, key).fingerprint != kek.fingerprint:
             raise KekError(f"{name_of(self.reference)} does not unwrap what it wrapped")
-        return KekRecipient(kid, kek, self.form)
+        return ExternalKek(kid, kek, self.form, earlier=StayingOpener(self.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalKek(KekRecipient):
+    """A fresh KEK; ``earlier`` opens what those before it wrapped under the same name."""
+
+    # No super() here: with slots, it would name another class than this.
+    earlier: StayingOpener = field(kw_only=True, compare=False)
+
+    def open(self, packet: LayerPacket) -> PrivateOptions:
+        """Open a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
+        try:
+            return KekRecipient.open(self, packet)
+        except KekError:
+            if not has_name(packet, self.name):
+                raise
+        return self.earlier.open(packet)
+
+    def wrote(self, packet: LayerPacket) -> bool:
+        """Return whether this or an earlier KEK of the name made such a packet, and it opens."""
+        if not has_name(packet, self.name):
+            return False
+        kid = parse_resource_uri(read_packet(packet.data).kid)
+        return KekRecipient.wrote(replace(self, kid=kid), packet)
+
+    def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
+        """Open the packet with this KEK."""
+        own = read_packet(packet.data).kid == self.name
+        return own and KekRecipient.open(self, packet) == options
 
 
 @dataclass(slots=True)
