@@ -313,6 +313,30 @@ def test_text_in_vault_that_is_a_key_in_base64(
 # All.
 
 
+@pytest.mark.parametrize(("trouble", "code"), [(seal, 6), (take_token, 4), (deny, 6), (unmount, 6)])
+def test_new_key_file_does_not_stay_where_a_store_refuses_the_key(
+    open_vault: SimulatedVault,
+    refused: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    image: Image,
+    tmp_path: Path,
+    command: Command,
+    trouble: Callable[[SimulatedVault, pytest.MonkeyPatch], None],
+    code: int,
+) -> None:
+    """It would be in the way of the same command, once the trouble is over."""
+    new = tmp_path / "out" / "new"
+    options = ("--keyid", KID, "--generate-key", new, "--kek-into", "vault:///secret/app")
+    mounts = open_vault.mounts
+    with monkeypatch.context() as passing:
+        trouble(open_vault, passing)
+        outcome = refused(code, "Vault", *options)
+    assert f"the new key file '{new}' was removed again" in outcome.err
+    open_vault.sealed, open_vault.mounts = False, mounts
+    command("encrypt", image.reference, f"oci:{tmp_path}/e", *options)
+    assert bytes(open_vault.secrets["secret/app"][0]["data"]) == new.read_bytes()
+
+
 def test_new_key_is_not_kept_where_another_recipients_cannot_be_had(
     open_vault: SimulatedVault, refused: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -46,14 +46,18 @@ class Publication:
         """Keep and register. Raises ``CocoKpError``, whose message says what was kept."""
         if self._done:
             return
+        asked = False
         try:
             for reference in self.into:
                 store = open_store(reference)
                 self._keep(reference, store, kek)
             if self.registrar:
+                asked = True
                 self.registrar.register(kid, kek)
         except CocoKpError as error:
-            error.message = f"{error.message}{self._remark(error)}"
+            # After a failed call nobody knows whether the KBS has done it all the same.
+            may_have = asked and isinstance(error, RemoteError)
+            error.message = f"{error.message}{self._remark(kbs_may_have=may_have)}"
             raise
         self._done = True
 
@@ -62,12 +66,11 @@ class Publication:
             store.keep(kek.raw())
             self._kept.append((reference, store))
 
-    def _remark(self, error: CocoKpError) -> str:
+    def _remark(self, *, kbs_may_have: bool) -> str:
         """Take files away that nothing can depend on, and say where the new key still is."""
         remarks = []
         for reference, store in list(self._kept):
-            # After a failed call nobody knows whether the other side has done it all the same.
-            if isinstance(store, FileStore) and not isinstance(error, RemoteError):
+            if isinstance(store, FileStore) and not kbs_may_have:
                 store.remove()
                 self._kept.remove((reference, store))
                 remarks.append(f"the new key file {_place(reference)} was removed again")
