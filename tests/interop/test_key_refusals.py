@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.image import Image
+    from tests.support.key import Key
 
 pytestmark = pytest.mark.peer
 
@@ -172,6 +173,25 @@ def test_key_that_opens_nothing_of_kms(
     assert outcome.code == 4
     assert "another key" in outcome.err
     assert not never.exists()
+
+
+@pytest.mark.parametrize("old", ["file", "kms"])
+def test_rewrap_to_a_key_of_kms_that_is_disabled(
+    local_kms: RunningAws, image: Image, key: Key, tmp_path: Path, command: Command, old: str
+) -> None:
+    encrypted = f"oci:{tmp_path}/out"
+    own: tuple[object, ...] = ("--wrap-with", f"awskms:///{ALIAS}")
+    if old == "file":
+        own = ("--keypath", key.path)
+    command(
+        "encrypt", image.reference, encrypted, *own, *(("--keyid", KID) if old == "file" else ())
+    )
+    before = files(tmp_path / "out")
+    to = ("--to-wrap-with", f"awskms:///{local_kms.disabled}")
+    outcome = command("rewrap", encrypted, *own, *to, ok=False)
+    assert outcome.code == 4
+    assert "the key is disabled" in outcome.err
+    assert files(tmp_path / "out") == before
 
 
 # HSMs.

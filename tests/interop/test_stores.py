@@ -173,6 +173,17 @@ def test_new_key_is_kept_where_a_kbs_looks_for_it(
     command("verify", encrypted.reference, "--keypath", key_file(tmp_path, kek))
 
 
+def test_dry_run_puts_no_key_anywhere(
+    free_place: Place, image: Image, tmp_path: Path, command: Command
+) -> None:
+    keep = ("--keyid", KID, "--kek-into", free_place.uri)
+    command("encrypt", image.reference, f"oci:{tmp_path}/never", *keep, "--dry-run")
+    encrypted = Image(tmp_path / "e")
+    command("encrypt", image.reference, encrypted.reference, *keep)
+    assert len(free_place.read()) == 32
+    assert not (tmp_path / "never").exists()
+
+
 def test_place_that_has_a_key_gets_no_other(
     free_place: Place, image: Image, tmp_path: Path, command: Command
 ) -> None:
