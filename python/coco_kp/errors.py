@@ -45,6 +45,10 @@ class MissingManifestError(InputError):
     """A list of images names a manifest that is not there."""
 
 
+class InPlaceError(InputError):
+    """The image has its name, and is not known to be on the disk."""
+
+
 class KekError(CocoKpError):
     """A key is missing, unreadable, of the wrong length, or does not open the packet."""
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from coco_kp.errors import CocoKpError, IntegrityError
+from coco_kp.errors import (
+    ChangedError,
+    CocoKpError,
+    InPlaceError,
+    IntegrityError,
+    RemoteError,
+)
 from coco_kp.image.tree import Node, images
-from coco_kp.keys.wrapper import KeyWrapper
+from coco_kp.keys.wrapper import KekRecipient, KeyWrapper
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import FileReference, ImageReference
 from coco_kp.transport import Access, Sink, open_sink
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,12 +67,39 @@ def publish_and_name(
 
     ``replacing`` is as `Sink.set_reference` takes it.
     """
-    for key in keys:
-        key.publish()
+    try:
+        for key in keys:
+            key.publish()
+        _name(keys, sink, top, replacing)
+    except KeyboardInterrupt:
+        if kept := _kept(keys):
+            _log.warning("interrupted: the new key is kept in %s", kept)
+        raise
+
+
+def _name(keys: Sequence[KeyWrapper], sink: Sink, top: Manifest, replacing: Digest | None) -> None:
     try:
         sink.set_reference(top, replacing=replacing)
     except CocoKpError as error:
-        kept = ", ".join(place for key in keys for place in key.kept)
-        if kept:
+        if not _may_have_its_name(error):
+            for file in _withdraw(keys):
+                error.message = f"{error.message}; the new key file {file} was removed again"
+        if kept := _kept(keys):
             error.message = f"{error.message}; the new key is kept in {kept}"
         raise
+
+
+def _may_have_its_name(error: CocoKpError) -> bool:
+    # A registry may have done what it did not answer.
+    there = (InPlaceError, RemoteError)
+    return isinstance(error, there) and not isinstance(error, ChangedError)
+
+
+def _withdraw(keys: Sequence[KeyWrapper]) -> Iterator[str]:
+    for key in keys:
+        if isinstance(key, KekRecipient) and key.publication:
+            yield from key.publication.withdraw()
+
+
+def _kept(keys: Sequence[KeyWrapper]) -> str:
+    return ", ".join(place for key in keys for place in key.kept)

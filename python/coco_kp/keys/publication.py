@@ -78,6 +78,20 @@ class Publication:
                 remarks.append(f"the new key is kept in {_place(reference)}")
         return f"; {'; '.join(remarks)}" if remarks else ""
 
+    def withdraw(self) -> tuple[str, ...]:
+        """Remove a new key's file where it is the only place of the key; return what was removed.
+
+        Only for an image that is not there, and never will be.
+        """
+        if self.registrar or any(not isinstance(store, FileStore) for _, store in self._kept):
+            return ()
+        removed = self.kept()
+        for _, store in self._kept:
+            if isinstance(store, FileStore):
+                store.remove()
+        self._kept.clear()
+        return removed
+
     def kept(self) -> tuple[str, ...]:
         """Return the places in which a new key is kept now."""
         return tuple(_place(reference) for reference, _ in self._kept)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.errors import InPlaceError, IntegrityError, shown
 from coco_kp.files import reason, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter
@@ -121,13 +121,13 @@ def publish(staged: Path, final: Path) -> None:
 def publish_image(staged: Path, final: Path, reference: str) -> None:
     """Give the file its final name by which ``reference`` becomes the new image.
 
-    An ``InputError`` says whether that has happened.
+    Raises ``InPlaceError`` if that has happened, else ``InputError``.
     """
     publish(staged, final)
     try:
         sync_directory(final.parent)
     except OSError as error:
-        raise InputError(
+        raise InPlaceError(
             f"{reference} is in place, but may not outlast a crash of this machine: "
             f"cannot write {shown(str(final.parent))}: {reason(error)}"
         ) from error

@@ -1,0 +1,80 @@
+"""What becomes of a new key when its image gets no name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import create_autospec
+
+import pytest
+
+from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, RemoteError
+from coco_kp.image.destination import publish_and_name
+from coco_kp.kbs.admin import Admin
+from coco_kp.kbs.record import Record
+from coco_kp.keys.reference import FileReference
+from coco_kp.keys.register import Registrar
+from coco_kp.keys.resolve import KeySettings, NewKek, resolve
+from coco_kp.model.manifest import Manifest
+from coco_kp.model.resource_uri import parse_key_id
+from coco_kp.transport import Sink
+
+if TYPE_CHECKING:
+    from coco_kp.keys.wrapper import KeyWrapper
+    from tests.sim.kbs import SimulatedKbs
+
+KID = parse_key_id("kbs:///default/key/1")
+
+
+def new_key(file: Path, registrar: Registrar | None = None) -> KeyWrapper:
+    settings = KeySettings(registrar=registrar)
+    return resolve(NewKek((FileReference(str(file)),)), KID, settings).prepare()
+
+
+def fail(key: KeyWrapper, failure: BaseException) -> None:
+    sink = create_autospec(Sink, instance=True)
+    sink.set_reference.side_effect = failure
+    publish_and_name([key], sink, create_autospec(Manifest, instance=True), None)
+
+
+@pytest.mark.parametrize("failure", [InputError("the disk is full"), ChangedError("oci:app")])
+def test_new_key_file_is_removed_where_its_image_was_not_named(
+    tmp_path: Path, failure: CocoKpError
+) -> None:
+    """It would be in the way of the same command."""
+    file = tmp_path / "kek"
+    with pytest.raises(type(failure), match=f"the new key file '{file}' was removed again"):
+        fail(new_key(file), failure)
+    assert not file.exists()
+    new_key(file).publish()
+
+
+@pytest.mark.parametrize("failure", [RemoteError("no answer"), InPlaceError("oci:app is in place")])
+def test_new_key_file_is_kept_where_its_image_may_have_its_name(
+    tmp_path: Path, failure: CocoKpError
+) -> None:
+    file = tmp_path / "kek"
+    with pytest.raises(type(failure), match=f"the new key is kept in '{file}'"):
+        fail(new_key(file), failure)
+    assert file.exists()
+
+
+def test_new_key_file_is_kept_where_the_kbs_has_the_key(
+    sim: SimulatedKbs, admin: Admin, tmp_path: Path
+) -> None:
+    """With another key, its key ID would be refused from then on."""
+    file = tmp_path / "kek"
+    registrar = Registrar(admin, Record(tmp_path / "registered"))
+    with pytest.raises(InputError, match="the new key is kept in"):
+        fail(new_key(file, registrar), InputError("the disk is full"))
+    assert sim.resources == {KID.path: file.read_bytes()}
+
+
+def test_who_interrupts_learns_where_a_new_key_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "kek"
+    with pytest.raises(KeyboardInterrupt):
+        fail(new_key(file), KeyboardInterrupt())
+    assert file.exists()
+    assert f"the new key is kept in '{file}'" in caplog.text
