@@ -175,6 +175,55 @@ def test_rewrap_with_a_key_of_aws_kms_that_opens_nothing_changes_nothing(
     assert for_aws.manifest == before
 
 
+def test_rewrap_between_keys_of_aws_kms_moves_packets_of_the_named_context_only(
+    kms: Kms, plain: Image, tmp_path: Path, command: Command
+) -> None:
+    """All are moved where none is named."""
+    image, to = Image(tmp_path / "e"), ("--to-wrap-with", "awskms:///alias/b")
+    key = "awskms:///alias/a"
+    command("encrypt", plain.reference, image.reference, "--wrap-with", f"{key}?context=app=test")
+    before = image.manifest
+    for context in ("app=prod", "other=test"):
+        own = ("--wrap-with", f"{key}?context={context}")
+        assert command("rewrap", image.reference, *own, *to, ok=False).code == 4
+        assert image.manifest == before
+    kms.calls.clear()
+    command("rewrap", image.reference, "--wrap-with", key, *to)
+    assert set(kms.calls) == {"ReEncrypt"}
+
+
+def test_rewrap_between_keys_of_aws_kms_leaves_other_packets_where_they_are(
+    kms: Kms, for_aws: Image, key: Path, command: Command
+) -> None:
+    own, kid = ("--wrap-with", "awskms:///alias/a"), "kbs:///default/key/1"
+    command("rewrap", for_aws.reference, *own, "--add", f"keyid={kid},keypath={key}")
+    kms.calls.clear()
+    command("rewrap", for_aws.reference, *own, "--to-wrap-with", "awskms:///alias/b")
+    assert set(kms.calls) == {"ReEncrypt"}
+    expected = ("--expect-keyid", kid, "--expect-keyid", "awskms:///alias/b")
+    for opening in (("--keypath", key), ("--wrap-with", "awskms:///alias/b")):
+        command("verify", for_aws.reference, *opening, *expected)
+
+
+def test_rewrap_between_keys_of_aws_kms_moves_all_layers_or_none(
+    kms: Kms, for_aws: Image, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    before, re_encrypt = for_aws.manifest, KmsKey.re_encrypt
+
+    def two(self: KmsKey, ciphertext: bytes, source: AwsKmsReference) -> bytes:
+        if kms.calls.count("ReEncrypt") == 2:
+            raise KekError("the key is disabled")
+        return re_encrypt(self, ciphertext, source)
+
+    monkeypatch.setattr(KmsKey, "re_encrypt", two)
+    kms.calls.clear()
+    own = ("--wrap-with", "awskms:///alias/a", "--to-wrap-with", "awskms:///alias/b")
+    outcome = command("rewrap", for_aws.reference, *own, ok=False)
+    assert outcome.code == 4
+    assert "layer 2 of" in outcome.err
+    assert for_aws.manifest == before
+
+
 @pytest.mark.parametrize("uri", ["awskms:///alias/a", "hashivault://a"])
 def test_wrapped_kek_stands_in_the_key_id_and_opens_under_its_name_alone(
     kms: Kms, plain: Image, tmp_path: Path, command: Command, uri: str

@@ -77,6 +77,8 @@ class KmsRecipient:
         kms = read_packet(packet.data).kms
         if kms is None:
             return None
+        if any(kms.context.get(name) != value for name, value in source.context):
+            raise KekError(f"the packet has another encryption context than {shown(str(source))}")
         key, context = self._key(), tuple(kms.context.items())
         moved = key.re_encrypt(kms.wrapped_data, replace(source, context=context))
         new = KmsPacket(self.reference.key, moved, key.region, dict(self.reference.context))
