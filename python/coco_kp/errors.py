@@ -82,6 +82,12 @@ class TlsFailedError(UnreachableError):
     """What answered does not speak TLS, or not as we do."""
 
 
+class DeniedError(RemoteError):
+    """A registry does not know the image or the user, or does not let him: no repeat helps."""
+
+    exit_code = 8
+
+
 class RefusedError(CocoKpError):
     """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
 

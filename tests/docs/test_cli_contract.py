@@ -10,6 +10,7 @@ import pytest
 from coco_kp.cli.main import _cli
 from coco_kp.errors import (
     CocoKpError,
+    DeniedError,
     InputError,
     IntegrityError,
     KekError,
@@ -56,5 +57,6 @@ def test_cli_contract_has_row_for_every_exit_code() -> None:
         IntegrityError,
         RemoteError,
         RefusedError,
+        DeniedError,
     )
     assert codes == {0, 130, *(error.exit_code for error in errors)}

@@ -68,7 +68,7 @@ def test_encrypt_refused_by_registry_leaves_old_image_and_names_leftovers(
     registry.faults.append(lambda r: error(403, "DENIED", "no more") if refuses(r) else None)
     arguments = ("--keyid", KID, "--keypath", key)
     outcome = command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments, ok=False)
-    assert outcome.code == 6
+    assert outcome.code == 8
     assert "no more" in outcome.err
     for _, digest in set(registry.blobs) - there:
         assert digest in outcome.err

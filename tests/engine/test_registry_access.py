@@ -130,7 +130,7 @@ class TestCredentials:
         outcome = command(
             "inspect", pushed, "--tls-verify=false", "--creds", "user:wrong", ok=False
         )
-        assert outcome.code == 6
+        assert outcome.code == 8
         assert "the credentials from --creds were refused" in outcome.err
         assert "user:wrong" not in outcome.err
 

@@ -153,7 +153,7 @@ def test_tekton_step_logs_in_with_dockerconfig_workspace(
     pod = Pod(without, src=image.reference, dst=dst, keyid=KEYID)
     pod.bind("keys", key.path.parent)
     done = pod.run()
-    assert done.returncode == 6
+    assert done.returncode == 8
     assert "wants a user name and a password" in done.stderr
     assert pod.written() == {}
     pod = Pod(having, src=image.reference, dst=dst, keyid=KEYID)

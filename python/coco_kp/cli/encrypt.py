@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coco_kp.cli.image_options import FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
-from coco_kp.cli.options import FILE, RegistrationOptions, with_options
+from coco_kp.cli.options import FILE, RegistrationOptions, usage, with_options
 from coco_kp.cli.output import print_json, say, tell_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 from coco_kp.errors import UsageError
@@ -136,8 +136,10 @@ def command(
     registrar = registration.registrar()
     if register != (registrar is not None):
         raise UsageError("--register and --kbs URL go together")
+    with usage():
+        wanted = tuple(map(parse_platform, platforms))
     rules = Rules(
-        platforms=tuple(map(parse_platform, platforms)),
+        platforms=wanted,
         layers=layers or None,
         keep_encrypted=keep_encrypted,
         allow_foreign=allow_foreign,

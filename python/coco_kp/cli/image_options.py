@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import click
 
-from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup
+from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
 from coco_kp.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -276,7 +276,9 @@ def _credentials(creds: str | None, token: str | None, side: str) -> Credentials
     if creds and token:
         raise UsageError(f"{' and '.join(options)} exclude each other")
     if creds:
-        return parse_credentials(_from_stdin(creds, options[0]), options[0])
+        pair = _from_stdin(creds, options[0])
+        with usage():
+            return parse_credentials(pair, options[0])
     if token:
         token = _from_stdin(token, options[1])
         return Credentials("", "", registry_token=token, origin=options[1])

@@ -6,7 +6,8 @@ a command all options of the group, and hands it their values as one argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import click
 
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import InputError, UsageError, shown
 
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from coco_kp.model.kbc_spec import KbcSpec
     from coco_kp.provider import Provider
 
-FILE = click.Path(path_type=Path)
+FILE = click.Path(readable=False, path_type=Path)
 """A file's path; whether it is there and what is in it, the use case says."""
 
 LOG_FORMAT = click.option(
@@ -38,6 +39,15 @@ LOG_FORMAT = click.option(
 
 Command = Callable[..., None]
 Option = Callable[[Command], Command]
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Read values of options in the block: what is malformed there is wrong usage."""
+    try:
+        yield
+    except InputError as error:
+        raise UsageError(error.message, error.hint) from None
 
 
 def with_options(**groups: type[OptionGroup]) -> Option:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import click
 
-from coco_kp.cli.options import FILE, Option, OptionGroup
+from coco_kp.cli.options import FILE, Option, OptionGroup, usage
 from coco_kp.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -62,15 +62,16 @@ class PacketOptions(OptionGroup):
     options: ClassVar[tuple[Option, ...]] = PACKET_OPTIONS
 
     def form(self) -> PacketForm:
-        """Give it as a value. Raises ``InputError``, ``UsageError``."""
+        """Return it as a value. Raises ``InputError``, ``UsageError``."""
         from coco_kp.cli.output import warn
         from coco_kp.keys.wrapper import PacketForm
         from coco_kp.model.algorithm import Algorithm, parse_algorithm
         from coco_kp.model.layer_encryption import provider_scheme
         from coco_kp.provider import CTR_WARNING
 
-        scheme = None if self.provider_name is None else provider_scheme(self.provider_name)
-        algorithm = parse_algorithm(self.algorithm, "--algorithm")
+        with usage():
+            scheme = None if self.provider_name is None else provider_scheme(self.provider_name)
+            algorithm = parse_algorithm(self.algorithm, "--algorithm")
         if algorithm is Algorithm.A256CTR:
             warn(CTR_WARNING)
         return PacketForm(algorithm, self.packet, scheme)

@@ -44,7 +44,7 @@ from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.transport import Access, Source, access_beside, open_source
 
-_GRAVEST_FIRST: Final = (7, 5, 4, 6, 3)  # exit codes: what others can read outweighs all else
+_GRAVEST_FIRST: Final = (7, 5, 4, 8, 6, 3)  # exit codes: what others can read outweighs all else
 
 
 Target = Literal["coco", "nitro"]

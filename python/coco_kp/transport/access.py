@@ -77,5 +77,7 @@ def parse_credentials(text: str, origin: str = "") -> Credentials:
     """Read ``user:password``; ``origin`` says where it is from. Raises ``InputError``, unquoted."""
     username, colon, password = text.partition(":")
     if not colon or not username:
-        raise InputError("expected credentials as 'user:password'")
+        raise InputError(
+            f"the credentials{f' from {origin}' if origin else ''} are not 'user:password'"
+        )
     return Credentials(username, password, origin=origin)

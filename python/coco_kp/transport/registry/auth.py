@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import DeniedError, InputError, RemoteError
 from coco_kp.http import HttpClient, Response, Retry, display_url
 from coco_kp.http.url import parse_target
 from coco_kp.model.encoding import parse_json_object
@@ -90,7 +90,7 @@ class Authorizer:
 
     def _basic(self) -> str:
         if self._credentials is None or self._credentials.identity_token:
-            raise RemoteError(
+            raise DeniedError(
                 f"{self._registry} wants a user name and a password",
                 "log in with docker, podman or skopeo, or pass --creds or --authfile",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import DeniedError, InputError, RemoteError
 from coco_kp.http import Response
 from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
@@ -18,6 +18,7 @@ _HINTS: Final = {
     429: "the registry limits how often it may be asked: try again later",
 }
 
+_DENIED: Final = {401, 403, 404}
 _SHORT_OF: Final = {401: "were refused", 403: "do not suffice"}
 
 
@@ -33,7 +34,7 @@ def refused(
     hint = _HINTS.get(response.status, "")
     if credentials is not None and credentials.origin and response.status in _SHORT_OF:
         hint = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {hint}"
-    return RemoteError(
+    return (DeniedError if response.status in _DENIED else RemoteError)(
         f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""), hint
     )
 
