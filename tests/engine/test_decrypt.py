@@ -179,6 +179,7 @@ def test_decrypt_json_names_destination_digest_and_counts(
     assert result == {
         "destination": f"oci:{target}",
         "digest": entry["digest"],
+        "dry_run": False,
         "decrypted": 4,
         "copied": 0,
     }
@@ -248,3 +249,21 @@ def test_decrypt_into_docker_archive_refuses_list_of_several_images(
     assert done.code == 3
     assert "can hold one image, not the 2 of a list" in done.err
     assert not archive.exists()
+
+
+def test_decrypt_dry_run_tries_the_key_and_writes_nothing(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
+    before, target = files(encrypted.folder), tmp_path / "d"
+    arguments = ("decrypt", encrypted.reference, f"oci:{target}", "--dry-run", "--keypath")
+    assert command(*arguments, key, "--format", "json").json == {
+        "destination": f"oci:{target}",
+        "digest": None,
+        "dry_run": True,
+        "decrypted": 4,
+        "copied": 0,
+    }
+    assert "nothing was written" in command(*arguments, key).out
+    assert command(*arguments, make_key("other"), ok=False).code == 4
+    assert files(encrypted.folder) == before
+    assert not target.exists()

@@ -301,3 +301,19 @@ def test_rewrap_writes_packets_under_the_provider_name_that_the_layer_has(
         names = [name for name in layer.annotations if ".enc.keys." in name]
         assert names == ["org.opencontainers.image.enc.keys.provider.other"]
     command("verify", image.reference, "--keypath", new, "--target", "coco")
+
+
+def test_rewrap_dry_run_names_who_could_open_the_image_and_writes_nothing(
+    encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
+) -> None:
+    before = files(encrypted.folder)
+    arguments = ("rewrap", encrypted.reference, "--dry-run", "--keypath", key)
+    add = ("--add", f"keyid={NEW},keypath={make_key('new')}")
+    found = command(*arguments, *add, "--format", "json").json
+    assert (found["digest"], found["dry_run"], found["rewrapped"]) == (None, True, 4)
+    assert found["recipients"] == [KID, NEW]
+    assert (
+        f"could be opened by '{KID}', '{NEW}'; nothing was written" in command(*arguments, *add).out
+    )
+    assert command(*arguments, "--remove", NEW, ok=False).code == 3
+    assert files(encrypted.folder) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from coco_kp.cli.image_options import (
+    DRY_RUN,
     FORMAT,
     JOBS,
     KEEP_REPLACED,
@@ -21,6 +22,7 @@ from coco_kp.cli.output import print_json, say, tell_made, verbosity
 @click.argument("destination")
 @with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)
 @JOBS
+@DRY_RUN
 @FORMAT
 @KEEP_REPLACED
 @NO_PROGRESS
@@ -32,6 +34,7 @@ def command(
     kbc: KbcOptions,
     access: CopyAccess,
     jobs: int | None,
+    dry_run: bool,
     form: str,
     keep_replaced: bool,
     no_progress: bool,
@@ -58,16 +61,25 @@ def command(
             destination_access=access.destination(),
             progress=progress,
             keep_replaced=keep_replaced,
+            dry_run=dry_run,
         )
-    tell_made(result.destination)
+    if result.digest:
+        tell_made(result.destination)
     if form == "json":
         print_json(
             {
                 "destination": result.destination,
-                "digest": str(result.digest),
+                "digest": str(result.digest) if result.digest else None,
+                "dry_run": dry_run,
                 "decrypted": result.decrypted,
                 "copied": result.copied,
             }
+        )
+        return
+    if dry_run:
+        say(
+            f"would write {result.destination}: layers {result.decrypted} decrypted, "
+            f"{result.copied} copied; nothing was written"
         )
         return
     say(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
+from coco_kp.cli.image_options import DRY_RUN, FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
 from coco_kp.cli.options import FILE, RegistrationOptions, usage, with_options
 from coco_kp.cli.output import print_json, say, tell_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Before the image gets its name, open all packets, or read and decrypt everything.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
+@DRY_RUN
 @with_options(access=CopyAccess)
 @JOBS
 @FORMAT

@@ -32,6 +32,10 @@ JOBS: Option = click.option(
     help="Work on N layers at once; by default one a processor.",
 )
 
+DRY_RUN: Option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done; write nothing."
+)
+
 KEEP_REPLACED: Option = click.option(
     "--keep-replaced",
     is_flag=True,

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, KEEP_REPLACED, NO_PROGRESS, CopyAccess, OpeningOptions
+from coco_kp.cli.image_options import (
+    DRY_RUN,
+    FORMAT,
+    KEEP_REPLACED,
+    NO_PROGRESS,
+    CopyAccess,
+    OpeningOptions,
+)
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output import print_json, say, tell_made, verbosity
 from coco_kp.cli.recipients import PacketOptions
@@ -50,6 +57,7 @@ from coco_kp.errors import UsageError, shown
     help="Register the new keys with the KBS of --kbs, once the image is known to open.",
 )
 @with_options(packets=PacketOptions, access=CopyAccess)
+@DRY_RUN
 @FORMAT
 @KEEP_REPLACED
 @NO_PROGRESS
@@ -69,6 +77,7 @@ def command(
     register: bool,
     packets: PacketOptions,
     access: CopyAccess,
+    dry_run: bool,
     form: str,
     keep_replaced: bool,
     no_progress: bool,
@@ -122,19 +131,29 @@ def command(
             destination_access=access.destination() if destination else None,
             progress=progress,
             keep_replaced=keep_replaced,
+            dry_run=dry_run,
         )
-    tell_made(result.destination)
+    if result.digest:
+        tell_made(result.destination)
     if form == "json":
         print_json(
             {
                 "destination": result.destination,
-                "digest": str(result.digest),
+                "digest": str(result.digest) if result.digest else None,
+                "dry_run": dry_run,
                 "rewrapped": result.rewrapped,
                 "recipients": list(result.recipients),
             }
         )
         return
+    who = ", ".join(map(shown, result.recipients))
+    if dry_run:
+        say(
+            f"would write {result.destination}: layers {result.rewrapped} rewrapped; "
+            f"could be opened by {who}; nothing was written"
+        )
+        return
     say(
         f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped; "
-        f"can be opened by {', '.join(map(shown, result.recipients))}"
+        f"can be opened by {who}"
     )

@@ -33,10 +33,13 @@ from coco_kp.transport import PLAIN, Access, Sink, Source, check_destination, op
 
 @dataclass(frozen=True, slots=True)
 class DecryptionResult:
-    """The image that was made, and how many of its layers were decrypted and copied."""
+    """The image that was made, and how many of its layers were decrypted and copied.
+
+    With ``digest`` None it would be made.
+    """
 
     destination: str
-    digest: Digest
+    digest: Digest | None
     decrypted: int
     copied: int
 
@@ -51,10 +54,12 @@ def decrypt_image(
     destination_access: Access | None = None,
     progress: Progress | None = None,
     keep_replaced: bool = False,
+    dry_run: bool = False,
 ) -> DecryptionResult:
     """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
 
-    ``keep_replaced`` leaves what the image replaces in its layout.
+    ``keep_replaced`` leaves what the image replaces in its layout. ``dry_run`` only tries what
+    opens each layer.
 
     Of each layer the packets are tried in order, each with all ``openers``. Raises ``KekError``
     where none opens, ``IntegrityError`` where a layer is not what was encrypted, ``InputError`` for
@@ -71,14 +76,20 @@ def decrypt_image(
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
         if not isinstance(target, RegistryReference) and target.transport in PLAIN:
             tree = _only_image(tree, target)
+        layers = _layers(tree)
+        encrypted = [layer for layer in layers if is_encrypted(layer.media_type)]
+        copied = len(layers) - len(encrypted)
+        if dry_run:
+            for layer in encrypted:
+                open_one(parse_layer_encryption(layer.annotations).packets, openers)
+            return DecryptionResult(str(target), None, len(encrypted), copied)
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
             new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
             top = write_tree(tree, new, sink)
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
-    encrypted = sum(is_encrypted(layer.media_type) for layer in _layers(tree))
-    return DecryptionResult(str(target), top.digest, encrypted, len(_layers(tree)) - encrypted)
+    return DecryptionResult(str(target), top.digest, len(encrypted), copied)
 
 
 def _only_image(tree: Node, target: ImageReference) -> ImageNode:

@@ -89,11 +89,12 @@ _OpenedLayers = Mapping[tuple[Digest, int], _Opened]
 class RewrapResult:
     """The image that was made, and how many of its layers have other packets than before.
 
-    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools.
+    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. With
+    ``digest`` None it would be made.
     """
 
     destination: str
-    digest: Digest
+    digest: Digest | None
     rewrapped: int
     recipients: tuple[str, ...]
 
@@ -108,10 +109,12 @@ def rewrap_image(
     destination_access: Access | None = None,
     progress: Progress | None = None,
     keep_replaced: bool = False,
+    dry_run: bool = False,
 ) -> RewrapResult:
     """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
 
     ``keep_replaced`` leaves the old manifests in a layout, where the old keys still open them.
+    ``dry_run`` has everything opened and wrapped, but nothing written and no key kept.
 
     ``openers`` open the packets that there are; each layer must have one that opens. Raises
     ``KekError`` where none does, ``RefusedError`` for a change after which none is known to,
@@ -137,6 +140,8 @@ def rewrap_image(
             new, rewrapped = _changed(tree, opened, prepared)
         if not rewrapped:
             raise InputError(f"{source.reference} has no encrypted layer")
+        if dry_run:
+            return RewrapResult(str(target), None, rewrapped, _recipients(new.values()))
         with writing(
             target, destination_access or source_access, keep_replaced=keep_replaced
         ) as sink:
@@ -149,15 +154,16 @@ def rewrap_image(
             check_blobs(sink, written)
             _check(written, tree, opened, new, openers, prepared)
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
-    return RewrapResult(str(target), top.digest, rewrapped, _recipients(written))
+    manifests = [image.manifest for image in images(written)]
+    return RewrapResult(str(target), top.digest, rewrapped, _recipients(manifests))
 
 
-def _recipients(tree: Node) -> tuple[str, ...]:
+def _recipients(manifests: Iterable[ImageManifest]) -> tuple[str, ...]:
     """Return everybody who has a packet in a layer, each once."""
     names = dict.fromkeys(
         packet.name
-        for image in images(tree)
-        for number, layer in enumerate(image.manifest.layers)
+        for manifest in manifests
+        for number, layer in enumerate(manifest.layers)
         for packet in layer_facts(number, layer).packets
     )
     return tuple(names)
