@@ -346,8 +346,11 @@ class TestRepeating:
     def test_http_client_retries_after_broken_connection(
         self, http: HttpClient, pauses: list[float]
     ) -> None:
-        with http_server(in_turn(BreakOff(), BreakOff(), Reply())) as base:
-            assert http.request("GET", base, retry=Retry(2)).status == 200
+        with (
+            http_server(in_turn(BreakOff(), BreakOff(), Reply())) as base,
+            http.request("GET", base, retry=Retry(2)) as response,
+        ):
+            assert response.status == 200
         assert len(pauses) == 2
 
     def test_http_client_gives_up_on_refused_connection(
