@@ -49,6 +49,10 @@ class InPlaceError(InputError):
     """The image has its name, and is not known to be on the disk."""
 
 
+class UnrecordedError(InputError):
+    """A KBS has a key, and the record of registered keys does not say so."""
+
+
 class KekError(CocoKpError):
     """A key is missing, unreadable, of the wrong length, or does not open the packet."""
 
@@ -72,6 +76,10 @@ class ChangedError(RemoteError):
 
     def __init__(self, reference: str) -> None:
         super().__init__(f"{reference} changed meanwhile", "nothing was written: run again")
+
+
+class NotStoredError(RemoteError):
+    """A KBS refused before it looked at the key: it does not have it."""
 
 
 class UnreachableError(RemoteError):

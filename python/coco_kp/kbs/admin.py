@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import InputError, NotStoredError, RemoteError
 from coco_kp.kbs.client import deadline, resource_path
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _MOST_OBJECTS: Final = 100
 
 _FAILED: Final = "PluginInternalError"
 """All that a KBS says where its plugin has nothing to delete, or cannot store."""
+
+_NO_PLUGIN: Final = "PluginNotFound"
 
 _CANNOT_STORE: Final = {
     "resource": "the storage of this KBS takes no keys from it: AWS, GCP and Aliyun are only read, "
@@ -86,7 +88,10 @@ class Admin:
         )
         if refusal := answer.refusal:
             hint = _CANNOT_STORE[uri.plugin] if refusal.variant == _FAILED else ""
-            raise refusal.without_text().error(f"register '{uri}'", hint or self._hint(refusal))
+            error = refusal.without_text().error(f"register '{uri}'", hint or self._hint(refusal))
+            if refusal.is_about_admin or refusal.variant == _NO_PLUGIN:
+                raise NotStoredError(error.message, error.hint)
+            raise error
         if answer.body:
             raise RemoteError(
                 f"what answers at {self.kbs.url} did not register '{uri}': it sent a document, "

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, UnreachableError, shown
+from coco_kp.errors import InputError, UnreachableError, UnrecordedError, shown
 from coco_kp.files import is_there, lock, read_file, reason, sync_directory
 from coco_kp.model.encoding import parse_json_object, write_json
 
@@ -59,6 +59,22 @@ class Record:
         """
         here = str(replace(kid, address=""))
         file = self._file(kbs, kid)
+        with self._locked(file, end, f"another registration of '{kid}' is still running") as held:
+            yield Entry(held, file, str(kbs), here)
+
+    @contextlib.contextmanager
+    def naming(self, kbs: KbsUrl, fingerprint: str, end: float) -> Iterator[None]:
+        """Keep others from giving a key a name at the same time. To be held around its entry.
+
+        Raises as ``entry`` does.
+        """
+        name = f"{kbs} {fingerprint}"
+        file = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.lock"
+        with self._locked(file, end, "another registration of the same key is still running"):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, file: Path, end: float, otherwise: str) -> Iterator[int]:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -71,8 +87,8 @@ class Record:
             ) from None
         try:
             if not lock(descriptor, end):
-                raise UnreachableError(f"another registration of '{kid}' is still running")
-            yield Entry(descriptor, file, str(kbs), here)
+                raise UnreachableError(otherwise)
+            yield descriptor
         finally:
             os.close(descriptor)  # gives the lock back
 
@@ -134,7 +150,7 @@ class Entry:
         return _fingerprint(os.pread(self._descriptor, _MAX_ENTRY + 1, 0), self._file)
 
     def write(self, fingerprint: str) -> None:
-        """Remember that this key is registered now. Raises ``InputError``."""
+        """Remember that this key is registered now. Raises ``UnrecordedError``."""
         data = write_json({"kbs": self._kbs, "kid": self._kid, "fingerprint": fingerprint}) + b"\n"
         try:
             # Never empty on the way: what a crash or a full disk leaves is the old entry or damage.
@@ -143,6 +159,7 @@ class Entry:
             os.fsync(self._descriptor)
             sync_directory(self._file.parent)
         except OSError as failure:
-            raise InputError(
-                f"cannot write the record {shown(str(self._file))}: {reason(failure)}"
+            raise UnrecordedError(
+                f"'{self._kid}' is registered, and the record {shown(str(self._file))} cannot be "
+                f"written: {reason(failure)}"
             ) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import CocoKpError, RemoteError, shown
+from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError, shown
 from coco_kp.keys.reference import FileReference, KekReference
 from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.file import FileStore
@@ -56,7 +56,8 @@ class Publication:
                 self.registrar.register(kid, kek)
         except CocoKpError as error:
             # After a failed call nobody knows whether the KBS has done it all the same.
-            may_have = asked and isinstance(error, RemoteError)
+            unknown = isinstance(error, RemoteError) and not isinstance(error, NotStoredError)
+            may_have = asked and (unknown or isinstance(error, UnrecordedError))
             error.message = f"{error.message}{self._remark(kbs_may_have=may_have)}"
             raise
         self._done = True

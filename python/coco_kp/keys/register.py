@@ -69,7 +69,10 @@ class Registrar:
         """
         self._admin.check(kid)
         end = deadline()
-        with self._record.entry(self.kbs_url, kid, end) as entry:
+        with (
+            self._record.naming(self.kbs_url, kek.fingerprint, end),
+            self._record.entry(self.kbs_url, kid, end) as entry,
+        ):
             before = entry.fingerprint()
             if self._registered.get(kid.path) == kek.fingerprint == before:
                 return

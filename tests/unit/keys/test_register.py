@@ -158,7 +158,7 @@ def test_registrar_with_damaged_record_registers_only_with_replace(
     sim: SimulatedKbs, admin: Admin, record: Record
 ) -> None:
     Registrar(admin, record).register(KID, Kek.generate())
-    (file,) = record.folder.iterdir()
+    (file,) = record.folder.glob("*.json")
     file.write_bytes(b"{")
     kek = Kek.generate()
     with pytest.raises(RefusedError, match="is damaged"):
@@ -252,6 +252,28 @@ def test_key_is_not_registered_under_a_second_key_id(
     # A name that it had without permission stays refused, the key's own is not.
     with pytest.raises(RefusedError, match="second name"):
         Registrar(admin, record).register(second, KEK)
+
+
+def test_key_gets_one_name_where_two_are_registered_at_once(
+    sim: SimulatedKbs, admin: Admin, record: Record
+) -> None:
+    """Each looked before the other had written its name down."""
+    kids = [KID, parse_key_id("kbs:///mallory/key/1")]
+    for kid in kids:
+        sim.faults[f"POST resource/{kid.path}"] = lambda _: time.sleep(0.2)
+
+    def register(kid: ResourceUri) -> str:
+        try:
+            Registrar(admin, record).register(kid, KEK)
+        except RefusedError as error:
+            return error.message
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(register, kids))
+    assert said[0] == ""
+    assert "second name" in said[1]
+    assert len(sim.resources) == 1
 
 
 def test_record_of_another_kbs_names_no_alias(admin: Admin, record: Record) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import pickle
 import re
@@ -152,6 +154,50 @@ def test_new_key_file_is_kept_when_the_kbs_may_have_it(
     with pytest.raises(RemoteError, match="the new key is kept in"):
         key.publish()
     assert file.read_bytes() == key.kek.raw()
+
+
+@pytest.mark.parametrize("variant", ["AdminAuthAccess", "PluginNotFound"])
+def test_new_key_file_is_removed_when_the_kbs_did_not_look_at_the_key(
+    sim: SimulatedKbs, registrar: Registrar, tmp_path: Path, variant: str
+) -> None:
+    """With another token, the same command would fail because the file exists."""
+    file = tmp_path / "kek"
+    body = json.dumps({"type": f"https://example/{variant}", "detail": ""}).encode()
+    sim.faults[POST] = lambda _: Reply(401, {}, body)
+    key = prepared(NewKek((FileReference(str(file)),)), KID, KeySettings(registrar=registrar))
+    with pytest.raises(RemoteError, match=rf"{variant}.*was removed again"):
+        key.publish()
+    assert not file.exists()
+
+
+def test_new_key_file_is_kept_when_only_the_record_cannot_be_written(
+    sim: SimulatedKbs, registrar: Registrar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KBS has the key, and the disk is full."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    file = tmp_path / "kek"
+    monkeypatch.setattr(os, "pwrite", full)
+    key = prepared(NewKek((FileReference(str(file)),)), KID, KeySettings(registrar=registrar))
+    with pytest.raises(InputError, match=r"is registered, and the record.*the new key is kept in"):
+        key.publish()
+    assert sim.resources == {PATH: file.read_bytes()}
+
+
+def test_new_key_file_does_not_stay_where_its_directory_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = tmp_path / "kek"
+    monkeypatch.setattr("coco_kp.files.sync_directory", fails)
+    key = resolve(NewKek((FileReference(str(file)),)), KID).prepare()
+    with pytest.raises(InputError, match="cannot write"):
+        key.publish()
+    assert not list(tmp_path.iterdir())
 
 
 def test_new_key_file_that_exists_is_refused_before_anything_is_done(tmp_path: Path) -> None:
