@@ -13,7 +13,14 @@ def check_schema(document: Any, schema: dict[str, Any]) -> None:
 def _check(value: Any, schema: dict[str, Any], defs: dict[str, Any]) -> None:
     if "$ref" in schema:
         schema = defs[schema["$ref"].removeprefix("#/$defs/")]
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    kinds: dict[str, Any] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "boolean": bool,
+    }
+    kinds["number"] = int | float
     allowed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if value is None:
         assert "null" in allowed

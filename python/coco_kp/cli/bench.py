@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.output import print_json, verbosity
+from coco_kp.cli.output import FORMAT, print_json, verbosity
 from coco_kp.crypto import LayerOpener, LayerSealer, kernel
 
 _MIB = 1 << 20
@@ -30,7 +30,7 @@ _ROUNDS = 5
 @click.option(
     "--size", type=click.IntRange(1, 4096), default=256, show_default=True, help="MiB of a layer."
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@FORMAT
 @verbosity
 def command(size: int, form: str) -> None:
     """Measure how fast layers are encrypted and decrypted here, beside this machine's SHA-256.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from coco_kp.cli.image_options import (
+    DIGESTFILE,
     DRY_RUN,
-    FORMAT,
     JOBS,
     KEEP_REPLACED,
     NO_PROGRESS,
     CopyAccess,
     OpeningOptions,
+    tell_image,
 )
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import print_json, say, tell_made, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 
 
 @click.command("decrypt", short_help="Decrypt an image.")
@@ -25,6 +28,7 @@ from coco_kp.cli.output import print_json, say, tell_made, verbosity
 @DRY_RUN
 @FORMAT
 @KEEP_REPLACED
+@DIGESTFILE
 @NO_PROGRESS
 @verbosity
 def command(
@@ -37,6 +41,7 @@ def command(
     dry_run: bool,
     form: str,
     keep_replaced: bool,
+    digestfile: Path | None,
     no_progress: bool,
 ) -> None:
     """Decrypt the image SOURCE into DESTINATION, both named as skopeo names them.
@@ -64,7 +69,7 @@ def command(
             dry_run=dry_run,
         )
     if result.digest:
-        tell_made(result.destination)
+        tell_image(result.destination, result.digest, digestfile)
     if form == "json":
         print_json(
             {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from coco_kp.cli.options import AdminOptions, with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
 from coco_kp.files import read_file
 from coco_kp.keys.kek_file import read_kek
@@ -52,7 +52,7 @@ T = TypeVar("T")
     "--wrap-with", metavar="URI", help="See whether this key of a KMS or HSM can be used."
 )
 @with_options(registration=AdminOptions)
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@FORMAT
 @verbosity
 def command(
     name: str,

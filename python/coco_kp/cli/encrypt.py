@@ -7,15 +7,24 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coco_kp.cli.image_options import DRY_RUN, FORMAT, JOBS, KEEP_REPLACED, NO_PROGRESS, CopyAccess
+from coco_kp.cli.image_options import (
+    DIGESTFILE,
+    DRY_RUN,
+    JOBS,
+    KEEP_REPLACED,
+    NO_PROGRESS,
+    CopyAccess,
+    tell_image,
+)
 from coco_kp.cli.options import FILE, RegistrationOptions, usage, with_options
-from coco_kp.cli.output import print_json, say, tell_made, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 from coco_kp.errors import UsageError
 
 if TYPE_CHECKING:
     from coco_kp.image.encrypt import EncryptionResult
     from coco_kp.image.plan import ImagePlan, LayerPlan
+    from coco_kp.model.manifest import ImageManifest
 
 
 @click.command("encrypt", short_help="Encrypt an image.")
@@ -86,6 +95,7 @@ if TYPE_CHECKING:
 @JOBS
 @FORMAT
 @KEEP_REPLACED
+@DIGESTFILE
 @NO_PROGRESS
 @verbosity
 def command(
@@ -112,6 +122,7 @@ def command(
     jobs: int | None,
     form: str,
     keep_replaced: bool,
+    digestfile: Path | None,
     no_progress: bool,
 ) -> None:
     """Encrypt the image SOURCE into DESTINATION, both named as skopeo names them.
@@ -165,7 +176,7 @@ def command(
             keep_replaced=keep_replaced,
         )
     if result.digest:
-        tell_made(result.destination)
+        tell_image(result.destination, result.digest, digestfile)
     if form == "json":
         print_json(_document(result))
     else:
@@ -228,7 +239,10 @@ def _document(result: EncryptionResult) -> dict[str, object]:
         "digest": str(result.digest) if result.digest else None,
         "dry_run": result.digest is None,
         "key_ids": list(result.key_ids),
-        "images": [_image_document(image) for image in result.plan.images],
+        "images": [
+            _image_document(image, result.written.get(image.image.manifest.digest))
+            for image in result.plan.images
+        ],
         "attestations": [str(image.manifest.digest) for image in result.plan.attestations],
         "left_out": [
             {
@@ -242,13 +256,18 @@ def _document(result: EncryptionResult) -> dict[str, object]:
     }
 
 
-def _image_document(plan: ImagePlan) -> dict[str, object]:
+def _image_document(plan: ImagePlan, written: ImageManifest | None) -> dict[str, object]:
+    from coco_kp.cli.image_document import kids
+
     return {
         "platform": str(plan.image.platform) if plan.image.platform else None,
         "source_digest": str(plan.image.manifest.digest),
+        "digest": str(written.digest) if written else None,
         "layers": [
             {
                 "number": layer.number,
+                "digest": str(written.layers[layer.number].digest) if written else None,
+                "kids": kids(layer.number, written.layers[layer.number]) if written else [],
                 "action": layer.fate.name.lower(),
                 "readable": layer.fate.readable,
                 "transcoded": layer.transcode,

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import click
 
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
+from coco_kp.cli.output import tell_made
 from coco_kp.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from coco_kp.keys.wrapper import Opener
+    from coco_kp.model.digest import Digest
     from coco_kp.transport.access import Access, Credentials
-
-FORMAT: Option = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="Form of the result on stdout.",
-)
 
 JOBS: Option = click.option(
     "--jobs",
@@ -44,6 +37,13 @@ KEEP_REPLACED: Option = click.option(
 
 NO_PROGRESS: Option = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 
+
+DIGESTFILE: Option = click.option(
+    "--digestfile",
+    type=FILE,
+    metavar="FILE",
+    help="Write the digest of the new image to FILE, as skopeo does.",
+)
 
 _MAX_UNPACKED: Option = click.option(
     "--max-unpacked",
@@ -271,6 +271,22 @@ class OpeningOptions(OptionGroup):
             name, parameters = split_parameters(self.provider)
             openers.append(ForeignProvider.configured(name, unwrap_parameters=parameters))
         return openers
+
+
+def tell_image(destination: str, digest: Digest, digestfile: Path | None) -> None:
+    """Learn that an image is in place, and write its digest. Raises ``InputError``.
+
+    The file is skopeo's: the digest without a line break, for everybody to read.
+    """
+    from coco_kp.files import write_file
+
+    tell_made(destination)
+    if digestfile:
+        try:
+            write_file(digestfile, str(digest).encode(), replace=True, mode=0o644)
+        except InputError as error:  # an old digest in there would be taken for the new one
+            error.message = f"{destination} is in place as {digest}, but {error.message}"
+            raise
 
 
 def _credentials(creds: str | None, token: str | None, side: str) -> Credentials | None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, ImageAccess
+from coco_kp.cli.image_options import ImageAccess
 from coco_kp.cli.options import with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.errors import CocoKpError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
-from coco_kp.cli.output import notice, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, notice, print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
@@ -86,7 +86,7 @@ def import_(file: Path, kid: str, keyfile: Path, force: bool) -> None:
 
 @command.command("list")
 @click.argument("file", type=FILE)
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@FORMAT
 @verbosity
 def list_(file: Path, form: str) -> None:
     """List the keys of the keys FILE by name and fingerprint; never the keys themselves.

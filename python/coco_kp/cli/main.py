@@ -11,13 +11,20 @@ from typing import Final, NoReturn
 
 import click
 
-from coco_kp.cli.output import made, report, report_bug, reset, show_warnings, verbosity, warn
+from coco_kp.cli.output import (
+    made,
+    report,
+    report_bug,
+    report_interrupt,
+    reset,
+    show_warnings,
+    verbosity,
+    warn,
+)
 from coco_kp.cli.streams import flush, open_missing
 from coco_kp.errors import CocoKpError, UsageError
 from coco_kp.files import reason
 from coco_kp.redact import masked
-
-INTERRUPTED: Final = 130
 
 _COMMANDS: Final = {
     "serve": "serve",
@@ -38,6 +45,8 @@ _COMMANDS: Final = {
     "demo": "demo",
 }
 
+_MAKING_IMAGES: Final = {"encrypt", "decrypt", "rewrap"}
+
 
 def main() -> NoReturn:
     """Run the command that the process was started with, and exit."""
@@ -49,7 +58,7 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command; give its exit code (docs/cli.md). Never raises."""
-    reset()
+    reset(arguments)
     show_warnings()
     try:
         _refuse_empty(arguments)
@@ -64,7 +73,7 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return report(_usage_error(error))
     except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
+        return report_interrupt(image=not _MAKING_IMAGES.isdisjoint(arguments))
     except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
         # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success,
         # unless the work was done already.

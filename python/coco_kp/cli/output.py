@@ -6,7 +6,8 @@ import contextlib
 import logging
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import click
@@ -17,6 +18,8 @@ from coco_kp.redact import masked, printable, printable_json, printable_lines, r
 F = TypeVar("F", bound=Callable[..., object])
 
 BUG: Final = 1
+INTERRUPTED: Final = 130
+_BUG_HINT: Final = "this is a bug; please report it with what -vv prints"
 _TRACEBACK: Final = 2  # -vv
 
 
@@ -30,11 +33,42 @@ class _Made:
     """The image that the command has made, whatever fails from now on."""
 
     place = ""
+    naming = False
+
+
+class _Json:
+    """Whether the user wants JSON on stdout, and has got the one document."""
+
+    wanted = False
+    printed = False
+
+
+def ask_json(ctx: click.Context, option: click.Parameter, form: str) -> str:  # noqa: ARG001
+    """Learn the form that the user wants, a callback of ``--format``."""
+    _Json.wanted = form == "json"
+    return form
+
+
+FORMAT: Final = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    is_eager=True,  # what is wrong with other options is reported in this form
+    callback=ask_json,
+    help="Form of the result on stdout.",
+)
 
 
 def tell_made(place: str) -> None:
     """Learn that an image is in place: the exit code is about that, not about printing it."""
     _Made.place = place
+
+
+def tell_naming() -> None:
+    """Learn that the image gets its name: until that is done, nobody knows which it has."""
+    _Made.naming = True
 
 
 def made() -> str:
@@ -62,10 +96,16 @@ def verbosity(function: F) -> F:
     )(function)
 
 
-def reset() -> None:
-    """Forget what an earlier command of this process was told, and did."""
+def reset(arguments: Sequence[str] = ()) -> None:
+    """Forget what an earlier command of this process was told, and did.
+
+    Of the arguments only ``--format json`` is looked at: click may not come so far.
+    """
     _Verbosity.level = 0
     _Made.place = ""
+    _Made.naming = False
+    _Json.wanted = "--format=json" in arguments or ("--format", "json") in pairwise(arguments)
+    _Json.printed = False
 
 
 def log_level(default: int) -> int:
@@ -115,6 +155,7 @@ def show_warnings() -> None:
 
 def print_json(document: object) -> None:
     """Print a command's result as one JSON document."""
+    _Json.printed = True  # or as much of it as stdout takes
     click.echo(printable_json(document, indent=2))
 
 
@@ -125,7 +166,20 @@ def report(error: CocoKpError) -> int:
     say(f"coco-kp: {error.message}", err=True)
     if error.hint:
         say(f"hint: {error.hint}", err=True)
+    _print_error(error.exit_code, error.message, error.hint)
     return error.exit_code
+
+
+def error_document(code: int, message: str, hint: str) -> dict[str, object]:
+    """Return an error as JSON has it."""
+    return {"code": code, "message": message, "hint": hint or None}
+
+
+def _print_error(code: int, message: str, hint: str = "") -> None:
+    """Print an error as the JSON document, where one is wanted and was not printed."""
+    if _Json.wanted and not _Json.printed:
+        with contextlib.suppress(OSError):
+            print_json({"error": error_document(code, message, hint)})
 
 
 def report_bug(error: Exception) -> int:
@@ -135,9 +189,25 @@ def report_bug(error: Exception) -> int:
     """
     if _Verbosity.level >= _TRACEBACK:
         _print_traceback()
-    say(f"coco-kp: unexpected error: {type(error).__name__}", err=True)
-    say("hint: this is a bug; please report it with what -vv prints", err=True)
+    message, hint = f"unexpected error: {type(error).__name__}", _BUG_HINT
+    say(f"coco-kp: {message}", err=True)
+    say(f"hint: {hint}", err=True)
+    _print_error(BUG, message, hint)
     return BUG
+
+
+def report_interrupt(*, image: bool) -> int:
+    """Say that the user ended the command, and what became of the ``image`` that it makes."""
+    message = "interrupted"
+    if _Made.place:
+        message += f"; {_Made.place} is in place"
+    elif _Made.naming:
+        message += " while the image got its name; coco-kp inspect shows which it is"
+    elif image:
+        message += "; destination unchanged"
+    say(f"coco-kp: {message}", err=True)
+    _print_error(INTERRUPTED, message)
+    return INTERRUPTED
 
 
 def _print_traceback() -> None:

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from coco_kp.cli.output import notice, quiet
+from coco_kp.cli.output import notice, quiet, tell_naming
 from coco_kp.image.progress import Progress
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class ProgressBars(Progress):
             task = self._tasks.pop(name, None)
             if self._bars and task is not None:
                 self._bars.remove_task(task)
+
+    def naming(self) -> None:
+        """Remember it, for what an interrupt is told."""
+        tell_naming()
 
     def notice(self, text: str) -> None:
         """Tell it on stderr, above the bars."""

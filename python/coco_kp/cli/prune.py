@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.image_options import FORMAT
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 from coco_kp.errors import UsageError
 
 

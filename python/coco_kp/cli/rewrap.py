@@ -7,15 +7,16 @@ from pathlib import Path
 import click
 
 from coco_kp.cli.image_options import (
+    DIGESTFILE,
     DRY_RUN,
-    FORMAT,
     KEEP_REPLACED,
     NO_PROGRESS,
     CopyAccess,
     OpeningOptions,
+    tell_image,
 )
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
-from coco_kp.cli.output import print_json, say, tell_made, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError, shown
 
@@ -60,6 +61,7 @@ from coco_kp.errors import UsageError, shown
 @DRY_RUN
 @FORMAT
 @KEEP_REPLACED
+@DIGESTFILE
 @NO_PROGRESS
 @verbosity
 def command(
@@ -80,6 +82,7 @@ def command(
     dry_run: bool,
     form: str,
     keep_replaced: bool,
+    digestfile: Path | None,
     no_progress: bool,
 ) -> None:
     """Change who can open IMAGE, in place or into DESTINATION; layers are not touched.
@@ -90,6 +93,7 @@ def command(
     For example: coco-kp rewrap oci:app --keypath old --to-keyid kbs:///default/key/2
     --to-keypath new
     """
+    from coco_kp.cli.image_document import image_documents
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.cli.recipients import key_settings, named_source, parse_recipient
@@ -134,7 +138,7 @@ def command(
             dry_run=dry_run,
         )
     if result.digest:
-        tell_made(result.destination)
+        tell_image(result.destination, result.digest, digestfile)
     if form == "json":
         print_json(
             {
@@ -143,6 +147,7 @@ def command(
                 "dry_run": dry_run,
                 "rewrapped": result.rewrapped,
                 "recipients": list(result.recipients),
+                "images": image_documents(result.images),
             }
         )
         return

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from coco_kp.cli.image_options import FORMAT, JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
+from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.inspect import finding_document
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, error_document, print_json, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.image.verify import RecipientVerdict, VerificationReport
@@ -158,6 +158,9 @@ def _document(report: VerificationReport) -> dict[str, object]:
         "reference": report.reference,
         "digest": str(report.digest),
         "verified": report.failure is None,
+        "error": None
+        if report.failure is None
+        else error_document(report.failure.exit_code, report.failure.message, report.failure.hint),
         "with_key": report.with_key,
         "findings": [finding_document(finding) for finding in report.findings],
         "layers": [

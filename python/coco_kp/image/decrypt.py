@@ -88,6 +88,7 @@ def decrypt_image(
             new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
             top = write_tree(tree, new, sink)
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
+            work.progress.naming()
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
     return DecryptionResult(str(target), top.digest, len(encrypted), copied)
 

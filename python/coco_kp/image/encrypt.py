@@ -51,7 +51,7 @@ from coco_kp.model.layer_encryption import (
 )
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.lazy_pull import without_positions
-from coco_kp.model.manifest import Descriptor, Manifest
+from coco_kp.model.manifest import Descriptor, ImageManifest, Manifest
 from coco_kp.model.media_type import (
     ZSTD,
     compressed_as,
@@ -77,13 +77,15 @@ class EncryptionResult:
     """What was made, or with ``digest`` None what would be made.
 
     ``key_ids`` are all that a layer has a packet for, also one that was kept as it is; another
-    tool's packet counts under its scheme. The plan says what became of each layer.
+    tool's packet counts under its scheme. The plan says what became of each layer, and ``written``
+    has the new manifest of each image by the digest of the old.
     """
 
     destination: str
     digest: Digest | None
     key_ids: tuple[str, ...]
     plan: EncryptionPlan
+    written: Mapping[Digest, ImageManifest]
 
 
 def encrypt_image(
@@ -152,7 +154,7 @@ def encrypt_image(
         _check_kept(plan, keys)
         check_sizes(plan, [key.name for key in keys])
         if dry_run:
-            return EncryptionResult(str(target), None, (), plan)
+            return EncryptionResult(str(target), None, (), plan, {})
         sink = stack.enter_context(writing(target, destination_access, keep_replaced=keep_replaced))
         work = Work(progress, jobs, source_access)
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
@@ -166,11 +168,12 @@ def encrypt_image(
             progress.notice(notice)
         plan = replace(plan, notices=(*plan.notices, *mended))
         top = _write_manifests(sink, plan, written)
-        _check(sink, top, plan, written, keys)
+        manifests = _check(sink, top, plan, written, keys)
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
+        progress.naming()
         publish_and_name(keys, sink, top, read_in_place(source_reference, target, tree))
-        return EncryptionResult(str(target), top.digest, _names(plan, keys), plan)
+        return EncryptionResult(str(target), top.digest, _names(plan, keys), plan, manifests)
 
 
 def _check_names(recipients: Sequence[Recipient]) -> None:
@@ -422,16 +425,22 @@ def _check(
     plan: EncryptionPlan,
     written: Mapping[tuple[Digest, bool], _Written],
     keys: Sequence[KeyWrapper],
-) -> None:
-    """Read the manifests back: each layer must be what was written, each packet must open."""
+) -> dict[Digest, ImageManifest]:
+    """Read the manifests back: each layer must be what was written, each packet must open.
+
+    Return them by the digest of what was read.
+    """
     tree = read_tree(sink.read_back(), top.descriptor())
     check_blobs(sink, tree)
     found = [image for image in images(tree) if not image.describes_another]
     pairs = zip(found, _planned(plan), strict=True)
+    new: dict[Digest, ImageManifest] = {}
     for image, expected in {pair[0].manifest.digest: pair for pair in pairs}.values():
+        new[expected.image.manifest.digest] = image.manifest
         for layer, plan_ in zip(image.manifest.layers, expected.layers, strict=True):
             if not plan_.fate.readable and plan_.fate is not Fate.KEEP:
                 _check_layer(layer, written[_key(plan_)], keys)
+    return new
 
 
 def _planned(plan: EncryptionPlan) -> list[ImagePlan]:

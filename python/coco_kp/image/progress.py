@@ -34,6 +34,9 @@ class Progress:
     def end(self, name: str) -> None:
         """Learn that it is done."""
 
+    def naming(self) -> None:
+        """Learn that the image gets its name from now on: all before left the old one there."""
+
     def notice(self, text: str) -> None:
         """Learn something that the user should know."""
 

@@ -89,14 +89,15 @@ _OpenedLayers = Mapping[tuple[Digest, int], _Opened]
 class RewrapResult:
     """The image that was made, and how many of its layers have other packets than before.
 
-    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. With
-    ``digest`` None it would be made.
+    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. ``images``
+    are those that were written. With ``digest`` None it would be made, and there are none.
     """
 
     destination: str
     digest: Digest | None
     rewrapped: int
     recipients: tuple[str, ...]
+    images: tuple[ImageNode, ...]
 
 
 def rewrap_image(
@@ -141,7 +142,8 @@ def rewrap_image(
         if not rewrapped:
             raise InputError(f"{source.reference} has no encrypted layer")
         if dry_run:
-            return RewrapResult(str(target), None, rewrapped, _recipients(new.values()))
+            recipients = _recipients(new.values())
+            return RewrapResult(str(target), None, rewrapped, recipients, ())
         with writing(
             target, destination_access or source_access, keep_replaced=keep_replaced
         ) as sink:
@@ -153,9 +155,10 @@ def rewrap_image(
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
             _check(written, tree, opened, new, openers, prepared)
+            work.progress.naming()
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
-    manifests = [image.manifest for image in images(written)]
-    return RewrapResult(str(target), top.digest, rewrapped, _recipients(manifests))
+    recipients = _recipients(image.manifest for image in images(written))
+    return RewrapResult(str(target), top.digest, rewrapped, recipients, tuple(images(written)))
 
 
 def _recipients(manifests: Iterable[ImageManifest]) -> tuple[str, ...]:

@@ -63,8 +63,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
             2,
             "coco-kp: could not open file 'f': x\nhint: coco-kp --help shows the usage\n",
         ),
-        (KeyboardInterrupt(), 130, "\n"),  # behind the ^C of the terminal
-        (click.Abort(), 130, ""),
+        (KeyboardInterrupt(), 130, "\ncoco-kp: interrupted\n"),  # behind the ^C of the terminal
+        (click.Abort(), 130, "coco-kp: interrupted\n"),
     ],
 )
 def test_run_prints_each_error_in_its_form_and_returns_its_exit_code(
@@ -162,7 +162,7 @@ keys.generate.callback = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 raise SystemExit(main.run(["keys", "generate", "-o", {str(tmp_path / "never")!r}]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"\n")
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"\ncoco-kp: interrupted\n")
 
 
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]

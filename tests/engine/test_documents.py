@@ -1,0 +1,169 @@
+"""What commands print with --format json, held to the schemas that `coco-kp schema` prints."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coco_kp.image import encrypt as use_case
+from tests.support.command import KID, Command
+from tests.support.image import Image
+from tests.support.schema import check_schema
+
+NEW_KID = "kbs:///default/key/2"
+
+
+def document(command: Command, name: str, *arguments: object, ok: bool = True) -> Any:
+    outcome = command(*name.split("-"), *arguments, "--format", "json", ok=ok)
+    check_schema(outcome.json, command("schema", name).json)
+    return outcome.json
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Image:
+    return Image(tmp_path / "target")
+
+
+def test_encrypt_document_has_what_was_made(
+    plain: Image, target: Image, key: Path, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "digest"
+    made = document(
+        command,
+        "encrypt",
+        *(plain.reference, target.reference, "--keyid", KID, "--keypath", key),
+        *("--digestfile", file),
+    )
+    assert file.read_text() == made["digest"]
+    assert file.stat().st_mode & 0o777 == 0o644
+    (image,) = made["images"]
+    assert image["digest"] == made["digest"]
+    there = [layer["digest"] for layer in target.manifest["layers"]]
+    assert [layer["digest"] for layer in image["layers"]] == there
+    assert all(layer["kids"] == [KID] for layer in image["layers"])
+
+
+def test_encrypt_document_of_dry_run_has_no_new_digests(
+    plain: Image, target: Image, key: Path, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "digest"
+    planned = document(
+        command,
+        "encrypt",
+        *(plain.reference, target.reference, "--keyid", KID, "--keypath", key),
+        *("--dry-run", "--digestfile", file),
+    )
+    assert planned["digest"] is None
+    assert all(layer["digest"] is None for layer in planned["images"][0]["layers"])
+    assert not file.exists()
+
+
+def test_rewrap_document_has_key_ids_of_each_layer(
+    encrypted: Image, key: Path, command: Command
+) -> None:
+    added = f"keyid={NEW_KID},keypath={key}"
+    made = document(command, "rewrap", encrypted.reference, "--keypath", key, "--add", added)
+    (image,) = made["images"]
+    assert image["digest"] == made["digest"]
+    assert [layer["digest"] for layer in image["layers"]] == [
+        layer["digest"] for layer in encrypted.manifest["layers"]
+    ]
+    assert all(layer["kids"] == [KID, NEW_KID] for layer in image["layers"])
+
+
+def test_documents_of_other_commands_match_their_schemas(
+    encrypted: Image, target: Image, key: Path, command: Command, tmp_path: Path
+) -> None:
+    opening = (encrypted.reference, target.reference, "--keypath", key)
+    file = tmp_path / "digest"
+    made = document(command, "decrypt", *opening, "--digestfile", file)
+    assert file.read_text() == made["digest"]
+    assert document(command, "verify", encrypted.reference, "--keypath", key)["error"] is None
+    assert document(command, "prune", encrypted.reference)["removed"] == []
+    command("keys", "generate", "-o", tmp_path / "keys")
+    assert len(document(command, "keys-list", tmp_path / "keys")) == 10
+    assert document(command, "bench", "--size", "1")["cases"]
+    document(command, "doctor", ok=False)
+
+
+def test_verify_that_fails_prints_one_document_with_the_error(
+    plain: Image, command: Command
+) -> None:
+    report = document(command, "verify", plain.reference, ok=False)
+    assert report["verified"] is False
+    assert report["error"]["code"] == 7
+    assert "not encrypted" in report["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("encrypt", "oci:nothing", "oci:new", "--sample"), 3),
+        (("encrypt", "oci:nothing", "oci:new"), 2),
+        (("encrypt", "--nosuch"), 2),
+        (("decrypt", "oci:nothing", "oci:new", "--keypath", "nothing"), 4),
+        (("rewrap", "oci:nothing"), 2),
+        (("verify", "oci:nothing"), 3),
+        (("inspect", "oci:nothing"), 3),
+        (("prune", "dir:nothing"), 2),
+        (("keys", "list", "nothing"), 4),
+        (("bench", "--size", "0"), 2),
+        (("doctor", "--name", ""), 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize("form", [("--format", "json"), ("--format=json",)])
+def test_failure_is_a_document_with_the_words_of_stderr(
+    arguments: tuple[str, ...],
+    code: int,
+    form: tuple[str, ...],
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command(*arguments, *form, ok=False)
+    check_schema(outcome.json, command("schema", "error").json)
+    error = outcome.json["error"]
+    assert error["code"] == outcome.code == code
+    assert f"coco-kp: {error['message']}\n" in outcome.err
+    assert error["hint"] is None or f"hint: {error['hint']}\n" in outcome.err
+
+
+def test_digest_that_cannot_be_written_is_an_error_that_names_the_image(
+    plain: Image, target: Image, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "nothing" / "digest"
+    outcome = command(
+        *("encrypt", plain.reference, target.reference, "--sample", "--digestfile", file), ok=False
+    )
+    assert outcome.code == 3
+    assert f"{target.reference} is in place as sha256:" in outcome.err
+    assert str(file) in outcome.err
+    assert target.layers
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("_write_manifests", "interrupted; destination unchanged"),
+        ("publish_and_name", "interrupted while the image got its name"),
+    ],
+)
+def test_ctrl_c_says_what_became_of_the_image(
+    step: str,
+    words: str,
+    plain: Image,
+    target: Image,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(use_case, step, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    outcome = command("encrypt", plain.reference, target.reference, "--sample", ok=False)
+    assert outcome.code == 130
+    assert words in outcome.err
+    assert not target.folder.exists()
