@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from importlib import import_module
@@ -22,7 +23,7 @@ from coco_kp.cli.output import (
     warn,
 )
 from coco_kp.cli.streams import flush, open_missing
-from coco_kp.errors import CocoKpError, UsageError
+from coco_kp.errors import CocoKpError, InputError, UsageError, shown
 from coco_kp.files import reason
 from coco_kp.redact import masked
 
@@ -82,6 +83,9 @@ def run(arguments: list[str]) -> int:
         if place := made():
             warn(f"{place} is in place, but this could not be printed: {reason(error)}")
             return 0
+        if isinstance(error.filename, str | os.PathLike):
+            path = shown(os.fspath(error.filename))
+            return report(InputError(f"cannot use {path}: {reason(error)}"))
         return report(CocoKpError(f"the system refused: {reason(error)}"))
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         return report_bug(error)

@@ -93,7 +93,7 @@ class DirectorySink(Sink):
         publish_image(top, self._folder / MANIFEST_FILE, self.reference)
         try:
             self._remove_others(self._names_in_use(manifest))
-        except CocoKpError as error:
+        except (CocoKpError, OSError) as error:
             _LOG.warning(
                 "%s is in place, but files of the old image are, too: %s", self.reference, error
             )

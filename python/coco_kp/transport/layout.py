@@ -136,7 +136,7 @@ class LayoutSink(Sink):
         try:
             kept = reachable(self._folder, after.manifests)
             remove(self._folder, reachable(self._folder, replaced, known=False) - kept)
-        except CocoKpError as error:
+        except (CocoKpError, OSError) as error:
             _LOG.warning(
                 "%s is in place, but the old image is there, too: %s", self.reference, error
             )

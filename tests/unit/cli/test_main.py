@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -49,9 +50,14 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (RefusedError("no", "yes"), 7, "coco-kp: no\nhint: yes\n"),
         (RefusedError("no"), 7, "coco-kp: no\n"),
         (
-            OSError(errno.ENOSPC, "No space left on device", "/secret/path"),
+            OSError(errno.ENOSPC, "No space left on device"),
             1,
             "coco-kp: the system refused: no space left on device\n",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied", f"/some/{b64encode(bytes(32)).decode()}"),
+            3,
+            "coco-kp: cannot use (50 characters that look like a key): permission denied\n",
         ),
         (
             ValueError("symkey AAEC"),
@@ -222,3 +228,11 @@ assert not loaded, loaded
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_run_names_the_file_that_the_system_refused(
+    failing: Callable[[BaseException], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file"))
+    assert run(["keys", "list", "file"]) == 3
+    assert capfd.readouterr().err == "coco-kp: cannot use '/some/file': permission denied\n"

@@ -138,6 +138,20 @@ class TestReplaced:
         check(source(folder), last)
         assert blobs(folder) == of(last)
 
+    def test_layout_sink_warns_when_replaced_image_cannot_be_removed(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write(folder, ONE)
+
+        def failing(path: Path, **_: object) -> None:
+            raise PermissionError(13, os.strerror(13), str(path))
+
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "coco_kp"):
+            patch.setattr(Path, "is_symlink", failing)
+            write(folder, TWO)
+        assert "v1 is in place, but the old image is there, too" in caplog.text
+        check(source(folder), TWO)
+
     def test_layout_sink_says_that_the_image_is_in_place_when_it_may_not_last(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
