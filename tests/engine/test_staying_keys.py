@@ -153,6 +153,26 @@ def test_verify_expects_a_key_of_aws_kms(for_aws: Image, command: Command) -> No
         assert outcome.code == code
 
 
+def test_key_of_aws_kms_is_removed_as_it_is_named(
+    for_aws: Image, key: Path, command: Command
+) -> None:
+    kid, own = "kbs:///default/key/1", ("--wrap-with", "awskms:///alias/a")
+    command("rewrap", for_aws.reference, *own, "--add", f"keyid={kid},keypath={key}")
+    command("rewrap", for_aws.reference, "--keypath", key, "--remove", "awskms:///alias/a")
+    command("verify", for_aws.reference, "--keypath", key, "--expect-keyid", kid)
+
+
+@pytest.mark.parametrize("more", ["awskms:///alias/a?context=app=prod", "awskms://kms/alias/a"])
+def test_nothing_is_expected_or_removed_that_is_not_compared(
+    for_aws: Image, command: Command, more: str
+) -> None:
+    own = ("--wrap-with", "awskms:///alias/a")
+    for act in (("verify", "--expect-keyid"), ("rewrap", "--remove")):
+        outcome = command(act[0], for_aws.reference, *own, act[1], more, ok=False)
+        assert outcome.code == 3
+        assert "names more than a key" in outcome.err
+
+
 def test_rewrap_between_keys_of_aws_kms_sees_no_layer_key(
     kms: Kms, for_aws: Image, command: Command
 ) -> None:

@@ -11,9 +11,10 @@ import click
 
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
 from coco_kp.cli.output import tell_made
-from coco_kp.errors import InputError, UsageError
+from coco_kp.errors import InputError, UsageError, shown
 
 if TYPE_CHECKING:
+    from coco_kp.keys.reference import AwsKmsReference
     from coco_kp.keys.wrapper import Opener
     from coco_kp.model.digest import Digest
     from coco_kp.transport.access import Access, Credentials
@@ -313,3 +314,18 @@ def _from_stdin(value: str, option: str) -> str:
     if not line:
         raise InputError(f"stdin has no line for {option} -")
     return line
+
+
+def parse_kms_key(text: str) -> AwsKmsReference:
+    """Read the name of a KMS packet's key, awskms:///KEY. Raises ``InputError``."""
+    from coco_kp.keys.reference import AwsKmsReference, parse_wrapping_reference
+
+    reference = parse_wrapping_reference(text)
+    if not isinstance(reference, AwsKmsReference):
+        raise InputError(f"{shown(text)} is not a key of AWS KMS")
+    if reference.endpoint or reference.context:
+        raise InputError(
+            f"{shown(text)} names more than a key, which is all that is compared",
+            f"write {AwsKmsReference('', reference.key)}",
+        )
+    return reference

@@ -49,8 +49,8 @@ from coco_kp.errors import UsageError, shown
     "--remove",
     metavar="KID|SCHEME",
     multiple=True,
-    help="Take the packets with this key id, or of this scheme (jwe, pkcs7, ...), away; never the "
-    "last that opens. May be repeated.",
+    help="Take the packets with this key id (or awskms:///KEY), or of this scheme (jwe, pkcs7, "
+    "...), away; never the last that opens. May be repeated.",
 )
 @click.option(
     "--register",
@@ -124,7 +124,7 @@ def command(
     settings = key_settings(packet_form, registrar)
     replace_by = () if source is None else (resolve(source, kid, settings),)
     added = tuple(parse_recipient(text, packet_form, registrar) for text in add)
-    changes = Changes(replace_by, added, remove)
+    changes = Changes(replace_by, added, tuple(map(_removed, remove)))
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         result = rewrap_image(
             image,
@@ -162,3 +162,10 @@ def command(
         f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped; "
         f"can be opened by {who}"
     )
+
+
+def _removed(text: str) -> str:
+    """Return a key ID or scheme as packets have it."""
+    from coco_kp.cli.image_options import parse_kms_key
+
+    return parse_kms_key(text).key if text.startswith("awskms:") else text

@@ -114,16 +114,10 @@ def command(
 
 def _expected_key(text: str) -> ResourceUri | AwsKmsReference:
     """Read a key ID, or the key of a KMS packet as --wrap-with names it."""
-    from coco_kp.errors import InputError, shown
-    from coco_kp.keys.reference import AwsKmsReference, parse_wrapping_reference
+    from coco_kp.cli.image_options import parse_kms_key
     from coco_kp.model.resource_uri import parse_key_id
 
-    if not text.startswith("awskms:"):
-        return parse_key_id(text)
-    reference = parse_wrapping_reference(text)
-    if not isinstance(reference, AwsKmsReference):
-        raise InputError(f"{shown(text)} is not a key of AWS KMS")
-    return reference
+    return parse_kms_key(text) if text.startswith("awskms:") else parse_key_id(text)
 
 
 def _print(report: VerificationReport) -> None:
