@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.cli.main import run
+from coco_kp.cli.main import _cli, run
 from tests.cli.transcript import Step, matches, read_transcript
+from tests.docs.test_cli_contract import CONTEXT, options
+from tests.support.image import tar, write_image
 
 HERE = Path(__file__).parent
 TRANSCRIPTS = sorted(HERE.glob("*.txt"))
@@ -69,6 +72,8 @@ def replay(path: Path, folder: Path, execute: Callable[[Step], tuple[int, str, s
     for file, (content, file_mode) in transcript.files.items():
         (folder / file).write_bytes(content)
         (folder / file).chmod(file_mode)
+    for image in transcript.images:
+        write_image(folder / image, [tar({"etc/motd": b"hello"})])
     assert transcript.steps
     for step in transcript.steps:
         code, stdout, stderr = execute(step)
@@ -83,3 +88,13 @@ def replay(path: Path, folder: Path, execute: Callable[[Step], tuple[int, str, s
             if equals:
                 assert (folder / name).read_bytes() == (folder / equals[1]).read_bytes(), seen
         assert not list(folder.glob(".*")), seen  # no temporary file stays behind
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_hints_name_only_options_that_the_command_has(path: Path) -> None:
+    for step in read_transcript(path).steps:
+        for hint in (line for line in step.stderr if line.startswith("hint: ")):
+            mine, others = step.arguments[:1], re.findall(r"coco-kp ([a-z-]+)", hint)
+            commands = [_cli.get_command(CONTEXT, name) for name in (*mine, *others)]
+            known = {"--help"}.union(*(options(command) for command in commands if command))
+            assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", hint)) <= known, step.command

@@ -5,6 +5,7 @@ Each line begins with a mark:
     #           a remark
     @ NAME MODE     a file to begin with; its lines follow, behind '|'
     @ NAME MODE base64      the same, and the lines are base64 of what the file has
+    @ NAME image    an image to begin with, a layout of one layer
     $ coco-kp …     a command
     < wrap PARAMETERS       its input: a request to wrap a layer's key
     < unwrap PACKET KBC     its input: a request to unwrap a packet of tests/vectors/packets.json
@@ -77,12 +78,14 @@ class Transcript:
     """Files, each with its content and mode, and steps."""
 
     files: dict[str, tuple[bytes, int]]
+    images: list[str]
     steps: list[Step]
 
 
 def read_transcript(path: Path) -> Transcript:
     """Read a transcript; what is none fails."""
     files: dict[str, tuple[list[str], list[str]]] = {}
+    images: list[str] = []
     steps: list[Step] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         mark, text = line[:1], line[2:]
@@ -91,14 +94,17 @@ def read_transcript(path: Path) -> Transcript:
                 continue
             case "@":
                 name, *how = text.split()
-                files[name] = (how, [])
+                if how == ["image"]:
+                    images.append(name)
+                else:
+                    files[name] = (how, [])
             case "|":
                 files[next(reversed(files))][1].append(text)
             case "$":
                 steps.append(Step(text))
             case _:
                 steps[-1].add(mark, text)
-    return Transcript({name: _file(*parts) for name, parts in files.items()}, steps)
+    return Transcript({name: _file(*parts) for name, parts in files.items()}, images, steps)
 
 
 def matches(expected: list[str], text: str) -> bool:

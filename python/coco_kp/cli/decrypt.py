@@ -17,7 +17,7 @@ from coco_kp.cli.image_options import (
     tell_image,
 )
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 
 
 @click.command("decrypt", short_help="Decrypt an image.")
@@ -60,7 +60,7 @@ def command(
         result = decrypt_image(
             source,
             destination,
-            opening.openers(kbc),
+            opening.needed(kbc),
             jobs=jobs,
             source_access=access.source(),
             destination_access=access.destination(),
@@ -87,7 +87,7 @@ def command(
             f"{result.copied} copied; nothing was written"
         )
         return
-    say(
+    say_made(
         f"{result.destination} {result.digest}: layers {result.decrypted} decrypted, "
         f"{result.copied} copied"
     )

@@ -17,7 +17,7 @@ from coco_kp.cli.image_options import (
     tell_image,
 )
 from coco_kp.cli.options import FILE, RegistrationOptions, usage, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 from coco_kp.errors import UsageError
 
@@ -230,7 +230,7 @@ def _print(result: EncryptionResult) -> None:
             if layer.fate.readable:
                 click.echo(f"layer {layer.number} of {image.image}: {layer.fate}")
     keys = ", ".join(result.key_ids) or "none"
-    say(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
+    say_made(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
 
 
 def _document(result: EncryptionResult) -> dict[str, object]:

@@ -273,6 +273,15 @@ class OpeningOptions(OptionGroup):
             openers.append(ForeignProvider.configured(name, unwrap_parameters=parameters))
         return openers
 
+    def needed(self, kbc: KbcOptions) -> list[Opener]:
+        """Return all that the user named, which is at least one. Raises ``CocoKpError``."""
+        if openers := self.openers(kbc):
+            return openers
+        raise UsageError(
+            "nothing is named that opens the image",
+            "give --keypath FILE, --keys FILE, --kbc NAME, --kek-from URI or --wrap-with URI",
+        )
+
 
 def tell_image(destination: str, digest: Digest, digestfile: Path | None) -> None:
     """Learn that an image is in place, and write its digest. Raises ``InputError``.

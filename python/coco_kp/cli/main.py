@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import click
 
+from coco_kp.cli.mistaken import usage_error
 from coco_kp.cli.output import (
     made,
     report,
@@ -25,7 +26,6 @@ from coco_kp.cli.output import (
 from coco_kp.cli.streams import flush, open_missing
 from coco_kp.errors import CocoKpError, InputError, UsageError, shown
 from coco_kp.files import reason
-from coco_kp.redact import masked
 
 _COMMANDS: Final = {
     "serve": "serve",
@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
             error.show()
         return UsageError.exit_code
     except click.ClickException as error:
-        return report(_usage_error(error))
+        return report(usage_error(error))
     except (KeyboardInterrupt, click.Abort):
         return report_interrupt(image=not _MAKING_IMAGES.isdisjoint(arguments))
     except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
@@ -146,11 +146,3 @@ _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix":
 @verbosity
 def _cli() -> None:
     """Make container images that only an attested Confidential Containers guest can open."""
-
-
-def _usage_error(error: click.ClickException) -> UsageError:
-    # click quotes what stands on the command line: a key may have come into the wrong place.
-    message = masked(" ".join(error.format_message().split()).rstrip("."))
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    path = context.command_path if context else "coco-kp"
-    return UsageError(message[:1].lower() + message[1:], f"{path} --help shows the usage")

@@ -129,6 +129,12 @@ def say(line: str, *, err: bool = False) -> None:
         click.echo(printable(line), err=err)
 
 
+def say_made(line: str) -> None:
+    """Print what was made, unless the user wants quiet."""
+    if not quiet():
+        say(line)
+
+
 def notice(text: str) -> None:
     """Tell the user something that is no result, unless he wants quiet."""
     if _Verbosity.level >= 0:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say_made, verbosity
 from coco_kp.errors import UsageError
 
 
@@ -47,6 +47,6 @@ def command(layout: str, dry_run: bool, form: str) -> None:
         )
         return
     for digest in pruned.blobs:
-        say(str(digest))
+        say_made(str(digest))
     done = "would remove" if dry_run else "removed"
-    say(f"{reference}: {done} {len(pruned.blobs)} blobs, {size_text(pruned.size)}")
+    say_made(f"{reference}: {done} {len(pruned.blobs)} blobs, {size_text(pruned.size)}")

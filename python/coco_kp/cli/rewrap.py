@@ -16,7 +16,7 @@ from coco_kp.cli.image_options import (
     tell_image,
 )
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.errors import UsageError, shown
 
@@ -125,10 +125,16 @@ def command(
     replace_by = () if source is None else (resolve(source, kid, settings),)
     added = tuple(parse_recipient(text, packet_form, registrar) for text in add)
     changes = Changes(replace_by, added, tuple(map(_removed, remove)))
+    if changes == Changes():
+        raise UsageError(
+            "no change is named",
+            "give --to-keyid URI with --to-keypath FILE, --add keyid=URI,keypath=FILE or "
+            "--remove KID",
+        )
     with ProgressBars(wanted=not no_progress) as progress, interruptible():
         result = rewrap_image(
             image,
-            opening.openers(kbc),
+            opening.needed(kbc),
             changes,
             destination=destination,
             source_access=access.source() if destination else access.in_place(),
@@ -158,7 +164,7 @@ def command(
             f"could be opened by {who}; nothing was written"
         )
         return
-    say(
+    say_made(
         f"{result.destination} {result.digest}: layers {result.rewrapped} rewrapped; "
         f"can be opened by {who}"
     )

@@ -9,7 +9,7 @@ import click
 from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.inspect import finding_document
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import FORMAT, error_document, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, error_document, print_json, quiet, say, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.image.verify import RecipientVerdict, VerificationReport
@@ -106,7 +106,7 @@ def command(
         )
     if form == "json":
         print_json(_document(report))
-    else:
+    elif not quiet():
         _print(report)
     if report.failure:
         raise report.failure

@@ -25,6 +25,8 @@ def kek_of(raw: bytes, source: str, encoding_hint: str = "") -> Kek:
         "base64": encoding_hint or "it looks like base64: decode it first",
         "hex": "it looks like hex: store the 32 bytes themselves",
         "line break": "a line break follows the key",
+        "PEM": "it looks like PEM; a KEK is 32 random bytes, for no public-key algorithm",
+        "keys file": "it looks like a keys file, which holds several keys",
         "": "",
     }[resemblance(raw)]
     raise KekError(f"{expected}, found {len(raw)} bytes", hint)
@@ -38,13 +40,17 @@ def kek_of_base64(text: str, source: str) -> Kek:
         raise KekError(error.message, error.hint) from None
 
 
-def resemblance(raw: bytes) -> Literal["base64", "hex", "line break", ""]:
-    """Return how bytes that are no KEK hold one: encoded, or before a line break."""
+def resemblance(raw: bytes) -> Literal["base64", "hex", "line break", "PEM", "keys file", ""]:
+    """Return what bytes that are no KEK are: one encoded, or before a line break, or other keys."""
     text = raw.strip()
     if _decodes_to_a_kek(text):
         return "base64"
     if re.fullmatch(rb"[0-9A-Fa-f]{64}", text):
         return "hex"
+    if text.startswith(b"-----BEGIN "):
+        return "PEM"
+    if text.startswith(b"{"):
+        return "keys file"
     return "line break" if raw[KEK_SIZE:] in {b"\n", b"\r\n"} else ""
 
 

@@ -18,6 +18,10 @@ _HINTS: Final = {
     "base64": "the file looks like base64; decode it: base64 -d key.b64 > key",
     "hex": "the file looks like hex; decode it: tr a-f A-F < key.hex | basenc -d --base16 > key",
     "line break": f"a line break follows the key; cut it off: head -c {KEK_SIZE} old > key",
+    "PEM": "the file is PEM, as keys of public-key algorithms are; a KEK is 32 random bytes: "
+    f"head -c {KEK_SIZE} /dev/urandom > key",
+    "keys file": "the file looks like a keys file; take one key out of it: "
+    "coco-kp keys export FILE KID key",
     "": f"make one with: head -c {KEK_SIZE} /dev/urandom > key",
 }
 

@@ -23,6 +23,8 @@ from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource
 MAX_KEYS_FILE = 4 * 1024 * 1024
 """Bytes of a keys file at the most: some 50,000 keys."""
 
+_FORM = "a keys file is JSON, as coco-kp keys generate writes it; a file of one key is none"
+
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +58,10 @@ def _warn_once(text: str) -> None:
 
 def parse_keys(data: bytes, what: str) -> dict[str, str]:
     """Read the members of a keys file's content; ``what`` names it. Raises ``InputError``."""
-    document = parse_json_object(data, what, MAX_KEYS_FILE)
+    try:
+        document = parse_json_object(data, what, MAX_KEYS_FILE)
+    except InputError as error:
+        raise InputError(error.message, error.hint or _FORM) from None
     keys = {name: value for name, value in document.items() if isinstance(value, str)}
     for name in document.keys() - keys.keys():
         raise InputError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final
 
 from coco_kp.errors import InputError, shown
@@ -95,11 +96,26 @@ def parse_image_reference(text: str) -> ImageReference:
         return _parse_file(text, transport, rest)
     if colon and transport in SKOPEO_TRANSPORTS:
         return SkopeoReference(transport, text)
+    meant = (
+        _meant(transport, rest) if colon else f"{'oci:' if text[:1] in './' else 'docker://'}{text}"
+    )
     others = ", ".join(f"{name}:" for name in (*FILE_TRANSPORTS, *SKOPEO_TRANSPORTS))
     raise InputError(
         f"{shown(text)} does not start with a transport",
-        f"an image in a registry is docker://host/repository:tag; others start with {others}",
+        f"did you mean {shown(meant, text)}? an image in a registry is "
+        f"docker://host/repository:tag; others start with {others}",
     )
+
+
+def _meant(transport: str, rest: str) -> str:
+    """Return what a text that does not start with a transport most likely stands for."""
+    if rest.startswith("//"):  # https://host/repository
+        return f"docker:{rest}"
+    known = ("docker", *FILE_TRANSPORTS, *SKOPEO_TRANSPORTS)
+    like = get_close_matches(transport, known, 1)
+    if not like:  # nginx:1.27
+        return f"docker://{transport}:{rest}"
+    return f"{like[0]}:{'//' if like[0] == 'docker' else ''}{rest}"
 
 
 def parse_repository_reference(text: str) -> RegistryReference:
@@ -127,9 +143,24 @@ def parse_repository_reference(text: str) -> RegistryReference:
 
 
 def _parse_docker(text: str, rest: str) -> RegistryReference:
+    name = rest.strip("/")
     if not rest.startswith("//"):
-        raise InputError(f"{shown(text)} lacks the slashes", "write docker://host/repository:tag")
+        raise InputError(
+            f"{shown(text)} lacks the slashes",
+            f"did you mean {shown(f'docker://{name}', text)}?",
+        )
+    if _is_host(name):
+        raise InputError(
+            f"{shown(text)} names a registry, but no repository",
+            f"write {shown(f'docker://{name}/repository:tag', text)}",
+        )
     return parse_repository_reference(rest[2:])
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a name is that of a registry: of Docker Hub's own images none has a dot."""
+    name = text.partition("@")[0].partition(":")[0]
+    return "/" not in text and ("." in name or name == "localhost" or text.startswith("["))
 
 
 def _split_host(name: str) -> tuple[str, str]:

@@ -7,9 +7,10 @@ that can do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import RefusedError
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
 from coco_kp.transport.access import Access, Credentials, access_beside, parse_credentials
 from coco_kp.transport.base import (
@@ -65,6 +66,14 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
         return RegistrySource(reference, access or Access())
     if not isinstance(reference, FileReference):
         return SkopeoSource(reference)
+    try:
+        return _open_files(reference, access)
+    except InputError as error:
+        error.hint = error.hint or _other_transport(reference)
+        raise
+
+
+def _open_files(reference: FileReference, access: Access | None) -> Source:
     match reference.transport:
         case "oci":
             return LayoutSource(reference)
@@ -75,6 +84,18 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
         case "docker-archive":
             return DockerArchiveSource(reference, access)
     raise ValueError(reference.transport)
+
+
+def _other_transport(reference: FileReference) -> str:
+    """Return what to do about a place that is none of its transport; empty if it is one."""
+    path = Path(reference.path)
+    if path.is_file() and reference.transport == "oci":
+        return "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"
+    if path.is_dir() and reference.transport.endswith("-archive"):
+        return "it is a folder, and no archive: name it oci:PATH or dir:PATH"
+    if (path / "manifest.json").is_file() and reference.transport == "oci":
+        return "it is a folder of skopeo's dir transport: name it dir:PATH"
+    return ""
 
 
 def check_source(reference: ImageReference) -> None:
