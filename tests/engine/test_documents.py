@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +160,10 @@ def test_ctrl_c_says_what_became_of_the_image(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(use_case, step, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(use_case, step, interrupt)
     outcome = command("encrypt", plain.reference, target.reference, "--sample", ok=False)
     assert outcome.code == 130
     assert words in outcome.err
