@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _PATIENCE: Final = 0.5  # seconds before anything is shown
+_NAME: Final = 19  # columns: linux/arm64/v8 9/12
+_WIDE: Final = 80  # columns
 
 
 class ProgressBars(Progress):
@@ -30,13 +34,19 @@ class ProgressBars(Progress):
         self._tasks: dict[str, TaskID] = {}
         self._expected = 0
         self._done = 0
+        self._verb = "reading"
+        self._names: dict[str, str] = {}
+        self._timer = threading.Timer(_PATIENCE, self._begin)
+        self._timer.daemon = True
         self._sizes: dict[str, int] = {}
         self._moved: dict[str, int] = {}
 
-    def expect(self, size: int) -> None:
+    def expect(self, size: int, verb: str, names: Mapping[str, str]) -> None:
         """Add to the bytes that there are to move in all."""
         with self._lock:
             self._expected += size
+            self._verb = verb
+            self._names.update(names)
 
     def begin(self, name: str, size: int) -> None:
         """Begin a layer's bar."""
@@ -71,6 +81,9 @@ class ProgressBars(Progress):
         notice(text)
 
     def __enter__(self) -> Self:
+        if self._wanted:
+            with contextlib.suppress(RuntimeError):  # no thread is to be had: later, then
+                self._timer.start()
         return self
 
     def __exit__(
@@ -79,32 +92,49 @@ class ProgressBars(Progress):
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bars:
-            self._bars.stop()
+        self._timer.cancel()
+        with self._lock:
+            self._wanted = False
+            if self._bars:
+                self._bars.stop()
 
-    def _show(self, name: str) -> None:
+    def _begin(self) -> None:
+        """Show that there is work, before there is a byte to count: a registry may be slow."""
+        with self._lock:
+            if self._wanted:
+                self._show_total()
+
+    def _show_total(self) -> Bars:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-            self._total = self._bars.add_task("all", total=self._expected)
-        if name not in self._tasks:
-            short = name.partition(":")[2][:12] or name
-            self._tasks[name] = self._bars.add_task(short, total=self._sizes[name])
-        self._bars.update(self._tasks[name], completed=self._moved[name])
+            self._total = self._bars.add_task(self._verb, total=None)
         assert self._total is not None  # noqa: S101 (made with the bars)
-        self._bars.update(self._total, completed=self._done, total=self._expected)
+        self._bars.update(
+            self._total,
+            description=self._verb,
+            completed=self._done,
+            total=self._expected or None,
+        )
+        return self._bars
+
+    def _show(self, name: str) -> None:
+        bars = self._show_total()
+        if name not in self._tasks:
+            shown = self._names.get(name) or name.partition(":")[2][:12] or name
+            self._tasks[name] = bars.add_task(shown[-_NAME:], total=self._sizes[name])
+        bars.update(self._tasks[name], completed=self._moved[name])
 
 
 def _bars() -> Bars:
     from rich import progress as rich
     from rich.console import Console
 
-    return rich.Progress(
+    console = Console(stderr=True)
+    columns: list[rich.ProgressColumn] = [
         rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
+        rich.BarColumn(4 if console.width < _WIDE else 30),
         rich.DownloadColumn(binary_units=True),
-        rich.TransferSpeedColumn(),
-        rich.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+        rich.TimeRemainingColumn(compact=True),
+    ]
+    return rich.Progress(*columns, console=console, transient=True)

@@ -16,7 +16,7 @@ from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.tree import ImageNode, Node, images, read_tree
+from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
@@ -138,7 +138,8 @@ def _move_blobs(
             elif not layer.elsewhere:
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
-    work.progress.expect(sum(blob.size for blob in (*encrypted.values(), *others.values())))
+    size = sum(blob.size for blob in (*encrypted.values(), *others.values()))
+    work.progress.expect(size, "decrypting", layer_names(tree))
     threads = work.threads_for(len(encrypted))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)

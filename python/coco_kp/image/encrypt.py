@@ -39,7 +39,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.reuse import EarlierLayer, read_earlier
-from coco_kp.image.tree import images, read_tree
+from coco_kp.image.tree import images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name
 from coco_kp.model.digest import Digest
@@ -327,7 +327,8 @@ def _move_blobs(
 
     secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
     kept, statements, configs = _kept(plan), _statements(plan), _configs(plan)
-    work.progress.expect(sum(layer.layer.size for layer in (*secret, *reused, *kept)))
+    size = sum(layer.layer.size for layer in (*secret, *reused, *kept))
+    work.progress.expect(size, "encrypting", layer_names(plan.tree))
     threads = work.threads_for(len(secret) + len(reused))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted((*secret, *reused), key=lambda layer: -layer.layer.size)
@@ -488,7 +489,8 @@ def _open_all(
     layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
     others = [*(layer.layer for layer in _kept(plan)), *_statements(plan), *_configs(plan)]
     threads = work.threads_for(len(layers))
-    work.progress.expect(sum(blob.size for blob in (*(x.layer for x in layers), *others)))
+    size = sum(blob.size for blob in (*(x.layer for x in layers), *others))
+    work.progress.expect(size, "verifying", {})
     work.run(
         [
             *(partial(check, layer) for layer in layers),

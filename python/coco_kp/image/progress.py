@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,8 +22,11 @@ _TICK: Final = 0.1  # seconds between two looks at what pumps did
 class Progress:
     """Told of what happens, by several threads at once; this one tells nobody."""
 
-    def expect(self, size: int) -> None:
-        """Learn how many bytes there are to move in all."""
+    def expect(self, size: int, verb: str, names: Mapping[str, str]) -> None:
+        """Learn how many more bytes there are to move, what is done to them (``encrypting``).
+
+        ``names`` has what users call the layers, by the name that ``begin`` is given.
+        """
 
     def begin(self, name: str, size: int) -> None:
         """Learn that the work on something of ``size`` bytes begins."""

@@ -222,3 +222,13 @@ class _Reader:
                 f"but its config lists {len(config.diff_ids)}"
             )
         return config
+
+
+def layer_names(tree: Node) -> dict[str, str]:
+    """Return, by a layer's digest, its place as people count: ``linux/amd64 2/5``."""
+    names: dict[str, str] = {}
+    for image in images(tree):
+        count = len(image.manifest.layers)
+        for number, layer in enumerate(image.manifest.layers, 1):
+            names.setdefault(str(layer.digest), f"{image.platform or 'layer'} {number}/{count}")
+    return names

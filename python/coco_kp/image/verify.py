@@ -32,7 +32,7 @@ from coco_kp.image.guest_tar import GuestTar
 from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress, Work
-from coco_kp.image.tree import ImageNode, Node, images, read_tree
+from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
@@ -177,7 +177,8 @@ def verify_tree(
         for number in range(len(image.manifest.layers))
     ]
     checks = {check.key: check for check in rows}
-    work.progress.expect(sum(check.layer.size for check in checks.values()))
+    size = sum(check.layer.size for check in checks.values())
+    work.progress.expect(size, "verifying", layer_names(tree))
     work.run(partial(check.run, work) for check in checks.values())
     findings: list[CocoKpError] = []
     if not any(image.manifest.layers for image in subjects):
