@@ -15,6 +15,7 @@ from coco_kp.kbs.record import Record
 from coco_kp.keys.reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import FetchedKek, UnkeptKeyError
+from coco_kp.keys.wrapper import KekRecipient
 from coco_kp.model.packet import read_packet
 from coco_kp.model.protocol import WrapRequest
 from coco_kp.provider import Provider
@@ -75,6 +76,18 @@ def test_provider_registers_its_own_key_under_no_key_id_of_a_caller(
     wrapped = wrap(provider, f"keyid={KID}")
     assert opens(wrapped, kek.read_bytes())
     assert any("provider's own: it was not registered" in text for text in wrapped.warnings)
+    assert not sim.requests
+
+
+def test_provider_registers_only_what_has_wrapped(
+    sim: SimulatedKbs, registrar: Registrar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise InputError("no packet")
+
+    monkeypatch.setattr(KekRecipient, "wrap", fails)
+    with pytest.raises(InputError, match="no packet"):
+        wrap(Provider(registrar=registrar), "algorithm=A256GCM")
     assert not sim.requests
 
 

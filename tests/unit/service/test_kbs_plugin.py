@@ -201,6 +201,15 @@ def test_plugin_shows_a_strange_name_as_somebody_elses_words(
     assert fields["name"] == shown
 
 
+def test_plugin_asks_no_key_about_what_no_key_id_can_hold(
+    channel: grpc.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "coco_kp")
+    assert ask(channel, "n" * 1100, CIPHERTEXT).status_code == 404
+    ((_, _, fields),) = logged(caplog)
+    assert "longer than a key ID" in str(fields["message"])
+
+
 @pytest.mark.parametrize(
     ("method", "admin"),
     [("GET", False), ("POST", True), ("PUT", True), ("DELETE", True), ("get", True), ("", True)],
