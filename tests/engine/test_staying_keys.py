@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import KekError
+from coco_kp.errors import CocoKpError, KekError, RemoteError
 from coco_kp.keys import staying, stores
 from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference
 from coco_kp.model.algorithm import Algorithm
@@ -223,6 +223,39 @@ def test_rewrap_between_keys_of_aws_kms_leaves_other_packets_where_they_are(
     expected = ("--expect-keyid", kid, "--expect-keyid", "awskms:///alias/b")
     for opening in (("--keypath", key), ("--wrap-with", "awskms:///alias/b")):
         command("verify", for_aws.reference, *opening, *expected)
+
+
+@pytest.mark.parametrize(("failure", "code"), [(KekError, 0), (RemoteError, 6)])
+def test_rewrap_between_keys_of_aws_kms_passes_over_packets_of_another_key_alone(
+    kms: Kms,
+    for_aws: Image,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Command,
+    failure: type[CocoKpError],
+    code: int,
+) -> None:
+    """Nobody knows what a packet is of that KMS was too busy for."""
+    own = ("--wrap-with", "awskms:///alias/a")
+    command("rewrap", for_aws.reference, *own, "--add", "wrap-with=awskms:///alias/c")
+    before, re_encrypt = for_aws.manifest, KmsKey.re_encrypt
+
+    def fails(self: KmsKey, ciphertext: bytes, source: AwsKmsReference) -> bytes:
+        try:
+            return re_encrypt(self, ciphertext, source)
+        except KekError:
+            raise failure("no") from None
+
+    monkeypatch.setattr(KmsKey, "re_encrypt", fails)
+    outcome = command(
+        "rewrap", for_aws.reference, *own, "--to-wrap-with", "awskms:///alias/b", ok=not code
+    )
+    assert outcome.code == code
+    if code:
+        assert for_aws.manifest == before
+        return
+    expected = (f"--expect-keyid=awskms:///alias/{name}" for name in "bc")
+    command("verify", for_aws.reference, "--wrap-with", "awskms:///alias/c", *expected)
+    assert kms.keys
 
 
 def test_rewrap_between_keys_of_aws_kms_moves_all_layers_or_none(
