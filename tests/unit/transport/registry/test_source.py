@@ -330,6 +330,23 @@ class TestBusy:
         assert len(pauses) == 4
         assert "try again later" in caught.value.hint
 
+    @pytest.mark.parametrize(("status", "code"), [(400, 6), (401, 8), (403, 8), (404, 8), (500, 6)])
+    def test_registry_source_tells_refusals_from_failures_by_exit_code(
+        self,
+        registry: Registry,
+        source: RegistrySource,
+        pauses: list[float],
+        status: int,
+        code: int,
+    ) -> None:
+        registry.faults = [
+            lambda r: error(status, "NO", "no") if "manifests" in r.path else None,
+        ]
+        with pytest.raises(RemoteError) as caught:
+            source.manifest()
+        assert caught.value.exit_code == code
+        assert bool(pauses) is (status == 500)
+
     def test_registry_error_text_is_made_printable_and_short(
         self, registry: Registry, source: RegistrySource
     ) -> None:
