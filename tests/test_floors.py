@@ -34,7 +34,16 @@ ONLY_IMPORTER = {"_native": "crypto"}
 
 # No I/O, no clock, no randomness, no logging.
 LIBRARIES_OF_VALUES = {
-    *("__future__", "base64", "binascii", "collections.abc", "dataclasses", "enum", "hashlib"),
+    *(
+        "__future__",
+        "base64",
+        "binascii",
+        "collections.abc",
+        "dataclasses",
+        "difflib",
+        "enum",
+        "hashlib",
+    ),
     *("ipaddress", "json", "math", "re", "types", "typing", "urllib.parse", "uuid"),
 }
 

@@ -15,7 +15,7 @@ import pytest
 
 from coco_kp.cli.main import _cli, run
 from tests.cli.transcript import Step, matches, read_transcript
-from tests.docs.test_cli_contract import CONTEXT, options
+from tests.support.cli_options import CONTEXT, options
 from tests.support.image import tar, write_image
 
 HERE = Path(__file__).parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import click
 import pytest
 
 from coco_kp.cli.main import _cli
@@ -18,21 +17,11 @@ from coco_kp.errors import (
     RemoteError,
     UsageError,
 )
+from tests.support.cli_options import CONTEXT, options
 from tests.support.markdown import ROOT
 
 TEXT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([\w-]+)[^`]*` \|", TEXT, flags=re.MULTILINE)
-CONTEXT = click.Context(_cli)
-
-
-def options(command: click.Command) -> set[str]:
-    names = {name for option in command.params for name in option.opts}
-    if isinstance(command, click.Group):
-        for name in command.list_commands(CONTEXT):
-            child = command.get_command(CONTEXT, name)
-            assert child
-            names |= options(child)
-    return names
 
 
 def test_cli_contract_has_row_for_every_command() -> None:
