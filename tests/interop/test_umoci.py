@@ -21,8 +21,8 @@ def test_umoci_unpacks_image_that_was_encrypted_and_decrypted(
         program = debian_bin() / "umoci"
         subprocess.run([program, *arguments], check=True, capture_output=True, timeout=60)
 
-    def coco_kp(*arguments: str) -> None:
-        assert run([*arguments]) == 0
+    def coco_kp(*arguments: str, code: int = 0) -> None:
+        assert run([*arguments]) == code
 
     Path("motd").write_text("only an attested guest reads this\n")
     umoci("init", "--layout", "app")
@@ -30,7 +30,11 @@ def test_umoci_unpacks_image_that_was_encrypted_and_decrypted(
     umoci("insert", "--rootless", "--image", "app:1", "motd", "/etc/motd")
     umoci("insert", "--rootless", "--image", "app:1", "motd", "/etc/issue")
     coco_kp("encrypt", "oci:app:1", "oci:encrypted:1", "--sample")
-    coco_kp("verify", "oci:encrypted:1", "--kbc", "sample", "--allow-sample", "--target", "coco")
+    opening = ("--kbc", "sample", "--allow-sample")
+    coco_kp("verify", "oci:encrypted:1", *opening)
+    # umoci 0.4.7 ends an inserted layer with the file's last byte, unpadded. Guests refuse that
+    # (tests/recordings/guest-tar.json, "no padding at the end"), encrypted or not.
+    coco_kp("verify", "oci:encrypted:1", *opening, "--target", "coco", code=3)
     coco_kp("decrypt", "oci:encrypted:1", "oci:decrypted:1", "--kbc", "sample")
     umoci("unpack", "--rootless", "--image", "decrypted:1", "bundle")
     for name in ("motd", "issue"):
