@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from coco_kp.errors import CocoKpError, InputError, IntegrityError, UsageError, shown
+from coco_kp.errors import InputError, IntegrityError, UsageError, shown
 from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
@@ -41,7 +41,7 @@ from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
-from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name
+from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name, opens
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
     LayerPacket,
@@ -193,20 +193,12 @@ def _check_kept(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> None:
         return  # no layer gets a packet of these keys
     for image, layer, packet in _kept_packets(plan):
         for key in keys:
-            if has_name(packet, key.name) and not _opens(key, packet):
+            if has_name(packet, key.name) and not opens(key, packet):
                 raise InputError(
                     f"layer {layer.number} of {image.image} is kept encrypted with another key of "
                     f"the key ID {shown(key.name)}",
                     "guests find one key under a key ID: name another",
                 )
-
-
-def _opens(key: KeyWrapper, packet: LayerPacket) -> bool:
-    try:
-        key.open(packet)
-    except CocoKpError:
-        return False
-    return True
 
 
 def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, LayerPacket]]:

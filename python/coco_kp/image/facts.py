@@ -13,7 +13,7 @@ from typing import Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
-from coco_kp.keys.wrapper import KekOpener
+from coco_kp.keys.wrapper import KekOpener, opens
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.image_config import ImageConfig
 from coco_kp.model.layer_encryption import (
@@ -201,11 +201,11 @@ def seen_by_guests(facts: LayerFacts) -> list[bool]:
 def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[CocoKpError]:
     """Say why a guest that has the key finds another packet than those that it ``opened``."""
     seen = [
-        (packet, opens)
-        for packet, sees, opens in zip(facts.packets, seen_by_guests(facts), opened, strict=True)
+        (packet, ours)
+        for packet, sees, ours in zip(facts.packets, seen_by_guests(facts), opened, strict=True)
         if sees
     ]
-    kids = {packet.kid for packet, opens in seen if opens}
+    kids = {packet.kid for packet, ours in seen if ours}
     if not kids:
         return [
             InputError(
@@ -213,8 +213,8 @@ def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[Coc
                 "coco-kp rewrap --remove takes away those of another provider, by scheme",
             )
         ]
-    for packet, opens in seen:
-        if opens:
+    for packet, ours in seen:
+        if ours:
             break
         if packet.kid in kids and packet.wrap_type == Algorithm.A256CTR:
             # It has no tag: a guest takes what it decrypts to for the layer's options.
@@ -270,11 +270,7 @@ def _packet_facts(packet: LayerPacket) -> tuple[PacketFacts, CocoKpError | None]
 
 def is_sample(packet: LayerPacket) -> bool:
     """Return whether the sample key, which everybody knows, opens the packet."""
-    try:
-        KekOpener(Kek(SAMPLE_KEK)).open(packet)
-    except CocoKpError:
-        return False
-    return True
+    return opens(KekOpener(Kek(SAMPLE_KEK)), packet)
 
 
 def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:

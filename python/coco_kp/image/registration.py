@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from coco_kp.errors import CocoKpError, RefusedError, shown
-from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, has_name
+from coco_kp.errors import RefusedError, shown
+from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, has_name, opens
 from coco_kp.model.layer_encryption import LayerPacket
 
 
@@ -17,7 +17,7 @@ def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]
     registered = [key for key in keys if isinstance(key, KekRecipient) and key.registrar]
     for packet in packets if registered else ():
         for key in registered:
-            if has_name(packet, key.name) and not _opens(key, packet):
+            if has_name(packet, key.name) and not opens(key, packet):
                 raise RefusedError(
                     f"the image needs another key of the key ID {shown(key.name)}, and registering "
                     "this one would replace that in the KBS",
@@ -38,11 +38,3 @@ def refuse_second_names(keys: Sequence[KeyWrapper]) -> None:
                 and other.kek.fingerprint == key.kek.fingerprint
             ]
             key.registrar.check(key.kid, key.kek, beside=same)
-
-
-def _opens(key: KeyWrapper, packet: LayerPacket) -> bool:
-    try:
-        key.open(packet)
-    except CocoKpError:
-        return False
-    return True

@@ -17,7 +17,7 @@ from coco_kp.image.layer import Head, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Work
 from coco_kp.image.tree import images, read_tree
-from coco_kp.keys.wrapper import KeyWrapper, Opener
+from coco_kp.keys.wrapper import KeyWrapper, Opener, opens
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_encryption import LayerEncryption, LayerPacket, parse_layer_encryption
 from coco_kp.model.layer_options import PrivateOptions
@@ -102,17 +102,9 @@ def read_earlier(
 def _check_secret(packets: Sequence[LayerPacket], recipients: Sequence[KeyWrapper]) -> None:
     """Raise ``RefusedError`` where everybody knows the layer's key already."""
     sample = [packet for packet in packets if is_sample(packet)]
-    if sample and not any(_opens(recipient, sample[0]) for recipient in recipients):
+    if sample and not any(opens(recipient, sample[0]) for recipient in recipients):
         raise RefusedError(
             "the layers of the earlier image are open to everybody: they have packets of the "
             "public sample key",
             "encrypt without --reuse",
         )
-
-
-def _opens(recipient: KeyWrapper, packet: LayerPacket) -> bool:
-    try:
-        recipient.open(packet)
-    except CocoKpError:
-        return False
-    return True

@@ -157,9 +157,7 @@ class HsmRecipient:
             self.open(packet)
         except CocoKpError:
             return False
-        form = PacketForm(self.form.algorithm, read.version, packet.scheme)
-        scheme = self.form.scheme or DEFAULT_SCHEME
-        return (read.kid, form) == (self.name, replace(self.form, scheme=scheme))
+        return read.kid == self.name and self.form.is_of(packet, read)
 
     @property
     def kept(self) -> tuple[str, ...]:

@@ -11,12 +11,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import InputError, KekError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.keys.publication import Publication
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
-from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet, read_packet
+from coco_kp.model.packet import (
+    AnnotationPacket,
+    PacketVersion,
+    UncheckedPacket,
+    parse_packet,
+    read_packet,
+)
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 
 if TYPE_CHECKING:
@@ -96,6 +102,13 @@ class PacketForm:
         schemes = (p.scheme for p in packets if p.scheme.startswith(PROVIDER_SCHEME))
         return replace(self, scheme=self.scheme or min(schemes, default=DEFAULT_SCHEME))
 
+    def is_of(self, packet: LayerPacket, read: UncheckedPacket) -> bool:
+        """Return whether a packet, read as ``read``, is written in this form."""
+        if read.wrapped_key is None:
+            return False
+        form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
+        return form == replace(self, scheme=self.scheme or DEFAULT_SCHEME)
+
     def layer_packet(self, packet: bytes) -> LayerPacket:
         """Return a packet's JSON under the provider's scheme."""
         return LayerPacket(self.scheme or DEFAULT_SCHEME, packet)
@@ -172,11 +185,7 @@ class KekRecipient:
             self.open(packet)
         except (InputError, KekError):
             return False
-        if read.wrapped_key is None:
-            return False
-        form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
-        scheme = self.form.scheme or DEFAULT_SCHEME
-        return (read.kid, form) == (self.name, replace(self.form, scheme=scheme))
+        return read.kid == self.name and self.form.is_of(packet, read)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -192,6 +201,15 @@ class KekRecipient:
 def sample_recipient(form: PacketForm | None = None) -> KekRecipient:
     """Return the recipient of trials, whose KEK everybody knows; ``sample`` guests open A256GCM."""
     return KekRecipient(SAMPLE_KID, Kek(SAMPLE_KEK), form or PacketForm())
+
+
+def opens(opener: Opener, packet: LayerPacket) -> bool:
+    """Return whether a packet opens."""
+    try:
+        opener.open(packet)
+    except CocoKpError:
+        return False
+    return True
 
 
 def has_name(packet: LayerPacket, name: str) -> bool:
