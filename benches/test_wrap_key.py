@@ -17,14 +17,15 @@ import pytest
 from tests.peers.upstream import upstream_provider
 from tests.support.provider import served_address, serving
 
-from coco_kp.model.layer_options import PrivateOptions
-from coco_kp.provider import Provider
-from coco_kp.service.calls import answer
-from coco_kp.service.key_provider import SERVICE
-from coco_kp.service.keyprovider_pb2 import (
+from coco_kp.keyprovider.call import Call
+from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
 )
+from coco_kp.keyprovider.service import SERVICE
+from coco_kp.model.layer_options import PrivateOptions
+from coco_kp.provider import Provider
+from coco_kp.service.calls import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,4 +98,4 @@ def test_fresh_channel(benchmark: BenchmarkFixture, address: str, request_json: 
 
 @pytest.mark.benchmark(group="WrapKey, without gRPC", warmup=True)
 def test_answer(benchmark: BenchmarkFixture, request_json: bytes) -> None:
-    assert b"keywrapresults" in benchmark(answer, Provider(), request_json, "keywrap")
+    assert b"keywrapresults" in benchmark(answer, Provider(), Call(request_json, "keywrap"))

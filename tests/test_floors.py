@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ FLOORS = {
     0: {"errors", "redact", "_native"},
     1: {"model"},
     2: {"crypto", "exposure", "files", "http", "observe", "skopeo", "unpacking"},
-    3: {"transport", "kbs"},
+    3: {"transport", "kbs", "keyprovider"},
     4: {"kbc", "keys"},
     5: {"provider", "image"},
     6: {"service"},
@@ -29,8 +30,13 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 ROOF = {"coco_kp", "coco_kp.__main__"}
 """What callers import and run: they stand on all floors."""
 
-NEVER_MEET = [("transport", "kbs"), ("service", "fleet")]
+SIDEWAYS = {("errors", "redact"), ("kbc", "keys")}
+"""Who may import whom on his own floor, and never the other way round."""
+
 ONLY_IMPORTER = {"_native": "crypto"}
+
+OPENERS = {"insecure_channel", "secure_channel", "add_insecure_port", "add_secure_port"}
+"""gRPC's functions that open a channel or a port."""
 
 # No I/O, no clock, no randomness, no logging.
 LIBRARIES_OF_VALUES = {
@@ -124,17 +130,59 @@ def test_every_import_leads_to_same_or_lower_floor() -> None:
     assert wrong == []
 
 
+def test_imports_between_parts_of_a_floor_are_those_of_the_table() -> None:
+    sideways = {
+        one.parts
+        for one in imports_of_ours()
+        if one.parts[0] != one.parts[1] and FLOOR_OF[one.parts[0]] == FLOOR_OF[one.parts[1]]
+    }
+    assert sideways == SIDEWAYS
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for one in imports_of_ours():
+        if one.imported in graph and one.imported != one.importer:
+            graph[one.importer].add(one.imported)
+    assert circle(graph) is None
+
+
+def test_circle_finds_a_circle_wherever_it_is() -> None:
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": {"d"}, "d": set()}) is None
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": {"b"}}) is not None
+
+
+def circle(graph: Mapping[str, set[str]]) -> tuple[str, ...] | None:
+    """Return modules each of which imports the next, and the last the first, if there are any."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return None
+
+
+def test_only_one_module_opens_grpc_channels_and_ports() -> None:
+    openers = {
+        module
+        for module, tree in modules().items()
+        if not OPENERS.isdisjoint(text for node in ast.walk(tree) for text in texts(node))
+    }
+    assert openers == {"coco_kp.keyprovider.channel"}
+
+
+def texts(node: ast.AST) -> Iterator[str]:
+    """Find what a node names: a variable, an attribute, an import, or the text of ``getattr``."""
+    for member in ("id", "attr", "name", "value"):
+        text = getattr(node, member, None)
+        if isinstance(text, str):
+            yield text
+
+
 @pytest.mark.parametrize(("module", "imported"), [("redact", set()), ("errors", {"redact"})])
 def test_ground_floor_imports_nothing_of_ours_but_redaction(
     module: str, imported: set[str]
 ) -> None:
     assert {one.parts[1] for one in imports_of_ours() if one.parts[0] == module} == imported
-
-
-@pytest.mark.parametrize(("one", "other"), NEVER_MEET)
-def test_sibling_packages_never_import_each_other(one: str, other: str) -> None:
-    met = [str(found) for found in imports_of_ours() if set(found.parts) == {one, other}]
-    assert met == []
 
 
 @pytest.mark.parametrize(("imported", "importer"), ONLY_IMPORTER.items())

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import grpc
@@ -14,10 +15,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coco_kp.errors import CocoKpError
+from coco_kp.keyprovider.server import new_server
+from coco_kp.keyprovider.service import key_provider
+from coco_kp.keyprovider.stdio import answer_stdio
 from coco_kp.provider import Provider
-from coco_kp.service.grpc_server import new_server
-from coco_kp.service.key_provider import key_provider
-from coco_kp.service.stdio import answer_stdio
+from coco_kp.service.calls import answer
 from tests.property.strategies import (
     REQUESTS,
     altered,
@@ -40,7 +42,7 @@ requests = (
 @pytest.fixture(scope="module")
 def channel() -> Iterator[grpc.Channel]:
     with ThreadPoolExecutor(4) as pool:
-        server = new_server(key_provider(Provider()), pool)
+        server = new_server(key_provider(partial(answer, Provider())), pool)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         with ocicrypt.connection(f"127.0.0.1:{port}") as channel:
@@ -51,11 +53,11 @@ def channel() -> Iterator[grpc.Channel]:
 def call(channel: grpc.Channel, method: str, message: bytes) -> bytes | None:
     """Send a message as it is on the wire; give its answer, or None if it was refused."""
     try:
-        answer: bytes = channel.unary_unary(method, bytes, bytes)(message, timeout=10)
+        answered: bytes = channel.unary_unary(method, bytes, bytes)(message, timeout=10)
     except grpc.RpcError as error:
         code, text = error.code(), error.details() or ""
     else:
-        return answer
+        return answered
     assert code in REFUSALS, text
     assert text.isprintable()
     return None
@@ -77,9 +79,9 @@ def test_grpc_server_answers_or_refuses_any_bytes(
 def test_grpc_server_answers_or_refuses_any_request(
     channel: grpc.Channel, method: str, request_: bytes
 ) -> None:
-    answer = call(channel, method, ocicrypt.encode_message(request_))
-    if answer is not None:
-        results = json.loads(ocicrypt.decode_message(answer))
+    answered = call(channel, method, ocicrypt.encode_message(request_))
+    if answered is not None:
+        results = json.loads(ocicrypt.decode_message(answered))
         assert results.keys() <= {"keywrapresults", "keyunwrapresults"}
 
 
@@ -87,7 +89,7 @@ def test_grpc_server_answers_or_refuses_any_request(
 def test_answer_stdio_answers_or_refuses_any_request(request_: bytes) -> None:
     sink = io.BytesIO()
     try:
-        answer_stdio(Provider(), io.BytesIO(request_), sink)
+        answer_stdio(partial(answer, Provider()), io.BytesIO(request_), sink)
     except CocoKpError:
         assert sink.getvalue() == b""
     else:

@@ -11,6 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from coco_kp.errors import CocoKpError
+from coco_kp.keyprovider.address import parse_address
 from coco_kp.keys.keys_file import list_keys, parse_keys, parse_keys_file_name
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
 from coco_kp.model.encoding import (
@@ -31,7 +32,6 @@ from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
 from coco_kp.model.params import parse_params
 from coco_kp.model.protocol import parse_request
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_uri
-from coco_kp.service.address import parse_address
 from tests.property.strategies import (
     PACKETS,
     PRIVATE_OPTIONS,

@@ -6,6 +6,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
+from coco_kp.keyprovider.call import Call
 from coco_kp.service.calls import answer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def call(
     ``change`` puts a path or an address of today into a parameter; all else is sent to the byte.
     """
     operation: Operation = "keywrap" if recorded["method"] == "WrapKey" else "keyunwrap"
-    document = json.loads(answer(provider, changed(request(recorded), change), operation))
+    document = json.loads(answer(provider, Call(changed(request(recorded), change), operation)))
     results = document.get("keywrapresults") or document["keyunwrapresults"]
     return bytes(results.get("annotation") or results["optsdata"])
 

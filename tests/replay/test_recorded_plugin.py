@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
+from coco_kp.keyprovider.server import new_server
 from coco_kp.keys.external import ciphertext_of, unwrap
 from coco_kp.model.resource_uri import parse_resource_uri
-from coco_kp.service.grpc_server import new_server
 from coco_kp.service.kbs_plugin import kbs_plugin
 from coco_kp.service.unwrapping import Unwrapping
 from tests.replay.recording import recording

@@ -13,12 +13,12 @@ from coco_kp.errors import CocoKpError
 from coco_kp.http import HttpClient
 from coco_kp.kbc import KbcSettings, offline_fs
 from coco_kp.kbs import client
-from coco_kp.model.kbc_spec import parse_kbc_spec
-from coco_kp.provider import Provider
-from coco_kp.service.keyprovider_pb2 import (
+from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
 )
+from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.provider import Provider
 from tests.replay.key_provider import call
 from tests.replay.recording import Recorded, recording
 from tests.sim.simple_kbs import simulated_simple_kbs

@@ -24,8 +24,9 @@ from coco_kp import observe
 from coco_kp.cli.main import run
 from coco_kp.cli.serve import command as serve
 from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.keyprovider.address import parse_address
+from coco_kp.keyprovider.call import Call
 from coco_kp.provider import Provider
-from coco_kp.service.address import parse_address
 from coco_kp.service.calls import answer
 from tests.support import ocicrypt
 from tests.vectors import load_vectors
@@ -69,7 +70,7 @@ def _kek(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def wrapped(parameters: str) -> dict[str, str]:
     """Wrap as a client does; give the packet."""
     request = ocicrypt.wrap_request(parameters, PRIVATE_OPTIONS)
-    packet: dict[str, str] = json.loads(ocicrypt.wrapped_packet(answer(Provider(), request)))
+    packet: dict[str, str] = json.loads(ocicrypt.wrapped_packet(answer(Provider(), Call(request))))
     return packet
 
 
@@ -123,7 +124,7 @@ def test_defect_7_base64_key_file_is_refused_with_hint(content: bytes) -> None:
 
 def test_defect_8_wrapped_packet_can_be_unwrapped() -> None:
     packet = json.dumps(wrapped("sample=true")).encode()
-    opened = json.loads(answer(Provider(), ocicrypt.unwrap_request("sample", packet)))
+    opened = json.loads(answer(Provider(), Call(ocicrypt.unwrap_request("sample", packet))))
     assert bytes(opened["keyunwrapresults"]["optsdata"]) == PRIVATE_OPTIONS
 
 
@@ -165,13 +166,13 @@ def with_elements(elements: Any) -> bytes:
 def test_defect_12_second_recipient_is_refused_not_dropped() -> None:
     element = b64encode(b"sample=true").decode()
     with pytest.raises(InputError, match="names 2 recipients"):
-        answer(Provider(), with_elements([element, element]))
+        answer(Provider(), Call(with_elements([element, element])))
 
 
 @pytest.mark.parametrize("elements", [["?"], [b64encode(b"\xff").decode()], [], None])
 def test_defect_13_undecodable_parameters_are_refused(elements: Any) -> None:
     with pytest.raises(CocoKpError) as error:
-        answer(Provider(), with_elements(elements))
+        answer(Provider(), Call(with_elements(elements)))
     assert error.value.exit_code == InputError.exit_code
 
 
@@ -193,7 +194,7 @@ def test_defect_18_missing_decrypt_config_and_any_provider_name_are_accepted(
     document = json.loads(ocicrypt.wrap_request("", PRIVATE_OPTIONS))
     parameters = {name: [b64encode(b"sample=true").decode()]}
     document["keywrapparams"]["ec"] = {"Parameters": parameters} | config
-    assert ocicrypt.wrapped_packet(answer(Provider(), json.dumps(document).encode()))
+    assert ocicrypt.wrapped_packet(answer(Provider(), Call(json.dumps(document).encode())))
 
 
 def test_defect_19_daemon_forks_with_one_thread_and_without_grpc(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import click
 
 from coco_kp.cli.output import verbosity
 from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError, shown
-from coco_kp.model.ocicrypt_config import VARIABLE
+from coco_kp.keyprovider.config import VARIABLE
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.skopeo import Program, find_program, run_program
 

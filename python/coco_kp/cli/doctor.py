@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +14,9 @@ import click
 from coco_kp.cli.options import AdminOptions, with_options
 from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
-from coco_kp.files import read_file
+from coco_kp.keyprovider.client import check_health
+from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config
 from coco_kp.keys.kek_file import read_kek
-from coco_kp.model.ocicrypt_config import (
-    MAX_CONFIG,
-    VARIABLE,
-    CmdProvider,
-    GrpcProvider,
-    parse_ocicrypt_config,
-)
 from coco_kp.model.params import FileParams, SampleParams, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.skopeo import PROGRAMS, find_program
@@ -117,7 +110,7 @@ def _examine(name: str, parameters: str | None) -> _Checklist:
     checks = _Checklist()
     for program in [name for name in PROGRAMS if shutil.which(name)] or PROGRAMS[:1]:
         checks.run(program, partial(_program, program))
-    providers = checks.run("configuration file", _configuration)
+    providers = checks.run("configuration file", read_ocicrypt_config)
     if providers:
         provider = checks.run("provider name", lambda: _provider(providers, name))
         if provider:
@@ -176,17 +169,6 @@ def _program(name: str) -> tuple[str, None]:
     return f"{program.path} {program.version}, built with key providers", None
 
 
-def _configuration() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
-    path = os.environ.get(VARIABLE)
-    if not path:
-        raise InputError(
-            f"{VARIABLE} is not set: no provider is known",
-            f"coco-kp config --grpc 127.0.0.1:50000 -o ocicrypt.json, then export {VARIABLE}",
-        )
-    # A file that is missing or malformed is silently no provider to them.
-    return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)
-
-
 def _provider(
     providers: dict[str, CmdProvider | GrpcProvider], name: str
 ) -> tuple[str, CmdProvider | GrpcProvider]:
@@ -209,9 +191,7 @@ def _reach(provider: CmdProvider | GrpcProvider) -> tuple[str, None]:
         return f"{provider.path} can be run", None
     if provider.tls:
         return f"{provider.address} is called with TLS, which this check does not speak", None
-    from coco_kp.service.grpc_client import check_health  # gRPC is slow to load
-
-    return f"{provider.address} {check_health(provider.address)}", None
+    return f"{provider.address} {check_health(provider)}", None
 
 
 def _key(parameters: str) -> tuple[str, None]:

@@ -55,9 +55,9 @@ def command(
     """
     import logging
 
+    from coco_kp.keyprovider.address import parse_address
     from coco_kp.keys.stores import open_wrapping_key
     from coco_kp.observe import configure, event
-    from coco_kp.service.address import parse_address
     from coco_kp.service.plugin_config import read_plugin_config
     from coco_kp.service.unwrapping import Unwrapping
 
@@ -82,9 +82,9 @@ def command(
         else:
             notice(f"KBS plugin ready on {bound}, for {', '.join(sorted(keys))}")
 
-    from coco_kp.service.grpc_server import serve
+    from coco_kp.keyprovider.server import serve
+    from coco_kp.keyprovider.tls import server_credentials
     from coco_kp.service.kbs_plugin import kbs_plugin
-    from coco_kp.service.tls import server_credentials
 
     credentials = server_credentials(tls_cert, tls_key) if tls_cert and tls_key else None
     serve(kbs_plugin(Unwrapping(keys)), address, ready, credentials)

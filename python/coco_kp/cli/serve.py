@@ -9,11 +9,11 @@ import click
 from coco_kp.cli.options import (
     LOG_FORMAT,
     KbcOptions,
-    ProviderOptions,
     RegistrationOptions,
     with_options,
 )
 from coco_kp.cli.output import log_level, notice, verbosity, warn
+from coco_kp.cli.provider_options import ProviderOptions
 
 
 @click.command("serve", short_help="Run the key provider over gRPC.")
@@ -47,9 +47,10 @@ def command(
     does not detect tampering.
     """
     import logging
+    from functools import partial
 
+    from coco_kp.keyprovider.address import parse_address
     from coco_kp.observe import configure, event
-    from coco_kp.service.address import parse_address
     from coco_kp.service.daemon import Daemon
 
     address = parse_address(socket_address)
@@ -70,11 +71,12 @@ def command(
         if process:
             process.ready()
 
-    from coco_kp.service.grpc_server import serve  # loads gRPC: after the fork of a daemon
-    from coco_kp.service.key_provider import key_provider
+    from coco_kp.keyprovider.server import serve  # loads gRPC: after the fork of a daemon
+    from coco_kp.keyprovider.service import key_provider
+    from coco_kp.service.calls import answer
 
     try:
-        serve(key_provider(provider), address, ready)
+        serve(key_provider(partial(answer, provider)), address, ready)
     finally:
         if process:
             process.ended()

@@ -27,6 +27,7 @@ from coco_kp.files import read_file
 from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
 from coco_kp.kbc.keybroker_pb2 import OnlineSecretRequest, OnlineSecretResponse, RequestDetails
+from coco_kp.keyprovider.channel import open_channel
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.encoding import decode_base64
 from coco_kp.model.host_port import HostPort
@@ -43,10 +44,6 @@ DEADLINE: Final = 30.0
 
 _METHOD: Final = "/keybroker.KeyBrokerService/GetOnlineSecret"
 _MAX_ANSWER: Final = 64 * 1024  # bytes; a KEK makes 200
-_OPTIONS: Final = (
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", _MAX_ANSWER),
-)
 
 
 class OnlineSevKbc:
@@ -76,7 +73,7 @@ class OnlineSevKbc:
     def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
         details = RequestDetails(Guid=guid, Format="binary", SecretType="key", Id=kid.path)
         request = OnlineSecretRequest(ClientId=self._connection.client_id, SecretRequests=[details])
-        with grpc.insecure_channel(str(self._address), options=_OPTIONS) as channel:
+        with open_channel(str(self._address), _MAX_ANSWER) as channel:
             call = channel.unary_unary(
                 _METHOD,
                 request_serializer=OnlineSecretRequest.SerializeToString,

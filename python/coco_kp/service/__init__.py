@@ -1,1 +1,1 @@
-"""Doors to the key provider: gRPC and standard input and output."""
+"""Whose key it is that a door's caller wants: the key provider's calls, and the KBS's plugin."""

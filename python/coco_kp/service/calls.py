@@ -7,8 +7,8 @@ import threading
 import time
 
 from coco_kp.errors import CocoKpError
+from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.model.protocol import (
-    Operation,
     WrapRequest,
     parse_request,
     write_unwrap_response,
@@ -22,24 +22,18 @@ from coco_kp.provider import Provider
 _parsing = threading.Lock()
 
 
-class MalformedRequestError(CocoKpError):
-    """The request is no request at all: the client's fault, not that of a key or a parameter."""
-
-    exit_code = 3
-
-
-def answer(provider: Provider, data: bytes, operation: Operation | None = None) -> bytes:
-    """Answer a request in the protocol's JSON; ``operation`` is what the door already knows.
+def answer(provider: Provider, call: Call) -> bytes:
+    """Answer a call in the protocol's JSON.
 
     Raises ``MalformedRequestError``, or what the provider raises. Each call leaves one event; it
     never holds anything of the request but a kid.
     """
     began = time.monotonic()
-    method, kid = operation or "call", ""
+    method, kid = call.operation or "call", ""
     try:
         try:
             with _parsing:
-                request = parse_request(data, operation)
+                request = parse_request(call.request, call.operation)
         except CocoKpError as error:
             raise MalformedRequestError(error.message, error.hint) from None
         if isinstance(request, WrapRequest):

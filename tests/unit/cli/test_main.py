@@ -220,7 +220,7 @@ for command in (
 ):
     assert run(command) == 0, command
 run(["doctor"])
-import coco_kp.cli.serve, coco_kp.service.grpc_server, coco_kp.service.key_provider
+import coco_kp.cli.serve, coco_kp.keyprovider.server, coco_kp.keyprovider.service
 loaded = [name for name in {EXTRAS} if name in sys.modules]
 assert not loaded, loaded
 """

@@ -13,16 +13,16 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
-from coco_kp.image import foreign_provider
 from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 from coco_kp.image.opener import KbcOpener, open_one
 from coco_kp.kbc import KbcSettings
+from coco_kp.keyprovider import client
+from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.keys.wrapper import KekOpener, sample_recipient, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
-from coco_kp.model.ocicrypt_config import CmdProvider, GrpcProvider
 from coco_kp.model.resource_uri import parse_key_id
 
 OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
@@ -134,7 +134,7 @@ class TestForeignProvider:
     def test_foreign_provider_gives_up_when_command_never_answers(
         self, script: Script, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(foreign_provider, "TIMEOUT", 0.3)
+        monkeypatch.setattr(client, "TIMEOUT", 0.3)
         with pytest.raises(RemoteError, match="did not answer"):
             script("import time; time.sleep(60)").wrap(OPTIONS.to_json())
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import io
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.keyprovider.call import Call, MalformedRequestError
+from coco_kp.keyprovider.stdio import answer_stdio
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service import calls
-from coco_kp.service.calls import MalformedRequestError, answer
-from coco_kp.service.stdio import answer_stdio
+from coco_kp.service.calls import answer
 from tests.support import ocicrypt
 from tests.vectors import load_vectors
 
 GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
 PRIVATE_OPTIONS = GCM["optsdata"].encode()
 WRAP = ocicrypt.wrap_request("sample=true", PRIVATE_OPTIONS)
-PACKET = ocicrypt.wrapped_packet(answer(Provider(), WRAP))
+PACKET = ocicrypt.wrapped_packet(answer(Provider(), Call(WRAP)))
 UNWRAP = ocicrypt.unwrap_request("sample", PACKET)
+
+ANSWER = partial(answer, Provider())
 
 Event = tuple[int, str, dict[str, str | float]]
 
@@ -43,8 +47,8 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 @pytest.mark.parametrize("door_knows", [True, False])
 def test_answer_logs_one_event_with_kid_per_call(events: list[Event], door_knows: bool) -> None:
     kid = "kbs:///default/test-key/1"
-    answer(Provider(), WRAP, "keywrap" if door_knows else None)
-    answer(Provider(), UNWRAP, "keyunwrap" if door_knows else None)
+    answer(Provider(), Call(WRAP, "keywrap" if door_knows else None))
+    answer(Provider(), Call(UNWRAP, "keyunwrap" if door_knows else None))
     assert events == [
         (logging.WARNING, "warning", {"message": SAMPLE_WARNING}),
         (logging.INFO, "answered", {"method": "keywrap", "kid": kid}),
@@ -75,7 +79,7 @@ def test_answer_logs_one_event_per_refusal_and_raises_it(
     events: list[Event], request_: bytes, method: str, error: type[CocoKpError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        answer(Provider(), request_)
+        answer(Provider(), Call(request_))
     assert caught.value.message == message
     assert events == [(logging.INFO, "refused", {"method": method, "message": str(caught.value)})]
 
@@ -85,7 +89,7 @@ def test_answer_logs_warning_as_separate_event(events: list[Event], tmp_path: Pa
     kek.write_bytes(bytes(32))
     kek.chmod(0o644)
     parameters = f"keypath={kek}::keyid=kbs:///default/key/1"
-    answer(Provider(), ocicrypt.wrap_request(parameters, PRIVATE_OPTIONS))
+    answer(Provider(), Call(ocicrypt.wrap_request(parameters, PRIVATE_OPTIONS)))
     assert [(level, name) for level, name, _ in events] == [
         (logging.WARNING, "warning"),
         (logging.INFO, "answered"),
@@ -101,10 +105,10 @@ def test_malformed_request_error_differs_from_input_error() -> None:
 
 def test_answer_stdio_wraps_and_unwraps() -> None:
     wrapped, opened = io.BytesIO(), io.BytesIO()
-    answer_stdio(Provider(), io.BytesIO(WRAP), wrapped)
+    answer_stdio(ANSWER, io.BytesIO(WRAP), wrapped)
     packet = ocicrypt.wrapped_packet(wrapped.getvalue())
     request = ocicrypt.unwrap_request("sample", packet)
-    answer_stdio(Provider(), io.BytesIO(request), opened)
+    answer_stdio(ANSWER, io.BytesIO(request), opened)
     numbers = json.loads(opened.getvalue())["keyunwrapresults"]["optsdata"]
     assert bytes(numbers) == PRIVATE_OPTIONS
 
@@ -113,7 +117,7 @@ def test_answer_stdio_wraps_and_unwraps() -> None:
 def test_answer_stdio_writes_nothing_when_request_is_refused(request_: bytes) -> None:
     sink = io.BytesIO()
     with pytest.raises(CocoKpError):
-        answer_stdio(Provider(), io.BytesIO(request_), sink)
+        answer_stdio(ANSWER, io.BytesIO(request_), sink)
     assert sink.getvalue() == b""
 
 
@@ -132,5 +136,5 @@ class Endless(io.RawIOBase):
 def test_answer_stdio_reads_no_more_than_the_limit() -> None:
     source = Endless()
     with pytest.raises(MalformedRequestError, match="more than the 4194304 allowed"):
-        answer_stdio(Provider(), source, io.BytesIO())  # type: ignore[arg-type]
+        answer_stdio(ANSWER, source, io.BytesIO())  # type: ignore[arg-type]
     assert source.given == MAX_MESSAGE + 1

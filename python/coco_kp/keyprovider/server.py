@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from coco_kp.errors import RemoteError
-from coco_kp.service.address import TcpAddress, UnixAddress
+from coco_kp.keyprovider.address import TcpAddress, UnixAddress
+from coco_kp.keyprovider.channel import bind
 
 _MOST_CALLS: Final = 256
 """Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
@@ -95,29 +95,6 @@ def new_server(service: Service, pool: ThreadPoolExecutor) -> grpc.Server:
         servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     return server
-
-
-def bind(
-    server: grpc.Server,
-    address: TcpAddress | UnixAddress,
-    credentials: grpc.ServerCredentials | None = None,
-) -> str:
-    """Bind and return the address with the port that was chosen."""
-    address.check()  # gRPC would say only that it failed, and would take over a live Unix socket
-    umask = os.umask(0o177) if isinstance(address, UnixAddress) else None
-    try:
-        if credentials:
-            port = server.add_secure_port(str(address), credentials)
-        else:
-            port = server.add_insecure_port(str(address))
-    except RuntimeError:
-        raise RemoteError(
-            f"cannot listen on {address}", "may this user make a socket there?"
-        ) from None
-    finally:
-        if umask is not None:
-            os.umask(umask)
-    return str(TcpAddress(address.ip, port)) if isinstance(address, TcpAddress) else str(address)
 
 
 def _return_large_buffers() -> None:

@@ -6,10 +6,13 @@ uses ``cmd`` before ``grpc`` and ignores every other way to call a provider.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, shown
+from coco_kp.files import read_file
 from coco_kp.model.encoding import check_one_reading, member, parse_json_object
 
 VARIABLE: Final = "OCICRYPT_KEYPROVIDER_CONFIG"
@@ -40,6 +43,21 @@ class GrpcProvider:
     def __str__(self) -> str:
         """Give the words in which a user would name it."""
         return f"the server at {self.address}"
+
+
+def read_ocicrypt_config() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
+    """Return the path that the variable holds, and the providers of that file by name.
+
+    Raises ``InputError``.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        raise InputError(
+            f"{VARIABLE} is not set: no provider is known",
+            f"coco-kp config --grpc 127.0.0.1:50000 -o ocicrypt.json, then export {VARIABLE}",
+        )
+    # A file that is missing or malformed is silently no provider to ocicrypt.
+    return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)
 
 
 def parse_ocicrypt_config(data: bytes) -> dict[str, CmdProvider | GrpcProvider]:

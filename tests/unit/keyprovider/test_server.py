@@ -21,14 +21,15 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from coco_kp.errors import IntegrityError, UnreachableError
+from coco_kp.keyprovider import server as grpc_server
+from coco_kp.keyprovider.address import TcpAddress, UnixAddress
+from coco_kp.keyprovider.channel import bind
+from coco_kp.keyprovider.server import new_server
+from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import parse_request
 from coco_kp.provider import Provider
-from coco_kp.service import calls, grpc_server
-from coco_kp.service import key_provider as door
-from coco_kp.service.address import TcpAddress, UnixAddress
-from coco_kp.service.grpc_server import bind, new_server
-from coco_kp.service.key_provider import key_provider
+from coco_kp.service import calls
 from tests.support import ocicrypt
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
 from tests.support.patience import PATIENCE
@@ -48,7 +49,7 @@ def serve() -> Serve:
     @contextmanager
     def serving(provider: Provider) -> Iterator[grpc.Channel]:
         with ThreadPoolExecutor(8) as pool:
-            server = new_server(key_provider(provider), pool)
+            server = new_server(key_provider(partial(calls.answer, provider)), pool)
             port = server.add_insecure_port("127.0.0.1:0")
             server.start()
             try:
@@ -160,7 +161,7 @@ def test_grpc_server_maps_each_exception_to_a_status(
     def fail(*_: object) -> bytes:
         raise error
 
-    monkeypatch.setattr(door, "answer", fail)
+    monkeypatch.setattr(calls, "answer", fail)
     with serve(Provider()) as channel:
         assert refusal(channel, WRAP_KEY, b"{}") == (grpc.StatusCode[code], text)
 
@@ -240,7 +241,7 @@ def test_grpc_server_parses_one_request_at_a_time(
 def test_grpc_server_unix_socket_is_accessible_to_owner_only(tmp_path: Path) -> None:
     mode_before = file_mode(tmp_path / "before")
     with ThreadPoolExecutor(1) as pool:
-        server = new_server(key_provider(Provider()), pool)
+        server = new_server(key_provider(partial(calls.answer, Provider())), pool)
         path = tmp_path / "kp.sock"
         assert bind(server, UnixAddress(path)) == f"unix://{path}"
         assert path.stat().st_mode & 0o777 == 0o600
@@ -255,7 +256,7 @@ def file_mode(new: Path) -> int:
 
 def test_grpc_server_bound_to_port_0_reports_actual_port() -> None:
     with ThreadPoolExecutor(1) as pool:
-        server = new_server(key_provider(Provider()), pool)
+        server = new_server(key_provider(partial(calls.answer, Provider())), pool)
         address = bind(server, TcpAddress(ip_address("127.0.0.1"), 0))
         assert address.startswith("127.0.0.1:")
         assert not address.endswith(":0")
@@ -266,10 +267,9 @@ def test_server_ends_on_a_signal_that_another_thread_took() -> None:
     """The main thread is not woken: a server under load was asked to end, and never did."""
     script = """
 import signal, threading
-from coco_kp.provider import Provider
-from coco_kp.service.address import parse_address
-from coco_kp.service.grpc_server import serve
-from coco_kp.service.key_provider import key_provider
+from coco_kp.keyprovider.address import parse_address
+from coco_kp.keyprovider.server import serve
+from coco_kp.keyprovider.service import key_provider
 
 def take_signal():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
@@ -277,7 +277,7 @@ def take_signal():
 def ready(_address):
     threading.Timer(0.2, take_signal).start()
 
-serve(key_provider(Provider()), parse_address("127.0.0.1:0"), ready)
+serve(key_provider(lambda call: b""), parse_address("127.0.0.1:0"), ready)
 """
     done = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False)
     assert done.returncode == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import InputError, RemoteError, UsageError
-from coco_kp.service.address import TcpAddress, UnixAddress, parse_address
+from coco_kp.keyprovider.address import TcpAddress, UnixAddress, parse_address
 
 
 @pytest.mark.parametrize(

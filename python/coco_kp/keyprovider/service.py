@@ -1,4 +1,7 @@
-"""The gRPC door of the key provider: ``keyprovider.KeyProviderService``."""
+"""The gRPC service of the key provider: ``keyprovider.KeyProviderService``.
+
+Its messages are a coat around the protocol's JSON, which the handler reads.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,15 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
-from coco_kp.model.encoding import MAX_MESSAGE
-from coco_kp.model.protocol import Operation
-from coco_kp.observe import event
-from coco_kp.provider import Provider
-from coco_kp.service.calls import MalformedRequestError, answer
-from coco_kp.service.grpc_server import Service
-from coco_kp.service.keyprovider_pb2 import (
+from coco_kp.keyprovider.call import Call, Handler, MalformedRequestError
+from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
 )
+from coco_kp.keyprovider.server import Service
+from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.model.protocol import Operation
+from coco_kp.observe import event
 
 SERVICE: Final = "keyprovider.KeyProviderService"
 METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyunwrap"}
@@ -28,11 +30,11 @@ METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyu
 _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %-encoded
 
 
-def key_provider(provider: Provider) -> Service:
-    """Return the service that answers for a provider."""
+def key_provider(handler: Handler) -> Service:
+    """Return the service that answers by ``handler``."""
     methods: dict[str, grpc.RpcMethodHandler[bytes, keyProviderKeyWrapProtocolOutput]] = {
         method: grpc.unary_unary_rpc_method_handler(
-            _handler(provider, operation),
+            _method(handler, operation),
             response_serializer=keyProviderKeyWrapProtocolOutput.SerializeToString,
         )
         for method, operation in METHODS.items()
@@ -40,12 +42,12 @@ def key_provider(provider: Provider) -> Service:
     return Service(SERVICE, methods, MAX_MESSAGE)
 
 
-def _handler(
-    provider: Provider, operation: Operation
+def _method(
+    handler: Handler, operation: Operation
 ) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
     def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
         try:
-            response = answer(provider, _request(message, operation), operation)
+            response = handler(Call(_request(message, operation), operation))
         except CocoKpError as error:
             context.abort(_status(error), _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)

@@ -1,4 +1,8 @@
-"""Where a server listens: ``127.0.0.1:50000``, ``[::1]:50000`` or ``unix:///path``."""
+"""Where a server listens, and where a client calls it.
+
+A server: ``127.0.0.1:50000``, ``[::1]:50000`` or ``unix:///path``. A client: the same, host names,
+and the other spellings that ocicrypt's clients take (docs/protocols.md 2.1).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ from pathlib import Path
 
 from coco_kp.errors import InputError, RemoteError, UsageError, shown
 from coco_kp.files import reason
+from coco_kp.model.host_port import HostPort
 
 _IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final NUL
 _NO_SOCKET_PATH = frozenset("%?# ")  # gRPC takes the address for a URI: %41 would be A
+
+_TARGET_PREFIXES = ("tcp://", "dns:///", "passthrough:///")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +128,19 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
             f"socket {shown(text)} is no address to listen on",
             "write 127.0.0.1:50000, [::1]:50000 or unix:///path/to.sock; no host names",
         ) from None
+
+
+def parse_target(text: str) -> str:
+    """Read the address of a server as clients' configuration has it, and return gRPC's target.
+
+    Takes ``host:port`` and ``[IPv6]:port``, alone, behind ``tcp://``, as ocicrypt-rs has it, or
+    behind grpc-go's ``dns:///`` and ``passthrough:///``; and ``unix:path`` or ``unix:///path``.
+    Raises ``InputError``.
+    """
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if path.strip("/") and path.isprintable() and (path[:2] != "//" or path[:3] == "///"):
+            return text
+        raise InputError(f"the address {shown(text)} is not unix:///<absolute path>")
+    prefix = next((prefix for prefix in _TARGET_PREFIXES if text.startswith(prefix)), "")
+    return str(HostPort.parse(text.removeprefix(prefix), "the address"))

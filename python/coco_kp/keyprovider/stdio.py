@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
+from coco_kp.keyprovider.call import Call, Handler
 from coco_kp.model.encoding import MAX_MESSAGE
-from coco_kp.provider import Provider
-from coco_kp.service.calls import answer
 
 
-def answer_stdio(provider: Provider, source: BinaryIO, sink: BinaryIO) -> None:
+def answer_stdio(handler: Handler, source: BinaryIO, sink: BinaryIO) -> None:
     """Read one request to its end, at most 4 MiB, and write its answer. Raises ``CocoKpError``."""
-    response = answer(provider, source.read(MAX_MESSAGE + 1))
+    response = handler(Call(source.read(MAX_MESSAGE + 1)))
     sink.write(response)
     sink.flush()

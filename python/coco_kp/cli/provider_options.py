@@ -1,0 +1,94 @@
+"""Options of the key provider, whichever door it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import click
+
+from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, RegistrationOptions
+from coco_kp.cli.recipients import named_source
+from coco_kp.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from coco_kp.keys.resolve import KeySource
+    from coco_kp.provider import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions(OptionGroup):
+    """What the provider's callers may name, and what it writes for them."""
+
+    key_dir: Path | None
+    packet: Literal["v1", "v2"]
+    kek_from: str | None
+    wrap_with: str | None
+    allow_kek: tuple[str, ...]
+    register_callers_files: bool
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--key-dir",
+            type=FILE,
+            metavar="DIR",
+            help="Let 'keypath' name only files under DIR; a relative one starts there. With "
+            "--kbs, keys that are made are kept there.",
+        ),
+        click.option(
+            "--packet",
+            type=click.Choice(["v1", "v2"]),
+            default="v1",
+            show_default=True,
+            help="Annotation packet to write; every guest reads v1.",
+        ),
+        click.option(
+            "--kek-from",
+            metavar="URI",
+            help="Wrap with this key where callers name only keyid: file:PATH, vault://…, "
+            "aws-sm://…, pkcs11:… or exec:PROGRAM.",
+        ),
+        click.option(
+            "--wrap-with",
+            metavar="URI",
+            help="Have this key wrap, which never leaves its KMS or HSM: awskms://…, "
+            "hashivault://…, pkcs11:….",
+        ),
+        click.option(
+            "--allow-kek",
+            metavar="PATTERN",
+            multiple=True,
+            help="Let callers name keys to fetch (kekfrom=URI) that match, such as "
+            "'vault:///secret/team/*'; may be repeated.",
+        ),
+        click.option(
+            "--register-callers-files",
+            is_flag=True,
+            help="With --kbs, register the keys, too, that callers name with keypath or kekfrom: "
+            "each under any key id that a caller likes.",
+        ),
+    )
+
+    def provider(self, registration: RegistrationOptions, kbc: KbcOptions) -> Provider:
+        """Make the key provider that the three groups describe. Raises ``CocoKpError``."""
+        from coco_kp.provider import Provider
+
+        if self.key_dir is not None and not self.key_dir.is_dir():
+            raise UsageError(f"--key-dir {shown(str(self.key_dir))} is no folder")
+        key_dir = self.key_dir and self.key_dir.absolute()
+        return Provider(
+            key_dir=key_dir,
+            packet_version=self.packet,
+            kbc=kbc.spec(),
+            kbc_settings=kbc.settings(),
+            registrar=registration.registrar(),
+            register_callers_files=self.register_callers_files,
+            source=self._source(),
+            allow_kek=self.allow_kek,
+        )
+
+    def _source(self) -> KeySource | None:
+        if self.kek_from and self.wrap_with:
+            raise UsageError("--kek-from and --wrap-with exclude each other")
+        return named_source(None, self.kek_from, self.wrap_with)

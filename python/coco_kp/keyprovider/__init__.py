@@ -1,0 +1,1 @@
+"""ocicrypt's key-provider protocol: both its ends, over gRPC and over stdin and stdout."""

@@ -1,0 +1,52 @@
+"""The only place that opens gRPC's channels and ports.
+
+No proxy is ever asked: ``HTTPS_PROXY`` is for the web, and what goes through here are keys.
+"""
+
+from __future__ import annotations
+
+import os
+
+import grpc
+
+from coco_kp.errors import RemoteError
+from coco_kp.keyprovider.address import TcpAddress, UnixAddress
+
+
+def open_channel(target: str, most_bytes: int) -> grpc.Channel:
+    """Return a channel, to be closed, to what `parse_target` gave; nobody is called yet.
+
+    Answers of more than ``most_bytes`` fail with RESOURCE_EXHAUSTED.
+    """
+    options = [
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", most_bytes),
+    ]
+    return grpc.insecure_channel(target, options)
+
+
+def bind(
+    server: grpc.Server,
+    address: TcpAddress | UnixAddress,
+    credentials: grpc.ServerCredentials | None = None,
+) -> str:
+    """Bind a server and return the address with the port that was chosen.
+
+    With ``credentials`` it speaks TLS there. Raises ``RemoteError`` or ``InputError`` if nobody can
+    listen at ``address``.
+    """
+    address.check()  # gRPC would say only that it failed, and would take over a live Unix socket
+    umask = os.umask(0o177) if isinstance(address, UnixAddress) else None
+    try:
+        if credentials:
+            port = server.add_secure_port(str(address), credentials)
+        else:
+            port = server.add_insecure_port(str(address))
+    except RuntimeError:
+        raise RemoteError(
+            f"cannot listen on {address}", "may this user make a socket there?"
+        ) from None
+    finally:
+        if umask is not None:
+            os.umask(umask)
+    return str(TcpAddress(address.ip, port)) if isinstance(address, TcpAddress) else str(address)
