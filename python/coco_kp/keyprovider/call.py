@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coco_kp.errors import CocoKpError
+from coco_kp.model.client import PROCESS, ClientIdentity
 from coco_kp.model.protocol import Operation
 
 
@@ -18,6 +19,7 @@ class Call:
 
     request: bytes = field(repr=False)
     operation: Operation | None = None
+    client: ClientIdentity = PROCESS
 
 
 Handler = Callable[[Call], bytes]

@@ -18,6 +18,7 @@ from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
 )
+from coco_kp.keyprovider.peer import client_of
 from coco_kp.keyprovider.server import Service
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
@@ -47,7 +48,7 @@ def _method(
 ) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
     def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
         try:
-            response = handler(Call(_request(message, operation), operation))
+            response = handler(Call(_request(message, operation), operation, client_of(context)))
         except CocoKpError as error:
             context.abort(_status(error), _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)
