@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coco_kp.cli.main import run
+from coco_kp.errors import InputError
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Source, copy_blob, open_sink, open_source, read_blob
@@ -162,3 +165,46 @@ def test_coco_kp_reads_other_transports_through_skopeo(
     monkeypatch.setenv("PATH", f"{skopeo.program.parent}:{os.environ['PATH']}")
     _, layers = contents(f"tarball:{layer}")
     assert layers == [layer.read_bytes()]
+
+
+class TestAppendedMembers:
+    """``tar -r`` appends: skopeo reads the last of a name in OCI archives, the first in docker's.
+
+    docker load takes the last, so that what would differ is refused.
+    """
+
+    def test_coco_kp_and_skopeo_read_image_that_was_appended_last(
+        self, skopeo: Skopeo, image: Image, tmp_path: Path
+    ) -> None:
+        other = write_image(tmp_path / "other", [tar({"etc/motd": b"other"})])
+        name = f"oci-archive:{tmp_path}/a.tar:v1"
+        skopeo.copy(image.reference, name)
+        copy(other.reference, f"oci:{tmp_path}/named:v1")
+        with tarfile.open(tmp_path / "a.tar", "a") as archive:
+            archive.add(tmp_path / "named", arcname=".")
+        skopeo.copy(name, f"oci:{tmp_path}/copied")
+        assert Image(tmp_path / "copied").manifest == other.manifest
+        assert contents(name) == contents(other.reference)
+
+    @pytest.mark.parametrize("same", [True, False])
+    def test_coco_kp_refuses_docker_archive_of_which_skopeo_reads_first_member(
+        self, skopeo: Skopeo, image: Image, tmp_path: Path, same: bool
+    ) -> None:
+        name = f"docker-archive:{tmp_path}/a.tar"
+        skopeo.copy(image.reference, name)
+        config, _ = contents(name)
+        with tarfile.open(tmp_path / "a.tar") as archive:
+            found = archive.extractfile("manifest.json")
+            assert found is not None
+            data = found.read() if same else b"[]"
+        with tarfile.open(tmp_path / "a.tar", "a") as archive:
+            info = tarfile.TarInfo("manifest.json")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        skopeo.copy(name, f"dir:{tmp_path}/read")
+        assert contents(f"dir:{tmp_path}/read")[0] == config
+        if same:
+            assert contents(name)[0] == config
+        else:
+            with pytest.raises(InputError, match=r"'manifest.json' twice"):
+                opened(name)

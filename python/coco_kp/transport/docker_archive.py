@@ -70,7 +70,7 @@ class DockerArchiveSource(Source):
 
     def _pick(self, reference: FileReference) -> dict[str, object]:
         # The file is an array; one object around it lets the strict reader read it.
-        data = b'{"images":%b}' % self._tar.read(MANIFEST_FILE, MAX_MANIFEST)
+        data = b'{"images":%b}' % self._read(MANIFEST_FILE)
         document = parse_json_object(data, f"'{MANIFEST_FILE}' of {self.reference}")
         images = [
             image
@@ -100,7 +100,7 @@ class DockerArchiveSource(Source):
     def _read_image(self, image: dict[str, object]) -> tuple[Manifest, dict[Digest, Member]]:
         what = f"an image in '{MANIFEST_FILE}'"
         config_name = member(image, "Config", str, what)
-        config = self._tar.read(config_name, MAX_MANIFEST)
+        config = self._read(config_name)
         if (blob := _BLOB.fullmatch(config_name)) and not _digest(blob).matches(config):
             raise IntegrityError(f"{shown(config_name)} in {self.reference} is damaged")
         names = member(image, "Layers", list, what)
@@ -141,8 +141,13 @@ class DockerArchiveSource(Source):
             "the new descriptor",
         )
 
+    def _read(self, name: str) -> bytes:
+        self._tar.check_alike(name)
+        return self._tar.read(name, MAX_MANIFEST)
+
     def _place(self, name: str) -> Member:
         # A layer that several images share is a link to the first one's.
+        self._tar.check_alike(name)
         place = self._tar.resolve(name)
         if place is None:
             raise InputError(f"{self.reference} has no {shown(name)}")

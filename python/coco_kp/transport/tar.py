@@ -2,8 +2,13 @@
 
 POSIX.1-2001 (ustar, pax) and GNU long names and sizes, as docker, podman, skopeo and tar write
 them. The module :mod:`tarfile` is not used for reading: it keeps extended headers of any size in
-memory. Refused are names that could lead out of a folder (absolute, ``..``), devices and pipes, a
-name given twice, and sparse members.
+memory. Refused are names that could lead out of a folder (absolute, ``..``), devices and pipes, and
+sparse members.
+
+Of members of one name, as ``tar -r`` appends them, the last counts, as where the archive is
+unpacked: so do docker, and skopeo with OCI archives. skopeo looks for the first in docker's
+archives, see :meth:`TarFile.check_alike`. A hard link is to what its target was where the link
+stands; nothing may stand below a name that is not a folder, for unpacking would lead elsewhere.
 """
 
 from __future__ import annotations
@@ -14,11 +19,13 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.files import open_regular
+from coco_kp.transport.base import CHUNK
 from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
 from coco_kp.transport.files import FilePart, naming, naming_temporary, unnamed_file, write_all
 from coco_kp.unpacking import Unpacking
@@ -29,7 +36,8 @@ _MAX_EXTENDED: Final = 64 * 1024
 """Bytes of one extended header; a path and a few attributes need less than one block."""
 
 _FILES: Final = b"\x0007"
-_LINKS: Final = b"12"
+_HARD_LINK: Final = b"1"
+_SYMBOLIC_LINK: Final = b"2"
 _FOLDER: Final = b"5"
 
 
@@ -58,17 +66,33 @@ class TarFile:
                 packed, self.fd = self.fd, _unpacked(self.fd, path, compression, allowed)
                 os.close(packed)
             with naming("read", path):
-                self.members = _read_members(self.fd, path)
+                self.members, self._first = _read_members(self.fd, path)
         except BaseException:
             self.close()
             raise
 
     def resolve(self, name: str) -> Member | None:
         """Find a plain file, through one link if need be."""
-        member = self.members.get(name)
-        if member is not None and member.link is not None:
-            member = self.members.get(member.link)
-        return None if member is None or member.link is not None else member
+        return _resolve(name, self.members)
+
+    def check_alike(self, name: str) -> None:
+        """Check that the first and the last member of a name have the same content.
+
+        Raises ``InputError`` where a reader that takes the first reads another file.
+        """
+        first, last = _resolve(name, self._first), _resolve(name, self.members)
+        if first != last and (first is None or last is None or not self._same(first, last)):
+            raise InputError(
+                f"'{self.path}' has {shown(name)} twice, with different content",
+                "podman and skopeo read the first, docker the last: unpack it, pack it anew",
+            )
+
+    def _same(self, one: Member, other: Member) -> bool:
+        return one.size == other.size and all(
+            self.pread(min(CHUNK, one.size - done), one.offset + done)
+            == self.pread(min(CHUNK, one.size - done), other.offset + done)
+            for done in range(0, one.size, CHUNK)
+        )
 
     def read(self, name: str, limit: int) -> bytes:
         """Read a small member. Raises ``InputError`` if it is missing or longer than ``limit``."""
@@ -112,26 +136,57 @@ END: Final = bytes(2 * BLOCK)
 """Two zero blocks end an archive."""
 
 
-def _read_members(fd: int, path: Path) -> dict[str, Member]:
-    members: dict[str, Member] = {}
+def _resolve(name: str, members: dict[str, Member]) -> Member | None:
+    member = members.get(name)
+    if member is not None and member.link is not None:
+        member = members.get(member.link)
+    return None if member is None or member.link is not None else member
+
+
+def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Member]]:
+    """Read the table of members: the last of each name, and the first."""
+    last: dict[str, Member] = {}
+    first: dict[str, Member] = {}
+    folders: set[str] = set()
     length = os.fstat(fd).st_size
     for count, (kind, stored_name, link, member) in enumerate(_headers(fd, path)):
         if count >= MAX_MEMBERS:
             raise InputError(f"'{path}' has more than {MAX_MEMBERS} members")
         name = _safe_name(stored_name, path)
         if kind == _FOLDER:
+            folders.add(name)
             continue
-        if name in members:
-            raise InputError(f"'{path}' has {shown(name)} twice")
-        if kind in _LINKS:
-            members[name] = Member(0, 0, _link_target(name, kind, link))
-        elif kind in _FILES:
-            if member.offset + member.size > length:
-                raise InputError(f"'{path}' is cut off in {shown(name)}")
-            members[name] = member
-        else:
+        if kind == _HARD_LINK:
+            target = last.get(posixpath.normpath(link))
+            if target is None or target.link is not None:
+                raise InputError(f"{shown(name)} in '{path}' is a hard link to no file before it")
+            found = target
+        elif kind == _SYMBOLIC_LINK:
+            # It counts from its own folder.
+            found = Member(0, 0, posixpath.normpath(posixpath.join(posixpath.dirname(name), link)))
+        elif kind not in _FILES:
             raise InputError(f"{shown(name)} in '{path}' is neither a file nor a folder")
-    return members
+        elif member.offset + member.size > length:
+            raise InputError(f"'{path}' is cut off in {shown(name)}")
+        else:
+            found = member
+        last[name] = found
+        first.setdefault(name, found)
+    _check_folders(last, folders, path)
+    return last, first
+
+
+def _check_folders(members: dict[str, Member], folders: set[str], path: Path) -> None:
+    """Check that no name is a folder and something else, or stands below something else."""
+    # With "/" before all other characters, a name that stands below another follows it.
+    names = sorted(members.keys() | folders, key=lambda name: name.replace("/", "\0"))
+    wrong = sorted(members.keys() & folders) or [
+        above
+        for above, name in pairwise(names)
+        if above in members and name.startswith(f"{above}/")
+    ]
+    if wrong:
+        raise InputError(f"{shown(wrong[0])} in '{path}' is a folder and something else")
 
 
 def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:
@@ -148,7 +203,7 @@ def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:
         else:
             name = extended.get("path") or _header_name(header, path)
             link = extended.get("linkpath") or _text(header[157:257], path)
-            size = 0 if kind in _LINKS else int(extended.get("size", size))
+            size = 0 if kind in (_HARD_LINK, _SYMBOLIC_LINK) else int(extended.get("size", size))
             yield kind, name, link, Member(position, size)
             extended = {}
         position += size + -size % BLOCK
@@ -234,12 +289,6 @@ def _safe_name(name: str, path: Path) -> str:
     if name.startswith("/") or ".." in name.split("/"):
         raise InputError(f"'{path}' has a member that leads out of it: {shown(name)}")
     return posixpath.normpath(name) if name else ""
-
-
-def _link_target(name: str, kind: bytes, target: str) -> str:
-    """Give the member a link names; a symbolic one counts from its own folder."""
-    folder = posixpath.dirname(name) if kind == b"2" else ""
-    return posixpath.normpath(posixpath.join(folder, target))
 
 
 def _unpacked(fd: int, path: Path, compression: Compression, unpacking: Unpacking) -> int:

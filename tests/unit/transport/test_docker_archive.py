@@ -126,6 +126,36 @@ def test_docker_archive_source_follows_link_to_another_layer(path: Path, kind: b
         assert read(opened)[1] == [LAYERS[0], LAYERS[0]]
 
 
+def appended(path: Path, name: str, content: bytes) -> None:
+    """Append a member, as ``tar -r`` does."""
+    with tarfile.open(path, mode="a") as writer:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        writer.addfile(info, io.BytesIO(content))
+
+
+def test_docker_archive_source_reads_member_that_was_appended_again(path: Path) -> None:
+    archive(path, {"c.json": config(LAYERS[0]), "l": LAYERS[0]}, [entry("c.json", "l")])
+    with tarfile.open(path) as saved:
+        for name in saved.getnames():
+            reader = saved.extractfile(name)
+            assert reader is not None
+            appended(path, name, reader.read())
+    with source(path) as opened:
+        assert read(opened)[1] == [LAYERS[0]]
+
+
+@pytest.mark.parametrize("name", ["c.json", "l", "manifest.json"])
+def test_docker_archive_source_refuses_appended_member_that_docker_and_skopeo_read_differently(
+    path: Path, name: str
+) -> None:
+    archive(path, {"c.json": config(LAYERS[0]), "l": LAYERS[0]}, [entry("c.json", "l")])
+    appended(path, name, b"other")
+    with pytest.raises(InputError, match=f"'{name}' twice") as caught:
+        source(path)
+    assert "pack it anew" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "target", ["/etc/passwd", "../../etc/passwd", "../3/layer.tar", "../2/layer.tar"]
 )

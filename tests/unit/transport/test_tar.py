@@ -9,6 +9,7 @@ import io
 import itertools
 import lzma
 import os
+import subprocess
 import sys
 import tarfile
 import tracemalloc
@@ -214,6 +215,57 @@ class TestDialects:
             assert found.resolve(nowhere) is None
 
 
+class TestAppended:
+    """``tar -r`` appends members; where an archive is unpacked, the last of a name counts."""
+
+    @pytest.mark.parametrize("other", ["a", "./a", ".//a"])
+    def test_tar_file_takes_last_member_of_name(self, tmp_path: Path, other: str) -> None:
+        found = read(tmp_path, archive(file("a", 1), file("b", 2), file(other, 3)))
+        assert {name: member.size for name, member in found.members.items()} == {"a": 3, "b": 2}
+
+    def test_tar_file_resolves_hard_link_to_what_was_before_it(self, tmp_path: Path) -> None:
+        link, symbolic = (special(name, kind, "a") for name, kind in (("b", b"1"), ("c", b"2")))
+        found = read(tmp_path, archive(file("a", 1), symbolic, link, file("a", 2)))
+        assert [found.resolve(name).size for name in "abc"] == [2, 1, 2]  # type: ignore[union-attr]
+
+    def test_tar_file_reads_appended_members_as_tar_unpacks_them(self, tmp_path: Path) -> None:
+        link = special("b", tarfile.LNKTYPE, "a")
+        data = archive(file("a", 10), link, file("a", 600), special("c", tarfile.SYMTYPE, "b"))
+        found = read(tmp_path, data)
+        (tmp_path / "unpacked").mkdir()
+        subprocess.run(["tar", "-xC", tmp_path / "unpacked"], input=data, check=True)
+        for name in "abc":
+            assert found.read(name, 600) == (tmp_path / "unpacked" / name).read_bytes()
+
+    def test_tar_file_check_alike_refuses_what_first_and_last_reader_read_differently(
+        self, tmp_path: Path
+    ) -> None:
+        size = 700_000
+        changed = bytearray(archive(*(file(name, size) for name in ("same", "same", "b", "b"))))
+        changed[changed.rindex(b"b" + b"\0" * 600) + size - 1] ^= 1
+        found = read(tmp_path, bytes(changed))
+        found.check_alike("same")
+        found.check_alike("missing")
+        with pytest.raises(InputError, match="has 'b' twice, with different content"):
+            found.check_alike("b")
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            (file("a", 1), file("a", 2)),
+            (file("a", 1), special("a", tarfile.SYMTYPE, "b"), file("b", 2)),
+            (special("a", tarfile.SYMTYPE, "b"), file("b", 1), file("b", 2)),
+            (special("a", tarfile.SYMTYPE, "nothing"), file("a", 1)),
+            (file("a", 1), special("a", tarfile.SYMTYPE, "nothing")),
+        ],
+    )
+    def test_tar_file_check_alike_follows_links(
+        self, tmp_path: Path, members: tuple[tarfile.TarInfo, ...]
+    ) -> None:
+        with pytest.raises(InputError, match="has 'a' twice"):
+            read(tmp_path, archive(*members)).check_alike("a")
+
+
 class TestHostile:
     @pytest.mark.parametrize(
         ("member", "words"),
@@ -238,10 +290,31 @@ class TestHostile:
         with pytest.raises(InputError, match=words):
             read(tmp_path, archive(file("good"), member))
 
-    @pytest.mark.parametrize("other", ["a", "./a", ".//a"])
-    def test_tar_file_refuses_duplicate_name(self, tmp_path: Path, other: str) -> None:
-        with pytest.raises(InputError, match="'a' twice"):
-            read(tmp_path, archive(file("a"), file(other)))
+    @pytest.mark.parametrize("target", ["nothing", "later", "symbolic"])
+    def test_tar_file_refuses_hard_link_to_no_file_before_it(
+        self, tmp_path: Path, target: str
+    ) -> None:
+        link = special("b", tarfile.LNKTYPE, target)
+        members = (special("symbolic", tarfile.SYMTYPE, "c"), file("c"), link, file("later"))
+        with pytest.raises(InputError, match="'b' .* is a hard link to no file before it"):
+            read(tmp_path, archive(*members))
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            (special("a", tarfile.SYMTYPE, "b"), file("a-"), file("b/x"), file("a/x")),
+            (file("a/x/y"), file("a"), file("a.b")),
+            (file("a"), special("a", tarfile.DIRTYPE)),
+            (special("a", tarfile.DIRTYPE), special("a", tarfile.SYMTYPE, "b")),
+            (file("a"), special("a/x", tarfile.DIRTYPE)),
+        ],
+    )
+    def test_tar_file_refuses_name_that_is_folder_and_something_else(
+        self, tmp_path: Path, members: tuple[tarfile.TarInfo, ...]
+    ) -> None:
+        """Unpacked, what stands below a link would stand elsewhere."""
+        with pytest.raises(InputError, match="'a' in .* is a folder and something else"):
+            read(tmp_path, archive(*members))
 
     def test_tar_file_refuses_sparse_pax_member(self, tmp_path: Path) -> None:
         member = file("a")
