@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
-from coco_kp.observe import configure, event
+from coco_kp.errors import KekError, RefusedError, UnreachableError
+from coco_kp.observe import asking, configure, event, observed_by
+from tests.support.events import Events
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +67,51 @@ def test_configure_twice_does_not_duplicate_lines(capsys: pytest.CaptureFixture[
         configure("text", logging.INFO)
     event(logging.INFO, "ready", address="127.0.0.1:1")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_observer_is_told_of_events_below_the_configured_level_while_the_block_runs() -> None:
+    configure("text", logging.ERROR)
+    seen = Events()
+    with observed_by(seen):
+        event(logging.DEBUG, "began", method="keywrap")
+    event(logging.ERROR, "bug", method="keywrap")
+    assert seen == [("began", {"method": "keywrap"})]
+
+
+def test_observers_are_told_side_by_side() -> None:
+    first, second = Events(), Events()
+    with observed_by(first):
+        with observed_by(second):
+            event(logging.DEBUG, "both")
+        event(logging.DEBUG, "one")
+    assert (len(first), len(second)) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "ok"),
+        (UnreachableError("no answer in time"), "unreachable"),
+        (KekError("there is no key"), "refused"),
+        (RefusedError("not over plain http"), "refused"),
+        (ZeroDivisionError(), "refused"),
+    ],
+)
+def test_asking_reports_how_it_ended_and_lets_errors_pass(
+    error: Exception | None, outcome: str
+) -> None:
+    seen = Events()
+    with observed_by(seen), pytest.raises(type(error)) if error else nullcontext(), asking("vault"):
+        if error:
+            raise error
+    ((name, fields),) = seen
+    assert name == "asked"
+    assert float(fields.pop("seconds")) >= 0
+    assert fields == {"name": "vault", "outcome": outcome}
+
+
+def test_asking_reports_an_answer_that_is_no() -> None:
+    seen = Events()
+    with observed_by(seen), asking("kbs") as question:
+        question.refused = True
+    assert seen.outcomes("kbs") == ["refused"]

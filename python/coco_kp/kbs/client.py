@@ -11,6 +11,7 @@ from coco_kp.http import NEVER, HttpClient, Retry, Tls
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.kbs_url import API
+from coco_kp.observe import asking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,21 +79,23 @@ class Kbs:
         headers = {"Content-Type": content_type} if body is not None else {}
         headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
         headers |= {"Cookie": cookie} if cookie else {}
-        try:
-            response = self._http.request(
-                method,
-                f"{self.url}{API}/{path}",
-                headers=headers,
-                body=body,
-                deadline=end - time.monotonic(),
-                retry=_RETRY if repeatable else NEVER,
-                load=_LIMIT,
-            )
-        except RefusedError as error:
-            raise RefusedError(
-                error.message, "use https, or pass --kbs-insecure-http if the way is safe"
-            ) from error
-        answer = response.document(_LIMIT)
+        with asking("kbs") as question:
+            try:
+                response = self._http.request(
+                    method,
+                    f"{self.url}{API}/{path}",
+                    headers=headers,
+                    body=body,
+                    deadline=end - time.monotonic(),
+                    retry=_RETRY if repeatable else NEVER,
+                    load=_LIMIT,
+                )
+            except RefusedError as error:
+                raise RefusedError(
+                    error.message, "use https, or pass --kbs-insecure-http if the way is safe"
+                ) from error
+            answer = response.document(_LIMIT)
+            question.refused = response.status != 200
         if response.status == 200:
             return Answer(None, answer, response.headers)
         refusal = Refusal.of(str(self.url), response.status, answer, response.quote)

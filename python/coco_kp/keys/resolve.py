@@ -41,6 +41,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.observe import asking
 
 if TYPE_CHECKING:
     from coco_kp.keys.register import Registrar
@@ -136,7 +137,8 @@ def fetch(reference: KekReference, settings: KeySettings | None = None) -> Kek:
     """Return the KEK that a store has. Raises ``KekError``, ``RemoteError``, ``InputError``."""
     settings = settings or KeySettings()
     if isinstance(reference, FileReference):
-        file = read_kek(Path(reference.path), settings.key_dir)
+        with asking("file"):
+            file = read_kek(Path(reference.path), settings.key_dir)
         for warning in file.warnings:
             settings.warn(warning)
         return file.kek

@@ -16,8 +16,10 @@ from coco_kp.kbs.admin_token import ReadyToken
 from coco_kp.kbs.client import Kbs
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
+from coco_kp.observe import observed_by
 from tests.sim.http_server import Reply, Request
 from tests.sim.kbs import ADMIN_TOKEN, refusal, simulated_kbs
+from tests.support.events import Events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -311,3 +313,18 @@ def test_admin_trusts_private_certificate_authority_only_when_given(tmp_path: Pa
         with Kbs(url, ca_file=ca_file) as kbs:
             Admin(kbs, token).put(KID, b"key")
         assert sim.resources == {PATH: b"key"}
+
+
+def test_each_request_to_a_kbs_is_reported_with_how_it_ended(
+    sim: SimulatedKbs, admin: Admin
+) -> None:
+    seen = Events()
+    with observed_by(seen):
+        admin.put(KID, os.urandom(32))
+        sim.faults[POST] = lambda _: refusal("InsufficientRole")
+        with pytest.raises(RemoteError):
+            admin.put(KID, os.urandom(32))
+        nobody = Admin(Kbs(KbsUrl.parse("http://127.0.0.1:1")), None)
+        with pytest.raises(UnreachableError):
+            nobody.list_policies()
+    assert seen.outcomes("kbs") == ["ok", "refused", "unreachable"]

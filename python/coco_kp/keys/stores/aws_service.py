@@ -19,6 +19,7 @@ from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, Remo
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.keys.stores.deadline import in_time
+from coco_kp.observe import asking
 from coco_kp.redact import masked
 
 Client = TypeVar("Client")
@@ -157,7 +158,8 @@ class AwsService(Generic[Client]):
                     "check the endpoint",
                 ) from None
 
-        return in_time(send, subject)
+        with asking("aws"):
+            return in_time(send, subject)
 
     def _connected(self) -> Client:
         _silence_botocore()

@@ -16,6 +16,7 @@ from coco_kp.files import reason
 from coco_kp.keys import stores
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference
+from coco_kp.observe import asking
 from coco_kp.redact import masked
 
 OUTPUT_LIMIT: Final = 4096
@@ -33,6 +34,7 @@ class ExecStore:
 
     reference: ExecReference
 
+    @asking("exec")
     def fetch(self) -> bytes:
         """Run the program and return what it prints."""
         try:

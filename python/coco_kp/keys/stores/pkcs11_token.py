@@ -23,6 +23,7 @@ from coco_kp.errors import KekError, UnreachableError, shown
 from coco_kp.files import read_file
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores import TIMEOUT
+from coco_kp.observe import asking
 
 MODULE_VARIABLE: Final = "COCO_KP_PKCS11_MODULE"
 PIN_VARIABLE: Final = "COCO_KP_PKCS11_PIN"
@@ -70,7 +71,8 @@ def in_session(
         except exceptions.PKCS11Error as error:
             raise failure(error, name_of(reference)) from None
 
-    return _in_time(call, name_of(reference))
+    with asking("pkcs11"):
+        return _in_time(call, name_of(reference))
 
 
 def failure(error: exceptions.PKCS11Error, name: str) -> KekError:

@@ -32,6 +32,7 @@ from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
 from coco_kp.keys import stores
 from coco_kp.keys.stores.deadline import in_time
+from coco_kp.observe import asking
 from coco_kp.redact import masked
 
 PORT: Final = 8200
@@ -80,7 +81,8 @@ class VaultSession:
         requests that carry a key: then no error repeats Vault's words.
         """
         subject = f"Vault at {self.address} did not {what}"
-        return in_time(lambda: self._ask(subject, call, quote), subject)
+        with asking("vault"):
+            return in_time(lambda: self._ask(subject, call, quote), subject)
 
     def _ask(self, subject: str, call: Callable[[hvac.Client], object], quote: bool) -> Answer:
         client = self._logged_in(None)
