@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.keys.reference import (
@@ -25,14 +27,16 @@ from coco_kp.keys.reference import (
 )
 from coco_kp.keys.resolve import (
     FetchedKek,
+    GivenKek,
     KeySettings,
     KeySource,
     NewKek,
     SampleKek,
+    StayingKey,
     UnkeptKeyError,
     resolve,
 )
-from coco_kp.keys.wrapper import PacketForm, check_opened
+from coco_kp.keys.wrapper import KekRecipient, PacketForm, check_opened
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
 from coco_kp.model.layer_options import parse_private_options
@@ -46,7 +50,7 @@ from coco_kp.model.params import (
     WrapParams,
     parse_params,
 )
-from coco_kp.model.protocol import UnwrapRequest, WrapRequest
+from coco_kp.model.protocol import Operation, UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
 
 if TYPE_CHECKING:
@@ -69,21 +73,50 @@ MAX_KBCS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
+class KeyUse:
+    """Which key a call is about to use, and what for; nobody has touched it yet.
+
+    ``kid`` is None for a key that gets one of its own, ``algorithm`` None where another provider's
+    packet does not say. ``key`` is how the key is named: a reference (``file:kek``), ``sample``,
+    ``new``, or the KBCs that are asked.
+    """
+
+    operation: Operation
+    kid: ResourceUri | None
+    algorithm: Algorithm | None
+    key: str
+
+
+def _permit(_use: KeyUse) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A packet as JSON, its kid, and what the owner of the key should know."""
+    """A packet as JSON, its kid, and what the owner of the key should know.
+
+    ``layer`` is the digest that the layer's private options name, empty where they name none.
+    ``kek`` is None where the key is not in this process.
+    """
 
     packet: bytes
     kid: str
     warnings: tuple[str, ...]
+    layer: str
+    kek: Kek | None
 
 
 @dataclass(frozen=True, slots=True)
 class Unwrapped:
-    """Private options as JSON (secret), the kid of their packet, and the KBC that opened it."""
+    """Private options as JSON (secret), the kid of their packet, and the KBC that opened it.
+
+    ``layer`` is the digest that they name, empty where they name none.
+    """
 
     private_options: bytes = field(repr=False)
     kid: ResourceUri
     kbc: KbcSpec
+    layer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +140,11 @@ class Provider:
     source: KeySource | None = None
     allow_kek: tuple[str, ...] = ()
 
-    def wrap(self, request: WrapRequest) -> Wrapped:
+    def wrap(self, request: WrapRequest, permit: Callable[[KeyUse], None] = _permit) -> Wrapped:
         """Wrap a layer's key as the request's parameters say.
 
-        Raises ``InputError`` for the request, ``KekError`` and ``KeyPathForbiddenError`` for the
-        key.
+        ``permit`` is told of the use, and raises what forbids it. Raises ``InputError`` for the
+        request, ``KekError`` and ``KeyPathForbiddenError`` for the key.
         """
         if not request.parameters:
             raise InputError("the request has no parameters for this provider", PARAMETERS_HINT)
@@ -122,9 +155,10 @@ class Provider:
                 "give --encryption-key once, and mind that skopeo splits its value at commas",
             )
         params = self._params(request.parameters[0])
-        parse_private_options(request.private_options)
+        layer = parse_private_options(request.private_options).digest
         warnings: list[str] = []
         source, kid = self._source(params, warnings)
+        permit(KeyUse("keywrap", kid, params.algorithm, _named(source)))
         callers = isinstance(params, FileParams | StoreParams)
         # Callers choose the key ID: under that, the KBS would hand out what it is for.
         ours = isinstance(source, NewKek) or (callers and self.register_callers_files)
@@ -149,7 +183,8 @@ class Provider:
             warnings.append(f"the key of '{kid}' is the {whose}'s own: it was not registered")
         if params.algorithm is Algorithm.A256CTR:
             warnings.append(CTR_WARNING)
-        return Wrapped(packet.data, key.name, tuple(warnings))
+        kek = key.kek if isinstance(key, KekRecipient) else None
+        return Wrapped(packet.data, key.name, tuple(warnings), layer, kek)
 
     def _params(self, text: str) -> WrapParams:
         if self.source and text in {"", "Enabled"}:  # the key has no name but its own
@@ -191,9 +226,12 @@ class Provider:
             )
         return reference
 
-    def unwrap(self, request: UnwrapRequest) -> Unwrapped:
+    def unwrap(
+        self, request: UnwrapRequest, permit: Callable[[KeyUse], None] = _permit
+    ) -> Unwrapped:
         """Give the private options that the request's packet holds.
 
+        ``permit`` is told of the use, and raises what forbids it.
         The KBCs that the request names are tried in order, or else this provider's own. Raises
         ``InputError`` for the packet, ``KekError`` where no key opens it.
         """
@@ -209,6 +247,7 @@ class Provider:
                 "or give this provider a KBC of its own with --kbc",
             )
         packet = parse_packet(request.packet)
+        permit(KeyUse("keyunwrap", packet.kid, packet.wrap_type, ", ".join(map(str, specs))))
         failures: list[CocoKpError] = []
         for spec in specs:
             try:
@@ -223,5 +262,20 @@ class Provider:
 
     def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
         private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
-        check_opened(private_options, str(packet.kid), packet.wrap_type)
-        return Unwrapped(private_options, packet.kid, spec)
+        options = check_opened(private_options, str(packet.kid), packet.wrap_type)
+        return Unwrapped(private_options, packet.kid, spec, options.digest)
+
+
+def _named(source: KeySource) -> str:
+    """Return how a key is named where nothing of it may show."""
+    match source:
+        case SampleKek():
+            return "sample"
+        case FetchedKek(reference):
+            return str(reference)
+        case StayingKey(reference):
+            return str(reference)
+        case NewKek():
+            return "new"
+        case GivenKek():
+            return "given"

@@ -29,7 +29,7 @@ from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
-from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, Provider
+from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyUse, Provider
 from tests.vectors import load_vectors
 
 VECTORS = load_vectors("packets")
@@ -339,3 +339,50 @@ class _NeverRegisters(Registrar):
 
     def check(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
         raise AssertionError(f"{kid} {kek.fingerprint} {beside}")
+
+
+class ForbiddenError(CocoKpError):
+    """What forbids a use in these tests."""
+
+
+def forbidden(use: KeyUse) -> None:
+    raise ForbiddenError(f"{use.operation} {use.kid} {use.algorithm} {use.key}")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "use"),
+    [
+        ("sample=true", "keywrap None A256GCM sample"),
+        (
+            "keypath=/absent::keyid=/default/key/1::algorithm=A256CTR",
+            "keywrap kbs:///default/key/1 A256CTR file:/absent",
+        ),
+    ],
+)
+def test_provider_asks_whether_a_wrap_is_permitted_before_it_touches_the_key(
+    parameters: str, use: str
+) -> None:
+    with pytest.raises(ForbiddenError) as error:
+        Provider().wrap(WrapRequest((parameters,), PRIVATE_OPTIONS), forbidden)
+    assert error.value.message == use
+
+
+def test_provider_asks_whether_an_unwrap_is_permitted_before_it_asks_a_kbc(tmp_path: Path) -> None:
+    settings = KbcSettings(keys_file=tmp_path / "absent")
+    request = UnwrapRequest(("sample", "offline_fs::null"), PACKET)
+    with pytest.raises(ForbiddenError) as error:
+        Provider(kbc_settings=settings).unwrap(request, forbidden)
+    assert error.value.message == (
+        f"keyunwrap {KID} A256GCM sample_kbc::null, offline_fs_kbc::null"
+    )
+
+
+def test_provider_names_layer_and_key_of_what_it_wrapped_and_unwrapped(kek: Path) -> None:
+    wrapped = Provider().wrap(
+        WrapRequest((f"keypath={kek}::keyid=/default/key/1",), PRIVATE_OPTIONS),
+    )
+    assert wrapped.layer == json.loads(PRIVATE_OPTIONS)["digest"]
+    assert wrapped.kek
+    assert wrapped.kek.raw() == KEK
+    sample = Provider().wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS)).packet
+    assert Provider().unwrap(UnwrapRequest(("sample",), sample)).layer == wrapped.layer
