@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "coco_kp"
 
 FLOORS = {
-    0: {"errors", "redact", "_native"},
+    0: {"deadline", "errors", "redact", "_native"},
     1: {"model"},
     2: {"crypto", "exposure", "files", "http", "observe", "skopeo", "unpacking"},
     3: {"transport", "kbs", "keyprovider"},
@@ -178,7 +178,9 @@ def texts(node: ast.AST) -> Iterator[str]:
             yield text
 
 
-@pytest.mark.parametrize(("module", "imported"), [("redact", set()), ("errors", {"redact"})])
+@pytest.mark.parametrize(
+    ("module", "imported"), [("redact", set()), ("deadline", set()), ("errors", {"redact"})]
+)
 def test_ground_floor_imports_nothing_of_ours_but_redaction(
     module: str, imported: set[str]
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import re
 import stat
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from coco_kp.deadline import remaining, within
 from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
 
 LOCK_SECONDS: Final = 60.0
@@ -194,23 +196,28 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as failure:
         raise InputError(f"cannot use {shown(str(directory))}: {reason(failure)}") from None
     try:
-        if not lock(descriptor, time.monotonic() + LOCK_SECONDS):
+        if not lock(descriptor, LOCK_SECONDS):
             raise InputError(f"another process keeps {shown(str(directory))} locked")
         yield
     finally:
         os.close(descriptor)
 
 
-def lock(descriptor: int, end: float) -> bool:
-    """Lock an open file or directory until it is closed; False if another has it until ``end``.
+def lock(descriptor: int, seconds: float = math.inf) -> bool:
+    """Lock an open file or directory until it is closed; False if another has it so long.
 
-    ``end`` is a time of ``time.monotonic``. Raises ``InputError`` where there are no locks.
+    Raises ``InputError`` where there are no locks.
     """
+    with within(seconds):
+        return _lock(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() + _POLL > end:
+            if remaining() < _POLL:
                 return False
             time.sleep(_POLL)
         except OSError as failure:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
+from coco_kp.deadline import remaining, within
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError, shown
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.keys.reference import (
     ExecReference,
@@ -231,9 +232,10 @@ class Provider:
     ) -> Unwrapped:
         """Give the private options that the request's packet holds.
 
-        ``permit`` is told of the use, and raises what forbids it.
-        The KBCs that the request names are tried in order, or else this provider's own. Raises
-        ``InputError`` for the packet, ``KekError`` where no key opens it.
+        The KBCs that the request names are tried in order, or else this provider's own, each for
+        its share of the time that there is (:mod:`coco_kp.deadline`). ``permit`` is told of the
+        use, and raises what forbids it. Raises ``InputError`` for the packet, ``KekError`` where no
+        key opens it.
         """
         if len(request.parameters) > MAX_KBCS:
             raise InputError(f"the request names more than {MAX_KBCS} KBCs")
@@ -249,9 +251,14 @@ class Provider:
         packet = parse_packet(request.packet)
         permit(KeyUse("keyunwrap", packet.kid, packet.wrap_type, ", ".join(map(str, specs))))
         failures: list[CocoKpError] = []
-        for spec in specs:
+        for number, spec in enumerate(specs):
+            if failures and not remaining():
+                failures.append(UnreachableError("not asked: the time is over"))
+                continue
             try:
-                return self._unwrap_with(spec, packet)
+                # A silent one leaves the others their share of the time.
+                with within(remaining() / (len(specs) - number)):
+                    return self._unwrap_with(spec, packet)
             except CocoKpError as failure:
                 failures.append(failure)
         if len(failures) == 1:

@@ -12,7 +12,7 @@ from coco_kp.errors import IntegrityError, RemoteError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.admin_token import ReadyToken
 from coco_kp.kbs.attester import Sample
-from coco_kp.kbs.client import Kbs, deadline
+from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.rcar import Handshake, ask_for_challenge
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.kbs.session import Reader
@@ -210,8 +210,8 @@ def test_report_data_given_what_an_upstream_client_sent_is_the_digest_in_its_evi
 def attempt(kbs: Kbs, exchanges: list[Recorded]) -> str:
     """Make the requests of an attempt and return what they yielded: a nonce, or a token."""
     if len(exchanges) == 1:
-        return ask_for_challenge(kbs, "sample", deadline())[0].nonce
-    return Handshake(kbs, Sample())(deadline()).token
+        return ask_for_challenge(kbs, "sample")[0].nonce
+    return Handshake(kbs, Sample())().token
 
 
 def call(admin: Admin, exchange: Recorded) -> None:

@@ -13,7 +13,7 @@ import trustme
 
 from coco_kp.errors import RemoteError
 from coco_kp.kbs.attester import Sample
-from coco_kp.kbs.client import Kbs, deadline
+from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.session import Reader
 from coco_kp.model.kbs_url import KbsUrl
@@ -102,7 +102,7 @@ def guest(kbs: Kbs) -> Reader:
 
 def refusal_of(kbs: Kbs, method: str, path: str, body: bytes | None, bearer: str) -> str:
     """Ask as nobody or an administrator does and return the name of the refusal; empty for none."""
-    refused = kbs.call(method, path, end=deadline(), bearer=bearer, body=body).refusal
+    refused = kbs.call(method, path, bearer=bearer, body=body).refusal
     return refused.variant if refused else ""
 
 

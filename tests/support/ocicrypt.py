@@ -90,9 +90,10 @@ def wrap_request(parameters: str, options: bytes) -> bytes:
     return json.dumps(request).encode()
 
 
-def unwrap_request(kbc: str, packet: bytes) -> bytes:
-    """Return the JSON that asks to unwrap a packet."""
-    decrypt = {"Parameters": {"attestation-agent": [_base64(kbc.encode())]}}
+def unwrap_request(kbc: str, packet: bytes, *others: str) -> bytes:
+    """Return the JSON that asks to unwrap a packet, by this KBC or one of the others."""
+    kbcs = [_base64(name.encode()) for name in (kbc, *others)]
+    decrypt = {"Parameters": {"attestation-agent": kbcs}}
     request = {
         "op": "keyunwrap",
         "keywrapparams": {"ec": None, "optsdata": None},

@@ -5,8 +5,9 @@ What it promises to a registry's or a KBS's client:
 * TLS with the system's roots unless told otherwise; plain ``http://`` only where the caller allows.
 * No redirect is followed: the caller reads :attr:`Response.location` and decides which headers go
   along (:func:`same_origin` tells whether credentials may).
-* Nothing waits for ever: connecting, each read, the whole head of an answer, and with a
-  ``deadline`` the whole exchange. Nothing is repeated unless the caller asks (:class:`Retry`).
+* Nothing waits for ever: connecting, each read, the whole head of an answer, and within a deadline
+  (:mod:`coco_kp.deadline`) the whole exchange. Nothing is repeated unless the caller asks
+  (:class:`Retry`).
 * Bodies stream in both directions; documents have a size limit.
 * Errors name method, scheme, host and path, never a query (signed URLs), user info, header or
   request body; what the other side said is cut short, made printable, and stripped of our own

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Literal, Self
@@ -16,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.util import Url, make_headers
 
+from coco_kp.deadline import pause, remaining
 from coco_kp.errors import InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
 from coco_kp.http.failure import LATER, failure
@@ -48,7 +47,7 @@ class HttpClient:
         tls: Tls | None = None,
         plain_http: PlainHttp = "never",
         headers: Mapping[str, str] | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = pause,
     ) -> None:
         tls = tls or Tls()
         # Files are read now, so that a wrong one shows. The system's roots alone take 25 ms: later.
@@ -68,7 +67,6 @@ class HttpClient:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | Iterable[bytes] | None = None,
-        deadline: float | None = None,
         retry: Retry = NEVER,
         load: int = 0,
     ) -> Response:
@@ -76,7 +74,7 @@ class HttpClient:
 
         A ``body`` of pieces is streamed: chunked, unless ``headers`` has a Content-Length. Its
         iterator must not raise ``OSError``, which would be taken for a broken connection.
-        ``deadline`` (seconds from now) bounds everything, reading the answer's body included.
+        A deadline (:mod:`coco_kp.deadline`) bounds everything, reading the answer's body included.
         ``retry`` says how often to repeat after broken connections and :data:`RETRIED` statuses;
         only a body that is ``bytes`` can be repeated. The last answer is returned as it is. With
         ``load`` its body is read here, up to so many bytes and one, so that a break in it is
@@ -91,22 +89,21 @@ class HttpClient:
         target = parse_target(url)
         self._check_scheme(target)
         sent = _checked({**self._headers, **(headers or {})})
-        end = math.inf if deadline is None else time.monotonic() + deadline
         while True:
             try:
-                response = self._send(method, target, sent, body, end)
+                response = self._send(method, target, sent, body)
                 if load:
                     response.load(load)
             except UnreachableError as exc:
                 retry = retry.after()
-                if retry.over or time.monotonic() + retry.pause >= end:
+                if retry.over or retry.pause >= remaining():
                     raise
                 reason = exc.message
             else:
                 if response.status not in RETRIED:
                     return response
                 retry = retry.after(retry_after(response.headers))
-                if retry.over or time.monotonic() + retry.pause >= end:
+                if retry.over or retry.pause >= remaining():
                     return response
                 reason = f"{response.request}: {response.outcome}"
                 response.close()
@@ -134,20 +131,19 @@ class HttpClient:
         target: Url,
         headers: Mapping[str, str],
         body: bytes | Iterable[bytes] | None,
-        end: float,
     ) -> Response:
         request = f"{method} {display_url(target.url)}"
-        remaining = end - time.monotonic()
-        if remaining <= 0:
+        left = remaining()
+        if not left:
             raise UnreachableError(f"{request}: no answer in time", LATER)
         try:
             raw = self._pools(target).urlopen(
                 method,
                 target.url,
                 headers=headers,
-                body=body if isinstance(body, bytes | None) else _until(end, request, body),
+                body=body if isinstance(body, bytes | None) else _in_time(request, body),
                 timeout=urllib3.Timeout(
-                    connect=min(CONNECT_TIMEOUT, remaining), read=min(READ_TIMEOUT, remaining)
+                    connect=min(CONNECT_TIMEOUT, left), read=min(READ_TIMEOUT, left)
                 ),
                 retries=False,
                 redirect=False,
@@ -163,7 +159,7 @@ class HttpClient:
                 )
                 raise error from None
             raise failure(request, exc) from None
-        return Response(raw, method, target.url, end, credentials_in(headers))
+        return Response(raw, method, target.url, credentials_in(headers))
 
     def _check_scheme(self, target: Url) -> None:
         if target.scheme == "https" or self._plain_http == "allowed":
@@ -226,8 +222,8 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
-def _until(end: float, request: str, body: Iterable[bytes]) -> Iterable[bytes]:
+def _in_time(request: str, body: Iterable[bytes]) -> Iterable[bytes]:
     for piece in body:
-        if time.monotonic() >= end:
+        if not remaining():
             raise UnreachableError(f"{request}: could not be sent in time", LATER)
         yield piece

@@ -12,6 +12,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from coco_kp.deadline import Alarm
+
 READ_TIMEOUT = 60.0
 """Seconds that one read or write may stall, and that the head of an answer may take in all."""
 
@@ -36,9 +38,7 @@ class _Bounded(HTTPConnection):
             with contextlib.suppress(OSError):
                 shutdown(socket.SHUT_RDWR)
 
-        watchdog = threading.Timer(limit, expire)
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = Alarm(limit, expire)
         try:
             response = super().getresponse()
         except Exception:
@@ -46,7 +46,7 @@ class _Bounded(HTTPConnection):
                 raise TimeoutError from None
             raise
         finally:
-            watchdog.cancel()
+            watchdog.off()
         if expired.is_set():
             response.close()
             raise TimeoutError

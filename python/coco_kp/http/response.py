@@ -7,8 +7,6 @@ import binascii
 import contextlib
 import io
 import math
-import threading
-import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import TracebackType
@@ -17,6 +15,7 @@ from urllib.parse import urljoin
 
 import urllib3
 
+from coco_kp.deadline import Alarm
 from coco_kp.errors import InputError, RemoteError, UnreachableError
 from coco_kp.http.failure import LATER, failure
 from coco_kp.http.url import display_url, parse_target
@@ -41,7 +40,6 @@ class Response:
         raw: urllib3.BaseHTTPResponse,
         method: str,
         url: str,
-        end: float,
         credentials: tuple[str, ...],
     ) -> None:
         self.status = raw.status
@@ -49,14 +47,10 @@ class Response:
         self.url = url
         self.request = f"{method} {display_url(url)}"
         self._raw = raw
-        self._end = end
         self._credentials = credentials
         self._loaded: io.BytesIO | None = None
-        self._watchdog: threading.Timer | None = None
-        if end < math.inf:
-            self._watchdog = threading.Timer(max(0.0, end - time.monotonic()), self._expire)
-            self._watchdog.daemon = True
-            self._watchdog.start()
+        self._late = False
+        self._watchdog = Alarm(math.inf, self._expire)
 
     @property
     def ok(self) -> bool:
@@ -119,8 +113,7 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back if nothing of the body is left, else close it."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._watchdog.off()
         with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
             if self._raw.length_remaining == 0:
                 self._raw.read1(1)  # lets urllib3 see the end, and keep the connection
@@ -147,11 +140,12 @@ class Response:
         return bytes(data)
 
     def _check_deadline(self) -> None:
-        if time.monotonic() >= self._end:
+        if self._late:
             self.close()
             raise UnreachableError(f"{self.request}: the answer took too long", LATER)
 
     def _expire(self) -> None:
+        self._late = True
         # RuntimeError, ValueError: the connection went back to its pool just now; leave it alone.
         with contextlib.suppress(RuntimeError, ValueError, OSError):
             self._raw.shutdown()

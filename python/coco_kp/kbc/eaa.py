@@ -8,11 +8,13 @@ Source: docs/protocols.md 4 (eaa).
 
 from __future__ import annotations
 
+import contextlib
+import math
 import socket
 import ssl
-import time
 from typing import TYPE_CHECKING, Final
 
+from coco_kp.deadline import Alarm, remaining, within
 from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
 from coco_kp.files import reason
 from coco_kp.http import is_loopback
@@ -20,6 +22,8 @@ from coco_kp.model.host_port import HostPort
 from coco_kp.model.verdictd import MAX_ANSWER, decrypt_request, parse_decrypted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from coco_kp.kbc import KbcSettings
     from coco_kp.model.kbc_spec import KbcSpec
     from coco_kp.model.packet import AnnotationPacket
@@ -40,31 +44,44 @@ class EaaKbc:
 
     def _ask(self, request: bytes) -> bytes:
         """Send one record and receive one."""
-        end = time.monotonic() + DEADLINE
+        with within(DEADLINE):
+            return self._exchange(request)
+
+    def _exchange(self, request: bytes) -> bytes:
         address = (self._address.host, self._address.port)
         try:
             with (
-                socket.create_connection(address, timeout=DEADLINE) as plain,
-                _tls().wrap_socket(_within(plain, end)) as connection,
+                socket.create_connection(address, timeout=_left()) as plain,
+                _interruptible(plain),
+                _tls().wrap_socket(_bounded(plain)) as connection,
             ):
-                _within(connection, end).sendall(request)
-                answer: bytes = _within(connection, end).recv(MAX_ANSWER)
-        except TimeoutError:
-            raise UnreachableError(f"{self._name} did not answer within {DEADLINE:.0f} s") from None
-        except ssl.SSLError as error:
-            what = (error.reason or "the connection was closed").replace("_", " ").lower()
-            raise RemoteError(f"no TLS with {self._name}: {what}") from None
+                _bounded(connection).sendall(request)
+                answer: bytes = _bounded(connection).recv(MAX_ANSWER)
         except OSError as error:
-            raise UnreachableError(
-                f"{self._name} cannot be reached: {reason(error)}",
-                "check host and port, and whether Verdictd runs",
-            ) from None
+            raise self._failure(error) from None
         if not answer:
+            if not remaining():
+                raise self._late
             raise RemoteError(
                 f"{self._name} closed the connection without an answer",
                 "it does so where the key's file is not 32 bytes long; see its log",
             )
         return answer
+
+    def _failure(self, error: OSError) -> RemoteError:
+        if isinstance(error, TimeoutError) or not remaining():
+            return self._late
+        if isinstance(error, ssl.SSLError):
+            what = (error.reason or "the connection was closed").replace("_", " ").lower()
+            return RemoteError(f"no TLS with {self._name}: {what}")
+        return UnreachableError(
+            f"{self._name} cannot be reached: {reason(error)}",
+            "check host and port, and whether Verdictd runs",
+        )
+
+    @property
+    def _late(self) -> UnreachableError:
+        return UnreachableError(f"{self._name} did not answer in time")
 
     @property
     def _name(self) -> str:
@@ -93,7 +110,27 @@ def _tls() -> ssl.SSLContext:
     return context
 
 
-def _within(connection: socket.socket, end: float) -> socket.socket:
+@contextlib.contextmanager
+def _interruptible(connection: socket.socket) -> Iterator[None]:
+    """End the connection as soon as nobody waits for it."""
+    with connection.dup() as same:  # TLS takes the other descriptor over
+
+        def end() -> None:
+            with contextlib.suppress(OSError):
+                same.shutdown(socket.SHUT_RDWR)
+
+        alarm = Alarm(math.inf, end)
+        try:
+            yield
+        finally:
+            alarm.off()
+
+
+def _bounded(connection: socket.socket) -> socket.socket:
     """Let the next step take what is left of the time."""
-    connection.settimeout(max(0.001, end - time.monotonic()))
+    connection.settimeout(_left())
     return connection
+
+
+def _left() -> float:
+    return max(0.001, remaining())  # 0 would mean not to wait at all

@@ -7,6 +7,7 @@ Source: docs/protocols.md 4 (online_sev).
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import grpc
 
 from coco_kp.crypto import Kek
+from coco_kp.deadline import Alarm, remaining
 from coco_kp.errors import (
     InputError,
     IntegrityError,
@@ -80,7 +82,14 @@ class OnlineSevKbc:
                 response_deserializer=OnlineSecretResponse.FromString,
             )
             try:
-                answer: OnlineSecretResponse = call(request, timeout=DEADLINE)
+                answering = call.future(request, timeout=remaining(DEADLINE))
+                alarm = Alarm(math.inf, answering.cancel)
+                try:
+                    answer: OnlineSecretResponse = answering.result()
+                finally:
+                    alarm.off()
+            except grpc.FutureCancelledError:
+                raise UnreachableError(f"{self._name} did not answer in time") from None
             except grpc.RpcError as error:
                 self._fail(error, kid)
         return answer

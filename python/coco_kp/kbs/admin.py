@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotStoredError, RemoteError
-from coco_kp.kbs.client import deadline, resource_path
+from coco_kp.kbs.client import one_use, resource_path
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin_token import AdminToken
@@ -41,20 +41,20 @@ _log = logging.getLogger(__name__)
 class Admin:
     """A KBS and the right to write into it; without ``token`` only to one that lets everybody.
 
-    Each call takes 30 seconds at the most, or until ``end`` on the monotonic clock. It raises
-    ``RemoteError`` unless the KBS says that it is done, ``KekError`` for a token that is out of
-    date, ``InputError`` for a key id that this KBS cannot hold.
+    Each call takes 30 seconds at the most. It raises ``RemoteError`` unless the KBS says that it is
+    done, ``KekError`` for a token that is out of date, ``InputError`` for a key id that this KBS
+    cannot hold.
     """
 
     kbs: Kbs
     token: AdminToken | None
 
-    def put(self, uri: ResourceUri, resource: bytes, end: float | None = None) -> None:
+    def put(self, uri: ResourceUri, resource: bytes) -> None:
         """Store a resource, over one that is there: ask ``Registrar`` to be careful.
 
         The plugin ``pkcs11`` replaces nothing: it keeps one more, and hands out any of them.
         """
-        self._store(uri, resource, end)
+        self._store(uri, resource)
         if uri.plugin == _PKCS11:
             _log.warning(
                 "if '%s' had a key before, that is still there, and guests may get it: --force "
@@ -62,26 +62,25 @@ class Admin:
                 uri,
             )
 
-    def replace(self, uri: ResourceUri, resource: bytes, end: float | None = None) -> None:
+    def replace(self, uri: ResourceUri, resource: bytes) -> None:
         """Store a resource in place of all that are there.
 
         With the plugin ``pkcs11`` there is none for a moment, and none afterwards if this fails.
         """
         self.check(uri)
-        end = deadline() if end is None else end
-        deleted = self._delete_all(uri, end) if uri.plugin == _PKCS11 else 0
-        try:
-            self._store(uri, resource, end)
-        except RemoteError as error:
-            lost = f"; what it had there is deleted ({deleted} keys)" if deleted else ""
-            raise type(error)(error.message + lost, error.hint) from None
+        with one_use():
+            deleted = self._delete_all(uri) if uri.plugin == _PKCS11 else 0
+            try:
+                self._store(uri, resource)
+            except RemoteError as error:
+                lost = f"; what it had there is deleted ({deleted} keys)" if deleted else ""
+                raise type(error)(error.message + lost, error.hint) from None
 
-    def _store(self, uri: ResourceUri, resource: bytes, end: float | None) -> None:
+    def _store(self, uri: ResourceUri, resource: bytes) -> None:
         self.check(uri)
         answer = self._call(
             "POST",
             resource_path(uri),
-            end=end,
             body=resource,
             content_type="application/octet-stream",
             repeatable=True,
@@ -105,10 +104,10 @@ class Admin:
                 uri,
             )
 
-    def _delete_all(self, uri: ResourceUri, end: float) -> int:
+    def _delete_all(self, uri: ResourceUri) -> int:
         """Delete the objects of a name from an HSM, each by a call; return how many there were."""
         for count in range(_MOST_OBJECTS):
-            answer = self._call("DELETE", resource_path(uri), end=end, repeatable=True)
+            answer = self._call("DELETE", resource_path(uri), repeatable=True)
             if not (refusal := answer.refusal):
                 continue
             if refusal.variant == _FAILED:
@@ -164,7 +163,6 @@ class Admin:
         method: str,
         path: str,
         *,
-        end: float | None = None,
         body: bytes | None = None,
         content_type: str = "application/json",
         repeatable: bool = False,
@@ -172,7 +170,6 @@ class Admin:
         return self.kbs.call(
             method,
             path,
-            end=deadline() if end is None else end,
             bearer=self.token.bearer() if self.token else "",
             body=body,
             content_type=content_type,

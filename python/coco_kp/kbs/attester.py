@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode
 
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError, RemoteError, UsageError, shown
 from coco_kp.http import HttpClient
 from coco_kp.kbs.session import Session
@@ -111,7 +112,7 @@ class Agent:
         """Ask for the TEE's evidence, a JSON object of the TEE's own form."""
         return self._document("aa/evidence", _bound(report_data))
 
-    def session(self, end: float) -> Session:  # noqa: ARG002 (bounded by the agent's own deadline)
+    def session(self) -> Session:
         """Ask for a ready token: the agent attests itself to the KBS that it is configured for."""
         document = self._document("aa/token", {"token_type": "kbs"})
         pem = document.get("tee_keypair")
@@ -134,7 +135,8 @@ class Agent:
     def _get(self, path: str, query: Mapping[str, str]) -> bytes:
         url = f"{self._url}/{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            response = self._http.request("GET", url, deadline=_AGENT_DEADLINE)
+            with within(_AGENT_DEADLINE):
+                response = self._http.request("GET", url, load=_AGENT_LIMIT)
         except RefusedError as error:
             hint = f"the agent's API listens within the guest alone: --aa {AGENT_URL}"
             raise RefusedError(error.message, hint) from error

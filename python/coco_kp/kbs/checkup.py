@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import RemoteError
-from coco_kp.kbs.client import deadline
 from coco_kp.kbs.rcar import ask_for_challenge
 from coco_kp.model.rcar import PROTOCOL_VERSION
 
@@ -20,7 +19,7 @@ _SKEW: Final = 60  # seconds: what a KBS forgives a token (docs/protocols.md 5.6
 
 def reach(kbs: Kbs) -> Answer:
     """Get any answer of which only a KBS is capable. Raises ``RemoteError``, ``RefusedError``."""
-    answer = kbs.call("POST", "auth", end=deadline(), body=b"{}")
+    answer = kbs.call("POST", "auth", body=b"{}")
     if answer.refusal and not answer.refusal.variant:
         raise answer.refusal.error("answer as a KBS does")
     return answer
@@ -28,7 +27,7 @@ def reach(kbs: Kbs) -> Answer:
 
 def check_protocol(kbs: Kbs) -> str:
     """Begin an attestation, as a guest would. Raises ``RemoteError``."""
-    ask_for_challenge(kbs, "sample", deadline())
+    ask_for_challenge(kbs, "sample")
     return f"version {PROTOCOL_VERSION} on both sides"
 
 

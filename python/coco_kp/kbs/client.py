@@ -1,11 +1,11 @@
-"""Calls to a Trustee KBS: where it is, how long it may take, and what its refusals mean."""
+"""Calls to a Trustee KBS: where it is, how long one may take, and what its refusals mean."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError, RemoteError
 from coco_kp.http import NEVER, HttpClient, Retry, Tls
 from coco_kp.kbs.refusal import Refusal
@@ -15,13 +15,15 @@ from coco_kp.observe import asking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from coco_kp.model.kbs_url import KbsUrl
     from coco_kp.model.resource_uri import ResourceUri
 
 DEADLINE: Final = 30.0
-"""Seconds that one use of a KBS may take, from the first byte sent to the last received."""
+"""Seconds that one use of a KBS may take, from the first byte sent to the last received; where that
+needs several calls, all of them."""
 
 _LIMIT: Final = 1024 * 1024  # bytes of an answer; a token of a TDX guest has some 20 KiB
 _RETRY: Final = Retry(2)
@@ -64,7 +66,6 @@ class Kbs:
         method: str,
         path: str,
         *,
-        end: float,
         bearer: str = "",
         cookie: str = "",
         body: bytes | None = None,
@@ -73,20 +74,19 @@ class Kbs:
     ) -> Answer:
         """Send one request to ``/kbs/v0/<path>`` and read the whole answer.
 
-        ``end`` is the moment on the monotonic clock at which it must be over. ``repeatable`` says
-        that sending it twice does no harm. Raises ``RemoteError``, ``RefusedError`` for plain http.
+        ``repeatable`` says that sending it twice does no harm. Raises ``RemoteError``,
+        ``RefusedError`` for plain http.
         """
         headers = {"Content-Type": content_type} if body is not None else {}
         headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
         headers |= {"Cookie": cookie} if cookie else {}
-        with asking("kbs") as question:
+        with asking("kbs") as question, one_use():
             try:
                 response = self._http.request(
                     method,
                     f"{self.url}{API}/{path}",
                     headers=headers,
                     body=body,
-                    deadline=end - time.monotonic(),
                     retry=_RETRY if repeatable else NEVER,
                     load=_LIMIT,
                 )
@@ -112,9 +112,9 @@ class Kbs:
         self.close()
 
 
-def deadline() -> float:
-    """Give the end of an operation that begins now, for ``Kbs.call``."""
-    return time.monotonic() + DEADLINE
+def one_use() -> AbstractContextManager[None]:
+    """Bound what is done in a block, which uses a KBS once: it may take that many calls."""
+    return within(DEADLINE)
 
 
 def resource_path(uri: ResourceUri) -> str:

@@ -41,17 +41,16 @@ class Handshake:
     attester: Attester
     key_kind: str = "P-256"
 
-    def __call__(self, end: float) -> Session:
-        """Go through one handshake, to be done at ``end``. Raises ``RemoteError``."""
+    def __call__(self) -> Session:
+        """Go through one handshake. Raises ``RemoteError``."""
         key = TeeKey.generate(self.key_kind)
-        challenge, cookie = ask_for_challenge(self.kbs, self.attester.tee, end)
+        challenge, cookie = ask_for_challenge(self.kbs, self.attester.tee)
         # The evidence of devices first: the TEE's own binds it.
         devices = self.attester.additional_evidence(device_report_data(challenge, key.public))
         own = self.attester.primary_evidence(report_data(challenge, key.public, devices))
         answer = self.kbs.call(
             "POST",
             "attest",
-            end=end,
             cookie=cookie,
             body=attestation(challenge, key.public, Evidence(own, devices)),
         )
@@ -64,9 +63,9 @@ class Handshake:
         return Session(parse_token(answer.document(), f"the KBS {self.kbs.url}"), key)
 
 
-def ask_for_challenge(kbs: Kbs, tee: str, end: float) -> tuple[Challenge, str]:
+def ask_for_challenge(kbs: Kbs, tee: str) -> tuple[Challenge, str]:
     """Open a session; give the challenge and the session's cookie. Raises ``RemoteError``."""
-    answer = kbs.call("POST", "auth", end=end, body=request(tee), repeatable=True)
+    answer = kbs.call("POST", "auth", body=request(tee), repeatable=True)
     if answer.refusal:
         raise _refused(
             answer.refusal,

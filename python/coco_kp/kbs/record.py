@@ -51,30 +51,30 @@ class Record:
     folder: Path
 
     @contextlib.contextmanager
-    def entry(self, kbs: KbsUrl, kid: ResourceUri, end: float) -> Iterator[Entry]:
-        """Hold the entry of a key id; others wait, until ``end`` on the monotonic clock.
+    def entry(self, kbs: KbsUrl, kid: ResourceUri) -> Iterator[Entry]:
+        """Hold the entry of a key id; others wait, while they have time.
 
         Raises ``UnreachableError`` if another registration takes that long, ``InputError`` if the
         folder cannot be used.
         """
         here = str(replace(kid, address=""))
         file = self._file(kbs, kid)
-        with self._locked(file, end, f"another registration of '{kid}' is still running") as held:
+        with self._locked(file, f"another registration of '{kid}' is still running") as held:
             yield Entry(held, file, str(kbs), here)
 
     @contextlib.contextmanager
-    def naming(self, kbs: KbsUrl, fingerprint: str, end: float) -> Iterator[None]:
+    def naming(self, kbs: KbsUrl, fingerprint: str) -> Iterator[None]:
         """Keep others from giving a key a name at the same time. To be held around its entry.
 
         Raises as ``entry`` does.
         """
         name = f"{kbs} {fingerprint}"
         file = self.folder / f"{hashlib.sha256(name.encode()).hexdigest()}.lock"
-        with self._locked(file, end, "another registration of the same key is still running"):
+        with self._locked(file, "another registration of the same key is still running"):
             yield
 
     @contextlib.contextmanager
-    def _locked(self, file: Path, end: float, otherwise: str) -> Iterator[int]:
+    def _locked(self, file: Path, otherwise: str) -> Iterator[int]:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -86,7 +86,7 @@ class Record:
                 "set XDG_STATE_HOME to a folder that can be written",
             ) from None
         try:
-            if not lock(descriptor, end):
+            if not lock(descriptor):
                 raise UnreachableError(otherwise)
             yield descriptor
         finally:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from coco_kp.deadline import acquire
 from coco_kp.errors import UnreachableError
-from coco_kp.kbs.client import DEADLINE, deadline, resource_path
+from coco_kp.kbs.client import one_use, resource_path
 from coco_kp.kbs.refusal import SESSION_VARIANTS
 
 if TYPE_CHECKING:
@@ -30,33 +30,30 @@ class Session:
 
 
 class Reader:
-    """Fetches resources of one KBS; threads may share it.
+    """Fetches resources of one KBS; threads may share it. ``attest`` makes a session."""
 
-    ``attest`` makes a session; its argument is the moment on the monotonic clock at which it must
-    be done.
-    """
-
-    def __init__(self, kbs: Kbs, attest: Callable[[float], Session]) -> None:
+    def __init__(self, kbs: Kbs, attest: Callable[[], Session]) -> None:
         self.kbs = kbs
         self._attest = attest
         self._session: Session | None = None
         self._lock = threading.Lock()
 
     def fetch(self, uri: ResourceUri) -> bytes:
-        """Get the plain bytes of a resource.
+        """Get the plain bytes of a resource, within 30 seconds.
 
         A session that the KBS does not accept is made anew, three tries in all; a session kept
         from an earlier call is made anew for any refusal, since policies and claims may have
         changed. Raises ``RemoteError``, or ``IntegrityError`` if the answer does not decrypt.
         """
-        end = deadline()
+        with one_use():
+            return self._fetch(uri)
+
+    def _fetch(self, uri: ResourceUri) -> bytes:
         stale: Session | None = None
         tries_left = _TRIES
         while True:
-            session, fresh = self._current(stale, end)
-            answer = self.kbs.call(
-                "GET", resource_path(uri), end=end, bearer=session.token, repeatable=True
-            )
+            session, fresh = self._current(stale)
+            answer = self.kbs.call("GET", resource_path(uri), bearer=session.token, repeatable=True)
             if answer.refusal is None:
                 return session.tee_key.open(answer.document())
             tries_left -= 1
@@ -65,17 +62,15 @@ class Reader:
                 raise answer.refusal.error(f"hand out '{uri}'")
             stale = session
 
-    def _current(self, stale: Session | None, end: float) -> tuple[Session, bool]:
+    def _current(self, stale: Session | None) -> tuple[Session, bool]:
         """Give the session (never ``stale``), and whether it was made just now."""
-        if not self._lock.acquire(timeout=max(0.0, end - time.monotonic())):
-            raise UnreachableError(
-                f"the KBS {self.kbs.url} did not attest this machine within {DEADLINE:.0f} s"
-            )
+        if not acquire(self._lock):
+            raise UnreachableError(f"the KBS {self.kbs.url} did not attest this machine in time")
         try:
             if self._session is not None and self._session is not stale:
                 return self._session, False
             self._session = None
-            self._session = self._attest(end)
+            self._session = self._attest()
             return self._session, True
         finally:
             self._lock.release()

@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
 from coco_kp.keyprovider.call import Call, Handler, MalformedRequestError
 from coco_kp.keyprovider.messages_pb2 import (
@@ -47,8 +48,14 @@ def _method(
     handler: Handler, operation: Operation
 ) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
     def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
+        caller = Caller()
+        if not context.add_callback(caller.leave):
+            caller.leave()
         try:
-            response = handler(Call(_request(message, operation), operation, client_of(context)))
+            with within(context.time_remaining(), caller):
+                response = handler(
+                    Call(_request(message, operation), operation, client_of(context))
+                )
         except CocoKpError as error:
             context.abort(_status(error), _shortened(str(error)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)

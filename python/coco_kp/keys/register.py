@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import RefusedError
-from coco_kp.kbs.client import deadline
+from coco_kp.kbs.client import one_use
 from coco_kp.observe import event
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class Registrar:
         ``replace`` does so where the record has another key, too.
         """
         self._admin.check(kid)
-        end = deadline()
         with (
-            self._record.naming(self.kbs_url, kek.fingerprint, end),
-            self._record.entry(self.kbs_url, kid, end) as entry,
+            one_use(),
+            self._record.naming(self.kbs_url, kek.fingerprint),
+            self._record.entry(self.kbs_url, kid) as entry,
         ):
             before = entry.fingerprint()
             if self._registered.get(kid.path) == kek.fingerprint == before:
@@ -80,7 +80,7 @@ class Registrar:
             if not replace:
                 self._refuse_other(kid, kek, before)
             store = self._admin.replace if replace else self._admin.put
-            store(kid, kek.raw(), end)
+            store(kid, kek.raw())
             entry.write(kek.fingerprint)
             self._registered[kid.path] = kek.fingerprint
             event(logging.INFO, "registered", kid=str(kid), address=str(self.kbs_url))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Final
 
+from coco_kp.deadline import caller_has_gone, within
 from coco_kp.errors import CocoKpError
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.model.protocol import (
@@ -17,17 +19,25 @@ from coco_kp.model.protocol import (
 from coco_kp.observe import event
 from coco_kp.provider import Provider
 
+LONGEST_CALL: Final = 30.0
+"""Seconds for one call, whatever it asks of others, and of how many."""
+
 # Python parses no faster in several threads, and a hostile message takes 15 times its size while it
 # is parsed: one at a time.
 _parsing = threading.Lock()
 
 
 def answer(provider: Provider, call: Call) -> bytes:
-    """Answer a call in the protocol's JSON.
+    """Answer a call in the protocol's JSON, within ``LONGEST_CALL``.
 
     Raises ``MalformedRequestError``, or what the provider raises. Each call leaves one event; it
     never holds anything of the request but a kid.
     """
+    with within(LONGEST_CALL):
+        return _answer(provider, call)
+
+
+def _answer(provider: Provider, call: Call) -> bytes:
     began = time.monotonic()
     method, kid = call.operation or "call", ""
     try:
@@ -50,7 +60,8 @@ def answer(provider: Provider, call: Call) -> bytes:
             response = write_unwrap_response(unwrapped.private_options)
     except CocoKpError as error:
         seconds = time.monotonic() - began
-        event(logging.INFO, "refused", method=method, message=str(error), seconds=seconds)
+        why = "the caller has gone" if caller_has_gone() else str(error)
+        event(logging.INFO, "refused", method=method, message=why, seconds=seconds)
         raise
     event(logging.INFO, "answered", method=method, kid=kid, seconds=time.monotonic() - began)
     return response

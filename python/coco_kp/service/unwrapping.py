@@ -8,12 +8,12 @@ memory.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
+from coco_kp.deadline import acquire, remaining, within
 from coco_kp.errors import CocoKpError, KekError, UnreachableError
 from coco_kp.keys.external import context_of
 from coco_kp.keys.kek import kek_of
@@ -47,7 +47,10 @@ class Unwrapping:
         """
         if name not in self.keys:
             raise UnknownNameError("no key is configured for this name")
-        end = time.monotonic() + min(seconds, TIMEOUT)
+        with within(min(seconds, TIMEOUT)):
+            return self._unwrap(name, ciphertext)
+
+    def _unwrap(self, name: str, ciphertext: bytes) -> bytes:
         asked = (name, ciphertext)
         with self._lock:
             at_work = self._at_work.get(asked)
@@ -55,19 +58,19 @@ class Unwrapping:
             self._at_work[asked] = mine
         if at_work is None:
             try:
-                mine.set_result(self._unwrapped(name, ciphertext, end))
+                mine.set_result(self._unwrapped(name, ciphertext))
             except BaseException as error:  # noqa: BLE001 (raised below, to all who wait)
                 mine.set_exception(error)
             finally:
                 with self._lock:
                     del self._at_work[asked]
         try:
-            return mine.result(max(0.0, end - time.monotonic()))
+            return mine.result(remaining())
         except TimeoutError:
             raise UnreachableError("another call for the same key is still at work") from None
 
-    def _unwrapped(self, name: str, ciphertext: bytes, end: float) -> bytes:
-        if not self._turns.acquire(timeout=max(0.0, end - time.monotonic())):
+    def _unwrapped(self, name: str, ciphertext: bytes) -> bytes:
+        if not acquire(self._turns):
             raise UnreachableError(f"{_MOST_AT_WORK} other calls are still at work")
         try:
             raw = self.keys[name].decrypt(ciphertext, context_of(tuple(name.split("/"))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
 from coco_kp.http import HttpClient, Retry, Tls, client, connection
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
@@ -180,9 +182,10 @@ class TestBounds:
         with (
             http_server(lambda _: Reply(body=bytes(10_000), delay=0.05)) as base,
             ends(after=0.3),
+            within(0.4),
             pytest.raises(UnreachableError, match=LATE),
         ):
-            http.request("GET", base, deadline=0.4).document(10_000)
+            http.request("GET", base).document(10_000)
 
     def test_http_client_gives_up_when_body_stalls_past_deadline(self, http: HttpClient) -> None:
         def answer(peer: socket.socket) -> None:
@@ -192,9 +195,10 @@ class TestBounds:
         with (
             raw_server(answer) as base,
             ends(after=0.3),
+            within(0.4),
             pytest.raises(UnreachableError, match=LATE),
         ):
-            http.request("GET", base, deadline=0.4).document(5)
+            http.request("GET", base).document(5)
 
     def test_http_client_gives_up_when_chunk_size_trickles_past_deadline(
         self, http: HttpClient
@@ -208,9 +212,10 @@ class TestBounds:
         with (
             raw_server(answer) as base,
             ends(after=0.3),
+            within(0.4),
             pytest.raises(UnreachableError, match=LATE),
         ):
-            http.request("GET", base, deadline=0.4).document(5)
+            http.request("GET", base).document(5)
 
     def test_http_client_gives_up_when_tls_handshake_trickles_past_deadline(self) -> None:
         def answer(peer: socket.socket) -> None:
@@ -221,16 +226,17 @@ class TestBounds:
             raw_server(answer) as base,
             HttpClient() as http,
             ends(after=0.3),
+            within(0.4),
             pytest.raises(UnreachableError, match="no answer in time"),
         ):
-            http.request("GET", base.replace("http://", "https://"), deadline=0.4)
+            http.request("GET", base.replace("http://", "https://"))
 
     @pytest.mark.parametrize("bounded_by", ["deadline", "read timeout"])
     def test_http_client_gives_up_when_response_head_trickles(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, bounded_by: str
     ) -> None:
-        deadline = 0.4 if bounded_by == "deadline" else None
-        if deadline is None:
+        seconds = 0.4 if bounded_by == "deadline" else math.inf
+        if bounded_by == "read timeout":
             monkeypatch.setattr(client, "READ_TIMEOUT", 0.4)
 
         def answer(peer: socket.socket) -> None:
@@ -240,9 +246,10 @@ class TestBounds:
         with (
             raw_server(answer) as base,
             ends(after=0.3),
+            within(seconds),
             pytest.raises(UnreachableError, match="no answer in time"),
         ):
-            http.request("GET", base, deadline=deadline)
+            http.request("GET", base)
 
     def test_http_client_gives_up_when_request_body_trickles_past_deadline(
         self, http: HttpClient
@@ -254,9 +261,10 @@ class TestBounds:
 
         with (
             http_server(lambda _: Reply()) as base,
+            within(0.3),
             pytest.raises(UnreachableError, match="could not be sent in time"),
         ):
-            http.request("PATCH", base, body=pieces(), deadline=0.3)
+            http.request("PATCH", base, body=pieces())
 
     def test_http_client_gives_up_when_peer_reads_nothing(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch

@@ -119,7 +119,7 @@ def test_agent_token_opens_session_with_its_own_key(
 def test_agent_session_refuses_unusable_token(agent: SimulatedAgent, token: object) -> None:
     agent.token = token
     with pytest.raises(RemoteError) as refused:
-        Agent(agent.url).session(0.0)
+        Agent(agent.url).session()
     assert "PRIVATE KEY" not in str(refused.value)
 
 

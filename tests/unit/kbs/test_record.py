@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, UnreachableError
 from coco_kp.kbs.record import Record, default_folder
 from coco_kp.model.kbs_url import KbsUrl
@@ -26,55 +27,51 @@ KID = parse_key_id("kbs:///default/key/1")
 FINGERPRINT = "sha256:0123456789abcdef"
 
 
-def soon() -> float:
-    return time.monotonic() + PATIENCE
-
-
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     return Record(tmp_path / "new" / "registered")
 
 
 def test_record_entry_returns_fingerprint_last_written(record: Record) -> None:
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         assert entry.fingerprint() == ""
         entry.write("sha256:a longer one that is written over")
         entry.write(FINGERPRINT)
         assert entry.fingerprint() == FINGERPRINT
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         assert entry.fingerprint() == FINGERPRINT
 
 
 def test_record_keeps_entry_for_each_kbs_and_key_id(record: Record) -> None:
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         entry.write(FINGERPRINT)
     other = KbsUrl.parse("https://kbs.example/team")
-    with record.entry(other, KID, soon()) as entry:
+    with record.entry(other, KID) as entry:
         assert entry.fingerprint() == ""
-    with record.entry(KBS, parse_key_id("kbs:///default/key/2"), soon()) as entry:
+    with record.entry(KBS, parse_key_id("kbs:///default/key/2")) as entry:
         assert entry.fingerprint() == ""
 
 
 def test_record_ignores_kbs_address_in_key_id(record: Record) -> None:
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         entry.write(FINGERPRINT)
-    with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1"), soon()) as entry:
+    with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1")) as entry:
         assert entry.fingerprint() == FINGERPRINT
 
 
 def test_record_keeps_entry_for_each_plugin(record: Record) -> None:
     hsm = parse_key_id("kbs+pkcs11://kbs.example/resource/default/key/1")
-    with record.entry(KBS, hsm, soon()) as entry:
+    with record.entry(KBS, hsm) as entry:
         entry.write(FINGERPRINT)
     (file,) = record.folder.iterdir()
     assert json.loads(file.read_text())["kid"] == "kbs+pkcs11:///resource/default/key/1"
     other = parse_key_id("kbs+other:///resource/default/key/1")
-    with record.entry(KBS, other, soon()) as entry:
+    with record.entry(KBS, other) as entry:
         assert entry.fingerprint() == ""
 
 
 def test_record_is_readable_by_owner_only(record: Record) -> None:
-    with record.entry(KBS, KID, soon()):
+    with record.entry(KBS, KID):
         (file,) = record.folder.iterdir()
     assert record.folder.stat().st_mode & 0o777 == 0o700
     assert file.stat().st_mode & 0o777 == 0o600
@@ -82,10 +79,10 @@ def test_record_is_readable_by_owner_only(record: Record) -> None:
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"{}", b'{"fingerprint":""}', b"\xff" * 9000])
 def test_damaged_record_entry_equals_no_fingerprint(record: Record, damage: bytes) -> None:
-    with record.entry(KBS, KID, soon()):
+    with record.entry(KBS, KID):
         (file,) = record.folder.iterdir()
         file.write_bytes(damage)
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         assert entry.fingerprint().startswith("unknown: ")
 
 
@@ -98,18 +95,18 @@ def test_record_entry_that_failed_to_be_rewritten_is_not_empty(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         entry.write("sha256:a longer one, of which the end is left")
         monkeypatch.setattr(os, broken, full)
         with pytest.raises(InputError, match="no space left"):
             entry.write(FINGERPRINT)
     monkeypatch.undo()
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         assert entry.fingerprint() != ""
 
 
 def test_record_syncs_entry_and_folder_to_disk(record: Record, synced: list[str]) -> None:
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         entry.write(FINGERPRINT)
     (file,) = record.folder.iterdir()
     assert synced == [str(file), str(record.folder)]
@@ -120,7 +117,7 @@ def test_record_entry_is_held_by_one_thread_at_a_time(record: Record) -> None:
     overlaps: list[int] = []
 
     def hold(number: int) -> None:
-        with record.entry(KBS, KID, soon()):
+        with record.entry(KBS, KID):
             overlaps.extend(inside)
             inside.append(number)
             time.sleep(0.02)
@@ -135,7 +132,7 @@ def test_record_entry_is_held_by_one_thread_at_a_time(record: Record) -> None:
 
 
 def hold_in_another_process(record: Record, held: threading.Event, done: threading.Event) -> None:
-    with record.entry(KBS, KID, soon()):
+    with record.entry(KBS, KID):
         held.set()
         done.wait()
 
@@ -148,32 +145,32 @@ def test_record_entry_held_by_another_process_times_out(record: Record) -> None:
     try:
         assert held.wait(PATIENCE)
         refused = pytest.raises(UnreachableError, match="another registration of 'kbs:///default")
-        with refused, record.entry(KBS, KID, time.monotonic() + 0.1):
+        with refused, within(0.1), record.entry(KBS, KID):
             pass
-        with record.entry(KBS, parse_key_id("kbs:///default/key/2"), soon()):
+        with record.entry(KBS, parse_key_id("kbs:///default/key/2")):
             pass  # another key id's entry is free
     finally:
         done.set()
         process.join()
-    with record.entry(KBS, KID, soon()) as entry:
+    with record.entry(KBS, KID) as entry:
         assert entry.fingerprint() == ""
 
 
 def test_record_reports_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     refused = pytest.raises(InputError, match="cannot keep the record of registered keys in")
-    with refused, Record(tmp_path / "file" / "registered").entry(KBS, KID, soon()):
+    with refused, Record(tmp_path / "file" / "registered").entry(KBS, KID):
         pass
 
 
 def test_record_does_not_follow_symlink_out_of_its_folder(record: Record, tmp_path: Path) -> None:
-    with record.entry(KBS, KID, soon()):
+    with record.entry(KBS, KID):
         (file,) = record.folder.iterdir()
     target = tmp_path / "precious"
     target.write_bytes(b"precious")
     file.unlink()
     file.symlink_to(target)
-    with pytest.raises(InputError), record.entry(KBS, KID, soon()):
+    with pytest.raises(InputError), record.entry(KBS, KID):
         pass
     assert target.read_bytes() == b"precious"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.crypto import Kek
+from coco_kp.deadline import remaining
 from coco_kp.errors import (
     CocoKpError,
     InputError,
@@ -101,17 +102,15 @@ def test_registrar_counts_wait_for_record_against_same_deadline(
     ends_at: list[float] = []
     entry, put = Record.entry, Admin.put
 
-    def entered(
-        self: Record, url: KbsUrl, kid: ResourceUri, end: float
-    ) -> AbstractContextManager[Entry]:
-        ends_at.append(end)
-        return entry(self, url, kid, end)
+    def entered(self: Record, url: KbsUrl, kid: ResourceUri) -> AbstractContextManager[Entry]:
+        ends_at.append(remaining())
+        return entry(self, url, kid)
 
-    def asked(self: Admin, kid: ResourceUri, resource: bytes, end: float | None = None) -> None:
-        assert end is not None
-        ends_at.append(end)
-        put(self, kid, resource, end)
+    def asked(self: Admin, kid: ResourceUri, resource: bytes) -> None:
+        ends_at.append(remaining())
+        put(self, kid, resource)
 
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     monkeypatch.setattr(Record, "entry", entered)
     monkeypatch.setattr(Admin, "put", asked)
     Registrar(admin, record).register(KID, KEK)
@@ -278,7 +277,7 @@ def test_key_gets_one_name_where_two_are_registered_at_once(
 
 def test_record_of_another_kbs_names_no_alias(admin: Admin, record: Record) -> None:
     elsewhere = KbsUrl.parse("https://other.example")
-    with record.entry(elsewhere, KID, time.monotonic() + 5) as entry:
+    with record.entry(elsewhere, KID) as entry:
         entry.write(KEK.fingerprint)
     assert record.names(elsewhere, KEK.fingerprint) == {str(KID)}
     Registrar(admin, record).check(parse_key_id("kbs:///default/key/2"), KEK)

@@ -7,10 +7,10 @@ import os
 import selectors
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from typing import IO, Final, cast
 
+from coco_kp.deadline import remaining, within
 from coco_kp.errors import InputError, KekError, shown
 from coco_kp.files import reason
 from coco_kp.keys import stores
@@ -21,6 +21,8 @@ from coco_kp.redact import masked
 
 OUTPUT_LIMIT: Final = 4096
 """Bytes that are read of what the program prints, and kept of what it complains of."""
+
+_LOOK: Final = 0.5  # seconds after which it is seen that nobody waits any more
 
 
 def open_store(reference: ExecReference) -> ExecStore:
@@ -51,7 +53,8 @@ class ExecStore:
             raise KekError(f"cannot run {self._name}: {why}") from None
         with process:
             try:
-                output, complaint = self._read(process)
+                with within(stores.TIMEOUT):
+                    output, complaint = self._read(process)
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -76,16 +79,15 @@ class ExecStore:
 
     def _read(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         """Read both streams until the program ends, within the bounds of size and time."""
-        late = KekError(f"{self._name} did not end within {stores.TIMEOUT:.0f} s")
-        end = time.monotonic() + stores.TIMEOUT
+        late = KekError(f"{self._name} did not end in time")
         stdout, stderr = cast("tuple[IO[bytes], IO[bytes]]", (process.stdout, process.stderr))
         output, complaint = bytearray(), bytearray()
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ, output)
             selector.register(stderr, selectors.EVENT_READ, complaint)
             while selector.get_map():
-                ready = selector.select(max(0, end - time.monotonic()))
-                if not ready and time.monotonic() >= end:
+                ready = selector.select(min(remaining(), _LOOK))
+                if not ready and not remaining():
                     raise late
                 for key, _ in ready:
                     piece = os.read(key.fd, OUTPUT_LIMIT)
@@ -96,7 +98,7 @@ class ExecStore:
                     raise KekError(f"{self._name} printed more than {OUTPUT_LIMIT} bytes")
                 del complaint[:-OUTPUT_LIMIT]  # the end says why it failed
         try:
-            process.wait(max(0, end - time.monotonic()))
+            process.wait(remaining())
         except subprocess.TimeoutExpired:
             raise late from None
         return bytes(output), bytes(complaint)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Final, TypeVar
 import pkcs11
 from pkcs11 import Session, Slot, Token, TokenFlag, exceptions
 
-from coco_kp.errors import KekError, UnreachableError, shown
+from coco_kp.errors import KekError, shown
 from coco_kp.files import read_file
 from coco_kp.keys.reference import Pkcs11Reference, name_of
-from coco_kp.keys.stores import TIMEOUT
+from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
 
 MODULE_VARIABLE: Final = "COCO_KP_PKCS11_MODULE"
@@ -53,8 +52,8 @@ def in_session(
     """Return what ``use`` makes of a session with the token, logged in; ``write`` may change it.
 
     Raises ``KekError`` where module, token or PIN are missing or wrong, or where a call of ``use``
-    fails; ``UnreachableError`` after ``TIMEOUT`` seconds. A PIN that the token refused is not tried
-    again in this process: repeats would lock the token.
+    fails; ``UnreachableError`` where it does not answer in time. A PIN that the token refused is
+    not tried again in this process: repeats would lock the token.
     """
     module, pin = _module(reference), _pin(reference)
     if _loaded.process not in {None, os.getpid()}:
@@ -71,8 +70,10 @@ def in_session(
         except exceptions.PKCS11Error as error:
             raise failure(error, name_of(reference)) from None
 
+    name = name_of(reference)
+    hint = "is it reachable? what it was asked for last may still be done"
     with asking("pkcs11"):
-        return _in_time(call, name_of(reference))
+        return in_time(call, f"the HSM of {name} did not answer", hint, turn=_turn)
 
 
 def failure(error: exceptions.PKCS11Error, name: str) -> KekError:
@@ -237,29 +238,3 @@ def _session(token: Token, pin: str, name: str, *, write: bool) -> Session:
     except (exceptions.PinIncorrect, exceptions.PinInvalid, exceptions.PinLenRange):
         _rejected.add(attempt)
         raise
-
-
-def _in_time(call: Callable[[], _Result], name: str) -> _Result:
-    """Return what ``call`` returns, which has its turn; another thread waits for the module."""
-    future: Future[_Result] = Future()
-
-    def run() -> None:
-        if not _turn.acquire(timeout=TIMEOUT):
-            return  # nobody waits for the answer any more
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 (whose it is, decides who waits)
-            future.set_exception(error)
-        finally:
-            _turn.release()
-
-    threading.Thread(target=run, name="pkcs11", daemon=True).start()
-    try:
-        return future.result(TIMEOUT)
-    except TimeoutError:
-        future.cancel()  # one that waits for its turn must not write later
-        raise UnreachableError(
-            f"the HSM of {name} did not answer within {TIMEOUT:g} seconds",
-            "is it reachable? what it was asked for last may still be done",
-        ) from None

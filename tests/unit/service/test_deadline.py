@@ -1,0 +1,117 @@
+"""One deadline for a call, over all its KBCs; and a client who goes is asked for no more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from coco_kp.errors import KekError
+from coco_kp.kbc import KbcSettings
+from coco_kp.keyprovider.call import Call
+from coco_kp.keyprovider.server import new_server
+from coco_kp.keyprovider.service import key_provider
+from coco_kp.model.sev_secret import CONNECTION_GUID
+from coco_kp.provider import MAX_KBCS, Provider
+from coco_kp.service import calls
+from tests.support import ocicrypt
+from tests.support.ocicrypt import UNWRAP_KEY
+from tests.support.patience import PATIENCE, ends, wait_until
+from tests.support.silence import silent_peer
+
+NETWORKED = {"cc": "cc_kbc::http://{}", "eaa": "eaa_kbc::{}", "online_sev": "online_sev_kbc::{}"}
+"""What names each KBC that asks a server, given the server's address."""
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Provider:
+    """One whose KBCs find what they need of the machine."""
+    connection = tmp_path / CONNECTION_GUID
+    client_id, key = "1bb6faac-2ab5-4a2b-ae9b-1b4b32ba7d17", "A" * 43 + "="
+    connection.write_text(f'{{"client_id":"{client_id}","key":"{key}"}}')
+    return Provider(kbc_settings=KbcSettings(sev_secrets=tmp_path, keep_secret=True))
+
+
+@contextmanager
+def serving(provider: Provider, ended: threading.Event) -> Iterator[grpc.Channel]:
+    """Serve; ``ended`` is set when a call's thread is free again."""
+
+    def answer(call: Call) -> bytes:
+        try:
+            return calls.answer(provider, call)
+        finally:
+            ended.set()
+
+    with ThreadPoolExecutor(8) as pool:
+        server = new_server(key_provider(answer), pool)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with ocicrypt.connection(f"127.0.0.1:{port}") as channel:
+                yield channel
+        finally:
+            server.stop(None).wait()
+
+
+def packet(provider: Provider) -> bytes:
+    request = ocicrypt.wrap_request("sample=true", ocicrypt.new_private_options())
+    return ocicrypt.wrapped_packet(calls.answer(provider, Call(request)))
+
+
+def unwrapping(provider: Provider, kbc: str, *others: str) -> Call:
+    return Call(ocicrypt.unwrap_request(kbc, packet(provider), *others))
+
+
+@pytest.mark.parametrize("kbc", NETWORKED)
+def test_call_over_many_silent_kbcs_ends_at_one_deadline(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, kbc: str
+) -> None:
+    """Each of the eight would wait for half a minute by itself."""
+    monkeypatch.setattr(calls, "LONGEST_CALL", 1.0)
+    with silent_peer() as peer, ends(after=0.9), pytest.raises(KekError, match="in time|answer"):
+        calls.answer(
+            provider, unwrapping(provider, *[NETWORKED[kbc].format(peer.address)] * MAX_KBCS)
+        )
+
+
+@pytest.mark.parametrize("kbc", NETWORKED)
+def test_silent_kbc_leaves_time_to_the_next(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, kbc: str
+) -> None:
+    monkeypatch.setattr(calls, "LONGEST_CALL", 2.0)
+    with silent_peer() as peer:
+        silent = NETWORKED[kbc].format(peer.address)
+        assert calls.answer(provider, unwrapping(provider, silent, "sample_kbc::null"))
+        assert peer.asked
+
+
+@pytest.mark.parametrize("kbc", NETWORKED)
+def test_kbc_is_asked_no_more_when_client_is_gone(provider: Provider, kbc: str) -> None:
+    """A client that was killed left its call at work, and the KBS asked, for half a minute."""
+    ended = threading.Event()
+    with silent_peer() as peer, serving(provider, ended) as channel:
+        silent = [NETWORKED[kbc].format(peer.address)] * MAX_KBCS
+        request = ocicrypt.unwrap_request(silent[0], packet(provider), *silent[1:])
+        method = channel.unary_unary(UNWRAP_KEY, ocicrypt.encode_message, bytes)
+        call = method.future(request, timeout=ocicrypt.TIMEOUT)
+        wait_until(lambda: peer.asked)
+        call.cancel()
+        with ends():
+            assert ended.wait(2 * PATIENCE)
+        assert peer.asked == 1
+
+
+def test_clients_own_deadline_ends_a_call_early(provider: Provider) -> None:
+    ended = threading.Event()
+    with silent_peer() as peer, serving(provider, ended) as channel:
+        request = ocicrypt.unwrap_request(f"cc_kbc::http://{peer.address}", packet(provider))
+        method = channel.unary_unary(UNWRAP_KEY, ocicrypt.encode_message, bytes)
+        with pytest.raises(grpc.RpcError):
+            method(request, timeout=0.5)
+        with ends():
+            assert ended.wait(2 * PATIENCE)

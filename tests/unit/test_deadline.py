@@ -1,0 +1,130 @@
+"""How long a call may take: a scope, whoever waits in it, and a caller who goes."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from coco_kp import deadline
+from coco_kp.deadline import Alarm, Caller, acquire, caller_has_gone, pause, remaining, within
+from tests.support.patience import PATIENCE, ends
+
+
+def test_time_without_deadline_is_endless() -> None:
+    assert remaining() == math.inf
+    assert remaining(5) == 5
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(10.0, 20.0), (20.0, 10.0)])
+def test_of_two_deadlines_the_earlier_counts(
+    monkeypatch: pytest.MonkeyPatch, outer: float, inner: float
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    with within(outer):
+        with within(inner):
+            assert remaining() == 10
+        assert remaining() == outer
+    assert remaining() == math.inf
+
+
+def test_time_that_is_over_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with within(10):
+        now[0] = 11.0
+        assert remaining() == 0
+
+
+def test_caller_who_goes_leaves_no_time() -> None:
+    caller = Caller()
+    with within(1000, caller), within(500):
+        assert remaining() > 0
+        caller.leave()
+        assert remaining() == 0
+        assert caller_has_gone()
+    assert not caller_has_gone()
+
+
+def test_alarm_wakes_when_caller_goes() -> None:
+    caller, woken = Caller(), threading.Event()
+    with within(1000, caller):
+        alarm = Alarm(math.inf, woken.set)
+    caller.leave()
+    assert woken.is_set()
+    alarm.off()
+
+
+def test_alarm_for_caller_who_has_gone_wakes_at_once() -> None:
+    caller, woken = Caller(), threading.Event()
+    caller.leave()
+    with within(1000, caller):
+        Alarm(math.inf, woken.set)
+    assert woken.is_set()
+
+
+def test_alarm_wakes_at_deadline() -> None:
+    woken = threading.Event()
+    with within(0.01):
+        Alarm(math.inf, woken.set)
+    assert woken.wait(PATIENCE)
+
+
+def test_alarm_that_is_off_wakes_nobody() -> None:
+    caller, woken = Caller(), threading.Event()
+    with within(1000, caller):
+        Alarm(1000, woken.set).off()
+    caller.leave()
+    assert not woken.is_set()
+    timers = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
+    for timer in timers:
+        timer.join(PATIENCE)
+        assert not timer.is_alive()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [lambda: pause(1000), lambda: acquire(threading.BoundedSemaphore(1)) and acquire(taken())],
+    ids=["pause", "acquire"],
+)
+def test_wait_ends_when_caller_goes(wait: Callable[[], object]) -> None:
+    caller, waiting = Caller(), threading.Event()
+
+    def run() -> None:
+        with within(1000, caller):
+            waiting.set()
+            wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    waiting.wait()
+    caller.leave()
+    with ends():
+        thread.join()
+
+
+def test_lock_that_is_taken_is_given_up_at_deadline() -> None:
+    with ends(), within(0.1):
+        assert not acquire(taken())
+
+
+def taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+def test_pause_lasts_as_long_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    class Noted(Alarm):
+        def __init__(self, seconds: float, wake: Callable[[], object]) -> None:
+            asked.append(seconds)
+            super().__init__(0.0, wake)
+
+    monkeypatch.setattr(deadline, "Alarm", Noted)
+    pause(7.0)
+    assert asked == [7.0]
