@@ -42,6 +42,8 @@ def test_encrypt_transcodes_zstd_layer_to_gzip_with_same_content(
     arguments = ("--keyid", KID, "--keypath", key, "--verify", "full")
     out = command("encrypt", compressed.reference, encrypted.reference, *arguments)
     assert "compressed anew with gzip" in out.err
+    assert "another digest than" in out.err
+    assert "layers that were compressed anew stay so" in out.err
     assert all(layer.media_type == TAR_GZIP + ENCRYPTED for layer in encrypted.layers)
     for layer in encrypted.layers:
         assert TOC.keys().isdisjoint(layer.annotations)

@@ -46,9 +46,9 @@ def command(
 ) -> None:
     """Decrypt the image SOURCE into DESTINATION, both named as skopeo names them.
 
-    The result is the image as it was before: the same layers, the same config. No layer takes its
-    name before its HMAC and the digest that its packet records agree, or where that records none
-    its diff_id. To judge the image is the part of verify.
+    The layers and the config are as before; encrypt says where the manifest is not. No layer takes
+    its name before its HMAC and the digest that its packet records agree, or where that records
+    none its diff_id. To judge the image is the part of verify.
 
     For example: coco-kp decrypt oci:encrypted oci:plain --keys aa-offline_fs_kbc-keys.json
     """

@@ -1,4 +1,4 @@
-"""Decrypt an image: the result is the image as it was before it was encrypted.
+"""Decrypt an image: its layers and config are as they were before.
 
 A layer takes its name only after its HMAC and the digest that was recorded when it was encrypted
 agree, or where none was its diff_id; the image only after all layers. What a guest would refuse
@@ -7,7 +7,7 @@ comes out all the same, if that is what went in: to judge an image is the part o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,17 +16,17 @@ from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
+from coco_kp.image.restored import LayerKey, layer_key, restored_tree
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
-from coco_kp.image.tree_writer import write_tree
+from coco_kp.image.tree_writer import put_manifests
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
     parse_layer_encryption,
     parse_packets,
-    without_encryption,
 )
-from coco_kp.model.manifest import Descriptor, ImageManifest
-from coco_kp.model.media_type import is_encrypted, plain_form
+from coco_kp.model.manifest import Descriptor
+from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import ImageReference, RegistryReference, parse_image_reference
 from coco_kp.transport import PLAIN, Access, Sink, Source, check_destination, open_source
 
@@ -85,8 +85,7 @@ def decrypt_image(
             return DecryptionResult(str(target), None, len(encrypted), copied)
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
-            new = {image.manifest.digest: _decrypted(image, plain) for image in images(tree)}
-            top = write_tree(tree, new, sink)
+            top = put_manifests(sink, restored_tree(tree, plain))
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
             work.progress.naming()
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
@@ -104,17 +103,13 @@ def _only_image(tree: Node, target: ImageReference) -> ImageNode:
     return found[0]
 
 
-_Key = tuple[Digest, tuple[tuple[str, str], ...], Digest | None]
-"""What tells encrypted layers apart: their bytes, their packets, and what they must decrypt to."""
-
-
 def _move_blobs(
     source: Source, sink: Sink, tree: Node, openers: Sequence[Opener], work: Work
-) -> dict[_Key, Digest]:
+) -> dict[LayerKey, Digest]:
     """Bring all blobs to the destination; give the digests of those that were decrypted."""
-    plain: dict[_Key, Digest] = {}
+    plain: dict[LayerKey, Digest] = {}
 
-    def decrypt(key: _Key, layer: Descriptor) -> None:
+    def decrypt(key: LayerKey, layer: Descriptor) -> None:
         encryption = parse_layer_encryption(layer.annotations)
         options = open_one(encryption.packets, openers).options
         public, diff_id = encryption.public_options, key[-1]
@@ -128,13 +123,13 @@ def _move_blobs(
             diff_id = None
         copy_layer(source, sink, layer, work, diff_id)
 
-    encrypted: dict[_Key, Descriptor] = {}
+    encrypted: dict[LayerKey, Descriptor] = {}
     others: dict[tuple[Digest, Digest | None], Descriptor] = {}
     for image in images(tree):
         others[image.manifest.config.digest, None] = image.manifest.config
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):
-                encrypted[_key(image, number)] = layer
+                encrypted[layer_key(image, number)] = layer
             elif not layer.elsewhere:
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
@@ -158,27 +153,6 @@ def _refuse_packets(layer: Descriptor, where: str) -> None:
             f"{where} has wrapped keys, but its media type says that it is not encrypted",
             "the image was damaged when it was copied, or altered",
         )
-
-
-def _decrypted(image: ImageNode, plain: Mapping[_Key, Digest]) -> ImageManifest:
-    layers = []
-    for number, layer in enumerate(image.manifest.layers):
-        digest = plain.get(_key(image, number))
-        layers.append(
-            layer.replaced(
-                media_type=plain_form(layer.media_type),
-                digest=digest,
-                annotations=without_encryption(layer.annotations),
-            )
-            if digest
-            else layer
-        )
-    return image.manifest.replaced(layers=layers)
-
-
-def _key(image: ImageNode, number: int) -> _Key:
-    layer = image.manifest.layers[number]
-    return layer.digest, tuple(sorted(layer.annotations.items())), image.diff_id(number)
 
 
 def _layers(tree: Node) -> list[Descriptor]:

@@ -38,8 +38,9 @@ from coco_kp.image.plan import (
 )
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.registration import refuse_to_replace
+from coco_kp.image.restored import LayerKey, layer_key, restored_tree
 from coco_kp.image.reuse import EarlierLayer, read_earlier
-from coco_kp.image.tree import images, layer_names, read_tree
+from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name, opens
 from coco_kp.model.digest import Digest
@@ -168,12 +169,17 @@ def encrypt_image(
             progress.notice(notice)
         plan = replace(plan, notices=(*plan.notices, *mended))
         top = _write_manifests(sink, plan, written)
-        manifests = _check(sink, top, plan, written, keys)
+        there = _check(sink, top, plan, written, keys)
+        if changed := _changed_when_decrypted(tree, there, plan, written):
+            progress.notice(changed)
+            plan = replace(plan, notices=(*plan.notices, changed))
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
         progress.naming()
         publish_and_name(keys, sink, top, read_in_place(source_reference, target, tree))
-        return EncryptionResult(str(target), top.digest, _names(plan, keys), plan, manifests)
+        return EncryptionResult(
+            str(target), top.digest, _names(plan, keys), plan, _new_manifests(there, plan)
+        )
 
 
 def _check_names(recipients: Sequence[Recipient]) -> None:
@@ -418,22 +424,48 @@ def _check(
     plan: EncryptionPlan,
     written: Mapping[tuple[Digest, bool], _Written],
     keys: Sequence[KeyWrapper],
-) -> dict[Digest, ImageManifest]:
-    """Read the manifests back: each layer must be what was written, each packet must open.
-
-    Return them by the digest of what was read.
-    """
+) -> Node:
+    """Read the manifests back: each layer must be what was written, each packet must open."""
     tree = read_tree(sink.read_back(), top.descriptor())
     check_blobs(sink, tree)
-    found = [image for image in images(tree) if not image.describes_another]
-    pairs = zip(found, _planned(plan), strict=True)
-    new: dict[Digest, ImageManifest] = {}
-    for image, expected in {pair[0].manifest.digest: pair for pair in pairs}.values():
-        new[expected.image.manifest.digest] = image.manifest
-        for layer, plan_ in zip(image.manifest.layers, expected.layers, strict=True):
-            if not plan_.fate.readable and plan_.fate is not Fate.KEEP:
+    for image, planned in _pairs(tree, plan):
+        for layer, plan_ in zip(image.manifest.layers, planned.layers, strict=True):
+            if plan_.fate in {Fate.ENCRYPT, Fate.REUSE}:
                 _check_layer(layer, written[_key(plan_)], keys)
-    return new
+    return tree
+
+
+def _new_manifests(there: Node, plan: EncryptionPlan) -> dict[Digest, ImageManifest]:
+    """Return the manifests that were written, by the digest of what was read."""
+    return {planned.image.manifest.digest: image.manifest for image, planned in _pairs(there, plan)}
+
+
+def _changed_when_decrypted(
+    source: Node,
+    there: Node,
+    plan: EncryptionPlan,
+    written: Mapping[tuple[Digest, bool], _Written],
+) -> str:
+    """Return a line if decrypting what is ``there`` gives another manifest than the source's."""
+    plain: dict[LayerKey, Digest] = {}
+    anew = False
+    for image, planned in _pairs(there, plan):
+        for layer in planned.layers:
+            if layer.fate in {Fate.ENCRYPT, Fate.REUSE}:
+                plain[layer_key(image, layer.number)] = layer.layer.digest
+                anew = anew or written[_key(layer)].transcoded
+    digest = source.manifest.digest
+    if not anew and restored_tree(there, plain)[-1].digest == digest:
+        return ""
+    kept = "layers that were compressed anew stay so" if anew else "layers and config are as before"
+    return f"decrypted, the image will have another digest than {digest}: {kept}"
+
+
+def _pairs(there: Node, plan: EncryptionPlan) -> list[tuple[ImageNode, ImagePlan]]:
+    """Return each image that was written once, and the plan that it follows."""
+    found = [image for image in images(there) if not image.describes_another]
+    pairs = zip(found, _planned(plan), strict=True)
+    return list({image.manifest.digest: (image, planned) for image, planned in pairs}.values())
 
 
 def _planned(plan: EncryptionPlan) -> list[ImagePlan]:

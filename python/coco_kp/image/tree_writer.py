@@ -7,7 +7,7 @@ manifest.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from coco_kp.errors import InputError
@@ -39,26 +39,39 @@ def check_size(manifest: Manifest, name: str) -> None:
 
 
 def write_tree(node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> Manifest:
-    """Store a tree with the images of ``new``, by their digests before, and return its new top.
+    """Store the tree that `new_tree` makes, and return its top. Blobs must be there before."""
+    return put_manifests(sink, new_tree(node, new))
 
-    Lists become OCI indexes. Blobs must have been stored before. Raises ``InputError`` where
-    manifests are about others in too long a chain.
+
+def put_manifests(sink: Sink, manifests: Sequence[Manifest]) -> Manifest:
+    """Store manifests, and return the last."""
+    for manifest in manifests:
+        sink.put_manifest(manifest)
+    return manifests[-1]
+
+
+def new_tree(node: Node, new: Mapping[Digest, ImageManifest]) -> tuple[Manifest, ...]:
+    """Return the manifests of a tree with the images of ``new``, by their digests before.
+
+    Each stands behind those that it points to, the top last. Lists become OCI indexes. Raises
+    ``InputError`` where manifests are about others in too long a chain.
     """
-    return _Writer(node, new, sink).written(node.manifest.digest)
+    made = _Rewriting(node, new)
+    made.written(node.manifest.digest)
+    return tuple(made.manifests.values())
 
 
-class _Writer:
-    """Writes one tree: each manifest once, after those that it points to."""
+class _Rewriting:
+    """Makes one tree anew: each manifest once, after those that it points to."""
 
-    def __init__(self, node: Node, new: Mapping[Digest, ImageManifest], sink: Sink) -> None:
+    def __init__(self, node: Node, new: Mapping[Digest, ImageManifest]) -> None:
         self._nodes = {part.manifest.digest: part for part in _parts(node)}
         self._new = new
-        self._sink = sink
-        self._written: dict[Digest, Manifest] = {}
+        self.manifests: dict[Digest, Manifest] = {}
 
     def written(self, digest: Digest, depth: int = 0) -> Manifest:
         """Return the manifest that takes the place of the one with this digest."""
-        if digest not in self._written:
+        if digest not in self.manifests:
             if depth > MAX_SUBJECTS:
                 raise InputError(f"over {MAX_SUBJECTS} manifests are each about the next one")
             node = self._nodes[digest]
@@ -66,9 +79,8 @@ class _Writer:
                 self._image(node, depth) if isinstance(node, ImageNode) else self._list(node, depth)
             )
             check_size(manifest, str(node if isinstance(node, ImageNode) else digest))
-            self._sink.put_manifest(manifest)
-            self._written[digest] = manifest
-        return self._written[digest]
+            self.manifests[digest] = manifest
+        return self.manifests[digest]
 
     def _image(self, node: ImageNode, depth: int) -> ImageManifest:
         manifest = self._new[node.manifest.digest]
