@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coco_kp.errors import CocoKpError
+from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
 from coco_kp.model.client import PROCESS, ClientIdentity
 from coco_kp.model.protocol import Operation
 
@@ -14,12 +14,14 @@ from coco_kp.model.protocol import Operation
 class Call:
     """One call as it came through a door: the protocol's JSON, and what the door knows of it.
 
-    ``operation`` is None where only the request itself says it.
+    ``operation`` is None where only the request itself says it. ``malformed`` says why there is no
+    request, where what came does not even have the form that the door reads.
     """
 
     request: bytes = field(repr=False)
     operation: Operation | None = None
     client: ClientIdentity = PROCESS
+    malformed: str = ""
 
 
 Handler = Callable[[Call], bytes]
@@ -30,3 +32,14 @@ class MalformedRequestError(CocoKpError):
     """The request is no request at all: the client's fault, not that of a key or a parameter."""
 
     exit_code = 3
+
+
+def code_of(error: Exception) -> str:
+    """Return the name of the gRPC status that an error of a ``Handler`` is answered with."""
+    if isinstance(error, MalformedRequestError):
+        return "INVALID_ARGUMENT"
+    if isinstance(error, KeyPathForbiddenError):
+        return "PERMISSION_DENIED"
+    if isinstance(error, RemoteError):
+        return "UNAVAILABLE"
+    return "FAILED_PRECONDITION" if isinstance(error, CocoKpError) else "INTERNAL"

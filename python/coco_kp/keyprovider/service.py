@@ -5,7 +5,6 @@ Its messages are a coat around the protocol's JSON, which the handler reads.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -13,17 +12,17 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from coco_kp.deadline import Caller, within
-from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
-from coco_kp.keyprovider.call import Call, Handler, MalformedRequestError
+from coco_kp.errors import CocoKpError
+from coco_kp.keyprovider.call import Call, Handler, code_of
 from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
 )
 from coco_kp.keyprovider.peer import client_of
 from coco_kp.keyprovider.server import Service
+from coco_kp.model.client import ClientIdentity
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
-from coco_kp.observe import event
 
 SERVICE: Final = "keyprovider.KeyProviderService"
 METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyunwrap"}
@@ -53,39 +52,24 @@ def _method(
             caller.leave()
         try:
             with within(context.time_remaining(), caller):
-                response = handler(
-                    Call(_request(message, operation), operation, client_of(context))
-                )
-        except CocoKpError as error:
-            context.abort(_status(error), _shortened(str(error)))
+                response = handler(_call(message, operation, client_of(context)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)
-            # The error's own text could quote the request: only its kind is shown.
-            kind = type(error).__name__
-            event(logging.ERROR, "bug", method=operation, message=kind)
-            context.abort(grpc.StatusCode.INTERNAL, f"unexpected error in coco-kp: {kind}")
+            # An unforeseen error's own text could quote the request: only its kind is shown.
+            bug = f"unexpected error in coco-kp: {type(error).__name__}"
+            text = str(error) if isinstance(error, CocoKpError) else bug
+            context.abort(grpc.StatusCode[code_of(error)], _shortened(text))
         return keyProviderKeyWrapProtocolOutput(KeyProviderKeyWrapProtocolOutput=response)
 
     return handle
 
 
-def _request(message: bytes, operation: Operation) -> bytes:
+def _call(message: bytes, operation: Operation, client: ClientIdentity) -> Call:
     try:
-        return keyProviderKeyWrapProtocolInput.FromString(message).KeyProviderKeyWrapProtocolInput
+        request = keyProviderKeyWrapProtocolInput.FromString(message)
     except DecodeError:
-        text = "the request is not a protobuf message"
-        event(logging.INFO, "refused", method=operation, message=text)
-        raise MalformedRequestError(text) from None
+        return Call(b"", operation, client, malformed="the request is not a protobuf message")
+    return Call(request.KeyProviderKeyWrapProtocolInput, operation, client)
 
 
 def _shortened(text: str) -> str:
     return text.encode()[:_LONGEST_TEXT].decode(errors="ignore")
-
-
-def _status(error: CocoKpError) -> grpc.StatusCode:
-    if isinstance(error, MalformedRequestError):
-        return grpc.StatusCode.INVALID_ARGUMENT
-    if isinstance(error, KeyPathForbiddenError):
-        return grpc.StatusCode.PERMISSION_DENIED
-    if isinstance(error, RemoteError):
-        return grpc.StatusCode.UNAVAILABLE
-    return grpc.StatusCode.FAILED_PRECONDITION

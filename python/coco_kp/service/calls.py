@@ -1,23 +1,32 @@
-"""One call of the key provider, whichever door it came through: bytes in, bytes out, one event."""
+"""One call of the key provider, whichever door it came through: bytes in, bytes out, one record.
+
+The first event of a call is ``began``, its last ``answered``, ``refused`` or ``bug``. Where there
+is an audit log, the call is written there before its answer leaves.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from typing import Final
 
 from coco_kp.deadline import caller_has_gone, within
 from coco_kp.errors import CocoKpError
-from coco_kp.keyprovider.call import Call, MalformedRequestError
+from coco_kp.keyprovider.call import Call, MalformedRequestError, code_of
 from coco_kp.model.protocol import (
+    UnwrapRequest,
     WrapRequest,
     parse_request,
     write_unwrap_response,
     write_wrap_response,
 )
 from coco_kp.observe import event
-from coco_kp.provider import Provider
+from coco_kp.provider import KeyUse, Provider
+from coco_kp.service.audit import AuditLog, CallRecord
 
 LONGEST_CALL: Final = 30.0
 """Seconds for one call, whatever it asks of others, and of how many."""
@@ -27,41 +36,95 @@ LONGEST_CALL: Final = 30.0
 _parsing = threading.Lock()
 
 
-def answer(provider: Provider, call: Call) -> bytes:
+def answer(provider: Provider, call: Call, audit: AuditLog | None = None) -> bytes:
     """Answer a call in the protocol's JSON, within ``LONGEST_CALL``.
 
-    Raises ``MalformedRequestError``, or what the provider raises. Each call leaves one event; it
-    never holds anything of the request but a kid.
+    Raises ``MalformedRequestError``, what the provider raises, and ``UnauditedError``. The events
+    never hold anything of the request but a kid.
     """
-    with within(LONGEST_CALL):
-        return _answer(provider, call)
+    record = CallRecord(call.operation or "call", str(call.client))
+    with _reported(record), _audited(record, audit), within(LONGEST_CALL):
+        return _answered(provider, call, record, audit)
 
 
-def _answer(provider: Provider, call: Call) -> bytes:
-    began = time.monotonic()
-    method, kid = call.operation or "call", ""
+@contextmanager
+def _reported(record: CallRecord) -> Iterator[None]:
+    event(logging.DEBUG, "began", method=record.operation)
     try:
-        try:
-            with _parsing:
-                request = parse_request(call.request, call.operation)
-        except CocoKpError as error:
-            raise MalformedRequestError(error.message, error.hint) from None
-        if isinstance(request, WrapRequest):
-            method = "keywrap"
-            wrapped = provider.wrap(request)
-            kid = wrapped.kid
-            for warning in wrapped.warnings:
-                event(logging.WARNING, "warning", message=warning)
-            response = write_wrap_response(wrapped.packet)
+        with _noted(record):
+            yield
+    finally:
+        level, name = {
+            "OK": (logging.INFO, "answered"),
+            "INTERNAL": (logging.ERROR, "bug"),
+        }.get(record.code, (logging.INFO, "refused"))
+        said = {"kid": record.kid} if name == "answered" else {"message": record.message}
+        fields = {"method": record.operation, "code": record.code, **said}
+        event(level, name, **fields, seconds=record.seconds)
+
+
+@contextmanager
+def _audited(record: CallRecord, audit: AuditLog | None) -> Iterator[None]:
+    if not audit:
+        yield
+        return
+    try:
+        with _noted(record):
+            audit.check()
+            yield
+    finally:
+        audit.write(record)
+
+
+@contextmanager
+def _noted(record: CallRecord) -> Iterator[None]:
+    """Note in the record how long the block took, and how it failed."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        record.code = code_of(error)
+        if isinstance(error, CocoKpError):
+            record.message = "the caller has gone" if caller_has_gone() else str(error)
         else:
-            method = "keyunwrap"
-            unwrapped = provider.unwrap(request)
-            kid = str(unwrapped.kid)
-            response = write_unwrap_response(unwrapped.private_options)
-    except CocoKpError as error:
-        seconds = time.monotonic() - began
-        why = "the caller has gone" if caller_has_gone() else str(error)
-        event(logging.INFO, "refused", method=method, message=why, seconds=seconds)
+            record.message = type(error).__name__  # its text could quote the request
         raise
-    event(logging.INFO, "answered", method=method, kid=kid, seconds=time.monotonic() - began)
-    return response
+    finally:
+        record.seconds = time.monotonic() - began
+
+
+def _answered(provider: Provider, call: Call, record: CallRecord, audit: AuditLog | None) -> bytes:
+    def permit(use: KeyUse) -> None:
+        record.kid = str(use.kid or "")
+        record.algorithm = str(use.algorithm or "")
+        record.key = use.key
+
+    request = _parsed(call)
+    if isinstance(request, WrapRequest):
+        record.operation = "keywrap"
+        wrapped = provider.wrap(request, permit)
+        for warning in wrapped.warnings:
+            event(logging.WARNING, "warning", message=warning)
+        record.kid, record.layer = wrapped.kid, wrapped.layer
+        record.packet = _digest(wrapped.packet)
+        if audit and wrapped.kek:
+            record.fingerprint = audit.fingerprint(wrapped.kek)
+        return write_wrap_response(wrapped.packet)
+    record.operation, record.packet = "keyunwrap", _digest(request.packet)
+    unwrapped = provider.unwrap(request, permit)
+    record.key, record.layer = str(unwrapped.kbc), unwrapped.layer
+    return write_unwrap_response(unwrapped.private_options)
+
+
+def _parsed(call: Call) -> WrapRequest | UnwrapRequest:
+    if call.malformed:
+        raise MalformedRequestError(call.malformed)
+    try:
+        with _parsing:
+            return parse_request(call.request, call.operation)
+    except CocoKpError as error:
+        raise MalformedRequestError(error.message, error.hint) from None
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{sha256(data).hexdigest()}"

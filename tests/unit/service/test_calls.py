@@ -50,38 +50,84 @@ def test_answer_logs_one_event_with_kid_per_call(events: list[Event], door_knows
     answer(Provider(), Call(WRAP, "keywrap" if door_knows else None))
     answer(Provider(), Call(UNWRAP, "keyunwrap" if door_knows else None))
     assert events == [
+        (logging.DEBUG, "began", {"method": "keywrap" if door_knows else "call"}),
         (logging.WARNING, "warning", {"message": SAMPLE_WARNING}),
-        (logging.INFO, "answered", {"method": "keywrap", "kid": kid}),
-        (logging.INFO, "answered", {"method": "keyunwrap", "kid": kid}),
+        (logging.INFO, "answered", {"method": "keywrap", "code": "OK", "kid": kid}),
+        (logging.DEBUG, "began", {"method": "keyunwrap" if door_knows else "call"}),
+        (logging.INFO, "answered", {"method": "keyunwrap", "code": "OK", "kid": kid}),
     ]
 
 
 @pytest.mark.parametrize(
-    ("request_", "method", "error", "message"),
+    ("call", "method", "code", "error", "message"),
     [
-        (b"", "call", MalformedRequestError, "the request is not valid JSON"),
-        (b"{}", "call", MalformedRequestError, "'op' of the request is not keywrap or keyunwrap"),
         (
-            ocicrypt.wrap_request("sample=1", PRIVATE_OPTIONS),
+            Call(b""),
+            "call",
+            "INVALID_ARGUMENT",
+            MalformedRequestError,
+            "the request is not valid JSON",
+        ),
+        (
+            Call(b"{}"),
+            "call",
+            "INVALID_ARGUMENT",
+            MalformedRequestError,
+            "'op' of the request is not keywrap or keyunwrap",
+        ),
+        (
+            Call(b"", "keywrap", malformed="no protobuf"),
             "keywrap",
+            "INVALID_ARGUMENT",
+            MalformedRequestError,
+            "no protobuf",
+        ),
+        (
+            Call(ocicrypt.wrap_request("sample=1", PRIVATE_OPTIONS)),
+            "keywrap",
+            "FAILED_PRECONDITION",
             InputError,
             "sample is '1', not true or false",
         ),
         (
-            ocicrypt.unwrap_request("sample", GCM["packet"].encode()),
+            Call(ocicrypt.unwrap_request("sample", GCM["packet"].encode())),
             "keyunwrap",
+            "FAILED_PRECONDITION",
             KekError,
             "the key of kbs:///default/key/key_id1 does not open the packet",
         ),
     ],
 )
 def test_answer_logs_one_event_per_refusal_and_raises_it(
-    events: list[Event], request_: bytes, method: str, error: type[CocoKpError], message: str
+    events: list[Event],
+    call: Call,
+    method: str,
+    code: str,
+    error: type[CocoKpError],
+    message: str,
 ) -> None:
     with pytest.raises(error) as caught:
-        answer(Provider(), Call(request_))
+        answer(Provider(), call)
     assert caught.value.message == message
-    assert events == [(logging.INFO, "refused", {"method": method, "message": str(caught.value)})]
+    assert events[1:] == [
+        (logging.INFO, "refused", {"method": method, "code": code, "message": str(caught.value)})
+    ]
+
+
+def test_answer_logs_kind_of_an_unforeseen_error_and_raises_it(
+    events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_response: bytes) -> bytes:
+        raise ZeroDivisionError("the layer key")
+
+    monkeypatch.setattr(calls, "write_wrap_response", fail)
+    with pytest.raises(ZeroDivisionError):
+        answer(Provider(), Call(WRAP))
+    assert events[-1] == (
+        logging.ERROR,
+        "bug",
+        {"method": "keywrap", "code": "INTERNAL", "message": "ZeroDivisionError"},
+    )
 
 
 def test_answer_logs_warning_as_separate_event(events: list[Event], tmp_path: Path) -> None:
@@ -90,11 +136,11 @@ def test_answer_logs_warning_as_separate_event(events: list[Event], tmp_path: Pa
     kek.chmod(0o644)
     parameters = f"keypath={kek}::keyid=kbs:///default/key/1"
     answer(Provider(), Call(ocicrypt.wrap_request(parameters, PRIVATE_OPTIONS)))
-    assert [(level, name) for level, name, _ in events] == [
+    assert [(level, name) for level, name, _ in events[1:]] == [
         (logging.WARNING, "warning"),
         (logging.INFO, "answered"),
     ]
-    assert "chmod 600" in str(events[0][2]["message"])
+    assert "chmod 600" in str(events[1][2]["message"])
 
 
 def test_malformed_request_error_differs_from_input_error() -> None:

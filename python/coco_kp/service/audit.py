@@ -1,0 +1,214 @@
+"""The audit log: a line of JSON for each call, in which no key is (docs/operations.md).
+
+The form is that of ``coco-kp schema audit``.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import select
+import stat
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.files import is_there, read_file, reason, write_file
+from coco_kp.observe import event
+from coco_kp.redact import printable_json, redacted
+
+_SALT_SIZE: Final = 32  # bytes, as many as of the hash
+_SALT_SUFFIX: Final = ".salt"
+
+_PATIENCE: Final = 1.0
+"""Seconds that a line waits for a pipe whose reader is slow; none where the line before failed."""
+
+_NEW: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# O_NONBLOCK: a FIFO without a reader is refused, not waited for.
+
+
+class UnauditedError(RemoteError):
+    """A call could not be recorded, and none is answered that is not."""
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """What is known of a call, filled in as it becomes known; empty is what was not.
+
+    ``key`` is how the key is named (a reference, ``sample``, ``new``, or the KBC that opened the
+    packet), ``fingerprint`` tells KEKs apart, ``packet`` is the digest of the annotation packet,
+    and ``layer`` that of the layer before encryption, as its private options have it. ``code`` is
+    the gRPC status.
+    """
+
+    operation: str
+    client: str
+    kid: str = ""
+    algorithm: str = ""
+    key: str = ""
+    fingerprint: str = ""
+    packet: str = ""
+    layer: str = ""
+    code: str = "OK"
+    message: str = ""
+    seconds: float = 0.0
+
+    def to_line(self, time: datetime) -> bytes:
+        """Return the record as a line of JSON, without what looks like a key."""
+        texts = {
+            "operation": self.operation,
+            "client": self.client,
+            "kid": self.kid,
+            "algorithm": self.algorithm,
+            "key": self.key,
+            "fingerprint": self.fingerprint,
+            "packet": self.packet,
+            "layer": self.layer,
+            "code": self.code,
+            "message": self.message,
+        }
+        document = {
+            "time": time.astimezone(UTC).isoformat(timespec="milliseconds"),
+            **{name: redacted(text) or None for name, text in texts.items()},
+            "milliseconds": round(self.seconds * 1000, 3),
+        }
+        return printable_json(document).encode() + b"\n"
+
+
+class AuditLog:
+    """Where calls are recorded; threads may share it.
+
+    ``descriptor`` is written to, that of ``path`` if that is a file's. With ``required`` no call
+    is answered that was not recorded. ``salt`` is secret: with it, one who guesses a KEK could see
+    from its fingerprint that he is right.
+    """
+
+    def __init__(
+        self, descriptor: int, salt: bytes, *, path: Path | None = None, required: bool = False
+    ) -> None:
+        self._descriptor = descriptor
+        self._salt = salt
+        self._path = path
+        self._required = required
+        self._writing = threading.Lock()
+        self._failing = False
+        self._torn = False
+
+    def check(self) -> None:
+        """Raise ``UnauditedError`` where the next call would not be recorded, as far as is known.
+
+        That is so until a line could be written again, such as that of this refusal.
+        """
+        if self._required and self._failing:
+            raise _unaudited()
+
+    def write(self, record: CallRecord) -> None:
+        """Record a call, whole. Raises ``UnauditedError`` if that fails and is required."""
+        line = record.to_line(datetime.now(UTC))
+        with self._writing:
+            failed = self._append(line)
+            known, self._failing = self._failing, bool(failed)
+        if failed:
+            level = logging.DEBUG if known else logging.ERROR
+            event(level, "unaudited", message=f"cannot write the audit log: {failed}")
+            if self._required:
+                raise _unaudited()
+
+    def fingerprint(self, kek: Kek) -> str:
+        """Return what tells a KEK from others, and nobody the KEK: an HMAC under the salt."""
+        return f"hmac-sha256:{hmac.digest(self._salt, kek.raw(), 'sha256').hex()}"
+
+    def reopen(self) -> None:
+        """Open the file anew, since the old one may have another name now.
+
+        If that fails, the old one is written to as before.
+        """
+        if self._path is None:
+            return
+        try:
+            opened = _opened(self._path)
+        except InputError as error:
+            event(logging.ERROR, "unaudited", message=f"the old audit log stays: {error.message}")
+            return
+        with self._writing:
+            old, self._descriptor = self._descriptor, opened
+            self._torn = False
+        os.close(old)
+
+    def _append(self, line: bytes) -> str:
+        """Write a line; return why that failed, empty where it did not."""
+        patience = 0.0 if self._failing else _PATIENCE
+        data, written, failed = memoryview(b"\n" + line if self._torn else line), 0, ""
+        try:
+            while written < len(data):
+                written += _write(self._descriptor, data[written:], patience)
+        except TimeoutError:
+            failed = "nobody reads it"
+        except OSError as failure:
+            failed = reason(failure)
+        if written:
+            self._torn = written < len(data)
+        return failed
+
+
+def open_audit_log(target: str, *, required: bool) -> AuditLog:
+    """Return the log of a file, made for its owner only where there is none, or of stdout (``-``).
+
+    The salt of a file is kept beside it, in ``<file>.salt``; that of stdout is drawn. Raises
+    ``InputError``.
+    """
+    if target == "-":
+        return AuditLog(1, os.urandom(_SALT_SIZE), required=required)
+    path = Path(target).absolute()
+    return AuditLog(_opened(path), _salt(path), path=path, required=required)
+
+
+def _opened(path: Path) -> int:
+    name = shown(str(path))
+    try:
+        descriptor = os.open(path, _NEW, 0o600)
+    except OSError as failure:
+        raise InputError(f"cannot write the audit log {name}: {reason(failure)}") from None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise InputError(f"the audit log {name} is no regular file")
+
+
+def _salt(path: Path) -> bytes:
+    file = path.with_name(path.name + _SALT_SUFFIX)
+    if not is_there(file):
+        write_file(file, os.urandom(_SALT_SIZE), replace=False)
+    salt = read_file(file, _SALT_SIZE).data
+    if len(salt) != _SALT_SIZE:
+        raise InputError(
+            f"{shown(str(file))} is no salt of {_SALT_SIZE} bytes",
+            "remove it to have another one, under which earlier fingerprints cannot be compared",
+        )
+    return salt
+
+
+def _write(descriptor: int, data: memoryview, patience: float) -> int:
+    """Write some of ``data`` without waiting longer than ``patience`` seconds; return how much.
+
+    Raises ``OSError``; it is ``TimeoutError`` where nobody read.
+    """
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.write(descriptor, data)  # whole, so that processes may share a file
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not poll.poll(patience * 1000):
+        raise TimeoutError
+    return os.write(descriptor, data[: select.PIPE_BUF])  # what fits into a pipe that is ready
+
+
+def _unaudited() -> UnauditedError:
+    return UnauditedError(
+        "the call cannot be recorded, and this provider answers none that is not",
+        "its owner's log says what is wrong with its audit log",
+    )
