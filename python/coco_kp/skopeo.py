@@ -11,12 +11,16 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import RemoteError, shown
 
 _PROBE_SECONDS: Final = 20
+
+_ELF: Final = b"\x7fELF"
+_GRPC_TLS_TAG: Final = b'json:"grpc-tls,'  # ocicrypt 1.3, config/keyprovider-config/config.go
 
 # Of a provider that no configuration names: nothing is called.
 _PROBE_KEY: Final = ("--encryption-key", "provider:probe:x")
@@ -29,6 +33,22 @@ class Program:
     path: Path
     version: str
     knows_key_providers: bool
+
+    def knows_grpc_tls(self) -> bool | None:
+        """Return whether it reads ``grpc-tls``; None where its file is a script, and says nothing.
+
+        ocicrypt before 1.3 does not, and calls a provider in clear whatever the configuration says.
+        Its version is not to be had from programs that distributions build, but each Go program
+        holds the names of the JSON members that it reads. Raises ``RemoteError``.
+        """
+        try:
+            with (
+                self.path.open("rb") as file,
+                mmap(file.fileno(), 0, access=ACCESS_READ) as content,
+            ):
+                return content.find(_GRPC_TLS_TAG) >= 0 if content[:4] == _ELF else None
+        except (OSError, ValueError):
+            raise RemoteError(f"cannot read {self.path}") from None
 
 
 def find_program(name: str) -> Program | None:

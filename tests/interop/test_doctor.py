@@ -13,7 +13,7 @@ import pytest
 from coco_kp.errors import RemoteError
 from coco_kp.skopeo import PROGRAMS, find_program
 from tests.support.key import Key
-from tests.support.provider import COCO_KP, our_config, served_address, serving
+from tests.support.provider import COCO_KP, grpc_config, our_config, served_address, serving
 
 
 class Doctor:
@@ -86,6 +86,33 @@ def test_doctor_reports_that_no_provider_answers(skopeo_program: Path, tmp_path:
     assert doctor.run() == 6
     assert doctor.failed() == ["provider"]
     assert doctor.checks["provider"]["hint"] == "start it: coco-kp serve"
+
+
+@pytest.mark.parametrize("form", ["{}", "tcp://{}"])
+def test_doctor_reaches_provider_past_proxies_and_behind_tcp(tmp_path: Path, form: str) -> None:
+    """It failed where encrypt worked: it asked a proxy, and took tcp:// for a host name."""
+    with serving(tmp_path) as server:
+        config = grpc_config(tmp_path / "config", form.format(served_address(server)))
+        doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
+        doctor.env |= dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+        assert (doctor.run(), doctor.failed()) == (0, [])
+
+
+def test_doctor_cannot_say_of_a_script_that_it_reads_grpc_tls(tmp_path: Path) -> None:
+    config = our_config(tmp_path / "c", "--grpc", f"unix://{tmp_path}/s", "--tls-server-name", "kp")
+    doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
+    assert (doctor.run(), doctor.failed()) == (6, ["provider", "TLS of skopeo"])
+    assert "is a script, which does not say" in doctor.found("TLS of skopeo")
+
+
+def test_doctor_reports_client_certificate_without_its_key(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    tls = {"cert-file": "/client.pem"}
+    server = {"grpc": "127.0.0.1:1", "grpc-tls": tls}
+    config.write_text(json.dumps({"key-providers": {"attestation-agent": server}}))
+    doctor = Doctor(tmp_path, config, skopeo=any_skopeo(tmp_path))
+    assert (doctor.run(), doctor.failed()) == (3, ["provider", "TLS of skopeo"])
+    assert "one of cert-file and key-file alone" in doctor.found("provider")
 
 
 @pytest.mark.peer

@@ -10,14 +10,34 @@ from pathlib import Path
 import click
 
 from coco_kp.cli.options import FILE
-from coco_kp.cli.output import notice, print_json, verbosity
+from coco_kp.cli.output import notice, print_json, verbosity, warn
 from coco_kp.errors import InputError, UsageError, shown
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+
+_TLS_WARNING = (
+    "clients with ocicrypt before 1.3, such as Debian's skopeo up to 1.22, ignore grpc-tls and "
+    "send layer keys in clear to whatever answers: ask coco-kp doctor about this machine's"
+)
 
 
 @click.command("config", short_help="Print ocicrypt's key-provider configuration.")
 @click.option("--grpc", "address", metavar="ADDR", help="The provider listens at ADDR.")
 @click.option("--cmd", "as_command", is_flag=True, help="No server: clients run coco-kp itself.")
+@click.option(
+    "--tls-root-ca", type=FILE, metavar="PEM", help="Call it with TLS, and trust this CA."
+)
+@click.option(
+    "--tls-cert",
+    type=FILE,
+    metavar="PEM",
+    help="Call it with TLS, and show this client certificate.",
+)
+@click.option("--tls-key", type=FILE, metavar="PEM", help="The client certificate's private key.")
+@click.option(
+    "--tls-server-name",
+    metavar="NAME",
+    help="Call it with TLS, and expect this name in its certificate, not that of ADDR.",
+)
 @click.option(
     "--name",
     default=DEFAULT_PROVIDER_NAME,
@@ -31,6 +51,10 @@ from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 def command(
     address: str | None,
     as_command: bool,
+    tls_root_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str | None,
     name: str,
     output: Path | None,
     force: bool,
@@ -42,7 +66,18 @@ def command(
     `coco-kp keyprovider`, for example: coco-kp config --cmd -- --keys /etc/keys.json
     """
     from coco_kp.files import write_file
+    from coco_kp.keyprovider.config import GrpcTls
     from coco_kp.model.encoding import write_json
+
+    # Clients run in folders of their own.
+    root_ca, cert, key = (
+        str(path.absolute()) if path else "" for path in (tls_root_ca, tls_cert, tls_key)
+    )
+    tls = GrpcTls(root_ca, cert, key, tls_server_name or "").to_json()
+    if tls and not address:
+        raise UsageError("--tls-… options go with --grpc ADDR")
+    if bool(cert) != bool(key):
+        raise UsageError("--tls-cert and --tls-key go together")
 
     if bool(address) == as_command:
         raise UsageError("give either --grpc ADDR or --cmd")
@@ -52,7 +87,7 @@ def command(
         # ocicrypt ends the name at a colon, and puts it into an annotation's key.
         raise UsageError(f"--name {shown(name)} is not letters, digits, '.', '_' and '-'")
     attributes: dict[str, object] = (
-        {"grpc": _checked(address)}
+        {"grpc": _checked(address), **({"grpc-tls": tls} if tls else {})}
         if address
         else {"cmd": {"path": _own_path(), "args": ["keyprovider", *arguments]}}
     )
@@ -61,6 +96,8 @@ def command(
         text = write_json(document)
     except UnicodeEncodeError:
         raise UsageError("the options behind -- are not UTF-8 text, as JSON must be") from None
+    if tls:
+        warn(_TLS_WARNING)
     if output is None:
         print_json(document)
         return

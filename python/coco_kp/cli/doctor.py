@@ -19,7 +19,7 @@ from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.model.params import FileParams, SampleParams, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
-from coco_kp.skopeo import PROGRAMS, find_program
+from coco_kp.skopeo import PROGRAMS, Program, find_program
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin import Admin
@@ -108,13 +108,16 @@ class _Checklist:
 
 def _examine(name: str, parameters: str | None) -> _Checklist:
     checks = _Checklist()
-    for program in [name for name in PROGRAMS if shutil.which(name)] or PROGRAMS[:1]:
-        checks.run(program, partial(_program, program))
+    there = [name for name in PROGRAMS if shutil.which(name)] or PROGRAMS[:1]
+    programs = [checks.run(program, partial(_program, program)) for program in there]
     providers = checks.run("configuration file", read_ocicrypt_config)
     if providers:
         provider = checks.run("provider name", lambda: _provider(providers, name))
         if provider:
             checks.run("provider", lambda: _reach(provider))
+        if isinstance(provider, GrpcProvider) and provider.tls:
+            for found in filter(None, programs):
+                checks.run(f"TLS of {found.path.name}", partial(_knows_grpc_tls, found))
     if parameters is not None:
         checks.run("encryption parameters", lambda: _key(parameters))
     return checks
@@ -154,7 +157,7 @@ def _reach_kbs(registration: AdminOptions) -> tuple[str, tuple[Admin, Answer]]:
     return f"{admin.kbs.url} answers", (admin, checkup.reach(admin.kbs))
 
 
-def _program(name: str) -> tuple[str, None]:
+def _program(name: str) -> tuple[str, Program]:
     program = find_program(name)
     if program is None:
         raise RemoteError(
@@ -166,7 +169,20 @@ def _program(name: str) -> tuple[str, None]:
             f"{program.path} {program.version} is built without key providers",
             "Debian 12's is; take a newer one, or use coco-kp encrypt, which needs none",
         )
-    return f"{program.path} {program.version}, built with key providers", None
+    return f"{program.path} {program.version}, built with key providers", program
+
+
+def _knows_grpc_tls(program: Program) -> tuple[str, None]:
+    known = program.knows_grpc_tls()
+    if known:
+        return f"{program.path} reads grpc-tls", None
+    says = "does not know" if known is False else "is a script, which does not say whether it knows"
+    raise RemoteError(
+        f"{program.path} {program.version} {says} grpc-tls: without it, it sends layer keys in "
+        "clear to whatever answers",
+        "take one with ocicrypt 1.3 or newer, call the provider over a Unix socket, or use coco-kp "
+        "encrypt --provider, which speaks TLS",
+    )
 
 
 def _provider(
@@ -189,8 +205,11 @@ def _reach(provider: CmdProvider | GrpcProvider) -> tuple[str, None]:
                 "coco-kp config --cmd writes the right path",
             )
         return f"{provider.path} can be run", None
-    if provider.tls:
-        return f"{provider.address} is called with TLS, which this check does not speak", None
+    if provider.tls and bool(provider.tls.cert_file) != bool(provider.tls.key_file):
+        raise InputError(
+            f"grpc-tls of {provider} has one of cert-file and key-file alone",
+            "ocicrypt then shows no client certificate: name both",
+        )
     return f"{provider.address} {check_health(provider)}", None
 
 

@@ -11,18 +11,28 @@ import grpc
 
 from coco_kp.errors import RemoteError
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
+from coco_kp.keyprovider.config import GrpcTls
+from coco_kp.keyprovider.tls import channel_credentials
 
 
-def open_channel(target: str, most_bytes: int) -> grpc.Channel:
+def open_channel(target: str, most_bytes: int, tls: GrpcTls | None = None) -> grpc.Channel:
     """Return a channel, to be closed, to what `parse_target` gave; nobody is called yet.
 
-    Answers of more than ``most_bytes`` fail with RESOURCE_EXHAUSTED.
+    Answers of more than ``most_bytes`` fail with RESOURCE_EXHAUSTED. Raises ``InputError`` for
+    files of ``tls`` that cannot be used.
     """
-    options = [
+    options: list[tuple[str, str | int]] = [
         ("grpc.enable_http_proxy", 0),
         ("grpc.max_receive_message_length", most_bytes),
     ]
-    return grpc.insecure_channel(target, options)
+    if tls is None:
+        return grpc.insecure_channel(target, options)
+    if tls.server_name:
+        options += [
+            ("grpc.ssl_target_name_override", tls.server_name),
+            ("grpc.default_authority", tls.server_name),
+        ]
+    return grpc.secure_channel(target, channel_credentials(tls), options)
 
 
 def bind(

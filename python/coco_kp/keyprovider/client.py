@@ -9,7 +9,7 @@ import subprocess
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, RemoteError, UnreachableError, shown
+from coco_kp.errors import RemoteError, UnreachableError, shown
 from coco_kp.keyprovider.address import parse_target
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.model.encoding import MAX_MESSAGE
@@ -63,8 +63,9 @@ def check_health(door: GrpcProvider) -> str:
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return "answers, without a health service"
+            why = f": {_said(error.details())}" if door.tls else ""
             raise RemoteError(
-                f"no key provider answers at {door.address}", "start it: coco-kp serve"
+                f"no key provider answers at {door.address}{why}", "start it: coco-kp serve"
             ) from None
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
@@ -106,7 +107,7 @@ def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) ->
         call = method.future(message, timeout=TIMEOUT)
         if call.code() is grpc.StatusCode.OK:  # waits for the end
             return call.result().KeyProviderKeyWrapProtocolOutput
-        code, said = call.code().name, shown(call.details() or "")
+        code, said = call.code().name, _said(call.details())
     unreachable = code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
     raise (UnreachableError if unreachable else RemoteError)(
         f"{name}, {door}, answered {code}: {said}"
@@ -116,9 +117,12 @@ def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) ->
 def _channel(door: GrpcProvider) -> AbstractContextManager[grpc.Channel]:
     from coco_kp.keyprovider.channel import open_channel  # noqa: PLC0415
 
-    if door.tls:
-        raise InputError(
-            f"{door} is configured with grpc-tls, which is not supported here",
-            "run coco-kp on the provider's machine, or use its cmd mode",
-        )
-    return open_channel(parse_target(door.address), MAX_MESSAGE)
+    return open_channel(parse_target(door.address), MAX_MESSAGE, door.tls)
+
+
+def _said(details: str | None) -> str:
+    """Quote the text of a status, without what gRPC writes before every failure to connect."""
+    said = details or ""
+    for words in ("last error: UNKNOWN: ", "OPENSSL_internal:"):
+        said = said.rpartition(words)[2]
+    return shown(said)

@@ -34,11 +34,41 @@ class CmdProvider:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcTls:
+    """How a server is called with TLS: ``grpc-tls`` of ocicrypt 1.3, as that reads it.
+
+    Files are PEM; what is empty was not given. Without ``root_ca_file`` the system's roots are
+    trusted. Only with both, ``cert_file`` and ``key_file``, does the client show a certificate:
+    ocicrypt passes over one alone. ``server_name`` is to be in the server's certificate in place of
+    the address's own.
+    """
+
+    root_ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the object that `parse_ocicrypt_config` reads."""
+        members = {member: getattr(self, name) for name, member in _TLS_MEMBERS.items()}
+        return {member: text for member, text in members.items() if text}
+
+
+_TLS_MEMBERS: Final = {
+    "root_ca_file": "root-ca-file",
+    "cert_file": "cert-file",
+    "key_file": "key-file",
+    "server_name": "server-name",
+}
+_SKIP_VERIFY: Final = "insecure-skip-verify"
+
+
+@dataclass(frozen=True, slots=True)
 class GrpcProvider:
     """A server at ``host:port`` or ``unix:///path``, called with TLS or without."""
 
     address: str
-    tls: bool = False
+    tls: GrpcTls | None = None
 
     def __str__(self) -> str:
         """Give the words in which a user would name it."""
@@ -76,17 +106,38 @@ def _provider(name: str, attributes: object) -> CmdProvider | GrpcProvider:
     if not isinstance(attributes, dict):
         raise InputError(f"{what} is not an object")
     check_one_reading(attributes, ("cmd", "grpc", "grpc-tls"), what)
-    if "cmd" in attributes:
+    # Go takes null for a member that is not there.
+    if attributes.get("cmd") is not None:
         cmd = member(attributes, "cmd", dict, what)
         check_one_reading(cmd, ("path", "args"), f"'cmd' of {what}")
         arguments = cmd.get("args") or []
         if not isinstance(arguments, list) or not all(isinstance(a, str) for a in arguments):
             raise InputError(f"'args' of {what} is not an array of strings")
         return CmdProvider(member(cmd, "path", str, f"'cmd' of {what}"), tuple(arguments))
-    if "grpc" in attributes:
-        return GrpcProvider(member(attributes, "grpc", str, what), "grpc-tls" in attributes)
+    if attributes.get("grpc"):
+        address = member(attributes, "grpc", str, what)
+        return GrpcProvider(address, _tls(attributes.get("grpc-tls"), f"'grpc-tls' of {what}"))
     raise InputError(
         f"{what} has neither 'cmd' nor 'grpc'",
         'ocicrypt calls providers no other way: {"grpc": "127.0.0.1:50000"} or '
         '{"cmd": {"path": "/usr/bin/coco-kp", "args": ["keyprovider"]}}',
     )
+
+
+def _tls(members: object, what: str) -> GrpcTls | None:
+    if members is None:
+        return None
+    if not isinstance(members, dict):
+        raise InputError(f"{what} is not an object")
+    check_one_reading(members, (*_TLS_MEMBERS.values(), _SKIP_VERIFY), what)
+    texts = {name: members.get(member) or "" for name, member in _TLS_MEMBERS.items()}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise InputError(f"'{_TLS_MEMBERS[name]}' of {what} is not text")
+    if members.get(_SKIP_VERIFY) not in (None, False):
+        raise InputError(
+            f"{what} has {_SKIP_VERIFY}: whoever answers would get the layers' keys",
+            "name the CA of the server's certificate with root-ca-file instead, and the name in it "
+            "with server-name",
+        )
+    return GrpcTls(**texts)

@@ -1,8 +1,10 @@
-"""A gRPC server's certificate, checked before gRPC has it, which says nothing of what is wrong."""
+"""Certificates, checked before gRPC has them, which says nothing of what is wrong with them."""
 
 from __future__ import annotations
 
+import re
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +12,14 @@ import grpc
 
 from coco_kp.errors import InputError, shown
 from coco_kp.files import read_file, reason
+from coco_kp.keyprovider.config import GrpcTls
 
 _LONGEST: Final = 1024 * 1024  # bytes of a PEM file
+_CERTIFICATE: Final = re.compile(
+    rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
+)
+_HASHED: Final = "????????.[0-9]*"
+"""How OpenSSL names the certificates in a folder (openssl-rehash(1))."""
 
 
 def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
@@ -19,16 +27,67 @@ def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
 
     Raises ``InputError`` for files that cannot be read, or that do not belong together.
     """
+    chain, private = _pair(certificate, key)
+    return grpc.ssl_server_credentials([(private, chain)])
+
+
+def channel_credentials(tls: GrpcTls) -> grpc.ChannelCredentials:
+    """Return the credentials of a client, from files that are read anew for each call.
+
+    TLS 1.2 at least, as gRPC has it. Raises ``InputError`` for files that cannot be read or used.
+    """
+    roots = _roots(Path(tls.root_ca_file)) if tls.root_ca_file else b"\n".join(_system_roots())
+    chain = private = None
+    if tls.cert_file and tls.key_file:
+        chain, private = _pair(Path(tls.cert_file), Path(tls.key_file))
+    return grpc.ssl_channel_credentials(roots, private, chain)
+
+
+def _pair(certificate: Path, key: Path) -> tuple[bytes, bytes]:
+    """Read a certificate chain and its key. Raises ``InputError``."""
     chain, private = (read_file(path, _LONGEST).data for path in (certificate, key))
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key, password=lambda: "")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            certificate, key, password=lambda: ""
+        )
     except (ssl.SSLError, ValueError):
         raise InputError(
             f"{shown(str(certificate))} and {shown(str(key))} are no certificate and its key",
-            "both are PEM; the key must not be encrypted, and the server's own certificate comes "
+            "both are PEM; the key must not be encrypted, and the certificate of the key comes "
             "first",
         ) from None
     except OSError as failure:
         raise InputError(f"cannot read a certificate: {reason(failure)}") from None
-    return grpc.ssl_server_credentials([(private, chain)])
+    return chain, private
+
+
+def _roots(file: Path) -> bytes:
+    """Read the certificates of CAs. Raises ``InputError`` for a file without any."""
+    found = b"\n".join(_CERTIFICATE.findall(read_file(file, _LONGEST).data))
+    try:
+        if not found:
+            raise ValueError
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise InputError(
+            f"{shown(str(file))} holds no certificate of a CA", "PEM is expected"
+        ) from None
+    return found
+
+
+def _system_roots() -> Iterator[bytes]:
+    """Read the certificates that OpenSSL trusts, and with it all of our HTTP.
+
+    gRPC would take roots of its own, which the machine's administrator does not know.
+    """
+    paths = ssl.get_default_verify_paths()  # those of SSL_CERT_FILE and SSL_CERT_DIR, if they are
+    files = [Path(paths.cafile)] if paths.cafile else []
+    if paths.capath:
+        files += sorted(Path(paths.capath).glob(_HASHED))
+    if not files:
+        raise InputError(
+            "this system has no certificates of CAs that it trusts",
+            "name the CA of the server's certificate with root-ca-file",
+        )
+    for file in files:
+        yield from _CERTIFICATE.findall(read_file(file, _LONGEST).data)

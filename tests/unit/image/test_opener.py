@@ -145,7 +145,3 @@ class TestForeignProvider:
         ):
             with pytest.raises(RemoteError, match=words):
                 ForeignProvider("other", "Enabled", door).wrap(OPTIONS.to_json())
-        with pytest.raises(InputError, match="grpc-tls"):
-            ForeignProvider("other", "Enabled", GrpcProvider("127.0.0.1:1", tls=True)).wrap(
-                OPTIONS.to_json()
-            )

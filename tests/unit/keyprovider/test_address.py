@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import InputError, RemoteError, UsageError
-from coco_kp.keyprovider.address import TcpAddress, UnixAddress, parse_address
+from coco_kp.keyprovider.address import TcpAddress, UnixAddress, parse_address, parse_target
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,41 @@ def test_unix_address_check_reports_missing_folder(tmp_path: Path) -> None:
     for path in (tmp_path / ("x" * 300) / "kp.sock", tmp_path / ("x" * 300)):
         with pytest.raises(RemoteError, match="file name too long"):
             UnixAddress(path).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("127.0.0.1:50000", "127.0.0.1:50000"),
+        ("localhost:50000", "localhost:50000"),
+        ("[::1]:50000", "[::1]:50000"),
+        ("[0:0:0:0:0:0:0:1]:7", "[::1]:7"),
+        ("tcp://127.0.0.1:50000", "127.0.0.1:50000"),
+        ("dns:///kp.example.org:443", "kp.example.org:443"),
+        ("passthrough:///[::1]:1", "[::1]:1"),
+        ("unix:///run/kp.sock", "unix:///run/kp.sock"),
+        ("unix:/run/kp.sock", "unix:/run/kp.sock"),
+        ("unix:kp.sock", "unix:kp.sock"),
+    ],
+)
+def test_parse_target_reads_what_clients_are_configured_with(text: str, target: str) -> None:
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "localhost", "::1:50000", "[::1]", ":50000", "127.0.0.1:0", "127.0.0.1:65536"),
+        *(
+            "http://127.0.0.1:1",
+            "tcp://",
+            "tcp://dns:///a:1",
+            "tcp://tcp://a:1",
+            "dns://8.8.8.8/a:1",
+        ),
+        *("unix:", "unix://", "unix:///", "unix://kp.sock", "unix:///a\nb", "ipv4:127.0.0.1:1"),
+    ],
+)
+def test_parse_target_refuses_what_is_no_address(text: str) -> None:
+    with pytest.raises(InputError):
+        parse_target(text)
