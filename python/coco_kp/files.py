@@ -175,6 +175,14 @@ def _take_name(temporary: Path, path: Path) -> None:
         raise
 
 
+def home() -> Path:
+    """Return the user's home, ``/nonexistent`` for a user of a container who has no name."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry in /etc/passwd
+        return Path("/nonexistent")  # as Debian has it for users without
+
+
 def is_there(path: Path) -> bool:
     """Tell whether there is a file. One that cannot be looked at counts: its use will say why."""
     try:
