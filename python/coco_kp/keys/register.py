@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from coco_kp.crypto import Kek
     from coco_kp.kbs.admin import Admin
+    from coco_kp.kbs.client import Kbs
     from coco_kp.kbs.record import Record
     from coco_kp.model.kbs_url import KbsUrl
     from coco_kp.model.resource_uri import ResourceUri
@@ -40,8 +41,13 @@ class Registrar:
         self._registered: dict[str, str] = {}
 
     @property
-    def kbs_url(self) -> KbsUrl:
+    def kbs(self) -> Kbs:
         """The KBS that it registers with."""
+        return self._admin.kbs
+
+    @property
+    def kbs_url(self) -> KbsUrl:
+        """Where that is."""
         return self._admin.kbs.url
 
     def check(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
