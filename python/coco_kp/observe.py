@@ -25,9 +25,12 @@ LogFormat = Literal["text", "json"]
 _FIELDS: Final = frozenset(
     {
         *("address", "algorithm", "code", "digest", "hint", "kbc", "kid", "message", "method"),
-        *("name", "outcome", "pid", "seconds"),
+        *("expires", "name", "outcome", "pid", "seconds"),
     }
 )
+
+UNWRITTEN: Final = 5
+"""The level of events for observers alone: no verbosity has them written."""
 
 Observer = Callable[[str, Mapping[str, str | float]], None]
 """Takes an event's word and fields. It is called by the thread in which that happens: it must not
