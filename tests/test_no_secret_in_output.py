@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import sys
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -277,7 +278,8 @@ def test_cmd_mode_output_shows_no_key(secrets: Secrets, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_server_output_shows_no_key(secrets: Secrets, tmp_path: Path, log_format: str) -> None:
-    flags = ("-vv", "--log-format", log_format, "--keys", "keys.json")
+    audit = tmp_path / "audit.jsonl"
+    flags = ("-vv", "--log-format", log_format, "--keys", "keys.json", "--audit", str(audit))
     texts, calls = [], 0
     with serving(tmp_path, *flags) as server:
         with ocicrypt.connection(served_address(server)) as channel:
@@ -295,10 +297,13 @@ def test_server_output_shows_no_key(secrets: Secrets, tmp_path: Path, log_format
         log = server.log.read_bytes()
     assert not secrets.shown_in("\n".join(texts).encode())
     assert not secrets.shown_in(log)
+    recorded = audit.read_bytes()
+    assert not secrets.shown_in(recorded)
+    assert len(recorded.splitlines()) == calls + 2
     assert len(texts) > 400
     assert len(log.splitlines()) >= calls  # each call left its event
     assert b"unexpected error" not in log
-    assert b"bug" not in log
+    assert not re.search(rb"[ \"]bug[ \"]", log)
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,9 @@ def command(
         else:
             notice(f"KBS plugin ready on {bound}, for {', '.join(sorted(keys))}")
 
-    from coco_kp.keyprovider.server import serve
+    from coco_kp.keyprovider.server import Moments, serve
     from coco_kp.keyprovider.tls import server_credentials
     from coco_kp.service.kbs_plugin import kbs_plugin
 
     credentials = server_credentials(tls_cert, tls_key) if tls_cert and tls_key else None
-    serve(kbs_plugin(Unwrapping(keys)), address, ready, credentials)
+    serve(kbs_plugin(Unwrapping(keys)), address, Moments(ready), credentials)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from coco_kp.cli.operations import OperationOptions
 from coco_kp.cli.options import (
     LOG_FORMAT,
     KbcOptions,
@@ -28,7 +29,12 @@ from coco_kp.cli.provider_options import ProviderOptions
 )
 @click.option("-d", "--daemon", is_flag=True, help="Go to the background when ready.")
 @LOG_FORMAT
-@with_options(callers=ProviderOptions, registration=RegistrationOptions, kbc=KbcOptions)
+@with_options(
+    callers=ProviderOptions,
+    registration=RegistrationOptions,
+    kbc=KbcOptions,
+    operations=OperationOptions,
+)
 @verbosity
 def command(
     socket_address: str,
@@ -37,6 +43,7 @@ def command(
     callers: ProviderOptions,
     registration: RegistrationOptions,
     kbc: KbcOptions,
+    operations: OperationOptions,
 ) -> None:
     """Serve as the key provider that skopeo, buildah, podman, nerdctl and CRI-O call.
 
@@ -54,6 +61,7 @@ def command(
     from coco_kp.service.daemon import Daemon
 
     address = parse_address(socket_address)
+    operations.check(daemon=daemon)
     configure(log_format, log_level(logging.INFO))
     provider = callers.provider(registration, kbc)
     if address.beyond_loopback and provider.key_dir is None:
@@ -71,12 +79,19 @@ def command(
         if process:
             process.ready()
 
+    def scraped(bound: str) -> None:
+        if log_format == "json":
+            event(logging.INFO, "metrics", address=bound)
+        else:
+            notice(f"metrics on http://{bound}/metrics")
+
     from coco_kp.keyprovider.server import serve  # loads gRPC: after the fork of a daemon
     from coco_kp.keyprovider.service import key_provider
     from coco_kp.service.calls import answer
 
     try:
-        serve(key_provider(partial(answer, provider)), address, ready)
+        with operations.at_work(provider, ready, scraped) as (audit, moments):
+            serve(key_provider(partial(answer, provider, audit=audit)), address, moments)
     finally:
         if process:
             process.ended()

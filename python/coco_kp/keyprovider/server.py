@@ -22,6 +22,9 @@ _MOST_CALLS: Final = 256
 """Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
 is needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
 
+READY: Final = "/ready"
+"""Behind the service's name, the health of what it needs of others; its own name's is its life."""
+
 _GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
 _LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobody
 
@@ -44,31 +47,59 @@ class Service:
     """Bytes of a request at the most; longer ones are refused with RESOURCE_EXHAUSTED."""
 
 
+def _nothing() -> None:
+    pass
+
+
+def _yes() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What a server's owner does at moments of its life, always in the main thread."""
+
+    ready: Callable[[str], None]
+    """Once calls are accepted, with the address as clients' configuration takes it."""
+    can_serve: Callable[[], bool] = _yes
+    """Every half second: whether calls can be answered now, for the health of ``<name>/ready``."""
+    reload: Callable[[], None] | None = None
+    """After SIGHUP, which ends the process where there is nothing to do."""
+    stopping: Callable[[], None] = _nothing
+    """When no more calls are accepted."""
+
+
 def serve(
     service: Service,
     address: TcpAddress | UnixAddress,
-    on_ready: Callable[[str], None],
+    moments: Moments,
     credentials: grpc.ServerCredentials | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the running calls and return.
 
-    ``on_ready`` is called once with the address, as clients' configuration takes it, when calls
-    are accepted. With ``credentials`` it speaks TLS. Must be called in the main thread. Raises
-    ``RemoteError`` or ``InputError`` if nobody can listen at ``address``.
+    With ``credentials`` it speaks TLS. Must be called in the main thread. Raises ``RemoteError`` or
+    ``InputError`` if nobody can listen at ``address``.
     """
-    stop = threading.Event()
+    stop, reload = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
+    if moments.reload:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     _return_large_buffers()
     with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
-        server = new_server(service, pool)
+        statuses = health.HealthServicer()
+        server = new_server(service, pool, statuses)
         bound = bind(server, address, credentials)
         server.start()
-        on_ready(bound)
+        moments.ready(bound)
         # A signal that reaches another thread, or this one just before it waits, wakes nobody: its
         # handler runs when this thread looks again.
         while not stop.wait(_LOOK):
-            pass
+            if moments.reload and reload.is_set():
+                reload.clear()
+                moments.reload()
+            _set_status(statuses, f"{service.name}{READY}", serving=moments.can_serve())
+        moments.stopping()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave_now)
         server.stop(_GRACE).wait()
@@ -76,8 +107,13 @@ def serve(
         address.path.unlink(missing_ok=True)
 
 
-def new_server(service: Service, pool: ThreadPoolExecutor) -> grpc.Server:
-    """Make the server; it is not bound and not started."""
+def new_server(
+    service: Service, pool: ThreadPoolExecutor, statuses: health.HealthServicer | None = None
+) -> grpc.Server:
+    """Make the server; it is not bound and not started.
+
+    ``statuses`` says how it is: it lives, and is not yet known to be ready.
+    """
     server = grpc.server(
         pool,
         options=[
@@ -90,11 +126,17 @@ def new_server(service: Service, pool: ThreadPoolExecutor) -> grpc.Server:
     )
     handler = grpc.method_handlers_generic_handler(service.name, dict(service.methods))
     server.add_generic_rpc_handlers((handler,))
-    servicer = health.HealthServicer()
+    statuses = statuses or health.HealthServicer()
     for name in ("", service.name):
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        _set_status(statuses, name, serving=True)
+    _set_status(statuses, f"{service.name}{READY}", serving=False)
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     return server
+
+
+def _set_status(statuses: health.HealthServicer, name: str, *, serving: bool) -> None:
+    known = health_pb2.HealthCheckResponse
+    statuses.set(name, known.SERVING if serving else known.NOT_SERVING)
 
 
 def _return_large_buffers() -> None:

@@ -24,7 +24,7 @@ from coco_kp.model.protocol import (
     write_unwrap_response,
     write_wrap_response,
 )
-from coco_kp.observe import event
+from coco_kp.observe import UNWRITTEN, event
 from coco_kp.provider import KeyUse, Provider
 from coco_kp.service.audit import AuditLog, CallRecord
 
@@ -49,7 +49,7 @@ def answer(provider: Provider, call: Call, audit: AuditLog | None = None) -> byt
 
 @contextmanager
 def _reported(record: CallRecord) -> Iterator[None]:
-    event(logging.DEBUG, "began", method=record.operation)
+    event(UNWRITTEN, "began", method=record.operation)
     try:
         with _noted(record):
             yield

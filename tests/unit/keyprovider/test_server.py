@@ -268,7 +268,7 @@ def test_server_ends_on_a_signal_that_another_thread_took() -> None:
     script = """
 import signal, threading
 from coco_kp.keyprovider.address import parse_address
-from coco_kp.keyprovider.server import serve
+from coco_kp.keyprovider.server import Moments, serve
 from coco_kp.keyprovider.service import key_provider
 
 def take_signal():
@@ -277,7 +277,7 @@ def take_signal():
 def ready(_address):
     threading.Timer(0.2, take_signal).start()
 
-serve(key_provider(lambda call: b""), parse_address("127.0.0.1:0"), ready)
+serve(key_provider(lambda call: b""), parse_address("127.0.0.1:0"), Moments(ready))
 """
     done = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False)
     assert done.returncode == 0

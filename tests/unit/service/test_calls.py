@@ -14,6 +14,7 @@ from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.keyprovider.stdio import answer_stdio
 from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.observe import UNWRITTEN
 from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service import calls
 from coco_kp.service.calls import answer
@@ -50,10 +51,10 @@ def test_answer_logs_one_event_with_kid_per_call(events: list[Event], door_knows
     answer(Provider(), Call(WRAP, "keywrap" if door_knows else None))
     answer(Provider(), Call(UNWRAP, "keyunwrap" if door_knows else None))
     assert events == [
-        (logging.DEBUG, "began", {"method": "keywrap" if door_knows else "call"}),
+        (UNWRITTEN, "began", {"method": "keywrap" if door_knows else "call"}),
         (logging.WARNING, "warning", {"message": SAMPLE_WARNING}),
         (logging.INFO, "answered", {"method": "keywrap", "code": "OK", "kid": kid}),
-        (logging.DEBUG, "began", {"method": "keyunwrap" if door_knows else "call"}),
+        (UNWRITTEN, "began", {"method": "keyunwrap" if door_knows else "call"}),
         (logging.INFO, "answered", {"method": "keyunwrap", "code": "OK", "kid": kid}),
     ]
 
