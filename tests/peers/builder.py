@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .daemon import daemon
 from .debian import TRIXIE
 from .skopeo import PROVIDER
 
@@ -42,16 +45,29 @@ class Builder:
         wrapping = ["--encryption-key", f"{PROVIDER}:{parameters}"] if parameters else []
         self._run(config, "push", "--quiet", *wrapping, image, target)
 
+    def images(self) -> set[str]:
+        """Return the names of all images in the storage."""
+        return set(self._run(None, "images", "--format", "{{.Repository}}:{{.Tag}}").split())
+
+    @contextmanager
+    def service(self) -> Iterator[str]:
+        """Answer as a docker daemon does while the block runs (podman only), and give the URL."""
+        socket = self.home / "docker.sock"
+        arguments = ("system", "service", "--time", "0", f"unix://{socket}")
+        log = self.home / "service.log"
+        with daemon([self._program, *arguments], log, self.environment()) as running:
+            running.wait_until(socket.exists, "make its socket")
+            yield f"unix://{socket}"
+
+    @property
+    def _program(self) -> Path:
+        return TRIXIE.have() / "bin" / self.name
+
     def _run(self, config: Path | None, verb: str, *arguments: str) -> str:
-        storage = [
-            *("--root", str(self.home / "storage"), "--runroot", str(self.home / "run")),
-            *("--storage-driver", "vfs"),
-        ]
-        policy = self._write("policy.json", '{"default": [{"type": "insecureAcceptAnything"}]}')
-        program = TRIXIE.have() / "bin" / self.name
+        trusting = ["--signature-policy", str(self._policy())] if verb in {"pull", "push"} else []
         done = subprocess.run(
-            [program, *storage, verb, "--signature-policy", policy, *arguments],
-            env=self._environment(config),
+            [self._program, verb, *trusting, *arguments],
+            env=self.environment(config),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -62,10 +78,13 @@ class Builder:
             raise BuilderError(done.stderr)
         return done.stdout
 
-    def _environment(self, config: Path | None) -> dict[str, str]:
+    def environment(self, config: Path | None = None) -> dict[str, str]:
+        """Return the environment in which programs find this storage."""
         helpers = [str(TRIXIE.have() / "root/usr/lib/podman")]
         # JSON's strings and lists are TOML's
         engine = f"[engine]\nhelper_binaries_dir = {json.dumps(helpers)}\n"
+        self._policy()
+        folders = {name: json.dumps(str(self.home / name)) for name in ("storage", "run")}
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -74,12 +93,22 @@ class Builder:
             "CONTAINERS_CONF": str(self._write("containers.conf", engine)),
             "CONTAINERS_REGISTRIES_CONF": str(self._write("registries.conf", "")),
             "CONTAINERS_STORAGE_CONF": str(
-                self._write("storage.conf", '[storage]\ndriver = "vfs"\n')
+                self._write(
+                    "storage.conf",
+                    f'[storage]\ndriver = "vfs"\ngraphroot = {folders["storage"]}\n'
+                    f"runroot = {folders['run']}\n",
+                )
             ),
         }
         if config is not None:
             env["OCICRYPT_KEYPROVIDER_CONFIG"] = str(config)
         return env
+
+    def _policy(self) -> Path:
+        """Write the policy that lets everything in, where skopeo looks for its user's."""
+        (self.home / ".config/containers").mkdir(parents=True, exist_ok=True)
+        text = '{"default": [{"type": "insecureAcceptAnything"}]}'
+        return self._write(".config/containers/policy.json", text)
 
     def _write(self, name: str, text: str) -> Path:
         self.home.mkdir(exist_ok=True)

@@ -1,12 +1,14 @@
 """Transports that only skopeo knows: it copies the image into, or out of, a temporary ``dir:``.
 
 That keeps layers, config and manifest as they are; an OCI layout would have skopeo compress them.
+Docker is found where ``DOCKER_HOST`` says, as by its own client; skopeo alone does not look there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +24,7 @@ from coco_kp.transport.files import temporary_folder
 from coco_kp.transport.staging import Staging
 
 _COPY_SECONDS: Final = 6 * 3600.0
+_DOCKER: Final = "docker-daemon"
 
 
 class SkopeoSource(DirectorySource):
@@ -32,7 +35,8 @@ class SkopeoSource(DirectorySource):
         self._staging = Staging(temporary_folder())
         folder = self._staging.folder / "image"
         try:
-            _copy(program, reference.text, f"dir:{folder}", f"read {reference}")
+            host = _daemon_host(reference, "--src-daemon-host")
+            _copy(program, [*host, "--", reference.text, f"dir:{folder}"], f"read {reference}")
         except BaseException:
             self.close()
             raise
@@ -60,8 +64,15 @@ class SkopeoSink(DirectorySink):
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Have skopeo copy the image to where it belongs."""
         super().set_reference(manifest, replacing=replacing)
+        host = _daemon_host(self._target, "--dest-daemon-host")
         source = f"dir:{self._copy.folder / 'image'}"
-        _copy(self._program, source, self._target.text, f"write {self._target}")
+        what = f"write {self._target}"
+        try:
+            _copy(self._program, [*host, "--", source, self._target.text], what)
+        except RemoteError as error:
+            if error.message.endswith("closed pipe"):  # all that skopeo tells of no daemon
+                error.hint = "check that the docker daemon runs, and that you may use its socket"
+            raise
 
     def close(self) -> None:
         """Remove what skopeo was given."""
@@ -79,10 +90,14 @@ def _skopeo(reference: SkopeoReference, what: str) -> Path:
     return Path(program)
 
 
-def _copy(program: Path, source: str, target: str, what: str) -> None:
-    # "--": an image's name is not an option, whatever it looks like.
-    arguments = ["copy", "--quiet", "--all", "--", source, target]
-    result = run_program(program, arguments, timeout=_COPY_SECONDS)
+def _daemon_host(reference: SkopeoReference, option: str) -> list[str]:
+    host = os.environ.get("DOCKER_HOST")
+    return [f"{option}={host}"] if host and reference.transport == _DOCKER else []
+
+
+def _copy(program: Path, arguments: list[str], what: str) -> None:
+    """Have skopeo copy; ``arguments`` have "--" before names, which are no options."""
+    result = run_program(program, ["copy", "--quiet", "--all", *arguments], timeout=_COPY_SECONDS)
     if result.returncode != 0:
         raise RemoteError(f"skopeo cannot {what}: {_cause(result.stderr)}")
 
