@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import subprocess
 import tomllib
-from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 from coco_kp.cli.kbs_plugin import command
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.service.plugin_config import read_plugin_config
-from tests.peers.cache import PeerUnavailableError
+from tests.packaging.systemd import exposure_level, findings, read_service
 from tests.replay.recording import recording
 from tests.support.markdown import ROOT
 
@@ -69,15 +66,9 @@ def test_policy_denies_by_default_and_asks_for_plugin_and_whole_path(name: str) 
     assert any(condition in text for condition in whole)
 
 
-def unit() -> ConfigParser:
-    parser = ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
-    return parser
-
-
 def test_unit_starts_the_plugin_with_options_that_it_has() -> None:
-    program, name, *arguments = shlex.split(unit()["Service"]["ExecStart"])
+    (start,) = read_service(UNIT)["ExecStart"]
+    program, name, *arguments = shlex.split(start)
     assert (Path(program).name, name) == ("coco-kp", "kbs-plugin")
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in arguments if word.startswith("-")} <= known
@@ -85,19 +76,8 @@ def test_unit_starts_the_plugin_with_options_that_it_has() -> None:
 
 
 def test_unit_is_well_formed_and_exposes_little(tmp_path: Path) -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
-        raise PeerUnavailableError("systemd-analyze is missing: apt-get install systemd")
-    text = UNIT.read_text().replace("/usr/local/bin/coco-kp", shutil.which("true") or "/bin/true")
-    (tmp_path / UNIT.name).write_text(text)
-    verify = [analyze, "verify", "--man=no", str(tmp_path / UNIT.name)]
-    verified = subprocess.run(verify, capture_output=True, text=True, check=False)
-    assert UNIT.name not in verified.stdout + verified.stderr
-    security = [analyze, "security", "--offline=true", str(tmp_path / UNIT.name)]
-    rated = subprocess.run(security, capture_output=True, text=True, check=False)
-    level = re.search(r"Overall exposure level for .*: ([0-9.]+)", rated.stdout)
-    assert level, rated.stdout + rated.stderr
-    assert float(level[1]) < 2.0
+    assert findings(UNIT, tmp_path) == []
+    assert exposure_level(UNIT, tmp_path) < 2.0
 
 
 def test_readme_names_each_file_that_is_there() -> None:
