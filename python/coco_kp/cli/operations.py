@@ -24,6 +24,7 @@ class OperationOptions(OptionGroup):
     """What operators look at."""
 
     metrics: str | None
+    health: str | None
     audit: str | None
     audit_required: bool
 
@@ -33,6 +34,12 @@ class OperationOptions(OptionGroup):
             metavar="ADDR",
             help="Serve Prometheus metrics over HTTP at ADDR, such as 127.0.0.1:9464 (port 0: "
             "any).",
+        ),
+        click.option(
+            "--health",
+            metavar="ADDR",
+            help="Answer gRPC health checks at ADDR, too, without TLS, which Kubernetes' probes do "
+            "not know.",
         ),
         click.option(
             "--audit",
@@ -51,8 +58,16 @@ class OperationOptions(OptionGroup):
             raise UsageError("--audit-required needs --audit FILE")
         if self.audit == "-" and daemon:
             raise UsageError("--audit - and --daemon exclude each other", "name a file")
-        if self.metrics is not None:
-            self._metrics_address(self.metrics)
+        self.metrics_address()
+        self.health_address()
+
+    def metrics_address(self) -> TcpAddress | None:
+        """Read where metrics are served. Raises ``UsageError``."""
+        return self._tcp_address("--metrics", self.metrics)
+
+    def health_address(self) -> TcpAddress | None:
+        """Read where health checks alone are answered. Raises ``UsageError``."""
+        return self._tcp_address("--health", self.health)
 
     @contextmanager
     def at_work(
@@ -91,8 +106,8 @@ class OperationOptions(OptionGroup):
 
         reloads = notifier.asked or audit is not None
         with ExitStack() as stack:
-            if self.metrics is not None:
-                metrics(self._serve_metrics(stack, self._metrics_address(self.metrics)))
+            if address := self.metrics_address():
+                metrics(self._serve_metrics(stack, address))
             readiness.start()
             yield (
                 audit,
@@ -100,12 +115,14 @@ class OperationOptions(OptionGroup):
             )
 
     @staticmethod
-    def _metrics_address(text: str) -> TcpAddress:
+    def _tcp_address(option: str, text: str | None) -> TcpAddress | None:
         from coco_kp.keyprovider.address import TcpAddress, parse_address
 
+        if text is None:
+            return None
         address = parse_address(text)
         if not isinstance(address, TcpAddress):
-            raise UsageError("--metrics needs an IP address and a port")
+            raise UsageError(f"{option} needs an IP address and a port, not a Unix socket")
         return address
 
     @staticmethod

@@ -91,7 +91,13 @@ def command(
 
     try:
         with operations.at_work(provider, ready, scraped) as (audit, moments):
-            serve(key_provider(partial(answer, provider, audit=audit)), address, moments)
+            handler = partial(answer, provider, audit=audit)
+            serve(
+                key_provider(handler),
+                address,
+                moments,
+                health_address=operations.health_address(),
+            )
     finally:
         if process:
             process.ended()

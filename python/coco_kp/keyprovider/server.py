@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -17,6 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import bind
+from coco_kp.observe import event
 
 _MOST_CALLS: Final = 256
 """Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
@@ -26,6 +29,8 @@ READY: Final = "/ready"
 """Behind the service's name, the health of what it needs of others; its own name's is its life."""
 
 _GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
+_MOST_PROBES: Final = 8  # at a time
+_LONGEST_PROBE: Final = 1024  # bytes
 _LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobody
 
 # What a client begins and does not end, the server ends: a connection is asked to close after the
@@ -74,11 +79,13 @@ def serve(
     address: TcpAddress | UnixAddress,
     moments: Moments,
     credentials: grpc.ServerCredentials | None = None,
+    health_address: TcpAddress | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the running calls and return.
 
-    With ``credentials`` it speaks TLS. Must be called in the main thread. Raises ``RemoteError`` or
-    ``InputError`` if nobody can listen at ``address``.
+    With ``credentials`` it speaks TLS. At ``health_address`` it answers for its health alone, and
+    without TLS, which Kubernetes' probes do not know. Must be called in the main thread. Raises
+    ``RemoteError`` or ``InputError`` if nobody can listen at an address.
     """
     stop, reload = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,8 +93,11 @@ def serve(
     if moments.reload:
         signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     _return_large_buffers()
-    with ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool:
-        statuses = health.HealthServicer()
+    statuses = health.HealthServicer()
+    with (
+        _answering_probes(statuses, health_address),
+        ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool,
+    ):
         server = new_server(service, pool, statuses)
         bound = bind(server, address, credentials)
         server.start()
@@ -116,12 +126,7 @@ def new_server(
     """
     server = grpc.server(
         pool,
-        options=[
-            ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
-            ("grpc.max_receive_message_length", service.most_bytes),
-            ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
-            ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
-        ],
+        options=_options(service.most_bytes),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
     handler = grpc.method_handlers_generic_handler(service.name, dict(service.methods))
@@ -132,6 +137,37 @@ def new_server(
     _set_status(statuses, f"{service.name}{READY}", serving=False)
     health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
     return server
+
+
+@contextmanager
+def _answering_probes(
+    statuses: health.HealthServicer, address: TcpAddress | None
+) -> Iterator[None]:
+    """Answer who asks for the health alone, while the block runs, if there is an address for it."""
+    if address is None:
+        yield
+        return
+    with ThreadPoolExecutor(_MOST_PROBES, thread_name_prefix="health") as pool:
+        server = grpc.server(
+            pool, options=_options(_LONGEST_PROBE), maximum_concurrent_rpcs=_MOST_PROBES
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+        bound = bind(server, address)
+        server.start()
+        event(logging.INFO, "health", address=bound)
+        try:
+            yield
+        finally:
+            server.stop(None).wait()
+
+
+def _options(most_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
+        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
+        ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
+    ]
 
 
 def _set_status(statuses: health.HealthServicer, name: str, *, serving: bool) -> None:

@@ -121,6 +121,20 @@ def test_second_health_name_follows_the_kbs_and_the_first_stays(tmp_path: Path) 
         assert [health(channel, name) for name in ("", SERVICE)] == [SERVING] * 2
 
 
+def test_health_port_answers_for_its_health_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, "--health", "127.0.0.1:0") as running:
+        found = re.search(r'health address="(.*)"', running.output())
+        assert found
+        with ocicrypt.connection(found[1]) as channel:
+            wait_until(lambda: health(channel, f"{SERVICE}/ready") == SERVING)
+            assert health(channel, SERVICE) == SERVING
+            with pytest.raises(grpc.RpcError) as error:
+                ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
+            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            running.process.terminate()
+            assert running.process.wait(PATIENCE) == 0
+
+
 def test_systemd_hears_of_start_reload_life_and_end(tmp_path: Path) -> None:
     heard: list[str] = []
     name = str(tmp_path / "notify")
