@@ -102,7 +102,11 @@ class RefusedError(CocoKpError):
     exit_code = 7
 
 
-class KeyPathForbiddenError(RefusedError):
+class NotAllowedError(RefusedError):
+    """A caller of the provider may not do what he asks for."""
+
+
+class KeyPathForbiddenError(NotAllowedError):
     """A caller of the provider named a key file outside the folder that the server allows."""
 
 

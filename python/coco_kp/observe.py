@@ -24,8 +24,8 @@ LogFormat = Literal["text", "json"]
 
 _FIELDS: Final = frozenset(
     {
-        *("address", "algorithm", "code", "digest", "hint", "kbc", "kid", "message", "method"),
-        *("expires", "name", "outcome", "pid", "seconds"),
+        *("address", "algorithm", "client", "code", "digest", "expires", "hint", "kbc", "kid"),
+        *("message", "method", "name", "outcome", "pid", "seconds"),
     }
 )
 

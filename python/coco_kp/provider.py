@@ -27,6 +27,7 @@ from coco_kp.keys.reference import (
     parse_kek_reference,
 )
 from coco_kp.keys.resolve import (
+    NEW_KIDS,
     FetchedKek,
     GivenKek,
     KeySettings,
@@ -37,7 +38,7 @@ from coco_kp.keys.resolve import (
     UnkeptKeyError,
     resolve,
 )
-from coco_kp.keys.wrapper import KekRecipient, PacketForm, check_opened
+from coco_kp.keys.wrapper import SAMPLE_KID, KekRecipient, PacketForm, check_opened
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
 from coco_kp.model.layer_options import parse_private_options
@@ -52,7 +53,7 @@ from coco_kp.model.params import (
     parse_params,
 )
 from coco_kp.model.protocol import Operation, UnwrapRequest, WrapRequest
-from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.model.resource_uri import ResourceUri, without_ciphertext
 
 if TYPE_CHECKING:
     from coco_kp.keys.register import Registrar
@@ -80,12 +81,18 @@ class KeyUse:
     ``kid`` is None for a key that gets one of its own, ``algorithm`` None where another provider's
     packet does not say. ``key`` is how the key is named: a reference (``file:kek``), ``sample``,
     ``new``, or the KBCs that are asked.
+
+    Grants are asked for ``scope`` and ``kek_from``: the key ID without what each image has of its
+    own, or the KMS's key in its place; and where the key is that the caller names, a file by its
+    absolute path, or empty.
     """
 
     operation: Operation
     kid: ResourceUri | None
     algorithm: Algorithm | None
     key: str
+    scope: str
+    kek_from: str = ""
 
 
 def _permit(_use: KeyUse) -> None:
@@ -159,8 +166,10 @@ class Provider:
         layer = parse_private_options(request.private_options).digest
         warnings: list[str] = []
         source, kid = self._source(params, warnings)
-        permit(KeyUse("keywrap", kid, params.algorithm, _named(source)))
         callers = isinstance(params, FileParams | StoreParams)
+        kek_from = self._place(source) if callers else ""
+        scope = _scope(source, kid)
+        permit(KeyUse("keywrap", kid, params.algorithm, _named(source), scope, kek_from))
         # Callers choose the key ID: under that, the KBS would hand out what it is for.
         ours = isinstance(source, NewKek) or (callers and self.register_callers_files)
         registrar = self.registrar if ours else None
@@ -213,6 +222,13 @@ class Provider:
                     )
                 return self.source or NewKek(), kid
 
+    def _place(self, source: KeySource) -> str:
+        """Return where a key is that a caller names."""
+        match source:
+            case FetchedKek(FileReference(path)):
+                return f"file:{(self.key_dir or Path.cwd()) / path}"
+        return _named(source)
+
     def _allowed(self, text: str) -> KekReference:
         """Read a caller's reference to a store, if the provider's owner allows it."""
         reference = parse_kek_reference(text)
@@ -249,7 +265,8 @@ class Provider:
                 "or give this provider a KBC of its own with --kbc",
             )
         packet = parse_packet(request.packet)
-        permit(KeyUse("keyunwrap", packet.kid, packet.wrap_type, ", ".join(map(str, specs))))
+        kid, kbcs = packet.kid, ", ".join(map(str, specs))
+        permit(KeyUse("keyunwrap", kid, packet.wrap_type, kbcs, str(without_ciphertext(kid))))
         failures: list[CocoKpError] = []
         for number, spec in enumerate(specs):
             if failures and not remaining():
@@ -286,3 +303,17 @@ def _named(source: KeySource) -> str:
             return "new"
         case GivenKek():
             return "given"
+
+
+def _scope(source: KeySource, kid: ResourceUri | None) -> str:
+    """Return for which key ID a key is used, before one is made; empty where one is missing."""
+    match source:
+        case _ if kid:
+            return str(without_ciphertext(kid))
+        case SampleKek():
+            return str(SAMPLE_KID)
+        case NewKek():
+            return str(NEW_KIDS)
+        case StayingKey(reference):
+            return str(reference)
+    return ""

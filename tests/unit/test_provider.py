@@ -22,9 +22,9 @@ from coco_kp.errors import (
 )
 from coco_kp.kbc import KbcSettings
 from coco_kp.keys import resolve as resolving
-from coco_kp.keys.reference import VaultReference
+from coco_kp.keys.reference import AwsKmsReference, FileReference, VaultReference
 from coco_kp.keys.register import Registrar
-from coco_kp.keys.resolve import FetchedKek
+from coco_kp.keys.resolve import FetchedKek, NewKek, StayingKey
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
@@ -386,3 +386,71 @@ def test_provider_names_layer_and_key_of_what_it_wrapped_and_unwrapped(kek: Path
     assert wrapped.kek.raw() == KEK
     sample = Provider().wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS)).packet
     assert Provider().unwrap(UnwrapRequest(("sample",), sample)).layer == wrapped.layer
+
+
+def asked(provider: Provider, parameters: str) -> tuple[str, str]:
+    """Return what grants are asked for."""
+    uses: list[KeyUse] = []
+
+    def note(use: KeyUse) -> None:
+        uses.append(use)
+        raise ForbiddenError("enough")
+
+    with pytest.raises(ForbiddenError):
+        provider.wrap(WrapRequest((parameters,), PRIVATE_OPTIONS), note)
+    return uses[0].scope, uses[0].kek_from
+
+
+KMS = StayingKey(AwsKmsReference("", "alias/prod"))
+
+
+@pytest.mark.parametrize(
+    ("provider", "parameters", "scope", "kek_from"),
+    [
+        (Provider(), "sample=true", "kbs:///default/test-key/1", ""),
+        (Provider(), "keypath=/a/b::keyid=/a/b/c", "kbs:///a/b/c", "file:/a/b"),
+        (Provider(), "keypath=b::keyid=/a/b/c", "kbs:///a/b/c", f"file:{Path.cwd()}/b"),
+        (Provider(Path("/keys")), "keypath=a/b::keyid=/a/b/c", "kbs:///a/b/c", "file:/keys/a/b"),
+        (Provider(Path("/keys")), "keypath=/x::keyid=/a/b/c", "kbs:///a/b/c", "file:/x"),
+        # what would lead elsewhere stays for no pattern to match
+        (
+            Provider(Path("/keys")),
+            "keypath=a/../b::keyid=/a/b/c",
+            "kbs:///a/b/c",
+            "file:/keys/a/../b",
+        ),
+        (
+            Provider(allow_kek=("vault:*",)),
+            "kekfrom=vault:///kv/a?kv=2::keyid=/a/b/c",
+            "kbs:///a/b/c",
+            "vault:///kv/a",
+        ),
+        # the provider's own keys are not the caller's to name
+        (Provider(source=NewKek()), "Enabled", "kbs:///default/image-kek/new", ""),
+        (Provider(source=NewKek()), "keyid=/a/b/c", "kbs:///a/b/c", ""),
+        (Provider(source=FetchedKek(FileReference("/own"))), "keyid=/a/b/c", "kbs:///a/b/c", ""),
+        (Provider(source=FetchedKek(FileReference("/own"))), "Enabled", "", ""),
+        (Provider(source=KMS), "Enabled", "awskms:///alias/prod", ""),
+        (
+            Provider(source=KMS),
+            "keyid=kbs+external:///coco-kp/prod?ct=AAAA",
+            "kbs+external:///coco-kp/prod",
+            "",
+        ),
+    ],
+)
+def test_provider_asks_for_key_id_and_for_the_key_that_the_caller_names(
+    provider: Provider, parameters: str, scope: str, kek_from: str
+) -> None:
+    assert asked(provider, parameters) == (scope, kek_from)
+
+
+def test_provider_asks_for_the_key_id_of_a_packet_without_its_wrapped_kek() -> None:
+    packet = json.loads(PACKET) | {"kid": "kbs+external:///coco-kp/prod?ct=AAAA"}
+    scopes: list[str] = []
+    with pytest.raises(CocoKpError):
+        Provider().unwrap(
+            UnwrapRequest(("sample",), json.dumps(packet).encode()),
+            lambda use: scopes.append(use.scope),
+        )
+    assert scopes == ["kbs+external:///coco-kp/prod"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coco_kp.errors import CocoKpError, KeyPathForbiddenError, RemoteError
+from coco_kp.errors import CocoKpError, NotAllowedError, RemoteError
 from coco_kp.model.client import PROCESS, ClientIdentity
 from coco_kp.model.protocol import Operation
 
@@ -38,7 +38,7 @@ def code_of(error: Exception) -> str:
     """Return the name of the gRPC status that an error of a ``Handler`` is answered with."""
     if isinstance(error, MalformedRequestError):
         return "INVALID_ARGUMENT"
-    if isinstance(error, KeyPathForbiddenError):
+    if isinstance(error, NotAllowedError):
         return "PERMISSION_DENIED"
     if isinstance(error, RemoteError):
         return "UNAVAILABLE"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,6 +90,9 @@ class UnkeptKeyError(RefusedError):
     nobody could open the first image any more.
     """
 
+
+NEW_KIDS: Final = ResourceUri("resource", "", ("default", "image-kek", "new"))
+"""What the key IDs look like that are drawn; the last part is each one's own."""
 
 _BASE64_HINT: Final = "it looks like base64: append encoding=base64 to the key reference's query"
 
@@ -211,7 +214,7 @@ class _Made:
 
     def prepare(self) -> KekRecipient:
         # Nobody else has this key ID: whatever a KBS has under it is of this image.
-        kid = self.kid or ResourceUri("resource", "", ("default", "image-kek", str(uuid.uuid4())))
+        kid = self.kid or replace(NEW_KIDS, segments=(*NEW_KIDS.segments[:2], str(uuid.uuid4())))
         if self.settings.key_dir and not self.into:
             kek = self._in_directory(self.settings.key_dir, kid)
         else:

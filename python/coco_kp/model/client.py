@@ -21,13 +21,18 @@ class CertificateNames:
     uris: tuple[str, ...] = ()
     common_name: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names with their kinds, the most telling first: ``uri:spiffe://…``, ``dns:…``."""
+        return (
+            *(f"uri:{uri}" for uri in self.uris),
+            *(f"dns:{name}" for name in self.dns),
+            *((f"cn:{self.common_name}",) if self.common_name else ()),
+        )
+
     def __str__(self) -> str:
-        """Return one name for logs, the most telling first: ``uri:spiffe://…``, ``dns:…``."""
-        if self.uris:
-            return f"uri:{self.uris[0]}"
-        if self.dns:
-            return f"dns:{self.dns[0]}"
-        return f"cn:{self.common_name}" if self.common_name else "a certificate without a name"
+        """Return one name for logs."""
+        return next(iter(self.names), "a certificate without a name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from typing import Final
 from coco_kp.deadline import caller_has_gone, within
 from coco_kp.errors import CocoKpError
 from coco_kp.keyprovider.call import Call, MalformedRequestError, code_of
+from coco_kp.model.client import PROCESS
+from coco_kp.model.clients import Clients, Rights, rights_of
 from coco_kp.model.protocol import (
     UnwrapRequest,
     WrapRequest,
@@ -36,15 +38,18 @@ LONGEST_CALL: Final = 30.0
 _parsing = threading.Lock()
 
 
-def answer(provider: Provider, call: Call, audit: AuditLog | None = None) -> bytes:
+def answer(
+    provider: Provider, call: Call, audit: AuditLog | None = None, clients: Clients | None = None
+) -> bytes:
     """Answer a call in the protocol's JSON, within ``LONGEST_CALL``.
 
-    Raises ``MalformedRequestError``, what the provider raises, and ``UnauditedError``. The events
-    never hold anything of the request but a kid.
+    ``clients`` says who may do what over TLS (:mod:`coco_kp.model.clients`). Raises
+    ``MalformedRequestError``, what the provider raises, and ``UnauditedError``. The events never
+    hold anything of the request but a kid.
     """
     record = CallRecord(call.operation or "call", str(call.client))
     with _reported(record), _audited(record, audit), within(LONGEST_CALL):
-        return _answered(provider, call, record, audit)
+        return _answered(provider, call, record, audit, rights_of(call.client, clients))
 
 
 @contextmanager
@@ -58,8 +63,9 @@ def _reported(record: CallRecord) -> Iterator[None]:
             "OK": (logging.INFO, "answered"),
             "INTERNAL": (logging.ERROR, "bug"),
         }.get(record.code, (logging.INFO, "refused"))
+        who = {} if record.client == str(PROCESS) else {"client": record.client}
         said = {"kid": record.kid} if name == "answered" else {"message": record.message}
-        fields = {"method": record.operation, "code": record.code, **said}
+        fields = {"method": record.operation, **who, "code": record.code, **said}
         event(level, name, **fields, seconds=record.seconds)
 
 
@@ -93,15 +99,19 @@ def _noted(record: CallRecord) -> Iterator[None]:
         record.seconds = time.monotonic() - began
 
 
-def _answered(provider: Provider, call: Call, record: CallRecord, audit: AuditLog | None) -> bytes:
+def _answered(
+    provider: Provider, call: Call, record: CallRecord, audit: AuditLog | None, rights: Rights
+) -> bytes:
     def permit(use: KeyUse) -> None:
         record.kid = str(use.kid or "")
         record.algorithm = str(use.algorithm or "")
         record.key = use.key
+        rights.check(use.operation, use.scope, use.kek_from)
 
     request = _parsed(call)
     if isinstance(request, WrapRequest):
         record.operation = "keywrap"
+        rights.check("keywrap")
         wrapped = provider.wrap(request, permit)
         for warning in wrapped.warnings:
             event(logging.WARNING, "warning", message=warning)
@@ -111,6 +121,7 @@ def _answered(provider: Provider, call: Call, record: CallRecord, audit: AuditLo
             record.fingerprint = audit.fingerprint(wrapped.kek)
         return write_wrap_response(wrapped.packet)
     record.operation, record.packet = "keyunwrap", _digest(request.packet)
+    rights.check("keyunwrap")
     unwrapped = provider.unwrap(request, permit)
     record.key, record.layer = str(unwrapped.kbc), unwrapped.layer
     return write_unwrap_response(unwrapped.private_options)

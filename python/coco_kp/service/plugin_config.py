@@ -9,18 +9,14 @@ secret.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import read_file
 from coco_kp.keys.reference import WrappingReference, parse_wrapping_reference
 from coco_kp.model.resource_uri import parse_resource_uri
-
-MAX_FILE: Final = 256 * 1024
-"""Bytes of the file at the most: a thousand names and more."""
+from coco_kp.service.toml_file import check_members, read_toml
 
 _FORM: Final = 'write [names.NAME] and below it unwrap-with = "URI"'
 
@@ -28,20 +24,11 @@ _FORM: Final = 'write [names.NAME] and below it unwrap-with = "URI"'
 def read_plugin_config(path: Path) -> dict[str, WrappingReference]:
     """Return the key references by name. Raises ``InputError``."""
     what = f"the plugin's file {shown(str(path))}"
-    data = read_file(path, MAX_FILE).data
-    if len(data) > MAX_FILE:
-        raise InputError(f"{what} has more than {MAX_FILE} bytes")
-    try:
-        document = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, RecursionError):
-        raise InputError(f"{what} is not TOML text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{what} is not TOML: {error}") from None
-    return _references(document, what)
+    return _references(read_toml(path, what), what)
 
 
 def _references(document: Mapping[str, object], what: str) -> dict[str, WrappingReference]:
-    _check_members(document, {"names"}, what)
+    check_members(document, {"names"}, what, _FORM)
     names = document.get("names")
     if not isinstance(names, dict) or not names:
         raise InputError(f"{what} names no key", _FORM)
@@ -52,7 +39,7 @@ def _reference(name: str, entry: object, what: str) -> WrappingReference:
     if not isinstance(entry, dict):
         raise InputError(f"{shown(name)} in {what} is not a table", _FORM)
     where = f"{shown(name)} in {what}"
-    _check_members(entry, {"unwrap-with"}, where)
+    check_members(entry, {"unwrap-with"}, where, _FORM)
     uri = entry.get("unwrap-with")
     if not isinstance(uri, str):
         raise InputError(f"{where} lacks a text unwrap-with", _FORM)
@@ -74,8 +61,3 @@ def _checked(name: str, what: str) -> str:
     if not readable:
         raise InputError(f"{shown(name)} in {what} can stand in no key ID", hint)
     return name
-
-
-def _check_members(table: Mapping[str, object], known: set[str], where: str) -> None:
-    for member in table.keys() - known:
-        raise InputError(f"{where} has the unknown member {shown(member)}", _FORM)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import CocoKpError, InputError, KekError
+from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.keyprovider.stdio import answer_stdio
+from coco_kp.model.client import CertificateNames, ClientIdentity
+from coco_kp.model.clients import Clients, Grant
 from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.model.pattern import parse_pattern
 from coco_kp.observe import UNWRITTEN
 from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service import calls
@@ -185,3 +188,56 @@ def test_answer_stdio_reads_no_more_than_the_limit() -> None:
     with pytest.raises(MalformedRequestError, match="more than the 4194304 allowed"):
         answer_stdio(ANSWER, source, io.BytesIO())  # type: ignore[arg-type]
     assert source.given == MAX_MESSAGE + 1
+
+
+TEAM_A = ClientIdentity("tls", "192.0.2.7", CertificateNames(dns=("team-a",)))
+CLIENTS = Clients(
+    {"dns:team-a": Grant(frozenset({"keywrap"}), (parse_pattern("kbs:///default/*/*"),), ())}
+)
+
+
+def by_team_a(request: bytes, clients: Clients | None = CLIENTS) -> bytes:
+    return answer(Provider(), Call(request, client=TEAM_A), clients=clients)
+
+
+@pytest.mark.parametrize("clients", [None, CLIENTS])
+def test_answer_wraps_for_a_client_and_logs_its_name(
+    events: list[Event], clients: Clients | None
+) -> None:
+    by_team_a(WRAP, clients)
+    assert events[-1] == (
+        logging.INFO,
+        "answered",
+        {
+            "method": "keywrap",
+            "client": "dns:team-a",
+            "code": "OK",
+            "kid": "kbs:///default/test-key/1",
+        },
+    )
+
+
+@pytest.mark.parametrize("clients", [None, CLIENTS])
+def test_answer_refuses_to_unwrap_for_a_client_before_it_reads_the_packet(
+    events: list[Event], clients: Clients | None
+) -> None:
+    with pytest.raises(NotAllowedError, match="'dns:team-a' may not unwrap here"):
+        by_team_a(ocicrypt.unwrap_request("sample", b"no packet"), clients)
+    level, name, fields = events[-1]
+    assert (level, name) == (logging.INFO, "refused")
+    assert (fields["client"], fields["code"]) == ("dns:team-a", "PERMISSION_DENIED")
+
+
+def test_answer_refuses_a_client_keys_that_it_may_not_name(tmp_path: Path) -> None:
+    absent = f"keypath={tmp_path}/absent::keyid=/default/key/1"
+    with pytest.raises(NotAllowedError, match="with the key that it names"):
+        by_team_a(ocicrypt.wrap_request(absent, PRIVATE_OPTIONS))
+    other = f"keypath={tmp_path}/absent::keyid=/other/key/1"
+    with pytest.raises(NotAllowedError, match="for the key ID 'kbs:///other/key/1'"):
+        by_team_a(ocicrypt.wrap_request(other, PRIVATE_OPTIONS))
+
+
+def test_answer_refuses_a_client_that_no_list_names() -> None:
+    stranger = ClientIdentity("tls", "192.0.2.7", CertificateNames(dns=("team-b",)))
+    with pytest.raises(NotAllowedError, match="'dns:team-b' is no client of this provider"):
+        answer(Provider(), Call(WRAP, client=stranger), clients=CLIENTS)

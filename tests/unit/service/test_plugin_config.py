@@ -8,7 +8,8 @@ import pytest
 
 from coco_kp.errors import InputError
 from coco_kp.keys.reference import AwsKmsReference, TransitReference
-from coco_kp.service.plugin_config import MAX_FILE, read_plugin_config
+from coco_kp.service.plugin_config import read_plugin_config
+from coco_kp.service.toml_file import MAX_FILE
 
 
 def test_plugin_config_reads_a_key_for_each_name(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""What a caller of the key provider may do: the decision, over values.
+
+- Who started the process, who reaches a Unix socket (its mode says who that is), and who reaches a
+  plain port, which is loopback's unless the owner says otherwise: everything.
+- Over TLS, without a list of clients: to wrap.
+- Over TLS, with one: what it grants to a name in the caller's certificate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import NotAllowedError, shown
+from coco_kp.model.client import CertificateNames, ClientIdentity
+from coco_kp.model.pattern import Pattern
+from coco_kp.model.protocol import Operation
+
+_VERBS: Final[dict[Operation, str]] = {"keywrap": "wrap", "keyunwrap": "unwrap"}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Operations, the key IDs they are for, and the keys that the caller may name for them.
+
+    None stands for any.
+    """
+
+    operations: frozenset[Operation]
+    kids: tuple[Pattern, ...] | None = None
+    kek_from: tuple[Pattern, ...] | None = None
+
+
+EVERYTHING: Final = Grant(frozenset({"keywrap", "keyunwrap"}))
+WRAPPING: Final = Grant(frozenset({"keywrap"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The clients of a provider: what each name of a certificate is granted."""
+
+    by_name: Mapping[str, Grant]
+
+    def grants(self, certificate: CertificateNames) -> tuple[Grant, ...]:
+        """Return what all names of a certificate are granted."""
+        return tuple(self.by_name[name] for name in certificate.names if name in self.by_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a caller is granted."""
+
+    identity: ClientIdentity
+    grants: tuple[Grant, ...]
+
+    def check(self, operation: Operation, kid: str = "", kek_from: str = "") -> None:
+        """Raise ``NotAllowedError`` unless one grant allows all of it.
+
+        An empty ``kid`` is one that is not known yet, an empty ``kek_from`` no key of the
+        caller's.
+        """
+        who, verb = shown(str(self.identity)), _VERBS[operation]
+        if not self.grants:
+            raise NotAllowedError(
+                f"{who} is no client of this provider",
+                "its owner names clients by their certificates: serve --clients FILE",
+            )
+        grants = [grant for grant in self.grants if operation in grant.operations]
+        if not grants:
+            raise NotAllowedError(
+                f"{who} may not {verb} here",
+                "over TLS its owner says who may: serve --clients FILE",
+            )
+        grants = [grant for grant in grants if not kid or _among(kid, grant.kids)]
+        if not grants:
+            raise NotAllowedError(
+                f"{who} may not {verb} for the key ID {shown(kid)}",
+                "the provider's owner says for which: kids in serve --clients FILE",
+            )
+        if kek_from and not any(_among(kek_from, grant.kek_from) for grant in grants):
+            raise NotAllowedError(
+                f"{who} may not {verb} with the key that it names",
+                "the provider's owner says with which: kek-from in serve --clients FILE",
+            )
+
+
+def rights_of(identity: ClientIdentity, clients: Clients | None) -> Rights:
+    """Return what a caller is granted; ``clients`` None: the provider has no list of them."""
+    if identity.transport != "tls":
+        return Rights(identity, (EVERYTHING,))
+    if clients is None:
+        return Rights(identity, (WRAPPING,))
+    if identity.certificate is None:
+        return Rights(identity, ())
+    return Rights(identity, clients.grants(identity.certificate))
+
+
+def _among(text: str, patterns: tuple[Pattern, ...] | None) -> bool:
+    return patterns is None or any(pattern.matches(text) for pattern in patterns)
