@@ -7,6 +7,7 @@ and the other spellings that ocicrypt's clients take (docs/protocols.md 2.1).
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -56,9 +57,14 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """A Unix socket at an absolute path."""
+    """A Unix socket at an absolute path; ``group`` None is the process's own.
+
+    Its mode and group are all that says who may call.
+    """
 
     path: Path
+    mode: int = 0o600
+    group: int | None = None
 
     def __str__(self) -> str:
         """Give the form that clients' configuration takes."""
@@ -78,6 +84,21 @@ class UnixAddress:
             self._check()
         except OSError as failure:
             raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
+
+    def admit(self) -> None:
+        """Give the socket, which only its owner can use as yet, its group and then its mode.
+
+        Raises ``RemoteError``.
+        """
+        try:
+            if self.group is not None:
+                os.chown(self.path, -1, self.group, follow_symlinks=False)
+            self.path.chmod(self.mode)
+        except OSError as failure:
+            raise RemoteError(
+                f"cannot give {self} mode {self.mode:o} and its group: {reason(failure)}",
+                "a user may give a socket to groups of his own only",
+            ) from None
 
     def _check(self) -> None:
         if not self.path.parent.is_dir():

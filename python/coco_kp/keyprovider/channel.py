@@ -59,4 +59,6 @@ def bind(
     finally:
         if umask is not None:
             os.umask(umask)
+    if isinstance(address, UnixAddress):
+        address.admit()
     return str(TcpAddress(address.ip, port)) if isinstance(address, TcpAddress) else str(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from coco_kp.errors import IntegrityError, UnreachableError
+from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.keyprovider import server as grpc_server
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import bind
@@ -247,6 +248,44 @@ def test_grpc_server_unix_socket_is_accessible_to_owner_only(tmp_path: Path) -> 
         assert path.stat().st_mode & 0o777 == 0o600
         assert file_mode(tmp_path / "after") == mode_before  # the umask is as it was
         server.stop(None).wait()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_grpc_server_unix_socket_has_the_mode_it_was_given(tmp_path: Path, mode: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        server = new_server(key_provider(partial(calls.answer, Provider())), pool)
+        path = tmp_path / "kp.sock"
+        bind(server, UnixAddress(path, mode))
+        assert path.stat().st_mode & 0o777 == mode
+        server.stop(None).wait()
+
+
+def test_grpc_server_unix_socket_has_its_group_before_others_may_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, int]] = []
+    path = tmp_path / "kp.sock"
+
+    def chown(path: Path, user: int, group: int, *, follow_symlinks: bool) -> None:
+        assert (user, follow_symlinks) == (-1, False)
+        assert path.stat().st_mode & 0o777 == 0o600
+        steps.append(("group", group))
+
+    def chmod(_path: Path, mode: int) -> None:
+        steps.append(("mode", mode))
+
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(Path, "chmod", chmod)
+    with ThreadPoolExecutor(1) as pool:
+        server = new_server(key_provider(partial(calls.answer, Provider())), pool)
+        bind(server, UnixAddress(path, 0o660, 4711))
+        server.stop(None).wait()
+    assert steps == [("group", 4711), ("mode", 0o660)]
+
+
+def test_unix_address_admit_reports_what_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(RemoteError, match="cannot give unix://.*: no such file"):
+        UnixAddress(tmp_path / "kp.sock", 0o660, os.getegid()).admit()
 
 
 def file_mode(new: Path) -> int:
