@@ -7,9 +7,10 @@ from typing import Literal
 
 import click
 
-from coco_kp.cli.options import FILE, LOG_FORMAT
+from coco_kp.cli.listener_options import TlsOptions
+from coco_kp.cli.options import FILE, LOG_FORMAT, with_options
 from coco_kp.cli.output import log_level, notice, verbosity, warn
-from coco_kp.errors import RefusedError, UsageError
+from coco_kp.errors import RefusedError
 
 
 @click.command("kbs-plugin", short_help="Unwrap KEKs for a Trustee KBS, over gRPC.")
@@ -29,8 +30,6 @@ from coco_kp.errors import RefusedError, UsageError
     show_default=True,
     help="Listen here: IP:PORT, [IPv6]:PORT (port 0: any) or unix:///PATH.",
 )
-@click.option("--tls-cert", type=FILE, metavar="PEM", help="Speak TLS with this certificate chain.")
-@click.option("--tls-key", type=FILE, metavar="PEM", help="The certificate's private key.")
 @click.option(
     "--insecure-listen",
     is_flag=True,
@@ -38,14 +37,14 @@ from coco_kp.errors import RefusedError, UsageError
     "ciphertext of, as callers cannot be told apart.",
 )
 @LOG_FORMAT
+@with_options(tls=TlsOptions)
 @verbosity
 def command(
     config_file: Path,
     listen_address: str,
-    tls_cert: Path | None,
-    tls_key: Path | None,
     insecure_listen: bool,
     log_format: Literal["text", "json"],
+    tls: TlsOptions,
 ) -> None:
     """Serve as the external plugin of a Trustee KBS: it unwraps KEKs with a KMS or HSM.
 
@@ -62,8 +61,6 @@ def command(
     from coco_kp.service.unwrapping import Unwrapping
 
     address = parse_address(listen_address)
-    if bool(tls_cert) != bool(tls_key):
-        raise UsageError("--tls-cert and --tls-key go together")
     if address.beyond_loopback and not insecure_listen:
         raise RefusedError(
             f"{address} is open to other machines, whose calls cannot be told from the KBS's",
@@ -73,7 +70,7 @@ def command(
     references = read_plugin_config(config_file)
     keys = {name: open_wrapping_key(reference) for name, reference in references.items()}
     configure(log_format, log_level(logging.INFO))
-    if address.beyond_loopback and not tls_cert:
+    if address.beyond_loopback and not tls.tls_cert:
         warn(f"KEKs leave {address} unencrypted: give --tls-cert and --tls-key")
 
     def ready(bound: str) -> None:
@@ -83,8 +80,6 @@ def command(
             notice(f"KBS plugin ready on {bound}, for {', '.join(sorted(keys))}")
 
     from coco_kp.keyprovider.server import Moments, serve
-    from coco_kp.keyprovider.tls import server_credentials
     from coco_kp.service.kbs_plugin import kbs_plugin
 
-    credentials = server_credentials(tls_cert, tls_key) if tls_cert and tls_key else None
-    serve(kbs_plugin(Unwrapping(keys)), address, Moments(ready), credentials)
+    serve(kbs_plugin(Unwrapping(keys)), address, Moments(ready), tls.server_tls())

@@ -6,6 +6,7 @@ from typing import Literal
 
 import click
 
+from coco_kp.cli.listener_options import ClientOptions, SocketOptions, TlsOptions
 from coco_kp.cli.operations import OperationOptions
 from coco_kp.cli.options import (
     LOG_FORMAT,
@@ -30,6 +31,9 @@ from coco_kp.cli.provider_options import ProviderOptions
 @click.option("-d", "--daemon", is_flag=True, help="Go to the background when ready.")
 @LOG_FORMAT
 @with_options(
+    tls=TlsOptions,
+    clients=ClientOptions,
+    socket=SocketOptions,
     callers=ProviderOptions,
     registration=RegistrationOptions,
     kbc=KbcOptions,
@@ -40,6 +44,9 @@ def command(
     socket_address: str,
     daemon: bool,
     log_format: Literal["text", "json"],
+    tls: TlsOptions,
+    clients: ClientOptions,
+    socket: SocketOptions,
     callers: ProviderOptions,
     registration: RegistrationOptions,
     kbc: KbcOptions,
@@ -56,15 +63,15 @@ def command(
     import logging
     from functools import partial
 
-    from coco_kp.keyprovider.address import parse_address
     from coco_kp.observe import configure, event
     from coco_kp.service.daemon import Daemon
 
-    address = parse_address(socket_address)
+    address = socket.address(socket_address, tls)
     operations.check(daemon=daemon)
     configure(log_format, log_level(logging.INFO))
     provider = callers.provider(registration, kbc)
-    if address.beyond_loopback and provider.key_dir is None:
+    known_clients = clients.read(tls)
+    if address.beyond_loopback and provider.key_dir is None and known_clients is None:
         warn(
             f"{address} is open to other machines: whoever may call can name any key file of this "
             "one; limit them with --key-dir DIR"
@@ -91,12 +98,12 @@ def command(
 
     try:
         with operations.at_work(provider, ready, scraped) as (audit, moments):
-            handler = partial(answer, provider, audit=audit)
             serve(
-                key_provider(handler),
+                key_provider(partial(answer, provider, audit=audit, clients=known_clients)),
                 address,
                 moments,
-                health_address=operations.health_address(),
+                tls.server_tls(clients.tls_client_ca),
+                operations.health_address(),
             )
     finally:
         if process:

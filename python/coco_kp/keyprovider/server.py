@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,6 +20,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import bind
 from coco_kp.observe import event
+
+if TYPE_CHECKING:
+    from coco_kp.keyprovider.server_tls import ServerTls
 
 _MOST_CALLS: Final = 256
 """Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
@@ -78,12 +81,12 @@ def serve(
     service: Service,
     address: TcpAddress | UnixAddress,
     moments: Moments,
-    credentials: grpc.ServerCredentials | None = None,
+    tls: ServerTls | None = None,
     health_address: TcpAddress | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the running calls and return.
 
-    With ``credentials`` it speaks TLS. At ``health_address`` it answers for its health alone, and
+    With ``tls`` it speaks TLS. At ``health_address`` it answers for its health alone, and
     without TLS, which Kubernetes' probes do not know. Must be called in the main thread. Raises
     ``RemoteError`` or ``InputError`` if nobody can listen at an address.
     """
@@ -99,12 +102,14 @@ def serve(
         ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool,
     ):
         server = new_server(service, pool, statuses)
-        bound = bind(server, address, credentials)
+        bound = bind(server, address, tls.credentials() if tls else None)
         server.start()
         moments.ready(bound)
         # A signal that reaches another thread, or this one just before it waits, wakes nobody: its
         # handler runs when this thread looks again.
         while not stop.wait(_LOOK):
+            if tls:
+                tls.look()
             if moments.reload and reload.is_set():
                 reload.clear()
                 moments.reload()

@@ -1,4 +1,4 @@
-"""Certificates, checked before gRPC has them, which says nothing of what is wrong with them."""
+"""The TLS of a client of a key provider."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import read_file, reason
+from coco_kp.files import read_file
 from coco_kp.keyprovider.config import GrpcTls
 
 _LONGEST: Final = 1024 * 1024  # bytes of a PEM file
@@ -22,43 +22,18 @@ _HASHED: Final = "????????.[0-9]*"
 """How OpenSSL names the certificates in a folder (openssl-rehash(1))."""
 
 
-def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    """Return the credentials of a server with this certificate chain and key, both PEM.
-
-    Raises ``InputError`` for files that cannot be read, or that do not belong together.
-    """
-    chain, private = _pair(certificate, key)
-    return grpc.ssl_server_credentials([(private, chain)])
-
-
 def channel_credentials(tls: GrpcTls) -> grpc.ChannelCredentials:
     """Return the credentials of a client, from files that are read anew for each call.
 
     TLS 1.2 at least, as gRPC has it. Raises ``InputError`` for files that cannot be read or used.
     """
     roots = _roots(Path(tls.root_ca_file)) if tls.root_ca_file else b"\n".join(_system_roots())
-    chain = private = None
-    if tls.cert_file and tls.key_file:
-        chain, private = _pair(Path(tls.cert_file), Path(tls.key_file))
-    return grpc.ssl_channel_credentials(roots, private, chain)
+    if not tls.cert_file or not tls.key_file:
+        return grpc.ssl_channel_credentials(roots)
+    from coco_kp.keyprovider.pem import read_pair  # noqa: PLC0415 (few clients show a certificate)
 
-
-def _pair(certificate: Path, key: Path) -> tuple[bytes, bytes]:
-    """Read a certificate chain and its key. Raises ``InputError``."""
-    chain, private = (read_file(path, _LONGEST).data for path in (certificate, key))
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            certificate, key, password=lambda: ""
-        )
-    except (ssl.SSLError, ValueError):
-        raise InputError(
-            f"{shown(str(certificate))} and {shown(str(key))} are no certificate and its key",
-            "both are PEM; the key must not be encrypted, and the certificate of the key comes "
-            "first",
-        ) from None
-    except OSError as failure:
-        raise InputError(f"cannot read a certificate: {reason(failure)}") from None
-    return chain, private
+    own = read_pair(Path(tls.cert_file), Path(tls.key_file))
+    return grpc.ssl_channel_credentials(roots, own.key, own.chain)
 
 
 def _roots(file: Path) -> bytes:

@@ -29,7 +29,9 @@ def serve_in_the_background(*arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_serve_in_background_fails_when_server_cannot_start(runtime: Path) -> None:
-    done = serve_in_the_background("--socket", "192.0.2.1:50000", "--key-dir", str(runtime.parent))
+    done = serve_in_the_background(
+        "--socket", "192.0.2.1:50000", "--insecure-listen", "--key-dir", str(runtime.parent)
+    )
     assert done.returncode == RemoteError.exit_code
     assert done.stdout == ""
     assert done.stderr.startswith("coco-kp: cannot listen on 192.0.2.1:50000: ")
