@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import select
@@ -85,6 +86,17 @@ def test_server_with_daemon_flag_answers_from_background(tmp_path: Path) -> None
         os.close(process)
     assert ended
     assert not pid_file.exists()
+
+
+def test_server_gives_its_socket_the_mode_and_group_it_was_told(tmp_path: Path) -> None:
+    path = tmp_path / "kp.sock"
+    group = os.getegid()
+    flags = ("--socket-mode", "0660", "--socket-group", grp.getgrgid(group).gr_name)
+    with serving(tmp_path, *flags, socket=f"unix://{path}") as server:
+        status = path.stat()
+        assert (status.st_mode & 0o777, status.st_gid) == (0o660, group)
+        with ocicrypt.connection(served_address(server)) as channel:
+            assert ocicrypt.wrap(channel, "sample=true", ocicrypt.new_private_options())
 
 
 def test_server_answers_while_other_calls_are_incomplete(tmp_path: Path) -> None:
