@@ -82,6 +82,8 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
     """
     if not path.name:
         raise InputError(f"cannot write {shown(str(path))}: it is a directory")
+    if replace:
+        check_replaceable(path)
     try:
         _remove_abandoned(path)
         temporary, descriptor = _open_temporary(path, mode)
@@ -104,6 +106,18 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
         ) from None
     except OSError as failure:
         raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ``InputError`` where a device, a FIFO, a link or a directory has the name of a file.
+
+    Else ``/dev/null`` would become a file, for all programs of the machine.
+    """
+    with contextlib.suppress(OSError):  # writing will say what is wrong
+        if stat.S_ISREG(path.lstat().st_mode):
+            return
+        what = "a directory" if path.is_dir() and not path.is_symlink() else "not a regular file"
+        raise InputError(f"cannot write {shown(str(path))}: it is {what}")
 
 
 def _open_temporary(path: Path, mode: int) -> tuple[Path, int]:
@@ -159,6 +173,14 @@ def _take_name(temporary: Path, path: Path) -> None:
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def home() -> Path:
+    """Return the user's home, ``/nonexistent`` for a user of a container who has no name."""
+    try:
+        return Path.home()
+    except RuntimeError:  # neither HOME nor an entry in /etc/passwd
+        return Path("/nonexistent")  # as Debian has it for users without
 
 
 def is_there(path: Path) -> bool:

@@ -6,15 +6,19 @@ import io
 import logging
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
+import trustme
 
 from coco_kp.cli.main import _cli, run
 from tests.cli.transcript import Step, matches, read_transcript
+from tests.sim.registry import Registry, serve
 from tests.support.cli_options import CONTEXT, options
 from tests.support.image import tar, write_image
 
@@ -47,6 +51,7 @@ def test_transcript_matches_output_in_this_process(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     replay(path, tmp_path, execute)
 
 
@@ -75,19 +80,37 @@ def replay(path: Path, folder: Path, execute: Callable[[Step], tuple[int, str, s
     for image in transcript.images:
         write_image(folder / image, [tar({"etc/motd": b"hello"})])
     assert transcript.steps
-    for step in transcript.steps:
-        code, stdout, stderr = execute(step)
-        seen = f"$ {step.command}\n{stdout}--- stderr\n{stderr}--- exit {code}"
-        assert code == step.exit_code, seen
-        assert matches(step.stdout, stdout), seen
-        assert matches(step.stderr, stderr), seen
-        for name in step.absent:
-            assert not os.path.lexists(folder / name), seen
-        for name, mode, *equals in step.present:
-            assert (folder / name).stat().st_mode & 0o777 == int(mode, 8), seen
-            if equals:
-                assert (folder / name).read_bytes() == (folder / equals[1]).read_bytes(), seen
-        assert not list(folder.glob(".*")), seen  # no temporary file stays behind
+    with ExitStack() as stack:
+        addresses = {
+            name: stack.enter_context(registry(how)) for name, how in transcript.registries.items()
+        }
+        for step in transcript.steps:
+            compare(step.naming(addresses), folder, execute)
+
+
+def registry(how: list[str]) -> AbstractContextManager[str]:
+    """Run a registry as the transcript wants it, and give its address."""
+    tls = None
+    if "tls" in how:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    return serve(Registry(basic=("user", "secret") if "login" in how else None), tls=tls)
+
+
+def compare(step: Step, folder: Path, execute: Callable[[Step], tuple[int, str, str]]) -> None:
+    """Take a step, and compare all that is seen of it."""
+    code, stdout, stderr = execute(step)
+    seen = f"$ {step.command}\n{stdout}--- stderr\n{stderr}--- exit {code}"
+    assert code == step.exit_code, seen
+    assert matches(step.stdout, stdout), seen
+    assert matches(step.stderr, stderr), seen
+    for name in step.absent:
+        assert not os.path.lexists(folder / name), seen
+    for name, mode, *equals in step.present:
+        assert (folder / name).stat().st_mode & 0o777 == int(mode, 8), seen
+        if equals:
+            assert (folder / name).read_bytes() == (folder / equals[1]).read_bytes(), seen
+    assert not list(folder.glob(".*")), seen  # no temporary file stays behind
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)

@@ -6,6 +6,9 @@ Each line begins with a mark:
     @ NAME MODE     a file to begin with; its lines follow, behind '|'
     @ NAME MODE base64      the same, and the lines are base64 of what the file has
     @ NAME image    an image to begin with, a layout of one layer
+    @ NAME registry     a registry, empty; {NAME} stands for its host and port from here on
+    @ NAME registry login   the same, for one who logs in as user with the password secret
+    @ NAME registry tls     the same, with a certificate that nobody trusts
     $ coco-kp …     a command
     < wrap PARAMETERS       its input: a request to wrap a layer's key
     < unwrap PACKET KBC     its input: a request to unwrap a packet of tests/vectors/packets.json
@@ -25,7 +28,8 @@ from __future__ import annotations
 import re
 import shlex
 from base64 import b64decode
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.support import ocicrypt
@@ -65,6 +69,17 @@ class Step:
             case _:
                 raise ValueError(f"no such mark: {mark}")
 
+    def naming(self, addresses: Mapping[str, str]) -> Step:
+        """Return the step with the registries under their addresses."""
+
+        def named(text: str) -> str:
+            for name, address in addresses.items():
+                text = text.replace(f"{{{name}}}", address)
+            return text
+
+        stdout, stderr = list(map(named, self.stdout)), list(map(named, self.stderr))
+        return replace(self, command=named(self.command), stdout=stdout, stderr=stderr)
+
     @property
     def arguments(self) -> list[str]:
         """What the command is called with."""
@@ -75,10 +90,11 @@ class Step:
 
 @dataclass
 class Transcript:
-    """Files, each with its content and mode, and steps."""
+    """Files, each with its content and mode, images, registries and how they are, and steps."""
 
     files: dict[str, tuple[bytes, int]]
     images: list[str]
+    registries: dict[str, list[str]]
     steps: list[Step]
 
 
@@ -86,6 +102,7 @@ def read_transcript(path: Path) -> Transcript:
     """Read a transcript; what is none fails."""
     files: dict[str, tuple[list[str], list[str]]] = {}
     images: list[str] = []
+    registries: dict[str, list[str]] = {}
     steps: list[Step] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         mark, text = line[:1], line[2:]
@@ -96,6 +113,8 @@ def read_transcript(path: Path) -> Transcript:
                 name, *how = text.split()
                 if how == ["image"]:
                     images.append(name)
+                elif how[0] == "registry":
+                    registries[name] = how[1:]
                 else:
                     files[name] = (how, [])
             case "|":
@@ -104,7 +123,8 @@ def read_transcript(path: Path) -> Transcript:
                 steps.append(Step(text))
             case _:
                 steps[-1].add(mark, text)
-    return Transcript({name: _file(*parts) for name, parts in files.items()}, images, steps)
+    contents = {name: _file(*parts) for name, parts in files.items()}
+    return Transcript(contents, images, registries, steps)
 
 
 def matches(expected: list[str], text: str) -> bool:

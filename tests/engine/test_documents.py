@@ -145,6 +145,21 @@ def test_digest_that_cannot_be_written_is_an_error_that_names_the_image(
     assert target.layers
 
 
+def test_digestfile_that_is_a_device_or_a_link_is_refused_before_the_work(
+    plain: Image, target: Image, command: Command, tmp_path: Path
+) -> None:
+    """As root, --digestfile /dev/null made /dev/null a file."""
+    file = tmp_path / "null"
+    file.symlink_to("/dev/null")
+    outcome = command(
+        *("encrypt", plain.reference, target.reference, "--sample", "--digestfile", file), ok=False
+    )
+    assert outcome.code == 3
+    assert f"cannot write '{file}': it is not a regular file" in outcome.err
+    assert not target.folder.exists()
+    assert file.is_symlink()
+
+
 @pytest.mark.parametrize(
     ("step", "words"),
     [

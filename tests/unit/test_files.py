@@ -95,6 +95,23 @@ def test_write_file_replaces_existing_file_only_with_replace(tmp_path: Path) -> 
     assert names(tmp_path) == ["key"]
 
 
+def test_write_file_replaces_no_device_fifo_or_link(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        before = {path: path.lstat() for path in tmp_path.iterdir()}
+        for name in ("fifo", "link", "null", "socket"):
+            with pytest.raises(InputError, match=f"{name}': it is not a regular file"):
+                write_file(tmp_path / name, b"new", replace=True)
+        with pytest.raises(InputError, match="it is a directory"):
+            write_file(tmp_path / "folder", b"new", replace=True)
+        assert {path: path.lstat() for path in tmp_path.iterdir()} == before
+
+
 def test_write_file_does_not_write_through_dangling_symlink(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("elsewhere")
     with pytest.raises(RefusedError):

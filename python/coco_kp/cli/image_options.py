@@ -39,9 +39,23 @@ KEEP_REPLACED: Option = click.option(
 NO_PROGRESS: Option = click.option("--no-progress", is_flag=True, help="Show no progress bars.")
 
 
+def _check_digestfile(
+    ctx: click.Context,  # noqa: ARG001
+    option: click.Parameter,  # noqa: ARG001
+    path: Path | None,
+) -> Path | None:
+    """Refuse before the work what could not be written after it."""
+    from coco_kp.files import check_replaceable
+
+    if path:
+        check_replaceable(path)
+    return path
+
+
 DIGESTFILE: Option = click.option(
     "--digestfile",
     type=FILE,
+    callback=_check_digestfile,
     metavar="FILE",
     help="Write the digest of the new image to FILE, as skopeo does.",
 )

@@ -23,7 +23,7 @@ from coco_kp.cli.output import (
     verbosity,
     warn,
 )
-from coco_kp.cli.streams import flush, open_missing
+from coco_kp.cli.streams import escape_unprintable, flush, open_missing
 from coco_kp.errors import CocoKpError, InputError, UsageError, shown
 from coco_kp.files import reason
 
@@ -52,6 +52,7 @@ _MAKING_IMAGES: Final = {"encrypt", "decrypt", "rewrap"}
 def main() -> NoReturn:
     """Run the command that the process was started with, and exit."""
     open_missing()
+    escape_unprintable()
     code = run(sys.argv[1:])
     flush()  # run() has told of what it could not print
     sys.exit(code)

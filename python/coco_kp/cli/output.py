@@ -162,7 +162,8 @@ def show_warnings() -> None:
 def print_json(document: object) -> None:
     """Print a command's result as one JSON document."""
     _Json.printed = True  # or as much of it as stdout takes
-    click.echo(printable_json(document, indent=2))
+    # As bytes: JSON is UTF-8 (RFC 8259), whatever the terminal's encoding.
+    click.echo(printable_json(document, indent=2).encode())
 
 
 def report(error: CocoKpError) -> int:

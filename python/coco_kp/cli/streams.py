@@ -6,6 +6,7 @@ A command's exit code tells about its work, not about who listens.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ def open_missing() -> None:
     sys.stdin = sys.stdin or _NULL.open("r")
     sys.stdout = sys.stdout or _NULL.open("w")
     sys.stderr = sys.stderr or _NULL.open("w")
+
+
+def escape_unprintable() -> None:
+    """Let characters that the encoding of stdout lacks be printed as escapes, as on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:

@@ -17,7 +17,7 @@ from urllib3.util import Url, make_headers
 from coco_kp.deadline import pause, remaining
 from coco_kp.errors import InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
-from coco_kp.http.failure import LATER, failure
+from coco_kp.http.failure import CA_HINT, LATER, failure
 from coco_kp.http.response import Response, credentials_in
 from coco_kp.http.retry import NEVER, RETRIED, Retry, retry_after
 from coco_kp.http.tls import Tls
@@ -38,7 +38,8 @@ class HttpClient:
     """Sends requests to any number of hosts over kept connections; threads may share it.
 
     ``headers`` go with every request (never put a credential there: hosts differ). Without
-    ``tls``, servers are verified against the system's roots.
+    ``tls``, servers are verified against the system's roots. ``ca_hint`` says how to have another
+    authority trusted.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HttpClient:
         tls: Tls | None = None,
         plain_http: PlainHttp = "never",
         headers: Mapping[str, str] | None = None,
+        ca_hint: str = CA_HINT,
         sleep: Callable[[float], None] = pause,
     ) -> None:
         tls = tls or Tls()
@@ -54,6 +56,7 @@ class HttpClient:
         self._context = None if tls == Tls() else tls.context()
         self._plain_http = plain_http
         self._headers = {"User-Agent": "coco-kp", **(headers or {})}
+        self._ca_hint = ca_hint
         self._sleep = sleep
         self._connections: dict[tuple[str, str], urllib3.PoolManager] = {}  # by scheme and proxy
         self._making = threading.Lock()
@@ -158,7 +161,7 @@ class HttpClient:
                     "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and the proxy itself"
                 )
                 raise error from None
-            raise failure(request, exc) from None
+            raise failure(request, exc, self._ca_hint) from None
         return Response(raw, method, target.url, credentials_in(headers))
 
     def _check_scheme(self, target: Url) -> None:

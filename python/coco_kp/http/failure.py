@@ -13,10 +13,7 @@ from coco_kp.errors import RemoteError, TlsFailedError, UnreachableError
 LATER = "check the network and any proxy on the way, or try again later"
 
 
-CA_HINT = (
-    "if the server has a certificate authority of its own, name its certificate: --kbs-ca for a "
-    "KBS, --cert-dir for a registry"
-)
+CA_HINT = "if the server has a certificate authority of its own, have this machine trust it"
 
 
 def failure(request: str, exc: Exception, ca_hint: str = CA_HINT) -> RemoteError:

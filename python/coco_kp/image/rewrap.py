@@ -221,7 +221,10 @@ def _changed(
         count += 1
     for kid in changes.remove:
         if kid not in removed and count:
-            raise InputError(f"no layer has a packet with the key id or scheme {shown(kid)}")
+            raise InputError(
+                f"no layer has a packet with the key id or scheme {shown(kid)}",
+                "coco-kp inspect shows for whom each layer is encrypted",
+            )
     return new, count
 
 

@@ -27,6 +27,9 @@ needs several calls, all of them."""
 
 _LIMIT: Final = 1024 * 1024  # bytes of an answer; a token of a TDX guest has some 20 KiB
 _RETRY: Final = Retry(2)
+_CA_HINT: Final = (
+    "if the KBS has a certificate authority of its own, name its certificate with --kbs-ca"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Kbs:
         self._http = HttpClient(
             tls=Tls(ca_files=(ca_file,) if ca_file else ()),
             plain_http="allowed" if insecure_http else "loopback",
+            ca_hint=_CA_HINT,
         )
 
     def call(

@@ -89,12 +89,19 @@ def _open_files(reference: FileReference, access: Access | None) -> Source:
 def _other_transport(reference: FileReference) -> str:
     """Return what to do about a place that is none of its transport; empty if it is one."""
     path = Path(reference.path)
+    if not path.exists():
+        return "nothing is there: check the path"
     if path.is_file() and reference.transport == "oci":
         return "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"
     if path.is_dir() and reference.transport.endswith("-archive"):
         return "it is a folder, and no archive: name it oci:PATH or dir:PATH"
     if (path / "manifest.json").is_file() and reference.transport == "oci":
         return "it is a folder of skopeo's dir transport: name it dir:PATH"
+    if (path / "oci-layout").is_file() and reference.transport == "dir":
+        return "it is an OCI layout: name it oci:PATH"
+    if path.is_file() and reference.transport.endswith("-archive"):
+        other = {"oci-archive": "docker-archive", "docker-archive": "oci-archive"}
+        return f"if it is an archive of the other kind, name it {other[reference.transport]}:PATH"
     return ""
 
 

@@ -45,8 +45,8 @@ class Access:
     tls_verify: bool | None = None
     max_unpacked: int = FREE
     retries: int = 4
-    side: Literal["", "src-", "dest-"] = ""
-    """How the options of this side begin, for hints."""
+    side: Literal["", "src-", "dest-"] | None = ""
+    """How the options of this side begin, for hints; None where the command has none."""
 
     def option(self, name: str) -> str:
         """Return the command line's option for this side, such as ``--dest-creds``."""
@@ -54,7 +54,12 @@ class Access:
 
     def elsewhere(self) -> Access:
         """Return what of this holds for another registry: nothing that was said of this one."""
-        return Access(None, self.authfile, max_unpacked=self.max_unpacked, retries=self.retries)
+        return Access(
+            authfile=self.authfile,
+            max_unpacked=self.max_unpacked,
+            retries=self.retries,
+            side=None,
+        )
 
 
 def access_beside(

@@ -36,9 +36,10 @@ class DirectorySource(Source):
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
         self._folder = Path(reference.path)
+        self._manifest = parse_manifest(read_small(self._folder / MANIFEST_FILE, MAX_MANIFEST))
 
     def _top_manifest(self) -> Manifest:
-        return parse_manifest(read_small(self._folder / MANIFEST_FILE, MAX_MANIFEST))
+        return self._manifest
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
         return read_small_if_there(self._folder / _manifest_name(descriptor.digest), MAX_MANIFEST)

@@ -69,6 +69,20 @@ def test_error_has_its_exit_code_whoever_listens(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "koi8-r", "ascii"])
+def test_words_that_stdout_cannot_encode_are_escapes(
+    encoding: str, plain: Image, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    target = f"oci:{tmp_path}/\u00e9\u6f22"
+    command = ["encrypt", plain.reference, target, "--keyid", KID, "--keypath", str(key)]
+    for arguments in (command, [*command, "--format", "json"]):
+        done = subprocess.run([COCO_KP, *arguments], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"unexpected" not in done.stderr
+    assert json.loads(done.stdout.decode())["destination"] == target
+
+
 def test_nothing_takes_the_place_of_closed_streams(plain: Image, key: Path, tmp_path: Path) -> None:
     """A warning would be written into the layer that is open as descriptor 2."""
     key.chmod(0o644)  # which is warned of

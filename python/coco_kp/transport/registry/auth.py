@@ -20,7 +20,8 @@ from coco_kp.errors import DeniedError, InputError, RemoteError
 from coco_kp.http import HttpClient, Response, Retry, display_url
 from coco_kp.http.url import parse_target
 from coco_kp.model.encoding import parse_json_object
-from coco_kp.transport.access import Credentials
+from coco_kp.transport.access import Access, Credentials
+from coco_kp.transport.registry.advice import logging_in
 from coco_kp.transport.registry.challenge import Challenge, parse_challenges
 from coco_kp.transport.registry.refusal import refused
 
@@ -43,9 +44,15 @@ class Authorizer:
     """Knows what one registry asks for, and keeps its tokens; threads may share it."""
 
     def __init__(
-        self, http: HttpClient, registry: str, credentials: Credentials | None, retry: Retry
+        self,
+        http: HttpClient,
+        registry: str,
+        access: Access,
+        credentials: Credentials | None,
+        retry: Retry,
     ) -> None:
         self._http = http
+        self._access = access
         self._registry = registry
         self._credentials = credentials
         self._retry = retry
@@ -91,8 +98,7 @@ class Authorizer:
     def _basic(self) -> str:
         if self._credentials is None or self._credentials.identity_token:
             raise DeniedError(
-                f"{self._registry} wants a user name and a password",
-                "log in with docker, podman or skopeo, or pass --creds or --authfile",
+                f"{self._registry} wants a user name and a password", logging_in(self._access)
             )
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
@@ -113,7 +119,7 @@ class Authorizer:
             )
         if not response.ok:
             what = f"the token server of {self._registry} gives no token"
-            raise refused(response, what, self._credentials)
+            raise refused(response, self._access, what, self._credentials)
         return self._read(response)
 
     def _realm(self, challenge: Challenge) -> str:

@@ -7,11 +7,15 @@ authorities to trust, ``*.cert`` with ``*.key`` is the client's own certificate.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from coco_kp.errors import InputError
+from coco_kp.files import home
 from coco_kp.http import Tls
 from coco_kp.transport.access import Access
 from coco_kp.transport.files import naming
+
+_SYSTEM: Final = (Path("/etc/containers"), Path("/etc/docker"))
 
 
 def tls_settings(host: str, access: Access) -> Tls:
@@ -26,8 +30,8 @@ def tls_settings(host: str, access: Access) -> Tls:
 
 
 def _folders(host: str) -> list[Path]:
-    parents = ("~/.config/containers", "/etc/containers", "/etc/docker")
-    return [Path(parent).expanduser() / "certs.d" / host for parent in parents]
+    parents = (home() / ".config" / "containers", *_SYSTEM)
+    return [parent / "certs.d" / host for parent in parents]
 
 
 def _read(folder: Path, *, verify: bool) -> Tls:

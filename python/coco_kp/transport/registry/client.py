@@ -12,6 +12,7 @@ from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_o
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access
+from coco_kp.transport.registry.advice import allowing_plain_http, trusting
 from coco_kp.transport.registry.auth import Authorizer
 from coco_kp.transport.registry.certificates import tls_settings
 from coco_kp.transport.registry.credentials import find_credentials
@@ -46,13 +47,14 @@ class RegistryClient:
         self._http = HttpClient(
             tls=tls_settings(image.host, access),
             plain_http="allowed" if access.tls_verify is False else "never",
+            ca_hint=trusting(access, image.host),
             sleep=sleep,
         )
         self.retry = Retry(access.retries)
         self.sleep = sleep
         credentials = find_credentials(image, access)
         self._credentials = credentials
-        self._auth = Authorizer(self._http, image.host, credentials, self.retry)
+        self._auth = Authorizer(self._http, image.host, access, credentials, self.retry)
         self._base = ""
         self._contact = threading.Lock()
 
@@ -104,7 +106,7 @@ class RegistryClient:
 
     def refused(self, response: Response, what: str = "") -> RemoteError:
         """Make the error for an answer of the wrong status, and close it."""
-        return refused(response, what, self._credentials)
+        return refused(response, self._access, what, self._credentials)
 
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Ask whether the repository has a blob, of ``size`` bytes if that is known."""
@@ -152,8 +154,7 @@ class RegistryClient:
             raise RefusedError(
                 f"{self.host} itself named a place that is not used: {error.message}",
                 "set the registry's public URL to https (its proxy may have to send "
-                f"X-Forwarded-Proto), or allow plain http with {self._access.option('tls-verify')}"
-                "=false",
+                f"X-Forwarded-Proto), or allow plain http {allowing_plain_http(self._access)}",
             ) from None
         return response
 
@@ -165,8 +166,8 @@ class RegistryClient:
             try:
                 return self._ping(f"https://{host}", once)
             except TlsFailedError as error:
-                option = self._access.option("tls-verify")
-                hint = f"if the registry speaks plain http, allow that with {option}=false"
+                how = allowing_plain_http(self._access)
+                hint = f"if the registry speaks plain http, allow that {how}"
                 raise TlsFailedError(error.message, hint) from None
         try:
             return self._ping(f"https://{host}", NEVER)
@@ -186,7 +187,7 @@ class RegistryClient:
             if response.status == 401:
                 self._auth.learn(response, {})
             elif not response.ok:
-                raise refused(response, f"{self.host} does not answer as a registry")
+                raise refused(response, self._access, f"{self.host} does not answer as a registry")
             return base
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import home
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.transport.access import Access
 from coco_kp.transport.files import read_small
@@ -134,7 +135,7 @@ def _registries() -> list[_Registry]:
 
 
 def _files() -> Iterator[Path]:
-    own = Path.home() / ".config" / "containers"
+    own = home() / ".config" / "containers"
     named = os.environ.get("CONTAINERS_REGISTRIES_CONF")
     mains = [Path(named)] if named else [own / "registries.conf", _SYSTEM / "registries.conf"]
     yield from [main for main in mains if named or main.exists()][:1]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
-from coco_kp.files import reason
+from coco_kp.files import home, reason
 from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access, Credentials, parse_credentials
@@ -55,17 +55,17 @@ def _files(access: Access) -> Iterator[Path]:
     if named:
         yield Path(named)
         return
-    home = Path.home()
+    own = home()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME")
     docker = os.environ.get("DOCKER_CONFIG")
     candidates = (
         Path(runtime or f"/run/containers/{os.getuid()}") / ("containers" if runtime else ""),
-        (Path(config) if config else home / ".config") / "containers",
+        (Path(config) if config else own / ".config") / "containers",
     )
     for path in (
         *(folder / "auth.json" for folder in candidates),
-        (Path(docker) if docker else home / ".docker") / "config.json",
+        (Path(docker) if docker else own / ".docker") / "config.json",
     ):
         if path.exists():
             yield path

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import home
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.files import read_small
@@ -44,7 +45,7 @@ def check_policy(image: RegistryReference) -> None:
 
 
 def _files() -> Iterator[Path]:
-    for folder in (Path.home() / ".config" / "containers", _SYSTEM):
+    for folder in (home() / ".config" / "containers", _SYSTEM):
         yield folder / "policy.json"
 
 

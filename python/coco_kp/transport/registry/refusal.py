@@ -9,10 +9,10 @@ from coco_kp.errors import DeniedError, InputError, RemoteError
 from coco_kp.http import Response
 from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
-from coco_kp.transport.access import Credentials
+from coco_kp.transport.access import Access, Credentials
+from coco_kp.transport.registry.advice import logging_in
 
 _HINTS: Final = {
-    401: "log in with docker, podman or skopeo, or pass --creds or --authfile",
     403: "ask for the right to do this, or log in as somebody who has it",
     404: "check the name; some registries say this too where the right to read is missing",
     429: "the registry limits how often it may be asked: try again later",
@@ -23,7 +23,7 @@ _SHORT_OF: Final = {401: "were refused", 403: "do not suffice"}
 
 
 def refused(
-    response: Response, what: str = "", credentials: Credentials | None = None
+    response: Response, access: Access, what: str = "", credentials: Credentials | None = None
 ) -> RemoteError:
     """Make the error for an answer of the wrong status, with what the registry said; close it.
 
@@ -31,7 +31,7 @@ def refused(
     """
     said = codes(response)
     fact = f"{what}: " if what else ""
-    hint = _HINTS.get(response.status, "")
+    hint = logging_in(access) if response.status == 401 else _HINTS.get(response.status, "")
     if credentials is not None and credentials.origin and response.status in _SHORT_OF:
         hint = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {hint}"
     return (DeniedError if response.status in _DENIED else RemoteError)(

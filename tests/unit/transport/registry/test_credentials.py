@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pwd
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, parse_credentials
+from coco_kp.transport import (
+    Access,
+    Credentials,
+    check_source,
+    open_source,
+    parse_credentials,
+)
 from coco_kp.transport.registry.credentials import find_credentials
+from tests.sim.registry import Registry
+from tests.support.stored import image
 
 APP = RegistryReference("h.example:5000", "team/app", "v1")
 HUB = RegistryReference("docker.io", "library/nginx", "latest")
@@ -293,3 +303,20 @@ class TestWritten:
         with pytest.raises(InputError, match="'user:password'") as caught:
             parse_credentials(text)
         assert "secret" not in str(caught.value)
+
+
+def test_registry_is_read_by_a_user_without_a_home(
+    image_name: RegistryReference, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, under a user ID that no passwd knows, as OpenShift gives them."""
+
+    def nobody(_uid: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    one = image(b"layer")
+    registry.manifests[image_name.repository, "v1"] = (one.top.media_type, one.top.raw)
+    check_source(image_name)
+    with open_source(image_name, Access(tls_verify=False)) as source:
+        assert source.manifest().digest == one.top.digest
