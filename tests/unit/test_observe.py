@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
+from coco_kp import observe
 from coco_kp.errors import KekError, RefusedError, UnreachableError
-from coco_kp.observe import asking, configure, event, observed_by
+from coco_kp.observe import asking, configure, dropped_lines, event, in_background, observed_by
 from tests.support.events import Events
+from tests.support.patience import ends, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +122,84 @@ def test_asking_reports_an_answer_that_is_no() -> None:
     with observed_by(seen), asking("kbs") as question:
         question.refused = True
     assert seen.outcomes("kbs") == ["refused"]
+
+
+@pytest.fixture
+def stderr(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The reading end of a pipe that is standard error, and holds a page."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        configure("json", logging.INFO)
+        yield reading
+    os.close(reading)
+
+
+def events_in(stderr: int, last: str) -> list[dict[str, Any]]:
+    """Read events until one of this name."""
+    found: list[dict[str, Any]] = []
+    with os.fdopen(os.dup(stderr)) as lines:
+        while not found or found[-1]["event"] != last:
+            found.append(json.loads(lines.readline()))
+    return found
+
+
+def test_lines_in_background_come_in_their_order(stderr: int) -> None:
+    with in_background():
+        for number in range(10):
+            event(logging.INFO, "answered", seconds=number)
+    event(logging.INFO, "end")
+    assert [line.get("seconds") for line in events_in(stderr, "end")] == [*range(10), None]
+
+
+def test_line_is_dropped_and_counted_when_nobody_reads_stderr(
+    stderr: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose log was a pipe that nobody read stood still with all its calls."""
+    monkeypatch.setattr(observe, "_MOST_WAITING", 50)
+    before = dropped_lines()
+    with ends(), in_background():
+        for _ in range(1000):
+            event(logging.INFO, "answered", kid="x" * 100)
+        dropped = dropped_lines() - before
+        assert 0 < dropped < 1000
+        lines = events_in(stderr, "lines dropped")
+    assert lines[-1]["count"] == dropped
+    assert len(lines) - 1 == 1000 - dropped
+
+
+def test_line_that_cannot_be_written_is_dropped_and_counted(
+    stderr: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    full = [True]
+
+    def written(descriptor: int, data: bytes) -> int:
+        if full and b'"event": ' in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", written)
+    before = dropped_lines()
+    with in_background():
+        event(logging.INFO, "answered")
+        wait_until(lambda: dropped_lines() > before)
+        full.clear()
+        event(logging.INFO, "refused")
+        lines = events_in(stderr, "lines dropped")
+    assert [line["event"] for line in lines] == ["refused", "lines dropped"]
+
+
+def test_end_waits_no_longer_than_a_second_for_lines_that_nobody_reads(
+    stderr: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "_LAST_LINES", 0.1)
+    with ends(), in_background():
+        for _ in range(100):
+            event(logging.INFO, "answered", kid="x" * 100)
+    events_in(stderr, "answered")  # lets the thread end
+    event(logging.INFO, "still nobody waits")
+    with os.fdopen(os.dup(stderr)) as lines:
+        while "still nobody waits" not in lines.readline():
+            pass
