@@ -248,6 +248,46 @@ def _lock(descriptor: int) -> bool:
             return True
 
 
+def lock_file(path: Path) -> int | None:
+    """Lock a file that is there for that alone; None if another process has it.
+
+    Gives its descriptor, to be closed once the file is removed. No link is followed, and only a
+    file of this user's is opened. Raises ``InputError``.
+    """
+    while True:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(path, flags, 0o600)
+        except OSError as failure:
+            raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+        try:
+            _check_own(path, os.fstat(descriptor))
+            if not lock(descriptor, 0):
+                os.close(descriptor)
+                return None
+            if _is_at(path, os.fstat(descriptor)):
+                return descriptor
+        except CocoKpError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # who had it has removed it meanwhile
+
+
+def _check_own(path: Path, status: os.stat_result) -> None:
+    """Raise ``InputError`` for what another user made, or has under another name as well."""
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
+        raise InputError(
+            f"cannot write {shown(str(path))}: it is not a file of this user's alone",
+            "remove it, if nobody needs it",
+        )
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.lstat(), status)
+    return False
+
+
 def reason(failure: OSError) -> str:
     """Say in a few words why the operating system refused, without the path."""
     if failure.errno == errno.ENOENT:

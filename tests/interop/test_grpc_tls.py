@@ -53,7 +53,7 @@ def tls_provider(credentials: grpc.ServerCredentials) -> Iterator[str]:
         bound = bind(server, TcpAddress(ip_address("127.0.0.1"), 0), credentials)
         server.start()
         try:
-            yield bound
+            yield bound.address
         finally:
             server.stop(None).wait()
 

@@ -53,7 +53,7 @@ def test_plugin_process_unwraps_with_an_hsm(softhsm: SoftHsm, config: Path, tmp_
                     layers.map(lambda _: ask(channel, "prod", ciphertext_of(kid)), range(40))
                 )
             other = ask(channel, "test", ciphertext_of(kid))
-        log = running.output()
+    log = running.output()
     assert {answer.body for answer in answers} == {kek.raw()}
     assert (other.status_code, other.body) == (404, b"")
     assert not [trace for trace in (*traces(kek.raw()), PIN.encode()) if trace in log.encode()]
@@ -79,7 +79,7 @@ def test_plugin_process_in_trouble_with_its_hsm_lives_and_says_so(
             assert (answer.status_code, answer.body) == (503, b"")
         pin.write_text(PIN)
         assert ask(channel, "prod", ciphertext_of(kid)).body == kek.raw()
-        log = running.output()
+    log = running.output()
     assert log.count("refused the PIN") == 3
     assert "654321" not in log
 

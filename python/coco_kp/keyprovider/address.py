@@ -76,24 +76,24 @@ class UnixAddress:
         return False
 
     def check(self) -> None:
-        """Make sure that nobody listens here, and remove a socket that its server left behind.
+        """Make sure that nobody listens here.
 
-        Raises ``RemoteError`` if a server answers, ``InputError`` if something else is there.
+        Raises ``RemoteError`` if a server answers, ``InputError`` if what is there is no socket.
         """
         try:
             self._check()
         except OSError as failure:
             raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
 
-    def admit(self) -> None:
-        """Give the socket, which only its owner can use as yet, its group and then its mode.
+    def admit(self, unnamed: Path) -> None:
+        """Give a socket, which only its owner can use as yet, its group and then its mode.
 
         Raises ``RemoteError``.
         """
         try:
             if self.group is not None:
-                os.chown(self.path, -1, self.group, follow_symlinks=False)
-            self.path.chmod(self.mode)
+                os.chown(unnamed, -1, self.group, follow_symlinks=False)
+            unnamed.chmod(self.mode)
         except OSError as failure:
             raise RemoteError(
                 f"cannot give {self} mode {self.mode:o} and its group: {reason(failure)}",
@@ -114,7 +114,7 @@ class UnixAddress:
             try:
                 probe.connect(str(self.path))
             except ConnectionRefusedError:
-                self.path.unlink(missing_ok=True)
+                pass  # its server has died
             else:
                 raise RemoteError(
                     f"cannot listen on {self}: another server answers there",
@@ -133,7 +133,9 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
                 f"the socket path {shown(path)} has a character that gRPC reads as another",
                 "use letters, digits and the like, no blanks and none of % ? #",
             )
-        if len(path.encode()) > _LONGEST_SOCKET_PATH:
+        # It is bound under a name of 9 bytes beside it first.
+        name = max(len(path.rpartition("/")[2].encode()), 9)
+        if len(path.rpartition("/")[0].encode()) + 1 + name > _LONGEST_SOCKET_PATH:
             raise UsageError(
                 f"the socket path {shown(path)} is too long",
                 f"Unix sockets take at most {_LONGEST_SOCKET_PATH} bytes",

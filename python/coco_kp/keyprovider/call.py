@@ -34,10 +34,18 @@ class MalformedRequestError(CocoKpError):
     exit_code = 3
 
 
+class TooManyCallsError(CocoKpError):
+    """More calls came than this server, or this client's share of it, has room for."""
+
+    exit_code = 6
+
+
 def code_of(error: Exception) -> str:
     """Return the name of the gRPC status that an error of a ``Handler`` is answered with."""
     if isinstance(error, MalformedRequestError):
         return "INVALID_ARGUMENT"
+    if isinstance(error, TooManyCallsError):
+        return "RESOURCE_EXHAUSTED"
     if isinstance(error, NotAllowedError):
         return "PERMISSION_DENIED"
     if isinstance(error, RemoteError):

@@ -6,12 +6,15 @@ No proxy is ever asked: ``HTTPS_PROXY`` is for the web, and what goes through he
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
 from coco_kp.errors import RemoteError
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.config import GrpcTls
+from coco_kp.keyprovider.socket_name import SocketName
 from coco_kp.keyprovider.tls import channel_credentials
 
 
@@ -39,26 +42,53 @@ def bind(
     server: grpc.Server,
     address: TcpAddress | UnixAddress,
     credentials: grpc.ServerCredentials | None = None,
-) -> str:
-    """Bind a server and return the address with the port that was chosen.
+) -> Bound:
+    """Bind a server.
 
     With ``credentials`` it speaks TLS there. Raises ``RemoteError`` or ``InputError`` if nobody can
     listen at ``address``.
     """
     address.check()  # gRPC would say only that it failed, and would take over a live Unix socket
-    umask = os.umask(0o177) if isinstance(address, UnixAddress) else None
+    if isinstance(address, TcpAddress):
+        port = _add_port(server, address, str(address), credentials)
+        return Bound(str(TcpAddress(address.ip, port)), lambda: None)
+    name = SocketName(address.path)
+    umask = os.umask(0o177)
+    try:
+        _add_port(server, address, f"unix://{name.unnamed}", credentials)
+        address.admit(name.unnamed)
+        name.give()
+    except BaseException:
+        name.leave()
+        raise
+    finally:
+        os.umask(umask)
+    return Bound(str(address), name.leave)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The address that a server has, with the port that was chosen.
+
+    ``leave`` is to be called once when it ends, before it closes its port: then others may take the
+    address.
+    """
+
+    address: str
+    leave: Callable[[], None]
+
+
+def _add_port(
+    server: grpc.Server,
+    address: TcpAddress | UnixAddress,
+    target: str,
+    credentials: grpc.ServerCredentials | None,
+) -> int:
     try:
         if credentials:
-            port = server.add_secure_port(str(address), credentials)
-        else:
-            port = server.add_insecure_port(str(address))
+            return server.add_secure_port(target, credentials)
+        return server.add_insecure_port(target)
     except RuntimeError:
         raise RemoteError(
             f"cannot listen on {address}", "may this user make a socket there?"
         ) from None
-    finally:
-        if umask is not None:
-            os.umask(umask)
-    if isinstance(address, UnixAddress):
-        address.admit()
-    return str(TcpAddress(address.ip, port)) if isinstance(address, TcpAddress) else str(address)

@@ -7,31 +7,37 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
-from coco_kp.keyprovider.channel import bind
-from coco_kp.observe import event
+from coco_kp.keyprovider.channel import Bound, bind
+from coco_kp.keyprovider.threads import Threads
+from coco_kp.observe import event, in_background
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.server_tls import ServerTls
 
-_MOST_CALLS: Final = 256
-"""Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each may take a thread, made when it
-is needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
+_MOST_CALLS: Final = 600
+"""Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each takes a thread, made when it is
+needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
 
 READY: Final = "/ready"
 """Behind the service's name, the health of what it needs of others; its own name's is its life."""
 
-_GRACE: Final = 30.0  # seconds that running calls have to finish after a signal
+_GRACE: Final = 25.0  # seconds that running calls have to finish after a signal
+_LAST: Final = 5.0  # seconds after that, when the process ends in any case
+_ARRIVING: Final = 0.25  # seconds in which calls that are on their way arrive
+_TELLING: Final = 0.05  # seconds in which clients learn that they must go elsewhere
+_ANSWERING: Final = 1.0  # seconds in which the last answers leave
 _MOST_PROBES: Final = 8  # at a time
 _LONGEST_PROBE: Final = 1024  # bytes
 _LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobody
@@ -84,7 +90,7 @@ def serve(
     tls: ServerTls | None = None,
     health_address: TcpAddress | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the running calls and return.
+    """Serve until SIGTERM or SIGINT, then finish the running calls and return, in half a minute.
 
     With ``tls`` it speaks TLS. At ``health_address`` it answers for its health alone, and
     without TLS, which Kubernetes' probes do not know. Must be called in the main thread. Raises
@@ -96,41 +102,64 @@ def serve(
     if moments.reload:
         signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     _return_large_buffers()
-    statuses = health.HealthServicer()
-    with (
-        _answering_probes(statuses, health_address),
-        ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="call") as pool,
-    ):
-        server = new_server(service, pool, statuses)
+    statuses, threads = health.HealthServicer(), Threads(_return_memory)
+    with in_background(), _answering_probes(statuses, health_address):
+        server = new_server(service, threads, statuses)
         bound = bind(server, address, tls.credentials() if tls else None)
-        server.start()
-        moments.ready(bound)
-        # A signal that reaches another thread, or this one just before it waits, wakes nobody: its
-        # handler runs when this thread looks again.
-        while not stop.wait(_LOOK):
-            if tls:
-                tls.look()
-            if moments.reload and reload.is_set():
-                reload.clear()
-                moments.reload()
-            _set_status(statuses, f"{service.name}{READY}", serving=moments.can_serve())
-        moments.stopping()
+        try:
+            server.start()
+            moments.ready(bound.address)
+            # A signal that reaches another thread, or this one just before it waits, wakes nobody:
+            # its handler runs when this thread looks again.
+            while not stop.wait(_LOOK):
+                if tls:
+                    tls.look()
+                if moments.reload and reload.is_set():
+                    reload.clear()
+                    moments.reload()
+                _set_status(statuses, f"{service.name}{READY}", serving=moments.can_serve())
+        except BaseException:
+            bound.leave()
+            raise
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _leave_now)
-        server.stop(_GRACE).wait()
-    if isinstance(address, UnixAddress):
-        address.path.unlink(missing_ok=True)
+        # Whatever hangs then, in whatever library, this does not: the kernel ends the process.
+        signal.alarm(round(_GRACE + _LAST))
+        moments.stopping()
+        statuses.enter_graceful_shutdown()
+        _end(server, threads, bound)
+    signal.alarm(0)
+
+
+def _end(server: grpc.Server, threads: Threads, bound: Bound) -> None:
+    """Answer all that came, and see that nothing else comes.
+
+    gRPC cuts off (CANCELLED) what has arrived and was not yet handed to Python when it is told to
+    stop, some fifty calls of a busy server. So calls are held for a moment first: their clients
+    wait, and send no others, until all of them are here; and are answered once all know that the
+    server goes.
+    """
+    threads.hold()
+    time.sleep(_ARRIVING)
+    bound.leave()
+    ended = server.stop(_GRACE)
+    time.sleep(_TELLING)
+    threads.go_on()
+    while threads.busy and not ended.wait(_TELLING):
+        pass
+    if not ended.wait(_ANSWERING):
+        server.stop(None)  # those who watch our health would go on to do so
 
 
 def new_server(
-    service: Service, pool: ThreadPoolExecutor, statuses: health.HealthServicer | None = None
+    service: Service, pool: Executor, statuses: health.HealthServicer | None = None
 ) -> grpc.Server:
     """Make the server; it is not bound and not started.
 
     ``statuses`` says how it is: it lives, and is not yet known to be ready.
     """
     server = grpc.server(
-        pool,
+        cast("ThreadPoolExecutor", pool),  # of which it calls ``submit`` alone
         options=_options(service.most_bytes),
         maximum_concurrent_rpcs=_MOST_CALLS,
     )
@@ -152,18 +181,19 @@ def _answering_probes(
     if address is None:
         yield
         return
-    with ThreadPoolExecutor(_MOST_PROBES, thread_name_prefix="health") as pool:
-        server = grpc.server(
-            pool, options=_options(_LONGEST_PROBE), maximum_concurrent_rpcs=_MOST_PROBES
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
-        bound = bind(server, address)
-        server.start()
-        event(logging.INFO, "health", address=bound)
-        try:
-            yield
-        finally:
-            server.stop(None).wait()
+    server = grpc.server(
+        cast("ThreadPoolExecutor", Threads()),
+        options=_options(_LONGEST_PROBE),
+        maximum_concurrent_rpcs=_MOST_PROBES,
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    bound = bind(server, address)
+    server.start()
+    event(logging.INFO, "health", address=bound.address)
+    try:
+        yield
+    finally:
+        server.stop(None).wait()
 
 
 def _options(most_bytes: int) -> list[tuple[str, int]]:
@@ -189,6 +219,13 @@ def _return_large_buffers() -> None:
     if hasattr(libc, "mallopt"):  # not in musl
         libc.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
         libc.mallopt(_M_ARENA_MAX, 2)
+
+
+def _return_memory() -> None:
+    """Have the C library return what it keeps for later: nothing is to be done."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # not in musl
+        libc.malloc_trim(0)
 
 
 def _leave_now(number: int, _frame: FrameType | None) -> NoReturn:

@@ -36,7 +36,7 @@ def serving(
 ) -> Iterator[str]:
     with ThreadPoolExecutor(4) as pool:
         server = new_server(key_provider(echo), pool)
-        bound = bind(server, address, credentials)
+        bound = bind(server, address, credentials).address
         server.start()
         try:
             yield bound

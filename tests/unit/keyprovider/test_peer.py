@@ -126,7 +126,7 @@ def listen(seen: list[ClientIdentity]) -> Iterator[Listen]:
         ) -> str:
             server = new_server(key_provider(note), pool)
             servers.append(server)
-            bound = bind(server, address, credentials)
+            bound = bind(server, address, credentials).address
             server.start()
             return bound
 

@@ -76,7 +76,7 @@ def listen() -> Iterator[Listen]:
             servers.append(server)
             bound = bind(server, TcpAddress(ip_address("127.0.0.1"), 0), tls.credentials())
             server.start()
-            return bound
+            return bound.address
 
         try:
             yield start

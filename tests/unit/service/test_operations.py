@@ -68,7 +68,7 @@ def test_served_calls_are_counted_and_recorded_and_no_key_is_seen(tmp_path: Path
         with pytest.raises(grpc.RpcError):
             ocicrypt.wrap(channel, "keypath=/absent::keyid=/default/key/1", options)
         text = scrape(running)
-        log = running.output()
+    log = running.output()
     assert 'coco_kp_calls_total{code="OK",operation="keywrap"} 1.0\n' in text
     assert 'coco_kp_calls_total{code="FAILED_PRECONDITION",operation="keywrap"} 1.0\n' in text
     assert 'coco_kp_requests_total{outcome="ok",to="file"} 1.0\n' in text
@@ -123,8 +123,10 @@ def test_second_health_name_follows_the_kbs_and_the_first_stays(tmp_path: Path) 
 
 def test_health_port_answers_for_its_health_alone(tmp_path: Path) -> None:
     with serving(tmp_path, "--health", "127.0.0.1:0") as running:
-        found = re.search(r'health address="(.*)"', running.output())
-        assert found
+        found = running.wait_until(
+            lambda: re.search(r'health address="(.*)"', running.output()),
+            "name its health's address",
+        )
         with ocicrypt.connection(found[1]) as channel:
             wait_until(lambda: health(channel, f"{SERVICE}/ready") == SERVING)
             assert health(channel, SERVICE) == SERVING
