@@ -57,11 +57,15 @@ class DirectorySink(Sink):
         self._check_destination()
         self._staging = Staging(self._folder)
         self._staged: dict[str, Path] = {}
+        self._counted_on: set[str] = set()
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Look among the staged blobs and in the folder."""
         path = self._path(blob.digest.hex)
-        return path.is_file() and path.stat().st_size == blob.size
+        found = path.is_file() and path.stat().st_size == blob.size
+        if found and blob.digest.hex not in self._staged:
+            self._counted_on.add(blob.digest.hex)
+        return found
 
     def begin_blob(self, size: int | None = None) -> BlobWriter:  # noqa: ARG002
         """Write into a staged file."""
@@ -74,13 +78,15 @@ class DirectorySink(Sink):
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
         with locked(self._folder):
-            if replacing is not None:
-                self._check_unchanged(replacing)
+            self._check_unchanged(replacing)
             self._publish(manifest)
 
-    def _check_unchanged(self, replacing: Digest) -> None:
+    def _check_unchanged(self, replacing: Digest | None) -> None:
+        """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
         raw = read_small_if_there(self._folder / MANIFEST_FILE, MAX_MANIFEST)
-        if raw is None or Digest.of(raw) != replacing:
+        if replacing is not None and (raw is None or Digest.of(raw) != replacing):
+            raise ChangedError(self.reference)
+        if not all(self._path(name).is_file() for name in self._counted_on):
             raise ChangedError(self.reference)
 
     def _publish(self, manifest: Manifest) -> None:

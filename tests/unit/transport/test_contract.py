@@ -164,6 +164,21 @@ class TestInPlace:
         with pytest.raises(CocoKpError):
             place.source().manifest()
 
+    @pytest.mark.parametrize("place", ["oci", "oci unnamed", "dir"], indirect=True)
+    def test_sink_refuses_image_of_which_others_removed_a_blob(self, place: Place) -> None:
+        """It was not copied, for it was there."""
+        with place.sink() as sink:
+            store(sink, OLD)
+        with place.sink() as sink:
+            store(sink, NEW, named=False)
+            with place.sink() as other:
+                store(other, BIG)
+            with pytest.raises(ChangedError):
+                sink.set_reference(NEW.top)
+        with place.source() as source:
+            check(source, BIG)
+        assert not place.leftovers()
+
 
 class TestBlobs:
     def test_sink_has_blob_once_it_is_written(self, place: Place) -> None:
