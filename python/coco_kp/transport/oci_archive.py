@@ -108,6 +108,7 @@ class OciArchiveSink(Sink):
         with locked(self._final.parent):
             if replacing is not None and _digest_in(self._image) != replacing:
                 raise ChangedError(self.reference)
+            self._check_destination()  # again: others may have written there meanwhile
             publish_image(self._path, self._final, self.reference)
 
     def read_back(self) -> Source:

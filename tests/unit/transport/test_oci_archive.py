@@ -207,3 +207,12 @@ class TestHostile:
         path.write_bytes(data.replace(b'"config":{', b'"config": '))
         with source(path) as opened, pytest.raises(IntegrityError, match="is damaged"):
             check(opened, ONE)
+
+
+def test_oci_archive_sink_refuses_archive_that_others_made_meanwhile(path: Path) -> None:
+    with OciArchiveSink(FileReference("oci-archive", str(path), "two")) as sink:
+        store(sink, TWO, named=False)
+        write(path, ONE, "one")
+        with pytest.raises(RefusedError, match="holds other images"):
+            sink.set_reference(TWO.top)
+    check(source(path, "one"), ONE)
