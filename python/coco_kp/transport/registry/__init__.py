@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from coco_kp.transport.registry.client import RegistryClient
 from coco_kp.transport.registry.configuration import Place, place_to_write, places_to_read
 from coco_kp.transport.registry.download import RegistryBlob
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
+
+_LOG: Final = logging.getLogger(__name__)
+
+_SETTLED: Final = 1.0
+"""Seconds after which whoever found the old image under a tag has written his own."""
 
 _KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
 _ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
@@ -131,6 +137,8 @@ class RegistrySink(Sink):
             self._check_unchanged(replacing)
         self._put(manifest, self._tag)
         self._sent.clear()
+        if replacing is not None:
+            self._check_kept(manifest.digest)
 
     def read_back(self) -> Source:
         """Read the repository."""
@@ -145,16 +153,31 @@ class RegistrySink(Sink):
         self.client.close()
 
     def _check_unchanged(self, digest: Digest) -> None:
+        if self._digest_now() != str(digest):
+            raise ChangedError(self.reference)
+
+    def _check_kept(self, digest: Digest) -> None:
+        """Look again: who looked before we wrote, and wrote after us, undid what we changed."""
+        self.client.sleep(_SETTLED)
+        try:
+            now = self._digest_now()
+        except RemoteError as error:
+            _LOG.warning("%s is in place, but may have changed since: %s", self.reference, error)
+            return
+        if now != str(digest):
+            raise RemoteError(
+                f"{self.reference} changed meanwhile: another image took the place of this one",
+                "run again, unless coco-kp inspect shows your change in it",
+            )
+
+    def _digest_now(self) -> str:
+        """Return the digest to which the tag points, empty where it is gone."""
         path = f"manifests/{self._tag}"
         with self.client.request("HEAD", self.client.url(path), headers=_ACCEPT) as response:
             stated = response.headers.get("Docker-Content-Digest", "")
-        if not response.ok or not stated.startswith(f"{digest.algorithm}:"):
-            # Not every registry answers HEAD, or says a digest; one that fails says so here.
-            stated = self._digest_now(path)
-        if stated != str(digest):
-            raise ChangedError(self.reference)
-
-    def _digest_now(self, path: str) -> str:
+        if response.ok and stated.startswith("sha256:"):
+            return stated
+        # Not every registry answers HEAD, or says a digest; one that fails says so here.
         response = self.client.get(path, _ACCEPT, MAX_MANIFEST)
         if response.status == 404:
             response.close()

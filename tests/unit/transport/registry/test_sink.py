@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from coco_kp.errors import ChangedError, RemoteError
+from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error
-from tests.support.access import REPOSITORY
+from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store
 
 OLD = image(b"old layer", b"shared layer")
@@ -70,3 +71,40 @@ def test_registry_sink_writes_nothing_where_tag_cannot_be_read_again(
     with pytest.raises(RemoteError, match="cannot be read again"):
         sink.set_reference(NEW.top, replacing=OLD.top.digest)
     assert registry.manifests[REPOSITORY, "v1"][1] == OLD.top.raw
+
+
+def test_registry_sink_tells_who_wrote_just_before_another_did(
+    image_name: RegistryReference, source: RegistrySource
+) -> None:
+    """Both found the tag as they had read it; a key that was removed would be back unnoticed."""
+
+    def write_other(_seconds: float) -> None:
+        with RegistrySink(image_name, PLAIN) as other:
+            store(other, OTHER)
+
+    with RegistrySink(image_name, PLAIN, sleep=write_other) as sink:
+        store(sink, OLD)
+        store(sink, NEW, named=False)
+        with pytest.raises(RemoteError, match="another image took the place of this one"):
+            sink.set_reference(NEW.top, replacing=OLD.top.digest)
+    check(source, OTHER)
+
+
+def test_registry_sink_warns_where_its_image_cannot_be_looked_at_again(
+    registry: Registry, image_name: RegistryReference, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_seconds: float) -> None:
+        registry.faults = [lambda _: error(403, "DENIED", "no")]
+
+    with RegistrySink(image_name, PLAIN, sleep=fail) as sink:
+        store(sink, OLD)
+        store(sink, NEW, named=False)
+        sink.set_reference(NEW.top, replacing=OLD.top.digest)
+    assert f"{sink.reference} is in place, but may have changed since" in caplog.text
+
+
+def test_registry_sink_waits_for_nobody_where_the_image_is_new(
+    sink: RegistrySink, pauses: list[float]
+) -> None:
+    store(sink, OLD)
+    assert not pauses
