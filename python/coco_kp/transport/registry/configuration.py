@@ -1,15 +1,18 @@
 """``registries.conf``: registries that are insecure, blocked, elsewhere, or have mirrors.
 
 Read as skopeo reads it (containers-registries.conf(5), both of its versions): the user's file or
-else the system's, then the files in both ``registries.conf.d``, of which later ones go before
-earlier ones. Short-name aliases play no part: ``docker://app`` is Docker Hub's, as for skopeo.
+else the system's, then the files in the user's ``registries.conf.d``, before that in the system's
+unless the user has a file. Later files go before earlier ones, in one file the first entry of a
+prefix counts. What skopeo refuses is refused. Short-name aliases play no part: ``docker://app`` is
+Docker Hub's, as for skopeo.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +25,7 @@ from coco_kp.transport.files import read_small
 
 _SYSTEM: Final = Path("/etc/containers")
 _MAX_FILE: Final = 1024 * 1024
+_RULE: Final = "pull-from-mirror"
 _WHEN: Final = ("all", "digest-only", "tag-only")
 
 
@@ -69,6 +73,12 @@ def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
     places = []
     for endpoint in (*mirrors, registry.endpoint):
         there = _moved(image, registry, endpoint)
+        try:
+            _registry_of(there)
+        except RefusedError:
+            if endpoint is registry.endpoint:
+                raise
+            continue  # a mirror that is blocked itself
         # What was given for the registry itself is told to no mirror.
         own = access if there.host == image.host else replace(access, credentials=None)
         places.append(Place(there, _secured(own, insecure=endpoint.insecure)))
@@ -107,7 +117,7 @@ def _matched(name: str, prefix: str) -> int:
     start = 0
     if prefix.startswith("*."):
         prefix = prefix[1:]
-        start = name.partition("/")[0].find(prefix.partition("/")[0])
+        start = name.partition("/")[0].find(prefix)
         if start < 1:
             return 0
     end = start + len(prefix)
@@ -129,21 +139,43 @@ def _moved(image: RegistryReference, registry: _Registry, endpoint: _Endpoint) -
 
 def _registries() -> list[_Registry]:
     found: dict[str, _Registry] = {}
-    for file in _files():
-        found |= {registry.prefix: registry for registry in _read(file)}
+    for file, main in _files():
+        there = list(_read(file, main=main))
+        _check_conflicts(there, file)
+        found |= {registry.prefix: registry for registry in reversed(there)}
     return list(found.values())
 
 
-def _files() -> Iterator[Path]:
+def _check_conflicts(registries: Sequence[_Registry], file: Path) -> None:
+    """Refuse what says of one location both that it is insecure, or blocked, and that it is not."""
+    seen: dict[str, tuple[bool, bool]] = {}
+    for registry in registries:
+        location = registry.endpoint.location or registry.prefix
+        said = (registry.endpoint.insecure, registry.blocked)
+        if seen.setdefault(location, said) != said:
+            raise InputError(
+                f"'{file}' has '{location}' twice, and differs in 'insecure' or 'blocked'"
+            )
+
+
+def _files() -> Iterator[tuple[Path, bool]]:
+    """Give the files, and whether each is a main file, those that go before others last."""
     own = home() / ".config" / "containers"
     named = os.environ.get("CONTAINERS_REGISTRIES_CONF")
-    mains = [Path(named)] if named else [own / "registries.conf", _SYSTEM / "registries.conf"]
-    yield from [main for main in mains if named or main.exists()][:1]
-    for folder in (_SYSTEM, own):
-        yield from sorted((folder / "registries.conf.d").glob("*.conf"))
+    folders = [_SYSTEM, own]
+    if named:
+        yield Path(named), True
+    elif (own / "registries.conf").exists():
+        yield own / "registries.conf", True
+        folders = [own]
+    elif (_SYSTEM / "registries.conf").exists():
+        yield _SYSTEM / "registries.conf", True
+    for folder in folders:
+        for file in sorted((folder / "registries.conf.d").glob("*.conf")):
+            yield file, False
 
 
-def _read(file: Path) -> Iterator[_Registry]:
+def _read(file: Path, *, main: bool) -> Iterator[_Registry]:
     try:
         document = tomllib.loads(read_small(file, _MAX_FILE).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -153,11 +185,14 @@ def _read(file: Path) -> Iterator[_Registry]:
         prefix = _text(table, "prefix", file) or location
         if not prefix or not (location or prefix.startswith("*.")):
             raise InputError(f"a registry in '{file}' has no location")
+        if prefix.startswith("*.") and re.search("[/@:]", prefix):
+            raise InputError(f"'{prefix}' in '{file}' is more than a wildcard and a domain")
+        by_digest = _flag(table, "mirror-by-digest-only", file)
         mirrors = tuple(
             _Endpoint(
                 _text(mirror, "location", file),
                 _flag(mirror, "insecure", file),
-                _text(mirror, "pull-from-mirror", file) or "all",
+                _text(mirror, _RULE, file) or "all",
             )
             for mirror in _tables(table, "mirror", file)
         )
@@ -166,15 +201,26 @@ def _read(file: Path) -> Iterator[_Registry]:
                 f"a mirror of '{prefix}' in '{file}' has no location, or pull-from-mirror is none "
                 f"of {', '.join(_WHEN)}"
             )
+        ruled = [mirror for mirror in _tables(table, "mirror", file) if _RULE in mirror]
+        if _RULE in table or (by_digest and ruled):
+            raise InputError(
+                f"'{prefix}' in '{file}' has {_RULE} beside mirror-by-digest-only, or outside of "
+                "a mirror"
+            )
         yield _Registry(
             prefix,
             _Endpoint(location, _flag(table, "insecure", file)),
             _flag(table, "blocked", file),
             mirrors,
-            _flag(table, "mirror-by-digest-only", file),
+            by_digest,
             file,
         )
-    yield from _read_old(document, file)
+    if "registries" in document:
+        if not main or "registry" in document:
+            raise InputError(
+                f"'{file}' is of version 1 where it cannot be: beside version 2, or as a drop-in"
+            )
+        yield from _read_old(document, file)
 
 
 def _read_old(document: Mapping[str, object], file: Path) -> Iterator[_Registry]:

@@ -66,6 +66,16 @@ class TestFiles:
             (folder / "registries.conf.d" / "ignored.txt").write_text("not TOML")
         assert place_to_write(APP, Access()).access.tls_verify is True
 
+    def test_registries_conf_of_user_hides_drop_ins_of_system(
+        self, system: Path, own: Path
+    ) -> None:
+        """As the library of skopeo and podman has it (sysregistriesv2)."""
+        (system / "registries.conf.d").mkdir()
+        (system / "registries.conf.d" / "a.conf").write_text(insecure(APP.host))
+        assert place_to_write(APP, Access()).access.tls_verify is False
+        (own / "registries.conf").write_text("")
+        assert place_to_write(APP, Access()).access.tls_verify is True
+
     @pytest.mark.parametrize(
         ("text", "words"),
         [
@@ -76,6 +86,10 @@ class TestFiles:
             ('[[registry]]\nlocation = "h"\ninsecure = "no"', "neither true nor false"),
             (MIRROR, "a mirror of 'h' in"),
             (f'{MIRROR}location = "m"\npull-from-mirror = "never"', "pull-from-mirror is none of"),
+            ('[[registry]]\nlocation = "h"\npull-from-mirror = "all"', "outside of a mirror"),
+            (f'{insecure("h")}[[registry]]\nlocation = "h"', "differs in 'insecure'"),
+            ('[[registry]]\nprefix = "*.h/x"', "more than a wildcard and a domain"),
+            (f"{insecure('h')}[registries.insecure]\nregistries = []", "is of version 1"),
         ],
     )
     def test_malformed_registries_conf_is_named(self, own: Path, text: str, words: str) -> None:
@@ -98,7 +112,6 @@ class TestRules:
         [
             '[[registry]]\nlocation = "h.example:5000"\nblocked = true',
             '[[registry]]\nprefix = "*.example"\nblocked = true',
-            '[[registry]]\nprefix = "*.example:5000/team"\nblocked = true',
             '[registries.block]\nregistries = ["h.example:5000"]',
         ],
     )
@@ -121,11 +134,10 @@ class TestRules:
             ("h.example:5000/team", "m.example/x/y", "m.example/x/y/app:v1"),
             ("h.example:5000/team/app", "m.example/z", "m.example/z:v1"),
             ("h.example:5000/te", "m.example", "h.example:5000/team/app:v1"),
-            ("*.example:5000", "", "h.example:5000/team/app:v1"),
-            ("*.example:5000", "m.example/all", "m.example/all/team/app:v1"),
-            ("*.example:5000/team", "m.example", "m.example/app:v1"),
+            ("*.example", "", "h.example:5000/team/app:v1"),
+            ("*.example", "m.example", "m.example:5000/team/app:v1"),
             ("*.other", "m.example", "h.example:5000/team/app:v1"),
-            ("*.h.example:5000", "m.example", "h.example:5000/team/app:v1"),
+            ("*.h.example", "m.example", "h.example:5000/team/app:v1"),
         ],
     )
     def test_image_is_read_where_location_says(
