@@ -38,37 +38,58 @@ class Content(NamedTuple):
     status: os.stat_result
 
 
-def read_file(path: Path, limit: int, error: type[CocoKpError] = InputError) -> Content:
+def read_file(
+    path: Path,
+    limit: int,
+    error: type[CocoKpError] = InputError,
+    *,
+    named: Path | None = None,
+) -> Content:
     """Read a regular file of at most ``limit`` bytes; longer ones give ``limit + 1`` bytes.
 
     Raises ``error`` as :func:`open_regular` does.
     """
-    descriptor = open_regular(path, error)
+    descriptor = open_regular(path, error, named=named)
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return Content(file.read(limit + 1), os.fstat(descriptor))
     except OSError as failure:
-        raise error(f"cannot read {shown(str(path))}: {reason(failure)}") from None
+        raise error(f"cannot read {shown(str(named or path))}: {reason(failure)}") from None
     finally:
+        close(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """Close a file that was only read, or is of no more use, or is on the disk by fsync(2).
+
+    An error of closing says nothing new about such a file, and must not hide the one that does.
+    """
+    with contextlib.suppress(OSError):
         os.close(descriptor)
 
 
-def open_regular(path: Path, error: type[CocoKpError] = InputError) -> int:
+def open_regular(
+    path: Path, error: type[CocoKpError] = InputError, *, named: Path | None = None
+) -> int:
     """Open a regular file for reading, and give its descriptor.
 
-    Raises ``error`` if there is none or it cannot be read. A FIFO or a device is refused unread,
-    since reading one could block for ever.
+    Raises ``error`` if there is none or it cannot be read; messages call it ``named``. A FIFO or a
+    device is refused unread, since reading one could block for ever.
     """
-    name = shown(str(path))
+    name = shown(str(named or path))
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError:
+            close(descriptor)
+            raise
     except OSError as failure:
         raise error(f"cannot read {name}: {reason(failure)}") from None
-    mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
-    os.close(descriptor)
+    close(descriptor)
     if stat.S_ISDIR(mode):
         raise error(f"{name} is a directory, not a file")
     raise error(f"{name} is not a regular file")
@@ -78,7 +99,7 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
     """Write a file whole and to the disk before it has its name, for its owner only by default.
 
     Raises ``RefusedError`` if it exists and ``replace`` is False, ``InputError`` if it cannot be
-    written; then nothing is left.
+    written; then nothing is left, or the old file, or the error says that the new one is in place.
     """
     if not path.name:
         raise InputError(f"cannot write {shown(str(path))}: it is a directory")
@@ -89,17 +110,18 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
         temporary, descriptor = _open_temporary(path, mode)
         try:
             # Open, and so locked, until it has its name.
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-                if replace:
-                    temporary.rename(path)
-                else:
-                    _take_name(temporary, path)
+            os.fsync(descriptor)
+            if replace:
+                temporary.rename(path)
+            else:
+                _take_name(temporary, path)
         finally:
-            temporary.unlink(missing_ok=True)
-        sync_directory(path.parent)
+            with contextlib.suppress(OSError):  # then the next write of this file removes it
+                temporary.unlink(missing_ok=True)
+            close(descriptor)
+        _sync_name(path, replace=replace)
     except FileExistsError:
         raise RefusedError(
             f"{shown(str(path))} exists", "choose another name, or pass --force to overwrite it"
@@ -120,6 +142,29 @@ def check_replaceable(path: Path) -> None:
         raise InputError(f"cannot write {shown(str(path))}: it is {what}")
 
 
+def _sync_name(path: Path, *, replace: bool) -> None:
+    """Put a new file's name on the disk; where that fails, take it away if nothing had it before.
+
+    Raises ``InputError`` if it stays, else ``OSError``.
+    """
+    try:
+        sync_directory(path.parent)
+    except OSError as failure:
+        if not replace and _removed(path):
+            raise
+        raise InputError(
+            f"{shown(str(path))} is in place, but may not outlast a crash of this machine: "
+            f"{reason(failure)}"
+        ) from None
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.unlink()
+        return True
+    return False
+
+
 def _open_temporary(path: Path, mode: int) -> tuple[Path, int]:
     """Make ``.<name>.<16 hex digits>.tmp`` beside ``path``, locked while it is open."""
     while True:
@@ -129,9 +174,9 @@ def _open_temporary(path: Path, mode: int) -> tuple[Path, int]:
         with contextlib.suppress(OSError):  # where nobody can lock, nobody removes either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         # Until the lock was there, others may have taken it for abandoned.
-        if os.path.lexists(temporary):
+        if is_there(temporary):
             return temporary, descriptor
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -154,7 +199,7 @@ def _remove_unlocked(temporary: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink()
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 def _take_name(temporary: Path, path: Path) -> None:
@@ -167,11 +212,12 @@ def _take_name(temporary: Path, path: Path) -> None:
     else:
         return
     # Claim the name with an empty file, all that a crash can leave, and replace that.
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         temporary.rename(path)
     except OSError:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
         raise
 
 
@@ -194,6 +240,11 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def brief(path: Path) -> Path:
+    """Return what messages call a file whose name is a digest: whole, it is masked as a key."""
+    return path.with_name(f"{path.name[:12]}…")
+
+
 def sync_directory(path: Path) -> None:
     """Put a directory's entries on the disk. Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -203,7 +254,7 @@ def sync_directory(path: Path) -> None:
         if failure.errno != errno.EINVAL:  # file systems, mostly remote ones, that cannot
             raise
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 @contextlib.contextmanager
@@ -218,23 +269,23 @@ def locked(directory: Path) -> Iterator[None]:
     except OSError as failure:
         raise InputError(f"cannot use {shown(str(directory))}: {reason(failure)}") from None
     try:
-        if not lock(descriptor, LOCK_SECONDS):
+        if not lock(descriptor, directory, LOCK_SECONDS):
             raise InputError(f"another process keeps {shown(str(directory))} locked")
         yield
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
-def lock(descriptor: int, seconds: float = math.inf) -> bool:
+def lock(descriptor: int, path: Path, seconds: float = math.inf) -> bool:
     """Lock an open file or directory until it is closed; False if another has it so long.
 
-    Raises ``InputError`` where there are no locks.
+    ``path`` is what messages call it. Raises ``InputError`` where there are no locks.
     """
     with within(seconds):
-        return _lock(descriptor)
+        return _lock(descriptor, path)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, path: Path) -> bool:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,7 +294,7 @@ def _lock(descriptor: int) -> bool:
                 return False
             time.sleep(_POLL)
         except OSError as failure:
-            raise InputError(f"cannot lock what is to be written: {reason(failure)}") from None
+            raise InputError(f"cannot lock {shown(str(path))}: {reason(failure)}") from None
         else:
             return True
 

@@ -19,6 +19,7 @@ import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError
 from coco_kp.files import is_there, locked, read_file, write_file
+from tests.support.refusing import refuse
 
 TOO_LONG = "x" * 300  # more than any file system takes for a name
 
@@ -409,3 +410,68 @@ def test_locked_refuses_path_that_is_not_a_folder(tmp_path: Path) -> None:
     for path, message in {"absent": "no such file", "file": "not a directory"}.items():
         with pytest.raises(InputError, match=message), locked(tmp_path / path):
             pytest.fail("it was locked")
+
+
+def fail_to_sync(_directory: Path) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_write_file_takes_new_file_away_when_its_directory_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coco_kp.files.sync_directory", fail_to_sync)
+    with pytest.raises(InputError, match="cannot write .*: input/output error"):
+        write_file(tmp_path / "key", b"new", replace=False)
+    assert names(tmp_path) == []
+
+
+def test_write_file_says_that_replacing_file_is_in_place_when_its_directory_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_bytes(b"old")
+    monkeypatch.setattr("coco_kp.files.sync_directory", fail_to_sync)
+    with pytest.raises(InputError, match="is in place, but may not outlast a crash"):
+        write_file(tmp_path / "key", b"new", replace=True)
+    assert (tmp_path / "key").read_bytes() == b"new"
+
+
+def test_write_file_succeeds_when_its_temporary_file_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has its name by then; the next write removes the other name."""
+    refuse(monkeypatch, "unlink", lambda path: path.endswith(".tmp"))
+    write_file(tmp_path / "key", b"new", replace=False)
+    assert (tmp_path / "key").read_bytes() == b"new"
+    monkeypatch.undo()
+    write_file(tmp_path / "key", b"newer", replace=True)
+    assert names(tmp_path) == ["key"]
+
+
+def test_read_file_names_file_whose_status_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+
+    def fail(_descriptor: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
+        with pytest.raises(InputError, match="/file': stale file handle"):
+            read_file(tmp_path / "file", 1)
+
+
+def test_error_of_closing_does_not_hide_the_one_that_matters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.setattr(os, "close", fail)
+    assert read_file(tmp_path / "file", 1).data == b"x"
+    with pytest.raises(InputError, match="is a directory"):
+        read_file(tmp_path, 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, UnreachableError, UnrecordedError, shown
-from coco_kp.files import is_there, lock, read_file, reason, sync_directory
+from coco_kp.files import brief, close, is_there, lock, read_file, reason, sync_directory
 from coco_kp.model.encoding import parse_json_object, write_json
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ class Record:
                 "set XDG_STATE_HOME to a folder that can be written",
             ) from None
         try:
-            if not lock(descriptor):
+            if not lock(descriptor, brief(file)):
                 raise UnreachableError(otherwise)
             yield descriptor
         finally:
-            os.close(descriptor)  # gives the lock back
+            close(descriptor)  # gives the lock back
 
     def fingerprint(self, kbs: KbsUrl, kid: ResourceUri) -> str:
         """Return what an entry says, without its lock and without making one."""
@@ -130,7 +130,7 @@ def _fingerprint(data: bytes, file: Path) -> str:
         fingerprint = parse_json_object(data, "entry", _MAX_ENTRY).get("fingerprint")
     except InputError:
         fingerprint = None
-    return str(fingerprint or "") or f"unknown: {shown(str(file))} is damaged"
+    return str(fingerprint or "") or f"unknown: {shown(str(brief(file)))} is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,8 @@ class Entry:
             os.fsync(self._descriptor)
             sync_directory(self._file.parent)
         except OSError as failure:
+            record = shown(str(brief(self._file)))
             raise UnrecordedError(
-                f"'{self._kid}' is registered, and the record {shown(str(self._file))} cannot be "
-                f"written: {reason(failure)}"
+                f"'{self._kid}' is registered, and the record {record} cannot be written: "
+                f"{reason(failure)}"
             ) from None

@@ -71,8 +71,7 @@ class Publication:
         """Take files away that nothing can depend on, and say where the new key still is."""
         remarks = []
         for reference, store in list(self._kept):
-            if isinstance(store, FileStore) and not kbs_may_have:
-                store.remove()
+            if isinstance(store, FileStore) and not kbs_may_have and store.remove():
                 self._kept.remove((reference, store))
                 remarks.append(f"the new key file {_place(reference)} was removed again")
             else:
@@ -86,12 +85,12 @@ class Publication:
         """
         if self.registrar or any(not isinstance(store, FileStore) for _, store in self._kept):
             return ()
-        removed = self.kept()
-        for _, store in self._kept:
-            if isinstance(store, FileStore):
-                store.remove()
-        self._kept.clear()
-        return removed
+        removed = []
+        for reference, store in list(self._kept):
+            if isinstance(store, FileStore) and store.remove():
+                self._kept.remove((reference, store))
+                removed.append(_place(reference))
+        return tuple(removed)
 
     def kept(self) -> tuple[str, ...]:
         """Return the places in which a new key is kept now."""

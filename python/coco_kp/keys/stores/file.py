@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from coco_kp.errors import InputError, KekError, RefusedError, shown
+from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.files import is_there, write_file
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.keys.reference import FileReference
@@ -35,17 +35,13 @@ class FileStore:
 
     def keep(self, kek: bytes) -> None:
         """Write the file (0600). Raises ``RefusedError`` if it exists."""
-        try:
-            write_file(self.path, kek, replace=False)
-        except InputError:
-            with contextlib.suppress(KekError):  # its directory may fail once it has its name
-                if self.fetch() == kek:
-                    self.remove()
-            raise
+        write_file(self.path, kek, replace=False)
 
-    def remove(self) -> None:
-        """Remove a file that ``keep`` wrote."""
-        self.path.unlink(missing_ok=True)
+    def remove(self) -> bool:
+        """Remove a file that ``keep`` wrote; return whether it is gone."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        return not is_there(self.path)
 
     def check(self) -> str:
         """Say that it holds a key."""
