@@ -13,7 +13,6 @@ Rules without exception:
 from __future__ import annotations
 
 import io
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -95,6 +94,9 @@ class RawBlob(ABC):
     fd: int | None = None
     """The open file, where the blob is exactly one plain local file."""
 
+    size = 0
+    """How many bytes that file had when it was opened."""
+
     path: Path | None = None
     """Where it is read from, where that is a local file; for messages."""
 
@@ -122,7 +124,7 @@ class BlobReader(io.RawIOBase):
     def __init__(self, raw: RawBlob, blob: Descriptor, *, verify: bool) -> None:
         self.fd = None if verify else raw.fd
         self.path = raw.path
-        if self.fd is not None and os.fstat(self.fd).st_size != blob.size:
+        if self.fd is not None and raw.size != blob.size:
             raw.close()
             raise IntegrityError(f"the blob {blob.digest} does not have the size of its descriptor")
         self._raw = raw

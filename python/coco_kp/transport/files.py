@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import open_regular, read_file, reason
+from coco_kp.files import close, is_there, open_regular, read_file, reason
 from coco_kp.transport.base import RawBlob
 
 
@@ -22,17 +22,19 @@ def naming(action: str, path: Path) -> Iterator[None]:
         raise InputError(f"cannot {action} {shown(str(path))}: {reason(exc)}") from exc
 
 
-def read_small(path: Path, limit: int) -> bytes:
-    """Read a plain file of at most ``limit`` bytes."""
-    data = read_file(path, limit).data
+def read_small(path: Path, limit: int, *, named: Path | None = None) -> bytes:
+    """Read a plain file of at most ``limit`` bytes; messages call it ``named``."""
+    data = read_file(path, limit, named=named).data
     if len(data) > limit:
-        raise InputError(f"{shown(str(path))} is longer than the {limit} bytes that it may have")
+        raise InputError(
+            f"{shown(str(named or path))} is longer than the {limit} bytes that it may have"
+        )
     return data
 
 
-def read_small_if_there(path: Path, limit: int) -> bytes | None:
+def read_small_if_there(path: Path, limit: int, *, named: Path | None = None) -> bytes | None:
     """Read a plain file as ``read_small`` does; None where there is nothing of that name."""
-    return read_small(path, limit) if os.path.lexists(path) else None
+    return read_small(path, limit, named=named) if is_there(path) else None
 
 
 def write_all(fd: int, data: memoryview) -> None:
@@ -51,13 +53,16 @@ def temporary_folder() -> Path:
 
 @contextmanager
 def naming_temporary() -> Iterator[None]:
-    """Turn an ``OSError`` of the block into one that names the folder for temporary files."""
+    """Turn an ``OSError`` of the block into one that names the folder for temporary files.
+
+    A read that fails there is a disk's, and another folder may be on another one.
+    """
     folder = temporary_folder()
     try:
         yield
     except OSError as exc:
         raise InputError(
-            f"cannot write a temporary file in {shown(str(folder))}: {reason(exc)}",
+            f"cannot use a temporary file in {shown(str(folder))}: {reason(exc)}",
             "TMPDIR names another folder for temporary files",
         ) from exc
 
@@ -77,6 +82,7 @@ class FilePart(RawBlob):
     def __init__(self, fd: int, offset: int, size: int, *, whole: bool, path: Path) -> None:
         self.fd = fd if whole else None
         self.path = self._path = path
+        self.size = size
         self._file = fd
         self._offset = offset
         self._end = offset + size
@@ -91,11 +97,17 @@ class FilePart(RawBlob):
     def close(self) -> None:
         """Close the file if it is this blob's own."""
         if self.fd is not None:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = None
 
 
-def open_whole(path: Path) -> FilePart:
-    """Open a plain file as a blob."""
-    fd = open_regular(path)
-    return FilePart(fd, 0, os.fstat(fd).st_size, whole=True, path=path)
+def open_whole(path: Path, *, named: Path | None = None) -> FilePart:
+    """Open a plain file as a blob; messages call it ``named``."""
+    fd = open_regular(path, named=named)
+    try:
+        with naming("read", named or path):
+            size = os.fstat(fd).st_size
+    except BaseException:
+        close(fd)
+        raise
+    return FilePart(fd, 0, size, whole=True, path=named or path)

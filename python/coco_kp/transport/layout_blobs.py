@@ -42,8 +42,8 @@ def all_blobs(folder: Path) -> dict[Digest, int]:
 def reachable(folder: Path, entries: Iterable[Descriptor], *, known: bool = True) -> set[Digest]:
     """Return the digests of all that ``entries`` of a layout's index lead to, their own included.
 
-    Raises ``InputError`` where a document on the way cannot be read; with ``known=False`` it is
-    taken for one that names nothing.
+    Raises ``InputError`` where a document on the way cannot be read, or is none; with
+    ``known=False`` the latter names nothing.
     """
     found: set[Digest] = set()
     waiting = [_Pointer(entry.digest, entry.media_type) for entry in entries]
@@ -53,8 +53,9 @@ def reachable(folder: Path, entries: Iterable[Descriptor], *, known: bool = True
             continue
         found.add(pointer.digest)
         if _POINTING.search(pointer.media_type):
+            raw = read_small_if_there(folder / blob_name(pointer.digest), MAX_MANIFEST)
             try:
-                waiting += _pointers(_read(folder, pointer.digest))
+                waiting += _pointers(_document(raw, pointer.digest))
             except InputError:
                 if known:
                     raise
@@ -80,8 +81,7 @@ class _Pointer(NamedTuple):
     media_type: str
 
 
-def _read(folder: Path, digest: Digest) -> Mapping[str, object]:
-    raw = read_small_if_there(folder / blob_name(digest), MAX_MANIFEST)
+def _document(raw: bytes | None, digest: Digest) -> Mapping[str, object]:
     return {} if raw is None else parse_json_object(raw, f"the manifest {digest}", MAX_MANIFEST)
 
 

@@ -18,6 +18,7 @@ from coco_kp.model.reference import FileReference
 from coco_kp.transport import staging
 from coco_kp.transport.layout import LayoutSink, LayoutSource, prune
 from coco_kp.transport.staging import MARKER, PREFIX
+from tests.support.refusing import refuse
 from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one", b"shared")
@@ -227,3 +228,27 @@ class TestPrune:
         with pytest.raises(InputError, match="not JSON|JSON"):
             prune(folder)
         assert of(index(ONE), TWO) == blobs(folder)
+
+    def test_replacing_image_keeps_blobs_of_another_whose_manifest_cannot_be_looked_at(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It was taken for one that is not there, and a layer that it shares was removed."""
+        write(folder, ONE)
+        write(folder, TWO, "v2")
+        name = TWO.top.digest.hex
+        for call in ("stat", "lstat", "open"):
+            refuse(monkeypatch, call, lambda path: path.endswith(name))
+        write(folder, image(b"layer three"))
+        monkeypatch.undo()
+        check(source(folder, "v2"), TWO)
+        assert "the old image is there, too" in caplog.text
+
+    def test_replacing_image_whose_manifest_cannot_be_read_warns_that_it_stays(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An old key may open it: whoever removed the key must know."""
+        write(folder, ONE)
+        name = ONE.top.digest.hex
+        refuse(monkeypatch, "open", lambda path: path.endswith(name))
+        write(folder, TWO)
+        assert "the old image is there, too" in caplog.text
