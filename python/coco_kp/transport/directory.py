@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import ChangedError, CocoKpError, InputError, RefusedError
-from coco_kp.files import locked, sync_directory
+from coco_kp.files import brief, is_there, locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
-from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_image
+from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ class DirectorySource(Source):
         return self._manifest
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return read_small_if_there(self._folder / _manifest_name(descriptor.digest), MAX_MANIFEST)
+        return _manifest_if_there(self._folder / _manifest_name(descriptor.digest))
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return open_whole(self._folder / blob.digest.hex)
+        return _open(self._folder / blob.digest.hex)
 
 
 class DirectorySink(Sink):
@@ -62,7 +62,8 @@ class DirectorySink(Sink):
     def has_blob(self, blob: Descriptor) -> bool:
         """Look among the staged blobs and in the folder."""
         path = self._path(blob.digest.hex)
-        found = path.is_file() and path.stat().st_size == blob.size
+        with naming("read", _named(path)):
+            found = path.is_file() and path.stat().st_size == blob.size
         if found and blob.digest.hex not in self._staged:
             self._counted_on.add(blob.digest.hex)
         return found
@@ -79,7 +80,9 @@ class DirectorySink(Sink):
         """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
         with locked(self._folder):
             self._check_unchanged(replacing)
-            self._publish(manifest)
+            with self._staging.all_or_nothing():
+                self._publish(manifest)
+            self._remove_replaced(manifest)
 
     def _check_unchanged(self, replacing: Digest | None) -> None:
         """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
@@ -91,13 +94,15 @@ class DirectorySink(Sink):
 
     def _publish(self, manifest: Manifest) -> None:
         top = self._staged.pop(_manifest_name(manifest.digest))
-        publish(self._staging.write(VERSION), self._folder / VERSION_FILE)
+        self._staging.publish(self._staging.write(VERSION), self._folder / VERSION_FILE)
         for name, staged in self._staged.items():
-            publish(staged, self._folder / name)
+            self._staging.publish(staged, self._folder / name)
         self._staged.clear()
         with naming("write to", self._folder):
             sync_directory(self._folder)
         publish_image(top, self._folder / MANIFEST_FILE, self.reference)
+
+    def _remove_replaced(self, manifest: Manifest) -> None:
         try:
             self._remove_others(self._names_in_use(manifest))
         except (CocoKpError, OSError) as error:
@@ -121,7 +126,7 @@ class DirectorySink(Sink):
 
     def _check_destination(self) -> None:
         with naming("read", self._folder):
-            entries = list(self._folder.iterdir()) if self._folder.exists() else []
+            entries = list(self._folder.iterdir()) if is_there(self._folder) else []
         strange = [entry.name for entry in entries if not entry.name.startswith(".")]
         if strange and VERSION_FILE not in strange:
             raise RefusedError(
@@ -157,10 +162,23 @@ class _StagedDirectory(Source):
         raise InputError(f"{self.reference} is not written yet")
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return read_small_if_there(self._path(_manifest_name(descriptor.digest)), MAX_MANIFEST)
+        return _manifest_if_there(self._path(_manifest_name(descriptor.digest)))
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return open_whole(self._path(blob.digest.hex))
+        return _open(self._path(blob.digest.hex))
+
+
+def _manifest_if_there(path: Path) -> bytes | None:
+    return read_small_if_there(path, MAX_MANIFEST, named=_named(path))
+
+
+def _open(path: Path) -> RawBlob:
+    return open_whole(path, named=_named(path))
+
+
+def _named(path: Path) -> Path:
+    """Return what messages call a file."""
+    return brief(path) if _OURS.fullmatch(path.name) else path
 
 
 def _manifest_name(digest: Digest) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coco_kp.errors import ChangedError, CocoKpError, InputError
-from coco_kp.files import locked, sync_directory
+from coco_kp.files import is_there, locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
@@ -36,7 +36,7 @@ from coco_kp.transport.layout_index import (
     parse_layout_index,
     with_image,
 )
-from coco_kp.transport.staging import StagedBlob, Staging, publish, publish_durably, publish_image
+from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -98,11 +98,8 @@ class LayoutSink(Sink):
             before = self._read_index()
             self._check_unchanged(before, replacing)
             after = with_image(before, manifest.descriptor(), self._image.name)
-            # The first, so that whoever is killed after it leaves a layout.
-            if not (self._folder / LAYOUT_FILE).exists():
-                publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
-            self._publish_blobs()
-            publish_image(self._staging.write(after.raw), self._folder / INDEX_FILE, self.reference)
+            with self._staging.all_or_nothing():
+                self._publish(after)
             if not self._keep_replaced:
                 self._remove_replaced(before, after)
 
@@ -141,9 +138,16 @@ class LayoutSink(Sink):
                 "%s is in place, but the old image is there, too: %s", self.reference, error
             )
 
+    def _publish(self, index: ImageIndex) -> None:
+        # The first, so that whoever is killed after it leaves a layout.
+        if not is_there(self._folder / LAYOUT_FILE):
+            self._staging.publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
+        self._publish_blobs()
+        publish_image(self._staging.write(index.raw), self._folder / INDEX_FILE, self.reference)
+
     def _publish_blobs(self) -> None:
         for digest, staged in self._staged.items():
-            publish(staged, self._folder / blob_name(digest))
+            self._staging.publish(staged, self._folder / blob_name(digest))
         with naming("write to", self._folder):
             for folder in {(self._folder / blob_name(digest)).parent for digest in self._staged}:
                 sync_directory(folder)
@@ -152,7 +156,7 @@ class LayoutSink(Sink):
     def _check_destination(self) -> None:
         """Refuse early what ``set_reference`` could not do."""
         layout = self._folder / LAYOUT_FILE
-        if layout.exists():
+        if is_there(layout):
             check_layout(read_small(layout, MAX_MANIFEST), self.reference)
         elif not all(
             entry.name.startswith(".") or _holds_blobs(entry) for entry in self._entries()
@@ -165,11 +169,11 @@ class LayoutSink(Sink):
 
     def _entries(self) -> list[Path]:
         with naming("read", self._folder):
-            return list(self._folder.iterdir()) if self._folder.exists() else []
+            return list(self._folder.iterdir()) if is_there(self._folder) else []
 
     def _read_index(self) -> ImageIndex:
-        path = self._folder / INDEX_FILE
-        return parse_layout_index(read_small(path, MAX_MANIFEST) if path.exists() else EMPTY_INDEX)
+        raw = read_small_if_there(self._folder / INDEX_FILE, MAX_MANIFEST)
+        return parse_layout_index(EMPTY_INDEX if raw is None else raw)
 
 
 class Pruned(NamedTuple):

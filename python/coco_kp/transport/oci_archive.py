@@ -5,12 +5,13 @@ A new archive grows beside its final place, blob by blob, and replaces the old o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
 
 from coco_kp.errors import ChangedError, InputError, RefusedError, shown
-from coco_kp.files import locked
+from coco_kp.files import close, is_there, locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
@@ -79,7 +80,11 @@ class OciArchiveSink(Sink):
         check_writable(reference)
         self._check_destination()
         self._staging = Staging(self._final.parent)
-        self._path, self._fd = self._staging.create()
+        try:
+            self._path, self._fd = self._staging.create()
+        except BaseException:
+            self._staging.close()
+            raise
         self._blobs: dict[Digest, tuple[int, int]] = {}
         self._appending = threading.Lock()
 
@@ -118,7 +123,7 @@ class OciArchiveSink(Sink):
     def close(self) -> None:
         """Remove what is staged."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close(self._fd)
             self._fd = -1
         self._staging.close()
 
@@ -141,6 +146,7 @@ class OciArchiveSink(Sink):
                 _append_file(self._fd, staged, size)
                 write_all(self._fd, memoryview(padding(size)))
                 self._blobs[digest] = (offset, size)
+        with contextlib.suppress(OSError):  # it goes with the folder
             staged.unlink()
 
     def _append(self, name: str, data: bytes) -> int:
@@ -181,11 +187,10 @@ class _GrowingArchive(Source):
 
 def _digest_in(reference: FileReference) -> Digest | None:
     """Return the digest of an archive's image, None where there is none."""
-    try:
-        with OciArchiveSource(reference) as archive:
-            return digest_of_image(archive.index, reference)
-    except InputError:
+    if not is_there(Path(reference.path)):
         return None
+    with OciArchiveSource(reference) as archive:
+        return digest_of_image(archive.index, reference)
 
 
 def _append_file(target: int, staged: Path, size: int) -> None:
@@ -200,7 +205,7 @@ def _append_file(target: int, staged: Path, size: int) -> None:
 
 def _check_replaceable(reference: FileReference) -> None:
     """Refuse to replace a file that is no archive, or one with images of other names."""
-    if not Path(reference.path).exists():
+    if not is_there(Path(reference.path)):
         return
     try:
         with OciArchiveSource(reference) as old:

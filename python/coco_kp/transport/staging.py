@@ -13,12 +13,12 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InPlaceError, IntegrityError, shown
-from coco_kp.files import reason, sync_directory
+from coco_kp.errors import CocoKpError, InPlaceError, IntegrityError, shown
+from coco_kp.files import close, is_there, reason, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter
 from coco_kp.transport.files import naming, write_all
@@ -39,6 +39,7 @@ class Staging:
         with naming("write to", parent):
             _remove_abandoned(parent)
             self.folder, self._lock, self._made = _make(parent)
+        self._published: list[Path] = []
 
     def create(self) -> tuple[Path, int]:
         """Make an empty file and give its path and descriptor, open for reading and writing."""
@@ -55,19 +56,49 @@ class Staging:
                 write_all(fd, memoryview(data))
                 os.fsync(fd)
             finally:
-                os.close(fd)
+                close(fd)
         return path
 
+    def publish(self, staged: Path, final: Path) -> None:
+        """Give a durable staged file its final name, replacing what has it; not yet durable."""
+        with naming("write to", final.parent):
+            new = not is_there(final)
+            self._made[:0] = _missing(final.parent)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(final)
+        if new:
+            self._published.append(final)
+
+    def publish_durably(self, staged: Path, final: Path) -> None:
+        """Give a durable staged file its final name, and make the name durable."""
+        self.publish(staged, final)
+        with naming("write", final):
+            sync_directory(final.parent)
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Take away what the block gave new names to, if it fails before the image has its own."""
+        try:
+            yield
+        except InPlaceError:
+            raise
+        except CocoKpError:
+            for path in self._published:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+
     def close(self) -> None:
-        """Remove the folder; a second call does nothing."""
+        """Remove the folder, and those made on the way to it that are empty.
+
+        A second call does nothing.
+        """
         if self._lock >= 0:
             with contextlib.suppress(OSError):
                 _remove(self.folder)
-            os.close(self._lock)
+            close(self._lock)
             self._lock = -1
-            with contextlib.suppress(OSError):  # those that are in use by now stay
-                for parent in self._made:
-                    parent.rmdir()
+            _remove_empty(self._made)  # those that are in use by now stay
 
 
 class StagedBlob(BlobWriter):
@@ -99,7 +130,8 @@ class StagedBlob(BlobWriter):
         """Remove the file."""
         if self.fd is not None:
             self._close()
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it goes with the folder
+                self._path.unlink(missing_ok=True)
 
     def _open(self) -> int:
         if self.fd is None:
@@ -107,15 +139,8 @@ class StagedBlob(BlobWriter):
         return self.fd
 
     def _close(self) -> None:
-        os.close(self._open())
+        close(self._open())
         self.fd = None
-
-
-def publish(staged: Path, final: Path) -> None:
-    """Give a durable staged file its final name, replacing what has it; not yet durable."""
-    with naming("write", final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        staged.replace(final)
 
 
 def publish_image(staged: Path, final: Path, reference: str) -> None:
@@ -123,7 +148,8 @@ def publish_image(staged: Path, final: Path, reference: str) -> None:
 
     Raises ``InPlaceError`` if that has happened, else ``InputError``.
     """
-    publish(staged, final)
+    with naming("write", final):
+        staged.replace(final)
     try:
         sync_directory(final.parent)
     except OSError as error:
@@ -133,34 +159,51 @@ def publish_image(staged: Path, final: Path, reference: str) -> None:
         ) from error
 
 
-def publish_durably(staged: Path, final: Path) -> None:
-    """Give a durable staged file its final name, and make the name durable."""
-    publish(staged, final)
-    with naming("write", final):
-        sync_directory(final.parent)
-
-
 def _make(parent: Path) -> tuple[Path, int, list[Path]]:
     """Make the folder, lock and mark it; give also the parents made for it, innermost first."""
     made: list[Path] = []
-    for _ in range(_TRIES):
-        made = made or [folder for folder in (parent, *parent.parents) if not folder.exists()]
-        parent.mkdir(parents=True, exist_ok=True)
-        # Until the lock is there, others may take the folder for abandoned and remove it.
-        with contextlib.suppress(FileNotFoundError):
-            folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
-            folder.mkdir(mode=0o700)
-            fd = os.open(folder, _OPEN)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                (folder / MARKER).touch()
-            except BaseException:
-                os.close(fd)
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-                raise
-            return folder, fd, made
+    try:
+        for _ in range(_TRIES):
+            made = made or _missing(parent)
+            parent.mkdir(parents=True, exist_ok=True)
+            # Until the lock is there, others may take the folder for abandoned and remove it.
+            with contextlib.suppress(FileNotFoundError):
+                folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
+                folder.mkdir(mode=0o700)
+                return folder, _marked(folder), made
+    except BaseException:
+        _remove_empty(made)
+        raise
     raise FileNotFoundError(errno.ENOENT, "its temporary folder is removed again and again")
+
+
+def _marked(folder: Path) -> int:
+    """Lock a new folder, mark it, and return what keeps it locked; or remove it."""
+    fd = -1
+    try:
+        fd = os.open(folder, _OPEN)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        (folder / MARKER).touch()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            (folder / MARKER).unlink(missing_ok=True)
+        _remove_empty([folder])
+        if fd >= 0:
+            close(fd)
+        raise
+    return fd
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that are empty and can be removed, in this order."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _missing(folder: Path) -> list[Path]:
+    """Return the folders that are to be made for this one, innermost first."""
+    return [missing for missing in (folder, *folder.parents) if not is_there(missing)]
 
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -180,7 +223,7 @@ def _remove_unlocked(folder: Path) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
     finally:
-        os.close(fd)
+        close(fd)
 
 
 def _remove(folder: Path) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import open_regular
+from coco_kp.files import close, open_regular
 from coco_kp.transport.base import CHUNK
 from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
 from coco_kp.transport.files import FilePart, naming, naming_temporary, unnamed_file, write_all
@@ -64,7 +64,7 @@ class TarFile:
             if compression := compression_of(self.pread(HEAD, 0)):
                 allowed = unpacking or Unpacking()
                 packed, self.fd = self.fd, _unpacked(self.fd, path, compression, allowed)
-                os.close(packed)
+                close(packed)
             with naming("read", path):
                 self.members, self._first = _read_members(self.fd, path)
         except BaseException:
@@ -115,7 +115,7 @@ class TarFile:
     def close(self) -> None:
         """Close the archive; a second call does nothing."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
 
 
@@ -293,7 +293,8 @@ def _safe_name(name: str, path: Path) -> str:
 
 def _unpacked(fd: int, path: Path, compression: Compression, unpacking: Unpacking) -> int:
     """Unpack an archive into a file without a name."""
-    unpacking.packed(os.fstat(fd).st_size)
+    with naming("read", path):
+        unpacking.packed(os.fstat(fd).st_size)
     target = unnamed_file()
     try:
         with naming("read", path), os.fdopen(os.dup(fd), "rb") as packed:
@@ -305,6 +306,6 @@ def _unpacked(fd: int, path: Path, compression: Compression, unpacking: Unpackin
             except DamagedError:
                 raise InputError(f"'{path}' is cut off or damaged: {compression} says so") from None
     except BaseException:
-        os.close(target)
+        close(target)
         raise
     return target

@@ -9,6 +9,8 @@ import pytest
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.directory import DirectorySink, DirectorySource
+from tests.support.command import files
+from tests.support.refusing import refuse
 from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one", b"shared")
@@ -90,3 +92,25 @@ def test_directory_transport_refuses_path_that_is_not_a_directory(folder: Path) 
     folder.write_text("x")
     with pytest.raises(InputError, match="not a directory"):
         DirectorySink(FileReference("dir", str(folder)))
+
+
+def test_directory_sink_takes_its_files_away_when_manifest_cannot_have_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, TWO)
+    before = files(folder)
+    refuse(monkeypatch, "replace", lambda path: path.endswith("/manifest.json"))
+    with pytest.raises(InputError, match="input/output error"):
+        write(folder, ONE)
+    assert files(folder) == before
+
+
+def test_directory_transport_names_blob_that_cannot_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest that stands alone was masked as a key, and the path with it."""
+    write(folder, ONE)
+    blob = next(iter(ONE.blobs))
+    refuse(monkeypatch, "open", lambda path: path.endswith(blob.digest.hex))
+    with pytest.raises(InputError, match=f"cannot read '{folder}/{blob.digest.hex[:12]}…'"):
+        DirectorySource(FileReference("dir", str(folder))).open_blob(blob)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from coco_kp.errors import ChangedError, CocoKpError, InputError, IntegrityError
+from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, IntegrityError
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import FileReference
-from coco_kp.transport import copy_blob
+from coco_kp.transport import copy_blob, staging
 from coco_kp.transport.layout import LayoutSink, LayoutSource
+from tests.support.command import files
 from tests.support.documents import descriptor
 from tests.support.full_disk import full_disk
+from tests.support.refusing import refuse
 from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one")
@@ -395,3 +398,33 @@ class TestKilledWriters:
                 break
             shutil.rmtree(folder)
         assert result.returncode == 0
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("name", ["index.json", ONE.top.digest.hex])
+    def test_layout_sink_takes_its_files_away_when_one_cannot_have_its_name(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        refuse(monkeypatch, "replace", lambda path: path.endswith(name))
+        with pytest.raises(InputError, match="input/output error"):
+            write(folder, ONE)
+        assert not folder.exists()
+        monkeypatch.undo()
+        write(folder, TWO)
+        before = files(folder)
+        refuse(monkeypatch, "replace", lambda path: path.endswith(name))
+        with pytest.raises(InputError, match="input/output error"):
+            write(folder, ONE, "one")
+        assert files(folder) == before
+
+    def test_layout_sink_keeps_its_files_once_index_has_its_name(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(directory: Path) -> None:
+            if directory == folder and (folder / "index.json").exists():
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(staging, "sync_directory", fail)
+        with pytest.raises(InPlaceError, match="is in place"):
+            write(folder, ONE)
+        check(source(folder), ONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from coco_kp.model.reference import FileReference
 from coco_kp.transport import put_blob, read_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
+from tests.support.refusing import refuse
 from tests.support.stored import Image, check, image, index, store
 
 ONE = image(b"layer one", b"shared")
@@ -216,3 +218,26 @@ def test_oci_archive_sink_refuses_archive_that_others_made_meanwhile(path: Path)
         with pytest.raises(RefusedError, match="holds other images"):
             sink.set_reference(TWO.top)
     check(source(path, "one"), ONE)
+
+
+def test_oci_archive_sink_that_cannot_make_its_file_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "open", lambda path: bool(re.search(r"/[0-9a-f]{16}$", path)))
+    with pytest.raises(InputError, match="input/output error"):
+        OciArchiveSink(FileReference("oci-archive", str(tmp_path / "archive.tar")))
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_oci_archive_that_cannot_be_read_again_is_not_called_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = FileReference("oci-archive", str(tmp_path / "archive.tar"))
+    with OciArchiveSink(reference) as sink:
+        store(sink, ONE)
+    with OciArchiveSink(reference) as sink:
+        store(sink, ONE, named=False)
+        refuse(monkeypatch, "open", lambda path: path.endswith("archive.tar"))
+        with pytest.raises(InputError, match="input/output error"):
+            sink.set_reference(ONE.top, replacing=ONE.top.digest)

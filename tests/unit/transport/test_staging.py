@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from coco_kp.errors import InputError
 from coco_kp.transport.staging import MARKER, PREFIX, Staging
+from tests.support.refusing import refuse
 
 
 def folders(parent: Path) -> list[Path]:
@@ -125,3 +127,21 @@ def test_staging_reports_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"cannot write to .*: not a directory"):
         Staging(tmp_path / "file" / "folder")
+
+
+def test_staging_that_cannot_be_made_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "mkdir", lambda path: PREFIX in path, errno.ENOSPC)
+    with pytest.raises(InputError, match="no space left"):
+        Staging(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_staging_that_cannot_be_opened_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "open", lambda path: PREFIX in path, errno.EMFILE)
+    with pytest.raises(InputError, match="too many open files"):
+        Staging(tmp_path)
+    assert list(tmp_path.iterdir()) == []
