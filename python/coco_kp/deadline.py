@@ -11,6 +11,7 @@ A thread that is started in a scope is not in it: who starts one waits for it, w
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import threading
 import time
@@ -101,15 +102,29 @@ def acquire(lock: threading.Lock | threading.BoundedSemaphore) -> bool:
 def pause(seconds: float) -> None:
     """Sleep, until the time is over at the most."""
     awake = threading.Event()
-    alarm = Alarm(seconds, awake.set)
+    try:
+        alarm = Alarm(seconds, awake.set)
+    except OSError:  # without a thread, and so without an eye on the caller
+        time.sleep(remaining(seconds))
+        return
     awake.wait()
     alarm.off()
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread. Raises ``OSError``, as the system does, where there is no further one."""
+    try:
+        thread.start()
+    except RuntimeError:
+        what = "the system gives no further thread (is there a limit on processes?)"
+        raise OSError(errno.EAGAIN, what) from None
 
 
 class Alarm:
     """Calls ``wake`` once, in another thread: after ``seconds``, or when the time is over.
 
-    ``wake`` must not wait for anything. To be turned off by whoever set it.
+    ``wake`` must not wait for anything. To be turned off by whoever set it. Raises ``OSError`` as
+    `start` does.
     """
 
     def __init__(self, seconds: float, wake: Callable[[], object]) -> None:
@@ -122,7 +137,7 @@ class Alarm:
         if left < math.inf:
             self._timer = threading.Timer(left, self.ring)
             self._timer.daemon = True
-            self._timer.start()
+            start(self._timer)
         if self._caller and not self._caller.add(self):
             self.ring()
 

@@ -50,7 +50,11 @@ class Response:
         self._credentials = credentials
         self._loaded: io.BytesIO | None = None
         self._late = False
-        self._watchdog = Alarm(math.inf, self._expire)
+        try:
+            self._watchdog = Alarm(math.inf, self._expire)
+        except OSError as error:
+            raw.close()
+            raise failure(self.request, error) from None
 
     @property
     def ok(self) -> bool:

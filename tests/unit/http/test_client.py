@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import logging
 import math
 import socket
@@ -91,6 +92,24 @@ class TestExchange:
         (request,) = seen
         assert (request.method, request.path, request.query) == ("POST", "/a/b", {"c": ["d"]})
         assert (request.body, request.headers["x-h"]) == (b"data", "v")
+
+    @pytest.mark.parametrize("first", [1, 2])
+    def test_http_client_without_a_thread_for_its_deadline_says_so(
+        self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, first: int
+    ) -> None:
+        """The first bounds the head of an answer, the second all of it."""
+        started = itertools.count(1)
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if isinstance(thread, threading.Timer) and next(started) == first:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with http_server(lambda _request: Reply()) as url, within(60):
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(UnreachableError, match="gives no further thread"):
+                http.request("GET", url)
 
     @pytest.mark.parametrize("length", [None, 6])
     def test_http_client_streams_request_body(self, http: HttpClient, length: int | None) -> None:

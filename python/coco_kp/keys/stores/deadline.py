@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
-from coco_kp.deadline import Alarm
+from coco_kp.deadline import Alarm, start
 from coco_kp.errors import UnreachableError
 from coco_kp.http.failure import LATER
 from coco_kp.keys import stores
@@ -42,8 +42,11 @@ def in_time(
             except BaseException as error:  # noqa: BLE001 (raised to the caller)
                 outcome.set_exception(error)
 
-    threading.Thread(target=run, name="key store", daemon=True).start()
-    alarm = Alarm(stores.TIMEOUT, outcome.cancel)
+    try:
+        alarm = Alarm(stores.TIMEOUT, outcome.cancel)
+        start(threading.Thread(target=run, name="key store", daemon=True))
+    except OSError as error:
+        raise UnreachableError(f"{what}: {error.strerror}", LATER) from None
     try:
         return outcome.result()
     except CancelledError:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
+from coco_kp.files import close
 from coco_kp.http import NEVER, Response
 from coco_kp.http.retry import RETRIED, retry_after
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import CHUNK, BlobWriter
-from coco_kp.transport.files import naming, temporary_folder, unnamed_file, write_all
+from coco_kp.transport.files import naming_temporary, temporary_folder, unnamed_file, write_all
 from coco_kp.transport.registry.client import RegistryClient
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class RegistryBlobWriter(BlobWriter):
         self._resumed = False
         self._least = _LEAST_PIECE
         self._sender = threading.Thread(target=self._send_all, name="upload", daemon=True)
-        self._sender.start()
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: commit sends it
+            self._sender.start()
 
     def write(self, data: ReadableBuffer) -> None:
         """Append ``data`` to what is to be sent; raises what the sending failed with."""
@@ -87,17 +89,17 @@ class RegistryBlobWriter(BlobWriter):
             raise ValueError("the blob is finished")
         if self._failure is not None:
             raise self._failure
-        with naming("write a temporary file in", temporary_folder()):
+        with naming_temporary():
             write_all(self.fd, memoryview(data).cast("B"))
 
     def commit(self, digest: Digest, size: int) -> None:
         """Wait until all is sent, and let the registry check and name it."""
         with self:
-            found = os.fstat(self._spool).st_size
+            found = self._spooled()
             if found != size or self._size not in (None, size):
                 raise IntegrityError(f"the blob {digest} has {found} bytes, expected {size}")
             self._complete.set()
-            self._sender.join()
+            self._await_sender()
             if self._failure is not None:
                 raise self._failure
             self._finish(digest)
@@ -111,13 +113,25 @@ class RegistryBlobWriter(BlobWriter):
         self.fd = None
         self._abandoned = True
         self._complete.set()
-        self._sender.join(_ABORT_SECONDS)
+        if self._sender.is_alive():
+            self._sender.join(_ABORT_SECONDS)
         if self._sender.is_alive():
             return  # it hangs in a dead connection, and still reads the file
-        os.close(self._spool)
+        close(self._spool)
         if self._location:
             with contextlib.suppress(CocoKpError):
                 self._client.request("DELETE", self._location, retry=NEVER).close()
+
+    def _await_sender(self) -> None:
+        if self._sender.ident is None:  # it has never started
+            self._send_all()
+        else:
+            self._sender.join()
+
+    def _spooled(self) -> int:
+        """Count the bytes that were written so far."""
+        with naming_temporary():
+            return os.fstat(self._spool).st_size
 
     def _send_all(self) -> None:
         try:
@@ -152,11 +166,11 @@ class RegistryBlobWriter(BlobWriter):
         """Wait for ``piece`` bytes from ``offset`` on, or all that come; None to wait for none."""
         if not piece:
             return None
-        while not self._complete.is_set() and os.fstat(self._spool).st_size < offset + piece:
+        while not self._complete.is_set() and self._spooled() < offset + piece:
             self._complete.wait(_POLL)
         if self._abandoned:
             raise _AbandonedError("the blob was dropped")
-        return min(offset + piece, os.fstat(self._spool).st_size)
+        return min(offset + piece, self._spooled())
 
     def _start(self) -> int:
         response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
@@ -193,7 +207,7 @@ class RegistryBlobWriter(BlobWriter):
         with response:
             self._follow(response)
             reached = _end_of_range(response)
-            sent = os.fstat(self._spool).st_size if end is None else end
+            sent = self._spooled() if end is None else end
             if reached is not None and reached != sent and sent > 1:
                 return _Broken(
                     RemoteError(f"{response.request}: the registry has {reached} of {sent} bytes")
@@ -204,7 +218,8 @@ class RegistryBlobWriter(BlobWriter):
         end = sys.maxsize if last is None else last
         while offset < end:
             complete = self._complete.is_set()  # asked first: after it, nothing is written
-            data = os.pread(self._spool, min(CHUNK, end - offset), offset)
+            with naming_temporary():  # no ``OSError``, which would be a broken connection's
+                data = os.pread(self._spool, min(CHUNK, end - offset), offset)
             if self._abandoned or (complete and not data and self._size is not None):
                 raise _AbandonedError("the blob was dropped")
             if data:
@@ -221,7 +236,7 @@ class RegistryBlobWriter(BlobWriter):
             offset = _end_of_range(response)
             if response.ok and offset is not None and offset > 1:
                 self._follow(response)
-                if offset <= os.fstat(self._spool).st_size:
+                if offset <= self._spooled():
                     return offset
         return self._start()
 

@@ -142,6 +142,23 @@ class TestTheWay:
             writer.commit(BLOB.digest, len(DATA))
         assert stored(registry) == DATA
 
+    def test_upload_goes_on_where_no_thread_is_to_be_had(
+        self, registry: Registry, sink: RegistrySink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == "upload":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        upload(sink)
+        assert stored(registry) == DATA
+        with sink.begin_blob(3) as writer:
+            writer.write(b"abc")
+        assert not registry.uploads, "a blob that is dropped was never begun"
+
     def test_upload_is_skipped_for_blob_that_registry_has(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
