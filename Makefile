@@ -54,6 +54,10 @@ test: build peers ## Run the tests, against real peers too, in minutes
 test-all: test ## And those that take long or need much: container image, wheels
 	tools/loud $(BIN)/pytest -n auto --dist loadgroup -m full
 
+.PHONY: faults
+faults: build ## Let every system call of every command fail, one at a time (CONTRIBUTING.md)
+	$(BIN)/python -m tests.faults
+
 .PHONY: check
 check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
 	$(BIN)/ruff format --check .
