@@ -313,15 +313,15 @@ def lock_file(path: Path) -> int | None:
             raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
         try:
             _check_own(path, os.fstat(descriptor))
-            if not lock(descriptor, 0):
-                os.close(descriptor)
+            if not lock(descriptor, path, 0):
+                close(descriptor)
                 return None
             if _is_at(path, os.fstat(descriptor)):
                 return descriptor
         except CocoKpError:
-            os.close(descriptor)
+            close(descriptor)
             raise
-        os.close(descriptor)  # who had it has removed it meanwhile
+        close(descriptor)  # who had it has removed it meanwhile
 
 
 def _check_own(path: Path, status: os.stat_result) -> None:
