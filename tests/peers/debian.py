@@ -96,6 +96,14 @@ def _own_codename() -> str:
         return "trixie"
 
 
+PROMETHEUS = Suite(
+    "trixie",
+    ("prometheus", "promtool"),
+    60,
+    package_of=(("promtool", "prometheus"),),
+    suffix="-prometheus",
+)
+
 # A library that the tests' own Python loads must go with that Python's C library and OpenSSL: it is
 # of the machine's own suite.
 SOFTHSM = Suite(

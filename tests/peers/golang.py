@@ -18,6 +18,10 @@ LOCALKMS: Final = Path(__file__).with_name("localkms")
 """The module of local-kms, behind a loopback address."""
 
 
+CERTMANAGER: Final = Path(__file__).with_name("certmanager")
+"""The module that reads objects of cert-manager as its API does."""
+
+
 @dataclass(frozen=True)
 class GoProgram:
     """A program that Go builds, from a module of the proxy or from a folder of this tree."""
@@ -82,7 +86,8 @@ class GoProgram:
 
 
 def _last_name(package: str) -> str:
-    return package.partition("@")[0].rpartition("/")[2]
+    path = re.sub(r"/v[0-9]+$", "", package.partition("@")[0])
+    return path.rpartition("/")[2]
 
 
 def _required(folder: Path, module: str) -> str:
@@ -124,4 +129,22 @@ DISTRIBUTION: Final = GoProgram(
 
 ACTIONLINT: Final = GoProgram(
     "actionlint", "1.7.12", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12", "one to three"
+)
+
+KUSTOMIZE: Final = GoProgram(
+    "kustomize", "5.8.1", "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1", "one to five"
+)
+"""What ``kubectl apply -k`` is made of."""
+
+KUBECTL_VALIDATE: Final = GoProgram(
+    "kubectl-validate", "0.0.4", "sigs.k8s.io/kubectl-validate@v0.0.4", "two to fifteen"
+)
+"""The API server's own validation, with the schemas of Kubernetes' releases in it."""
+
+CERT_MANAGER: Final = GoProgram(
+    "certmanager",
+    _required(CERTMANAGER, "github.com/cert-manager/cert-manager"),
+    ".",
+    "one to three",
+    CERTMANAGER,
 )

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from .debian import SID, SOFTHSM, TRIXIE
-from .golang import ACTIONLINT, CIMAGE_CLIENT, CRANE, DISTRIBUTION, LOCAL_KMS
+from .debian import PROMETHEUS, SID, SOFTHSM, TRIXIE
+from .golang import (
+    ACTIONLINT,
+    CERT_MANAGER,
+    CIMAGE_CLIENT,
+    CRANE,
+    DISTRIBUTION,
+    KUBECTL_VALIDATE,
+    KUSTOMIZE,
+    LOCAL_KMS,
+)
 from .pypi import MOTO
 
 
@@ -33,8 +42,9 @@ class Source(Protocol):
 
 
 SOURCES: Final[tuple[Source, ...]] = (
-    *(TRIXIE, SID, SOFTHSM),
+    *(TRIXIE, SID, SOFTHSM, PROMETHEUS),
     *(CIMAGE_CLIENT, CRANE, ACTIONLINT, LOCAL_KMS),
+    *(KUSTOMIZE, KUBECTL_VALIDATE, CERT_MANAGER),
     MOTO,
 )
 
