@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 from coco_kp.errors import CocoKpError
 from coco_kp.model.reference import parse_image_reference
@@ -328,3 +330,59 @@ def test_coco_kp_and_skopeo_read_from_same_registry(
 def giver(manifest: bytes | None) -> str | None:
     """Return the registry that has a manifest."""
     return next((name for name, stored in IMAGES.items() if stored.top.raw == manifest), None)
+
+
+CERTS = {
+    "nothing": ({}, False),
+    "authority": ({"ca.crt": "ca"}, True),
+    "authority under another ending": ({"ca.pem": "ca"}, False),
+    "authority called a client's certificate": ({"ca.cert": "ca"}, False),
+    "another authority": ({"other.crt": "other"}, False),
+    "two authorities": ({"a.crt": "other", "b.crt": "ca"}, True),
+    "authority beside other files": ({"ca.crt": "ca", "README": "none"}, True),
+    "client's certificate with its key": (
+        {"ca.crt": "ca", "client.cert": "certificate", "client.key": "key"},
+        True,
+    ),
+    "client's certificate without a key": ({"ca.crt": "ca", "client.cert": "certificate"}, False),
+    "key without a certificate": ({"ca.crt": "ca", "client.key": "key"}, False),
+    "client's certificate with another's key": (
+        {"ca.crt": "ca", "client.cert": "certificate", "client.key": "other key"},
+        False,
+    ),
+}
+"""Files of ``certs.d``, each with what is in it, and whether the registry is trusted then.
+
+A ``.crt`` that is no certificate is left out: skopeo passes over it, here it is an error.
+"""
+
+
+@pytest.mark.parametrize("name", CERTS)
+def test_coco_kp_and_skopeo_trust_same_registries(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    client, stranger = (ca.issue_cert("client@example.com") for ca in (authority, other))
+    contents = {
+        "ca": authority.cert_pem.bytes(),
+        "other": other.cert_pem.bytes(),
+        "certificate": client.cert_chain_pems[0].bytes(),
+        "key": client.private_key_pem.bytes(),
+        "other key": stranger.private_key_pem.bytes(),
+        "none": b"nothing of the kind\n",
+    }
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files, trusted = CERTS[name]
+    with serve(holding(IMAGES["a"]), tls=tls) as address:
+        folder = tmp_path / ".config/containers/certs.d" / address
+        folder.mkdir(parents=True)
+        for file, content in files.items():
+            (folder / file).write_bytes(contents[content])
+        image_name = f"docker://{address}/team/app:1"
+        theirs = run_skopeo(tmp_path, "inspect", "--raw", image_name)
+        assert {"skopeo": giver(theirs), "coco-kp": giver(read(image_name))} == {
+            "skopeo": "a" if trusted else None,
+            "coco-kp": "a" if trusted else None,
+        }

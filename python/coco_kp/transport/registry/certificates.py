@@ -41,5 +41,8 @@ def _read(folder: Path, *, verify: bool) -> Tls:
     key = own.with_suffix(".key") if own else None
     if key and not key.is_file():
         raise InputError(f"'{own}' has no key beside it", f"put the key into '{key}'")
+    for lone in files:
+        if lone.suffix == ".key" and lone.with_suffix(".cert") not in files:
+            raise InputError(f"'{lone}' has no certificate beside it", "name that *.cert")
     authorities = tuple(file for file in files if file.suffix == ".crt")
     return Tls(authorities, own, key, verify=verify)
