@@ -287,9 +287,11 @@ def test_caller_gets_no_other_teams_key_under_a_key_id_of_his_own(
     kbs: SimulatedKbs, key: Path, tmp_path: Path
 ) -> None:
     """The provider registered what a caller named, who then fetched another team's KEK."""
-    with serving(tmp_path, "--kbs", kbs.url) as server:
-        with ocicrypt.connection(served_address(server)) as channel:
-            assert ocicrypt.wrap(channel, f"keypath={key}::{HIS}", ocicrypt.new_private_options())
+    with (
+        serving(tmp_path, "--kbs", kbs.url) as server,
+        ocicrypt.connection(served_address(server)) as channel,
+    ):
+        assert ocicrypt.wrap(channel, f"keypath={key}::{HIS}", ocicrypt.new_private_options())
     assert "the caller's own: it was not registered" in server.output()
     assert not kbs.requests
     assert not (tmp_path / "state").exists()

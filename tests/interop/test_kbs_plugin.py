@@ -46,13 +46,15 @@ def config(softhsm: SoftHsm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_plugin_process_unwraps_with_an_hsm(softhsm: SoftHsm, config: Path, tmp_path: Path) -> None:
     key = open_wrapping_key(parse_wrapping_reference(softhsm.uri(MASTER)))
     kid, kek = wrap_new_kek(PROD, key)
-    with plugin_process(tmp_path, "--config", str(config), "--log-format", "json") as running:
-        with grpc.insecure_channel(plugin_address(running)) as channel:
-            with ThreadPoolExecutor(40) as layers:
-                answers = list(
-                    layers.map(lambda _: ask(channel, "prod", ciphertext_of(kid)), range(40))
-                )
-            other = ask(channel, "test", ciphertext_of(kid))
+    with (
+        plugin_process(tmp_path, "--config", str(config), "--log-format", "json") as running,
+        grpc.insecure_channel(plugin_address(running)) as channel,
+    ):
+        with ThreadPoolExecutor(40) as layers:
+            answers = list(
+                layers.map(lambda _: ask(channel, "prod", ciphertext_of(kid)), range(40))
+            )
+        other = ask(channel, "test", ciphertext_of(kid))
     log = running.output()
     assert {answer.body for answer in answers} == {kek.raw()}
     assert (other.status_code, other.body) == (404, b"")
