@@ -148,11 +148,17 @@ class Provider:
     source: KeySource | None = None
     allow_kek: tuple[str, ...] = ()
 
-    def wrap(self, request: WrapRequest, permit: Callable[[KeyUse], None] = _permit) -> Wrapped:
+    def wrap(
+        self,
+        request: WrapRequest,
+        permit: Callable[[KeyUse], None] = _permit,
+        draw: Callable[[], Kek] = Kek.generate,
+    ) -> Wrapped:
         """Wrap a layer's key as the request's parameters say.
 
-        ``permit`` is told of the use, and raises what forbids it. Raises ``InputError`` for the
-        request, ``KekError`` and ``KeyPathForbiddenError`` for the key.
+        ``permit`` is told of the use, and raises what forbids it; ``draw`` makes a new key, or
+        raises. Raises ``InputError`` for the request, ``KekError`` and ``KeyPathForbiddenError``
+        for the key.
         """
         if not request.parameters:
             raise InputError("the request has no parameters for this provider", PARAMETERS_HINT)
@@ -178,6 +184,7 @@ class Provider:
             registrar=registrar,
             key_dir=self.key_dir,
             warn=warnings.append,
+            draw=draw,
         )
         try:
             key = resolve(source, kid, settings).prepare()

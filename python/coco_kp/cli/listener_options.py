@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coco_kp.keyprovider.address import TcpAddress, UnixAddress
     from coco_kp.keyprovider.server_tls import ServerTls
     from coco_kp.model.clients import Clients
+    from coco_kp.service.limits import Limits
 
 
 class _Mode(click.ParamType[int]):
@@ -158,3 +159,37 @@ class SocketOptions(OptionGroup):
                 "socket; on a network that only clients reach, --insecure-listen",
             )
         return address
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions(OptionGroup):
+    """How much of the server one client gets."""
+
+    client_rate: int
+    client_keks: int
+
+    options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--client-rate",
+            type=click.IntRange(min=1),
+            metavar="CALLS",
+            default=100,
+            show_default=True,
+            help="Calls a second that one client may make, and ten seconds' worth at once. Clients "
+            "of this machine without a certificate cannot be told apart, and have no such limit.",
+        ),
+        click.option(
+            "--client-keks",
+            type=click.IntRange(min=1),
+            metavar="KEYS",
+            default=10_000,
+            show_default=True,
+            help="Keys that are made for one client, and as many again each hour.",
+        ),
+    )
+
+    def limits(self) -> Limits:
+        """Return the limits."""
+        from coco_kp.service.limits import Limits
+
+        return Limits(self.client_rate, self.client_keks)

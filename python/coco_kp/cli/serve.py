@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from coco_kp.cli.listener_options import ClientOptions, SocketOptions, TlsOptions
+from coco_kp.cli.listener_options import ClientOptions, LimitOptions, SocketOptions, TlsOptions
 from coco_kp.cli.operations import OperationOptions
 from coco_kp.cli.options import (
     LOG_FORMAT,
@@ -34,6 +34,7 @@ from coco_kp.cli.provider_options import ProviderOptions
     tls=TlsOptions,
     clients=ClientOptions,
     socket=SocketOptions,
+    limits=LimitOptions,
     callers=ProviderOptions,
     registration=RegistrationOptions,
     kbc=KbcOptions,
@@ -47,6 +48,7 @@ def command(
     tls: TlsOptions,
     clients: ClientOptions,
     socket: SocketOptions,
+    limits: LimitOptions,
     callers: ProviderOptions,
     registration: RegistrationOptions,
     kbc: KbcOptions,
@@ -96,10 +98,11 @@ def command(
     from coco_kp.keyprovider.service import key_provider
     from coco_kp.service.calls import answer
 
+    handler = partial(answer, provider, clients=known_clients, limits=limits.limits())
     try:
         with operations.at_work(provider, ready, scraped) as (audit, moments):
             serve(
-                key_provider(partial(answer, provider, audit=audit, clients=known_clients)),
+                key_provider(partial(handler, audit=audit)),
                 address,
                 moments,
                 tls.server_tls(clients.tls_client_ca),

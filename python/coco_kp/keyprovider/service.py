@@ -6,7 +6,6 @@ Its messages are a coat around the protocol's JSON, which the handler reads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import BoundedSemaphore
 from typing import Final
 
 import grpc
@@ -14,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from coco_kp.deadline import Caller, within
 from coco_kp.errors import CocoKpError
-from coco_kp.keyprovider.call import Call, Handler, TooManyCallsError, code_of
+from coco_kp.keyprovider.call import Call, Handler, code_of
 from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
@@ -28,9 +27,6 @@ from coco_kp.model.protocol import Operation
 SERVICE: Final = "keyprovider.KeyProviderService"
 METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyunwrap"}
 """The protocol's two methods (docs/protocols.md 2.2)."""
-
-_AT_A_TIME: Final = 256
-"""Calls of each operation at a time: where unwraps wait for a KBS that hangs, wraps go on."""
 
 _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %-encoded
 
@@ -50,25 +46,13 @@ def key_provider(handler: Handler) -> Service:
 def _method(
     handler: Handler, operation: Operation
 ) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
-    places = BoundedSemaphore(_AT_A_TIME)
-
-    def answered(call: Call) -> bytes:
-        if not places.acquire(blocking=False):
-            raise TooManyCallsError(
-                f"{_AT_A_TIME} calls of this kind are at work here", "try again later"
-            )
-        try:
-            return handler(call)
-        finally:
-            places.release()
-
     def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
         caller = Caller()
         if not context.add_callback(caller.leave):
             caller.leave()
         try:
             with within(context.time_remaining(), caller):
-                response = answered(_call(message, operation, client_of(context)))
+                response = handler(_call(message, operation, client_of(context)))
         except Exception as error:  # noqa: BLE001 (one bad call must not hurt the others)
             # An unforeseen error's own text could quote the request: only its kind is shown.
             bug = f"unexpected error in coco-kp: {type(error).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from coco_kp.crypto import Kek
@@ -18,7 +19,7 @@ def find_kek(key_dir: Path, kid: ResourceUri) -> Kek | None:
     return read_kek(Path(kid.path), key_dir).kek
 
 
-def find_or_make_kek(key_dir: Path, kid: ResourceUri) -> Kek:
+def find_or_make_kek(key_dir: Path, kid: ResourceUri, draw: Callable[[], Kek]) -> Kek:
     """Return the key of a key ID, drawn and kept at the first call; all who ask get the same.
 
     Raises ``KekError``, ``InputError``, ``RefusedError``.
@@ -26,7 +27,7 @@ def find_or_make_kek(key_dir: Path, kid: ResourceUri) -> Kek:
     found = find_kek(key_dir, kid)
     if found:
         return found
-    kek = Kek.generate()
+    kek = draw()
     try:
         _keep(kek, key_dir, kid)
     except RefusedError:

@@ -107,13 +107,15 @@ class KeySettings:
 
     ``registrar`` registers every key with a KBS. With ``key_dir`` only key files under it are read,
     and keys that are made are kept there, each in the file ``<repository>/<type>/<tag>``, which is
-    used where it is there already. ``warn`` takes what the owner of a key should know.
+    used where it is there already. ``warn`` takes what the owner of a key should know. ``draw``
+    makes a new key, or raises what forbids it.
     """
 
     form: PacketForm = field(default_factory=PacketForm)
     registrar: Registrar | None = None
     key_dir: Path | None = None
     warn: Callable[[str], None] = _ignore
+    draw: Callable[[], Kek] = Kek.generate
 
 
 def resolve(
@@ -218,14 +220,14 @@ class _Made:
         if self.settings.key_dir and not self.into:
             kek = self._in_directory(self.settings.key_dir, kid)
         else:
-            kek = Kek.generate()
+            kek = self.settings.draw()
         return _published(kid, kek, self.into, self.settings)
 
     def _in_directory(self, key_dir: Path, kid: ResourceUri) -> Kek:
         registrar = self.settings.registrar
         if registrar and not find_kek(key_dir, kid):
             registrar.check_unused(kid)
-        return find_or_make_kek(key_dir, kid)
+        return find_or_make_kek(key_dir, kid, self.settings.draw)
 
 
 def _published(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -29,6 +30,7 @@ from coco_kp.model.protocol import (
 from coco_kp.observe import UNWRITTEN, event
 from coco_kp.provider import KeyUse, Provider
 from coco_kp.service.audit import AuditLog, CallRecord
+from coco_kp.service.limits import UNLIMITED, Limits
 
 LONGEST_CALL: Final = 30.0
 """Seconds for one call, whatever it asks of others, and of how many."""
@@ -39,17 +41,21 @@ _parsing = threading.Lock()
 
 
 def answer(
-    provider: Provider, call: Call, audit: AuditLog | None = None, clients: Clients | None = None
+    provider: Provider,
+    call: Call,
+    audit: AuditLog | None = None,
+    clients: Clients | None = None,
+    limits: Limits = UNLIMITED,
 ) -> bytes:
     """Answer a call in the protocol's JSON, within ``LONGEST_CALL``.
 
     ``clients`` says who may do what over TLS (:mod:`coco_kp.model.clients`). Raises
-    ``MalformedRequestError``, what the provider raises, and ``UnauditedError``. The events never
-    hold anything of the request but a kid.
+    ``MalformedRequestError``, ``TooManyCallsError``, what the provider raises, and
+    ``UnauditedError``. The events never hold anything of the request but a kid.
     """
     record = CallRecord(call.operation or "call", str(call.client))
-    with _reported(record), _audited(record, audit), within(LONGEST_CALL):
-        return _answered(provider, call, record, audit, rights_of(call.client, clients))
+    with _reported(record), _audited(record, audit), limits.place(call), within(LONGEST_CALL):
+        return _answered(provider, call, record, audit, rights_of(call.client, clients), limits)
 
 
 @contextmanager
@@ -100,7 +106,12 @@ def _noted(record: CallRecord) -> Iterator[None]:
 
 
 def _answered(
-    provider: Provider, call: Call, record: CallRecord, audit: AuditLog | None, rights: Rights
+    provider: Provider,
+    call: Call,
+    record: CallRecord,
+    audit: AuditLog | None,
+    rights: Rights,
+    limits: Limits,
 ) -> bytes:
     def permit(use: KeyUse) -> None:
         record.kid = str(use.kid or "")
@@ -112,7 +123,7 @@ def _answered(
     if isinstance(request, WrapRequest):
         record.operation = "keywrap"
         rights.check("keywrap")
-        wrapped = provider.wrap(request, permit)
+        wrapped = provider.wrap(request, permit, partial(limits.new_kek, call.client))
         for warning in wrapped.warnings:
             event(logging.WARNING, "warning", message=warning)
         record.kid, record.layer = wrapped.kid, wrapped.layer
