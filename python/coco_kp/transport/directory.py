@@ -142,7 +142,7 @@ class DirectorySink(Sink):
         for entry in manifest.manifests:
             name = _manifest_name(entry.digest)
             names.add(name)
-            if self._path(name).exists():  # a list may name images that are not there
+            if is_there(self._path(name)):  # a list may name images that are not there
                 names |= self._names_in_use(self.read_back().manifest(entry))
         return names
 

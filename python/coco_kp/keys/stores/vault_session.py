@@ -26,7 +26,7 @@ from hvac import exceptions
 from urllib3.util import Url
 
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
-from coco_kp.files import home, read_file
+from coco_kp.files import home, is_there, read_file
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
@@ -289,7 +289,7 @@ def _bounded(response: requests.Response, **_: object) -> None:
 def _token_of_helper() -> str:
     """Return the token that `vault login` left, empty if there is none."""
     path = home() / ".vault-token"
-    return _text(path, "the token file") if path.exists() else ""
+    return _text(path, "the token file") if is_there(path) else ""
 
 
 def _variable_or_file(name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import home
+from coco_kp.files import home, is_there
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.transport.access import Access
 from coco_kp.transport.files import read_small
@@ -165,10 +165,10 @@ def _files() -> Iterator[tuple[Path, bool]]:
     folders = [_SYSTEM, own]
     if named:
         yield Path(named), True
-    elif (own / "registries.conf").exists():
+    elif is_there(own / "registries.conf"):
         yield own / "registries.conf", True
         folders = [own]
-    elif (_SYSTEM / "registries.conf").exists():
+    elif is_there(_SYSTEM / "registries.conf"):
         yield _SYSTEM / "registries.conf", True
     for folder in folders:
         for file in sorted((folder / "registries.conf.d").glob("*.conf")):

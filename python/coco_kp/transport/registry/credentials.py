@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
-from coco_kp.files import home, reason
+from coco_kp.files import home, is_there, reason
 from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access, Credentials, parse_credentials
@@ -67,7 +67,7 @@ def _files(access: Access) -> Iterator[Path]:
         *(folder / "auth.json" for folder in candidates),
         (Path(docker) if docker else own / ".docker") / "config.json",
     ):
-        if path.exists():
+        if is_there(path):
             yield path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import home
+from coco_kp.files import home, is_there
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.files import read_small
@@ -29,7 +29,7 @@ def check_policy(image: RegistryReference) -> None:
 
     Raises ``InputError`` for a policy that is none. Without a policy nothing is said.
     """
-    file = next((f for f in _files() if f.exists()), None)
+    file = next((f for f in _files() if is_there(f)), None)
     if file is None:
         return
     types = _types(image, file)

@@ -11,6 +11,7 @@ from coco_kp.errors import InputError, RefusedError
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import policy
 from coco_kp.transport.registry.policy import check_policy
+from tests.support.refusing import refuse
 
 APP = RegistryReference("r.h.example:5000", "team/app", "v1")
 ACCEPT = [{"type": "insecureAcceptAnything"}]
@@ -82,4 +83,14 @@ def test_signature_that_is_not_checked_is_warned_of(
 def test_malformed_policy_is_named(file: Path, document: object) -> None:
     file.write_text(json.dumps(document))
     with pytest.raises(InputError, match="policy"):
+        check_policy(APP)
+
+
+def test_policy_that_cannot_be_looked_at_is_not_taken_for_none(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.14 on, ``exists()`` would take every error for absence."""
+    file.write_text(json.dumps({"default": REJECT}))
+    refuse(monkeypatch, "stat", lambda path: path == str(file))
+    with pytest.raises(RefusedError, match="rejected by the policy"):
         check_policy(APP)
