@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from coco_kp.crypto import Kek
+from coco_kp.image.encrypt import encrypt_image
+from coco_kp.image.progress import Progress
+from coco_kp.keys.wrapper import KekRecipient
+from coco_kp.model.resource_uri import parse_key_id
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
+from tests.support.access import PLAIN
 from tests.support.command import KID, Command
 from tests.support.image import Image
 
@@ -44,6 +50,28 @@ def test_encrypt_into_registry_pushes_tag_last(
     command("encrypt", plain.reference, pushed, *PLAIN_HTTP, *arguments)
     assert [r.path for r in registry.seen if r.method == "PUT"][-1] == "/v2/team/app/manifests/1"
     assert registry.seen[-1].path == "/v2/team/app/manifests/1"
+
+
+def test_progress_of_encrypt_says_uploading_for_registries_alone(
+    host: str, plain: Image, key: Path, tmp_path: Path
+) -> None:
+    recipient = KekRecipient(parse_key_id(KID), Kek(key.read_bytes()))
+    for place, told in ((f"docker://{host}/team/app:1", "uploading"), (f"oci:{tmp_path}/e", "")):
+        progress = Expecting()
+        encrypt_image(
+            plain.reference, place, [recipient], destination_access=PLAIN, progress=progress
+        )
+        assert progress.expected == [("encrypting", told)]
+
+
+class Expecting(Progress):
+    """Keeps what is done, and what goes on after it."""
+
+    def __init__(self) -> None:
+        self.expected: list[tuple[str, str]] = []
+
+    def expect(self, size: int, verb: str, names: Mapping[str, str], then: str = "") -> None:  # noqa: ARG002
+        self.expected.append((verb, then))
 
 
 @pytest.mark.parametrize(

@@ -35,17 +35,19 @@ class ProgressBars(Progress):
         self._expected = 0
         self._done = 0
         self._verb = "reading"
+        self._then = ""
+        self._ended = False
         self._names: dict[str, str] = {}
         self._timer = threading.Timer(_PATIENCE, self._begin)
         self._timer.daemon = True
         self._sizes: dict[str, int] = {}
         self._moved: dict[str, int] = {}
 
-    def expect(self, size: int, verb: str, names: Mapping[str, str]) -> None:
+    def expect(self, size: int, verb: str, names: Mapping[str, str], then: str = "") -> None:
         """Add to the bytes that there are to move in all."""
         with self._lock:
             self._expected += size
-            self._verb = verb
+            self._verb, self._then, self._ended = verb, then, False
             self._names.update(names)
 
     def begin(self, name: str, size: int) -> None:
@@ -71,6 +73,9 @@ class ProgressBars(Progress):
             task = self._tasks.pop(name, None)
             if self._bars and task is not None:
                 self._bars.remove_task(task)
+            self._ended = True
+            if self._bars and not self._moved:
+                self._show_total()
 
     def naming(self) -> None:
         """Remember it, for what an interrupt is told."""
@@ -112,11 +117,15 @@ class ProgressBars(Progress):
         assert self._total is not None  # noqa: S101 (made with the bars)
         self._bars.update(
             self._total,
-            description=self._verb,
+            description=self._doing(),
             completed=self._done,
             total=self._expected or None,
         )
         return self._bars
+
+    def _doing(self) -> str:
+        """Return what is done: where no layer is worked on, those that were are on their way."""
+        return self._then if self._then and self._ended and not self._moved else self._verb
 
     def _show(self, name: str) -> None:
         bars = self._show_total()

@@ -134,7 +134,7 @@ def _move_blobs(
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
     size = sum(blob.size for blob in (*encrypted.values(), *others.values()))
-    work.progress.expect(size, "decrypting", layer_names(tree))
+    work.progress.expect(size, "decrypting", layer_names(tree), sink.finishing)
     threads = work.threads_for(len(encrypted))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)

@@ -326,7 +326,7 @@ def _move_blobs(
     secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
     kept, statements, configs = _kept(plan), _statements(plan), _configs(plan)
     size = sum(layer.layer.size for layer in (*secret, *reused, *kept))
-    work.progress.expect(size, "encrypting", layer_names(plan.tree))
+    work.progress.expect(size, "encrypting", layer_names(plan.tree), sink.finishing)
     threads = work.threads_for(len(secret) + len(reused))
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted((*secret, *reused), key=lambda layer: -layer.layer.size)

@@ -22,10 +22,11 @@ _TICK: Final = 0.1  # seconds between two looks at what pumps did
 class Progress:
     """Told of what happens, by several threads at once; this one tells nobody."""
 
-    def expect(self, size: int, verb: str, names: Mapping[str, str]) -> None:
+    def expect(self, size: int, verb: str, names: Mapping[str, str], then: str = "") -> None:
         """Learn how many more bytes there are to move, what is done to them (``encrypting``).
 
-        ``names`` has what users call the layers, by the name that ``begin`` is given.
+        ``names`` has what users call the layers, by the name that ``begin`` is given. ``then`` is
+        what goes on after that with those of which the work has ended (``uploading``).
         """
 
     def begin(self, name: str, size: int) -> None:

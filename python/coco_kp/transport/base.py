@@ -16,7 +16,7 @@ import io
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from coco_kp.errors import IntegrityError, MissingManifestError
 from coco_kp.model.digest import Digest
@@ -178,6 +178,9 @@ class Sink(ABC):
 
     reference: str
     """The image as a user may write it; for messages."""
+
+    finishing: ClassVar[str] = ""
+    """What goes on with blobs whose bytes were all written, for people: ``uploading``."""
 
     @abstractmethod
     def has_blob(self, blob: Descriptor) -> bool:

@@ -24,6 +24,13 @@ with ProgressBars(wanted=True) as progress:
     for name in ("sha256:0", "sha256:" + "1" * 64):
         progress.advance(name, 700_000)
     time.sleep(0.3)
+    progress.expect(0, "encrypting", {}, "uploading")
+    progress.end("sha256:" + "1" * 64)
+    progress.advance("sha256:0", 700_000)
+    time.sleep(0.3)
+    progress.end("sha256:0")
+    print("all ended", flush=True)
+    time.sleep(0.3)
 """
 
 
@@ -50,7 +57,10 @@ def test_progress_says_what_is_done_of_which_layer_in_50_columns() -> None:
     lines = [line for line in re.split(r"[\r\n]+", plain) if line]
     before, _, after = plain.partition("expecting")
     assert "reading" in before
-    assert "encrypting" in after
+    worked, _, sent = after.partition("all ended")
+    assert "encrypting" in worked
+    assert "uploading" not in worked
+    assert "uploading" in sent
     assert "linux/arm64/v8 9/12" in after
     assert "111111111111" in after
     assert "MiB" in after

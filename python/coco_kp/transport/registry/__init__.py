@@ -92,6 +92,8 @@ class RegistrySource(Source):
 class RegistrySink(Sink):
     """A tag in a repository; what was sent for nothing stays there until it collects garbage."""
 
+    finishing = "uploading"
+
     def __init__(
         self,
         reference: RegistryReference,
