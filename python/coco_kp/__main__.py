@@ -1,5 +1,5 @@
 """``python -m coco_kp``."""
 
-from coco_kp.cli.main import main
+from coco_kp.cli.start import main
 
 main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 from importlib import import_module
 from itertools import pairwise
@@ -54,6 +55,7 @@ def main() -> NoReturn:
     open_missing()
     escape_unprintable()
     code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be undone
     flush()  # run() has told of what it could not print
     sys.exit(code)
 

@@ -171,6 +171,33 @@ raise SystemExit(main.run(["keys", "generate", "-o", {str(tmp_path / "never")!r}
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, b"\ncoco-kp: interrupted\n")
 
 
+@pytest.mark.parametrize("program", [[COCO_KP], [sys.executable, "-m", "coco_kp"]])
+def test_command_has_no_traceback_on_ctrl_c_while_it_loads(
+    program: list[str | Path], tmp_path: Path
+) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*program, "--help"], capture_output=True, check=False, env=environ)
+    assert done.returncode == 130
+    assert done.stderr == b"coco-kp: interrupted\n"
+
+
+def test_command_has_no_traceback_on_a_second_ctrl_c() -> None:
+    script = """
+import os, signal
+from coco_kp.cli import main, start
+def interrupt(**_):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise KeyboardInterrupt
+main._refuse_empty = lambda _: interrupt()
+main.report_interrupt = interrupt
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == b"coco-kp: interrupted\n"
+
+
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
 EXTRAS = ["boto3", "botocore", "hvac", "requests", "pkcs11"]
 LOADED_LATER += EXTRAS
