@@ -123,7 +123,19 @@ class _Commands(click.Group):
             return None
         command = import_module(f"coco_kp.cli.{_COMMANDS[cmd_name]}").command
         assert isinstance(command, click.Command)  # noqa: S101 (each file's one export)
+        _name_variables(command, f"{_VARIABLES}_{cmd_name}")
         return command
+
+
+def _name_variables(command: click.Command, name: str) -> None:
+    """Have each option read the variable of its own name; click takes that of its parameter."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            word = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"{name}_{word}".upper().replace("-", "_")
+    if isinstance(command, click.Group):
+        for child, sub in command.commands.items():
+            _name_variables(sub, f"{name}_{child}")
 
 
 def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -134,7 +146,8 @@ def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) ->
         ctx.exit()
 
 
-_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "COCO_KP"}
+_VARIABLES: Final = "COCO_KP"
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(cls=_Commands, context_settings=_SETTINGS)

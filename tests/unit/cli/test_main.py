@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -263,3 +264,36 @@ def test_run_names_the_file_that_the_system_refused(
     failing(PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/some/file"))
     assert run(["keys", "list", "file"]) == 3
     assert capfd.readouterr().err == "coco-kp: cannot use '/some/file': permission denied\n"
+
+
+def all_options(command: click.Command, name: str) -> Iterator[tuple[str, click.Option]]:
+    """Yield each option of a command and of those in it, with its variable as docs/cli.md says."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            word = max(option.opts, key=len).removeprefix("--")
+            yield f"{name}_{word}".upper().replace("-", "_"), option
+    if isinstance(command, click.Group):
+        for child in command.list_commands(click.Context(command)):
+            found = command.get_command(click.Context(command), child)
+            assert found
+            yield from all_options(found, f"{name}_{child}")
+
+
+def test_each_option_comes_from_the_variable_of_its_name() -> None:
+    """Not of its parameter's: --platform's variable was COCO_KP_ENCRYPT_PLATFORMS."""
+    commands = [
+        main._cli.get_command(click.Context(main._cli), name)
+        for name in main._cli.list_commands(click.Context(main._cli))
+    ]
+    for command in commands:
+        assert command
+        for variable, option in all_options(command, f"COCO_KP_{command.name}"):
+            assert option.envvar == variable
+
+
+def test_failure_is_json_where_the_environment_asks_for_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COCO_KP_INSPECT_FORMAT", "json")
+    assert run(["inspect", "oci:/nowhere"]) == 3
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 3
