@@ -1,36 +1,26 @@
-"""JSON documents held to their schemas, by as much of JSON Schema as ours are written in."""
+"""JSON documents held to their schemas."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 
 def check_schema(document: Any, schema: dict[str, Any]) -> None:
     """Check a document, and that its objects have neither more nor fewer members than described."""
-    _check(document, schema, schema.get("$defs", {}))
+    Draft202012Validator.check_schema(schema)
+    for part in _objects(schema):
+        assert part["additionalProperties"] is False
+        assert set(part["required"]) == part["properties"].keys()
+    Draft202012Validator(schema).validate(document)
 
 
-def _check(value: Any, schema: dict[str, Any], defs: dict[str, Any]) -> None:
-    if "$ref" in schema:
-        schema = defs[schema["$ref"].removeprefix("#/$defs/")]
-    kinds: dict[str, Any] = {
-        "object": dict,
-        "array": list,
-        "string": str,
-        "integer": int,
-        "boolean": bool,
-    }
-    kinds["number"] = int | float
-    allowed = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    if value is None:
-        assert "null" in allowed
-        return
-    assert any(isinstance(value, kinds[kind]) for kind in allowed if kind != "null"), value
-    if isinstance(value, dict):
-        assert value.keys() == schema["properties"].keys() == set(schema["required"])
-        assert schema["additionalProperties"] is False
-        for name, part in value.items():
-            _check(part, schema["properties"][name], defs)
-    if isinstance(value, list):
-        for item in value:
-            _check(item, schema["items"], defs)
+def _objects(schema: Any) -> list[dict[str, Any]]:
+    """Return all parts of a schema that describe objects."""
+    if isinstance(schema, list):
+        return [found for part in schema for found in _objects(part)]
+    if not isinstance(schema, dict):
+        return []
+    inner = [found for part in schema.values() for found in _objects(part)]
+    return [schema, *inner] if isinstance(schema.get("properties"), dict) else inner
