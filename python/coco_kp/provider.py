@@ -74,6 +74,18 @@ MAX_KBCS: Final = 8
 """KBCs that one request may name; each may read a file or wait for a server."""
 
 
+class KeyFileError(KekError):
+    """A key file that a caller named is none; ``why`` is for this provider's own log alone."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(
+            f"the key file {shown(path)} cannot be used",
+            f"{_OWN_FILES_HINT}; its log has the reason, which it tells over TCP only with "
+            "--key-dir DIR",
+        )
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class KeyUse:
     """Which key a call is about to use, and what for; nobody has touched it yet.
@@ -136,7 +148,9 @@ class Provider:
     ``register_callers_files`` those that callers name: whoever calls could else fetch another
     team's key under a name of his own. ``source`` is the provider's own key, for callers who name
     none; for the same reason it is never registered. ``allow_kek`` are patterns (``fnmatch``) of
-    key references that callers may name.
+    key references that callers may name. ``name`` is the one under which its callers know it, None
+    any (`parse_request`). With ``files_untold`` callers learn nothing of a file that they name but
+    whether it is a key: they may be on other machines.
     """
 
     key_dir: Path | None = None
@@ -147,6 +161,8 @@ class Provider:
     register_callers_files: bool = False
     source: KeySource | None = None
     allow_kek: tuple[str, ...] = ()
+    name: str | None = None
+    files_untold: bool = False
 
     def wrap(
         self,
@@ -191,6 +207,8 @@ class Provider:
         except UnkeptKeyError as error:
             raise UnkeptKeyError(error.message, _KEEP_HINT) from None
         except KekError as error:
+            if self.files_untold and isinstance(params, FileParams):
+                raise KeyFileError(params.key_path, str(error)) from None
             error.hint = error.hint or (_OWN_FILES_HINT if callers else "")
             raise
         packet = key.wrap(request.private_options)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import json
+from base64 import b64decode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.peers.skopeo import PROVIDER, with_each_client
+from tests.support import ocicrypt
 from tests.support.documents import TAR_GZIP
 from tests.support.image import ENCRYPTED, Image, tar, write_image
-from tests.support.provider import Provider, our_config, our_provider, served_address, serving
+from tests.support.key import make_key
+from tests.support.provider import (
+    COCO_KP,
+    Provider,
+    our_config,
+    our_provider,
+    served_address,
+    serving,
+)
 
 if TYPE_CHECKING:
     from tests.peers.skopeo import Skopeo
@@ -67,13 +79,56 @@ def test_skopeo_round_trip_works_with_provider_of_any_name(
     assert decrypted.layers == image.layers
 
 
+@with_each_client
+def test_two_providers_of_one_request_each_wrap_with_the_key_of_their_own_parameters(
+    skopeo: Skopeo, image: Image, tmp_path: Path
+) -> None:
+    """Both packets had the key of the first: a client sends all parameters to each provider."""
+    keys = {name: make_key(tmp_path / name) for name in ("attestation-agent", "mine")}
+    uses: list[str] = []
+    providers: dict[str, object] = {}
+    for name, key in keys.items():
+        command = ["keyprovider", "--name", name]
+        providers[name] = {"cmd": {"path": str(COCO_KP), "args": command}}
+        parameters = key.parameters(keyid=f"kbs:///default/key/{name}")
+        uses += ["--encryption-key", f"provider:{name}:{parameters}"]
+    config = tmp_path / "ocicrypt.json"
+    config.write_text(json.dumps({"key-providers": providers}))
+    encrypted = Image(tmp_path / "encrypted")
+    skopeo.copy(image.reference, encrypted.reference, *uses, config=config)
+    for layer in encrypted.layers:
+        for name, key in keys.items():
+            annotation = layer.annotations[f"org.opencontainers.image.enc.keys.provider.{name}"]
+            packet = json.loads(b64decode(annotation))
+            assert packet["kid"] == f"kbs:///default/key/{name}"
+            iv, wrapped = (b64decode(packet[member]) for member in ("iv", "wrapped_data"))
+            assert b"symkey" in AESGCM(key.raw).decrypt(iv, wrapped, None)
+
+
+def test_client_that_sends_no_parameters_has_packets_opened_with_keys_of_the_server(
+    tmp_path: Path, key: Key
+) -> None:
+    """So do containerd's CRI and ``nerdctl pull``."""
+    options = ocicrypt.new_private_options()
+    with (
+        serving(tmp_path, "--keys", str(key.keys_file)) as server,
+        ocicrypt.connection(served_address(server)) as channel,
+    ):
+        packet = ocicrypt.wrap(channel, key.parameters(), options)
+        request = json.loads(ocicrypt.unwrap_request("", packet))
+        nothing: list[object] = [None, {"Parameters": None}, {"Parameters": {}}]
+        for config in nothing:
+            request["keyunwrapparams"]["dc"] = config
+            answer = ocicrypt.send(channel, ocicrypt.UNWRAP_KEY, json.dumps(request).encode())
+            assert bytes(json.loads(answer)["keyunwrapresults"]["optsdata"]) == options
+
+
 def test_skopeo_needs_no_kbc_parameter_when_server_has_its_own(
     skopeo: Skopeo, image: Image, key: Key, tmp_path: Path
 ) -> None:
     """With a KBC of the server's own, users need not name one: skopeo then says ``Enabled``."""
     decrypted = Image(tmp_path / "decrypted")
-    flags = ("--kbc", "offline_fs", "--keys", str(key.keys_file))
-    with our_provider(skopeo, tmp_path, *flags) as provider:
+    with our_provider(skopeo, tmp_path, "--keys", str(key.keys_file)) as provider:
         encrypted = provider.encrypt(image, key.parameters())
         use = ("--decryption-key", PROVIDER)
         skopeo.copy(encrypted.reference, decrypted.reference, *use, config=provider.config)

@@ -47,6 +47,24 @@ def test_server_answers_64_concurrent_calls(tmp_path: Path, key: Key) -> None:
     assert len({json.loads(packet)["iv"] for packet, _ in answers}) == len(secrets)
 
 
+@pytest.mark.parametrize(
+    ("socket", "flags", "warned"),
+    [
+        ("127.0.0.1:0", (), "is open to every user of this machine"),
+        ("0.0.0.0:0", ("--insecure-listen",), "is open to other machines"),
+        ("127.0.0.1:0", ("--key-dir", "."), ""),
+        ("unix", (), ""),
+    ],
+)
+def test_server_warns_where_callers_over_tcp_may_name_any_file(
+    tmp_path: Path, socket: str, flags: tuple[str, ...], warned: str
+) -> None:
+    address = f"unix://{tmp_path}/kp.sock" if socket == "unix" else socket
+    with serving(tmp_path, *flags, socket=address) as server:
+        assert ("can name any file" in server.output()) is bool(warned)
+        assert warned in server.output()
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_server_finishes_running_call_after_signal(tmp_path: Path, how: signal.Signals) -> None:
     with serving(tmp_path) as server, ocicrypt.connection(served_address(server)) as channel:

@@ -29,7 +29,7 @@ from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri
-from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyUse, Provider
+from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyFileError, KeyUse, Provider
 from tests.vectors import load_vectors
 
 VECTORS = load_vectors("packets")
@@ -162,6 +162,28 @@ def test_provider_refuses_keypath_outside_key_dir(kek: Path, tmp_path: Path) -> 
     kek.rename(tmp_path / "allowed" / "kek")
     provider.wrap(WrapRequest((f"keypath=kek::keyid={KID}",), PRIVATE_OPTIONS))
     provider.wrap(WrapRequest(("sample=true",), PRIVATE_OPTIONS))  # which reads no file
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(31), b"\n" * 33, b"A" * 5000, "folder"])
+def test_provider_whose_callers_may_be_elsewhere_has_one_text_for_all_files(
+    kek: Path, content: bytes | str | None
+) -> None:
+    """The texts told a guest which files there are, how long they are and what is in them."""
+    path = kek.with_name("asked-for")
+    match content:
+        case "folder":
+            path.mkdir()
+        case bytes():
+            path.write_bytes(content)
+    request = WrapRequest((f"keypath={path}::keyid={KID}",), PRIVATE_OPTIONS)
+    with pytest.raises(KeyFileError) as error:
+        Provider(files_untold=True).wrap(request)
+    assert error.value.message == f"the key file '{path}' cannot be used"
+    assert error.value.hint.startswith("the provider reads the key file itself")
+    with pytest.raises(KekError) as told:
+        Provider().wrap(request)
+    assert told.value.message in error.value.why
+    assert told.value.message not in str(error.value)
 
 
 @pytest.mark.parametrize(

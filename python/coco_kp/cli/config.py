@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
-from coco_kp.cli.options import FILE
+from coco_kp.cli.options import FILE, usage
 from coco_kp.cli.output import notice, print_json, verbosity, warn
-from coco_kp.errors import InputError, UsageError, shown
+from coco_kp.errors import InputError, UsageError
+from coco_kp.model.layer_encryption import provider_scheme
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 
 _TLS_WARNING = (
@@ -83,13 +83,13 @@ def command(
         raise UsageError("give either --grpc ADDR or --cmd")
     if arguments and not as_command:
         raise UsageError("options behind -- go with --cmd only")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        # ocicrypt ends the name at a colon, and puts it into an annotation's key.
-        raise UsageError(f"--name {shown(name)} is not letters, digits, '.', '_' and '-'")
+    with usage():
+        provider_scheme(name)
+    own_name = () if name == DEFAULT_PROVIDER_NAME else ("--name", name)
     attributes: dict[str, object] = (
         {"grpc": _checked(address), **({"grpc-tls": tls} if tls else {})}
         if address
-        else {"cmd": {"path": _own_path(), "args": ["keyprovider", *arguments]}}
+        else {"cmd": {"path": _own_path(), "args": ["keyprovider", *own_name, *arguments]}}
     )
     document = {"key-providers": {name: attributes}}
     try:

@@ -270,7 +270,6 @@ class OpeningOptions(OptionGroup):
         from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
         from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
         from coco_kp.keys.wrapper import KekOpener
-        from coco_kp.model.kbc_spec import KbcSpec
 
         openers: list[Opener] = [
             KekOpener(read_key_file(path), f"the key in {shown(str(path))}")
@@ -278,9 +277,7 @@ class OpeningOptions(OptionGroup):
         ]
         openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
         openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
-        # A keys file alone is what an offline_fs guest has.
-        spec = kbc.spec() or (KbcSpec("offline_fs", "") if kbc.keys else None)
-        if spec:
+        if spec := kbc.spec():
             openers.append(KbcOpener(spec, kbc.settings()))
         if self.provider:
             name, parameters = split_parameters(self.provider)

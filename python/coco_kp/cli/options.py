@@ -118,7 +118,7 @@ class KbcOptions(OptionGroup):
             type=FILE,
             metavar="FILE",
             help="Keys file of offline_fs or offline_sev, or connection file of online_sev, "
-            "instead of the guest's own. It is only read.",
+            "instead of the guest's own. It is only read. Alone it means --kbc offline_fs.",
         ),
         click.option(
             "--sev-secrets",
@@ -150,10 +150,15 @@ class KbcOptions(OptionGroup):
     )
 
     def spec(self) -> KbcSpec | None:
-        """Read ``--kbc``. Raises ``InputError``."""
-        from coco_kp.model.kbc_spec import parse_kbc_spec
+        """Read ``--kbc``; a keys file alone is what an offline_fs guest has.
 
-        return parse_kbc_spec(self.kbc) if self.kbc else None
+        Raises ``InputError``.
+        """
+        from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
+
+        if self.kbc:
+            return parse_kbc_spec(self.kbc)
+        return KbcSpec("offline_fs", "") if self.keys else None
 
     def settings(self) -> KbcSettings:
         """Give the rest; paths absolute, since a daemon changes its folder."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import click
 
-from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, RegistrationOptions
+from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, RegistrationOptions, usage
 from coco_kp.cli.recipients import named_source
 from coco_kp.errors import UsageError, shown
+from coco_kp.model.layer_encryption import provider_scheme
+from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 
 if TYPE_CHECKING:
     from coco_kp.keys.resolve import KeySource
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 class ProviderOptions(OptionGroup):
     """What the provider's callers may name, and what it writes for them."""
 
+    name: str | None
     key_dir: Path | None
     packet: Literal["v1", "v2"]
     kek_from: str | None
@@ -29,6 +32,13 @@ class ProviderOptions(OptionGroup):
     register_callers_files: bool
 
     options: ClassVar[tuple[Option, ...]] = (
+        click.option(
+            "--name",
+            metavar="NAME",
+            help="Name under which clients know this provider, as in --encryption-key "
+            "provider:NAME:…: parameters under other names are another's.  [default: any name; of "
+            f"several {DEFAULT_PROVIDER_NAME}]",
+        ),
         click.option(
             "--key-dir",
             type=FILE,
@@ -70,14 +80,20 @@ class ProviderOptions(OptionGroup):
         ),
     )
 
-    def provider(self, registration: RegistrationOptions, kbc: KbcOptions) -> Provider:
+    def provider(
+        self, registration: RegistrationOptions, kbc: KbcOptions, *, files_untold: bool = False
+    ) -> Provider:
         """Make the key provider that the three groups describe. Raises ``CocoKpError``."""
         from coco_kp.provider import Provider
 
         if self.key_dir is not None and not self.key_dir.is_dir():
             raise UsageError(f"--key-dir {shown(str(self.key_dir))} is no folder")
         key_dir = self.key_dir and self.key_dir.absolute()
+        if self.name is not None:
+            with usage():
+                provider_scheme(self.name)
         return Provider(
+            name=self.name,
             key_dir=key_dir,
             packet_version=self.packet,
             kbc=kbc.spec(),
@@ -86,6 +102,7 @@ class ProviderOptions(OptionGroup):
             register_callers_files=self.register_callers_files,
             source=self._source(),
             allow_kek=self.allow_kek,
+            files_untold=files_untold,
         )
 
     def _source(self) -> KeySource | None:

@@ -65,22 +65,27 @@ def command(
     import logging
     from functools import partial
 
+    from coco_kp.keyprovider.address import TcpAddress
     from coco_kp.observe import configure, event
     from coco_kp.service.daemon import Daemon
 
     address = socket.address(socket_address, tls)
     operations.check(daemon=daemon)
     configure(log_format, log_level(logging.INFO))
-    provider = callers.provider(registration, kbc)
+    # Whoever has the machine's network calls over TCP, a guest on it, too.
+    any_file = isinstance(address, TcpAddress) and callers.key_dir is None
+    provider = callers.provider(registration, kbc, files_untold=any_file)
     known_clients = clients.read(tls)
-    if address.beyond_loopback and provider.key_dir is None and known_clients is None:
-        warn(
-            f"{address} is open to other machines: whoever may call can name any key file of this "
-            "one; limit them with --key-dir DIR"
-        )
     process = Daemon.start() if daemon else None
 
     def ready(bound: str) -> None:
+        if any_file and known_clients is None:
+            whose = "other machines" if address.beyond_loopback else "every user of this machine"
+            warn(
+                f"{bound} is open to {whose}: whoever calls can name any file that this process "
+                "may read, and learns whether it is a key; limit them with --key-dir DIR, or "
+                "listen on a Unix socket"
+            )
         if log_format == "json":
             event(logging.INFO, "ready", address=bound)
         else:

@@ -56,10 +56,14 @@ class UnwrapRequest:
     packet: bytes
 
 
-def parse_request(data: bytes, operation: Operation | None = None) -> WrapRequest | UnwrapRequest:
+def parse_request(
+    data: bytes, operation: Operation | None = None, name: str | None = None
+) -> WrapRequest | UnwrapRequest:
     """Read a request; ``operation`` is what its ``op`` must say, if it says anything.
 
-    Raises ``InputError``; its text holds nothing of the layer's key.
+    ``name`` is this provider's: only parameters under it are read. Without one, parameters under
+    any name are, and of several the guide's own. Raises ``InputError``; its text holds nothing of
+    the layer's key.
     """
     document = parse_json_object(data, "the request")
     op = document.get("op")
@@ -72,11 +76,11 @@ def parse_request(data: bytes, operation: Operation | None = None) -> WrapReques
     if op == "keywrap":
         call = _object(document, "keywrapparams", "the request")
         config = _object(call, "ec", "'keywrapparams'")
-        return WrapRequest(_parameters(config, "'ec'"), _private_options(call))
+        return WrapRequest(_parameters(config, "'ec'", name), _private_options(call))
     call = _object(document, "keyunwrapparams", "the request")
     config = _object(call, "dc", "'keyunwrapparams'")
     return UnwrapRequest(
-        _parameters(config, "'dc'"), _bytes(call.get("annotation"), "'annotation'")
+        _parameters(config, "'dc'", name), _bytes(call.get("annotation"), "'annotation'")
     )
 
 
@@ -139,21 +143,20 @@ def _object(document: dict[str, object], name: str, what: str) -> dict[str, obje
     return value
 
 
-def _parameters(config: dict[str, object], what: str) -> tuple[str, ...]:
-    """Give this provider's parameters as text; none where the client sent none.
+def _parameters(config: dict[str, object], what: str, own: str | None) -> tuple[str, ...]:
+    """Return this provider's parameters as text; none where the client sent none.
 
-    The client does not say under which name it knows this provider: any name is accepted, and
-    among several the guide's own.
+    The client sends those of every provider, and does not say which of them it calls.
     """
     by_name = _object(config, "Parameters", what)
     names = [name for name in by_name if name not in _NO_PROVIDERS]
-    if DEFAULT_PROVIDER_NAME in names:
-        names = [DEFAULT_PROVIDER_NAME]
+    if own is not None or DEFAULT_PROVIDER_NAME in names:
+        names = [name for name in names if name == (own or DEFAULT_PROVIDER_NAME)]
     if len(names) > 1:
         some = ", ".join(shown(name) for name in names[:_NAMES_SHOWN])
         raise InputError(
             f"the request names {len(names)} providers, among them {some}",
-            f"name this one {DEFAULT_PROVIDER_NAME} to tell it from the others",
+            "tell this one its name: start it with --name NAME",
         )
     elements = by_name[names[0]] if names else None
     if elements is None:

@@ -28,7 +28,7 @@ from coco_kp.model.protocol import (
     write_wrap_response,
 )
 from coco_kp.observe import UNWRITTEN, event
-from coco_kp.provider import KeyUse, Provider
+from coco_kp.provider import KeyFileError, KeyUse, Provider
 from coco_kp.service.audit import AuditLog, CallRecord
 from coco_kp.service.limits import UNLIMITED, Limits
 
@@ -97,7 +97,8 @@ def _noted(record: CallRecord) -> Iterator[None]:
     except Exception as error:
         record.code = code_of(error)
         if isinstance(error, CocoKpError):
-            record.message = "the caller has gone" if caller_has_gone() else str(error)
+            why = error.why if isinstance(error, KeyFileError) else str(error)
+            record.message = "the caller has gone" if caller_has_gone() else why
         else:
             record.message = type(error).__name__  # its text could quote the request
         raise
@@ -119,7 +120,7 @@ def _answered(
         record.key = use.key
         rights.check(use.operation, use.scope, use.kek_from)
 
-    request = _parsed(call)
+    request = _parsed(call, provider.name)
     if isinstance(request, WrapRequest):
         record.operation = "keywrap"
         rights.check("keywrap")
@@ -138,12 +139,12 @@ def _answered(
     return write_unwrap_response(unwrapped.private_options)
 
 
-def _parsed(call: Call) -> WrapRequest | UnwrapRequest:
+def _parsed(call: Call, name: str | None) -> WrapRequest | UnwrapRequest:
     if call.malformed:
         raise MalformedRequestError(call.malformed)
     try:
         with _parsing:
-            return parse_request(call.request, call.operation)
+            return parse_request(call.request, call.operation, name)
     except CocoKpError as error:
         raise MalformedRequestError(error.message, error.hint) from None
 

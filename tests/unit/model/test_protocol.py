@@ -102,7 +102,23 @@ def test_parse_request_ignores_other_recipients_and_prefers_attestation_agent() 
 def test_parse_request_refuses_several_providers_without_attestation_agent() -> None:
     with pytest.raises(InputError, match="names 2 providers, among them 'a', 'b' ") as error:
         parameters_of(wrap_document(a=[b64("x")], b=[b64("y")]))
-    assert "attestation-agent" in error.value.hint
+    assert "--name NAME" in error.value.hint
+
+
+@pytest.mark.parametrize(("name", "own"), [("attestation-agent", "b"), ("mine", "a")])
+def test_parse_request_reads_parameters_of_the_providers_own_name_only(name: str, own: str) -> None:
+    """Of two providers that were both ours, each took the parameters of the first."""
+    document = wrap_document(mine=[b64("a")], **{"attestation-agent": [b64("b")]})
+    request = parse_request(encoded(document), "keywrap", name)
+    assert request.parameters == (own,)
+
+
+@pytest.mark.parametrize("name", ["other", "pubkeys", "Mine"])
+def test_parse_request_finds_no_parameters_under_another_name(name: str) -> None:
+    document = wrap_document(mine=[b64("a")], pubkeys=["AA=="])
+    assert parse_request(encoded(document), "keywrap", name).parameters == ()
+    unwrap = {"keyunwrapparams": {"dc": {"Parameters": {"mine": [b64("a")]}}, "annotation": "AA=="}}
+    assert parse_request(encoded(unwrap), "keyunwrap", name).parameters == ()
 
 
 def test_parse_request_refusal_shows_few_of_thousands_of_names() -> None:

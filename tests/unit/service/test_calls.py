@@ -134,6 +134,21 @@ def test_answer_logs_kind_of_an_unforeseen_error_and_raises_it(
     )
 
 
+def test_answer_logs_reason_that_the_caller_is_not_told(events: list[Event]) -> None:
+    request = ocicrypt.wrap_request("keypath=/absent::keyid=/a/b/c", PRIVATE_OPTIONS)
+    with pytest.raises(KekError) as error:
+        answer(Provider(files_untold=True), Call(request))
+    assert "no such file" not in str(error.value)
+    assert "no such file" in str(events[-1][2]["message"])
+
+
+def test_answer_reads_parameters_under_the_providers_own_name(events: list[Event]) -> None:
+    answer(Provider(name="attestation-agent"), Call(WRAP))
+    with pytest.raises(InputError, match="no parameters for this provider"):
+        answer(Provider(name="other"), Call(WRAP))
+    assert events[-1][1] == "refused"
+
+
 def test_answer_logs_warning_as_separate_event(events: list[Event], tmp_path: Path) -> None:
     kek = tmp_path / "kek"
     kek.write_bytes(bytes(32))

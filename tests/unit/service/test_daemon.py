@@ -44,7 +44,7 @@ def test_serve_in_background_names_process_already_running(runtime: Path) -> Non
     pid_file.write_text("4711\n")
     with pid_file.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = serve_in_the_background("--socket", "127.0.0.1:0")
+        done = serve_in_the_background("--socket", f"unix://{runtime}/kp.sock")
     assert done.returncode == RemoteError.exit_code
     assert done.stderr == (
         "coco-kp: a provider is running in the background as process 4711\n"
