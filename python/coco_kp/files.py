@@ -302,35 +302,41 @@ def _lock(descriptor: int, path: Path) -> bool:
 def lock_file(path: Path) -> int | None:
     """Lock a file that is there for that alone; None if another process has it.
 
-    Gives its descriptor, to be closed once the file is removed. No link is followed, and only a
-    file of this user's is opened. Raises ``InputError``.
+    Gives its descriptor, to be closed once the file is removed. Raises ``InputError`` as
+    :func:`open_own` does.
     """
     while True:
+        descriptor = open_own(path, os.O_RDWR)
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(path, flags, 0o600)
-        except OSError as failure:
-            raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
-        try:
-            _check_own(path, os.fstat(descriptor))
             if not lock(descriptor, path, 0):
                 close(descriptor)
                 return None
-            if _is_at(path, os.fstat(descriptor)):
-                return descriptor
         except CocoKpError:
             close(descriptor)
             raise
+        if _is_at(path, os.fstat(descriptor)):
+            return descriptor
         close(descriptor)  # who had it has removed it meanwhile
 
 
-def _check_own(path: Path, status: os.stat_result) -> None:
-    """Raise ``InputError`` for what another user made, or has under another name as well."""
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of this user's to write to it, made 0600 if it is not there.
+
+    No link is followed, and no file opened that has another name as well. Raises ``InputError``.
+    """
+    flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as failure:
+        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
+        close(descriptor)
         raise InputError(
             f"cannot write {shown(str(path))}: it is not a file of this user's alone",
             "remove it, if nobody needs it",
         )
+    return descriptor
 
 
 def _is_at(path: Path, status: os.stat_result) -> bool:

@@ -1,22 +1,24 @@
 """Going to the background, in the order that keeps it honest.
 
 The fork comes before gRPC and its threads are loaded, the parent waits until the service is ready
-and fails if it is not, and only then does the log file take the place of the terminal.
+and fails if it is not, and only then does the log file take the place of the terminal. Its folder
+is this user's alone: whoever could put a link there would have us write where he likes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
-from coco_kp.files import reason
+from coco_kp.files import lock_file, open_own, read_file, reason
 
 _READY: Final = b"ready"
+_LONGEST_PID: Final = 32  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Daemon:
 
     def ready(self) -> None:
         """Turn stdout and stderr to the log file, and let the parent exit 0."""
-        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = open_own(self.log_file, os.O_WRONLY | os.O_APPEND)
         null = os.open(os.devnull, os.O_RDONLY)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -76,30 +78,31 @@ def _wait_until_ready(child: int, reader: int, log_file: Path) -> int:
 
 
 def _state_folder() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        folder = Path(runtime) / "coco-kp"
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if runtime.is_absolute():  # others are to be ignored, says the XDG specification
+        folder = runtime / "coco-kp"
     elif os.geteuid() == 0:
         folder = Path("/run/confidential-containers")
     else:
         folder = Path.home() / ".local" / "state" / "coco-kp"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
     except OSError as failure:
         raise InputError(f"cannot use {shown(str(folder))}: {reason(failure)}") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise InputError(
+            f"cannot use {shown(str(folder))}: it is not a folder of this user alone",
+            "set XDG_RUNTIME_DIR to a folder of your own, or let systemd run the server without -d",
+        )
     return folder
 
 
 def _lock_pid_file(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as failure:
-        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.read(descriptor, 32).decode(errors="replace").strip()
+    descriptor = lock_file(path)
+    if descriptor is None:
+        pid = read_file(path, _LONGEST_PID).data.decode(errors="replace").strip()
         raise RemoteError(
             f"a provider is running in the background as process {pid}", f"stop it: kill {pid}"
-        ) from None
+        )
     return descriptor

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +68,7 @@ def test_daemon_start_reports_folder_that_cannot_be_made(tmp_path: Path) -> None
     [
         ("/run/user/1000", 1000, "/run/user/1000/coco-kp"),
         ("", 0, "/run/confidential-containers"),
+        ("relative", 0, "/run/confidential-containers"),
         ("", 1000, "{home}/.local/state/coco-kp"),
     ],
 )
@@ -72,10 +76,54 @@ def test_daemon_state_folder_depends_on_xdg_runtime_dir_and_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, uid: int, folder: str
 ) -> None:
     made: list[Path] = []
+    status = SimpleNamespace(st_mode=stat.S_IFDIR | 0o700, st_uid=uid)
     monkeypatch.setattr(Path, "mkdir", lambda path, **_: made.append(path))
+    monkeypatch.setattr(Path, "lstat", lambda _: status)
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     expected = Path(folder.format(home=tmp_path))
     assert daemon._state_folder() == expected
     assert made == [expected]
+
+
+def test_serve_in_background_follows_no_link_out_of_its_folder(
+    runtime: Path, tmp_path: Path
+) -> None:
+    """It truncated whatever file a link in XDG_RUNTIME_DIR led to, and wrote a number there."""
+    precious = tmp_path / "precious"
+    for name in ("coco-kp.pid", "coco-kp.log"):
+        runtime.mkdir(mode=0o700)
+        precious.write_text("precious")
+        (runtime / name).symlink_to(precious)
+        done = serve_in_the_background("--socket", "127.0.0.1:0")
+        assert done.returncode == InputError.exit_code
+        assert f"cannot write '{runtime}/{name}': " in done.stderr
+        assert precious.read_text() == "precious"
+        shutil.rmtree(runtime)
+
+
+@pytest.mark.parametrize("kind", ["link", "writable by others"])
+def test_serve_in_background_uses_no_folder_of_others(
+    runtime: Path, tmp_path: Path, kind: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    if kind == "link":
+        runtime.symlink_to(theirs)
+    else:
+        runtime.mkdir()
+        runtime.chmod(0o777)
+    done = serve_in_the_background("--socket", "127.0.0.1:0")
+    assert done.returncode == InputError.exit_code
+    assert "it is not a folder of this user alone" in done.stderr
+    assert not list(runtime.iterdir())
+
+
+def test_serve_in_background_uses_no_folder_of_another_user(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(InputError, match="it is not a folder of this user alone"):
+        Daemon.start()
