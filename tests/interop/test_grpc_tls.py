@@ -142,8 +142,11 @@ def test_encrypt_through_provider_and_doctor_speak_mutual_tls(
         without = config(tmp_path, address, pki)
         refused = run(without, *encrypt, *provider)
         assert (refused.returncode, "answered UNAVAILABLE" in refused.stderr) == (6, True)
-        assert len(refused.stderr.splitlines()) == 1  # gRPC's own lines are no part of it
         assert not (tmp_path / "encrypted").exists()
+
+        distrusted = run(config(tmp_path, address, Pki(tmp_path / "other")), *encrypt, *provider)
+        assert "CERTIFICATE_VERIFY_FAILED" in distrusted.stderr
+        assert len(distrusted.stderr.splitlines()) == 1  # gRPC's own lines are no part of it
 
         configured = config(tmp_path, address, pki, *shown)
         done = run(configured, *encrypt, *provider)

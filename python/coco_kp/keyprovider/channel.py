@@ -31,10 +31,8 @@ def open_channel(target: str, most_bytes: int, tls: GrpcTls | None = None) -> gr
     if tls is None:
         return grpc.insecure_channel(target, options)
     if tls.server_name:
-        options += [
-            ("grpc.ssl_target_name_override", tls.server_name),
-            ("grpc.default_authority", tls.server_name),
-        ]
+        # Also the name that is looked for in the certificate (GRPC_ARG_DEFAULT_AUTHORITY).
+        options.append(("grpc.default_authority", tls.server_name))
     return grpc.secure_channel(target, channel_credentials(tls), options)
 
 
