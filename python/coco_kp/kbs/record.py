@@ -99,10 +99,19 @@ class Record:
     def names(self, kbs: KbsUrl, fingerprint: str) -> set[str]:
         """Return the key IDs under which a key was registered with a KBS.
 
-        An entry that cannot be read names no key.
+        An entry that cannot be read names no key. Raises ``InputError`` if none can be listed.
         """
-        found = set()
-        for file in self.folder.glob("*.json"):
+        found: set[str] = set()
+        try:
+            files = [file for file in self.folder.iterdir() if file.suffix == ".json"]
+        except FileNotFoundError:
+            return found
+        except OSError as failure:
+            raise InputError(
+                f"cannot read the record of registered keys in {shown(str(self.folder))}: "
+                f"{reason(failure)}"
+            ) from None
+        for file in files:
             try:
                 entry = parse_json_object(_read(file), "entry", _MAX_ENTRY)
             except InputError:

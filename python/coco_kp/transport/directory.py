@@ -89,7 +89,9 @@ class DirectorySink(Sink):
         raw = read_small_if_there(self._folder / MANIFEST_FILE, MAX_MANIFEST)
         if replacing is not None and (raw is None or Digest.of(raw) != replacing):
             raise ChangedError(self.reference)
-        if not all(self._path(name).is_file() for name in self._counted_on):
+        with naming("read", self._folder):
+            there = all(self._path(name).is_file() for name in self._counted_on)
+        if not there:
             raise ChangedError(self.reference)
 
     def _publish(self, manifest: Manifest) -> None:

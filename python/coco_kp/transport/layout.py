@@ -140,7 +140,8 @@ class LayoutSink(Sink):
 
     def _publish(self, index: ImageIndex) -> None:
         # The first, so that whoever is killed after it leaves a layout.
-        if not is_there(self._folder / LAYOUT_FILE):
+        # Read, for what cannot be looked at must not be taken for there.
+        if read_small_if_there(self._folder / LAYOUT_FILE, MAX_MANIFEST) is None:
             self._staging.publish_durably(self._staging.write(LAYOUT), self._folder / LAYOUT_FILE)
         self._publish_blobs()
         publish_image(self._staging.write(index.raw), self._folder / INDEX_FILE, self.reference)

@@ -18,6 +18,7 @@ from coco_kp.kbs.record import Record, default_folder
 from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.resource_uri import parse_key_id
 from tests.support.patience import PATIENCE
+from tests.support.refusing import refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,3 +193,12 @@ def test_record_default_folder_fails_for_user_without_home(monkeypatch: pytest.M
     with pytest.raises(InputError, match="there is no home") as refused:
         default_folder({})
     assert "XDG_STATE_HOME" in refused.value.hint
+
+
+def test_record_that_cannot_be_listed_names_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ("scandir", "listdir"):
+        refuse(monkeypatch, call, lambda path: path == str(tmp_path))
+    with pytest.raises(InputError, match=f"cannot read the record .*'{tmp_path}': input/output"):
+        Record(tmp_path).names(KBS, "fingerprint")

@@ -428,3 +428,14 @@ class TestRefusals:
         with pytest.raises(InPlaceError, match="is in place"):
             write(folder, ONE)
         check(source(folder), ONE)
+
+    def test_layout_sink_writes_what_it_cannot_look_at_or_fails(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with LayoutSink(FileReference("oci", str(folder), None)) as sink:
+            store(sink, ONE, named=False)
+            refuse(monkeypatch, "stat", lambda path: path.endswith("oci-layout"))
+            with pytest.raises(InputError, match="oci-layout"):
+                sink.set_reference(ONE.top)
+        monkeypatch.undo()
+        assert not folder.exists()
