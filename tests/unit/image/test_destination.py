@@ -1,4 +1,4 @@
-"""What becomes of a new key when its image gets no name."""
+"""What becomes of a new key when its image gets no name; which image is changed in place."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from unittest.mock import create_autospec
 import pytest
 
 from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, RemoteError
-from coco_kp.image.destination import publish_and_name
+from coco_kp.image.destination import publish_and_name, read_in_place
+from coco_kp.image.tree import ImageNode
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
 from coco_kp.keys.reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import KeySettings, NewKek, resolve
-from coco_kp.model.manifest import Manifest
+from coco_kp.model.manifest import ImageManifest, Manifest
+from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.transport import Sink
+from tests.support.stored import image
 
 if TYPE_CHECKING:
     from coco_kp.keys.wrapper import KeyWrapper
@@ -78,3 +81,19 @@ def test_who_interrupts_learns_where_a_new_key_is(
         fail(new_key(file), KeyboardInterrupt())
     assert file.exists()
     assert f"the new key is kept in '{file}'" in caplog.text
+
+
+def test_image_is_changed_in_place_however_its_path_is_written(tmp_path: Path) -> None:
+    """What others did to it meanwhile would be undone."""
+    (tmp_path / "layout").mkdir()
+    (tmp_path / "link").symlink_to("layout")
+    top = image(b"layer").top
+    assert isinstance(top, ImageManifest)
+    tree = ImageNode(top)
+    read = parse_image_reference(f"oci:{tmp_path}/layout:v1")
+    for name in ("layout:v1", "link:v1", "./link/../layout:v1"):
+        target = parse_image_reference(f"oci:{tmp_path}/{name}")
+        assert read_in_place(read, target, tree) == top.digest
+    for name in ("layout:v2", "other:v1", "layout"):
+        target = parse_image_reference(f"oci:{tmp_path}/{name}")
+        assert read_in_place(read, target, tree) is None

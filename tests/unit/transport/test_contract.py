@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import ChangedError, CocoKpError, IntegrityError, MissingManifestError
+from coco_kp import files
+from coco_kp.errors import (
+    ChangedError,
+    CocoKpError,
+    InputError,
+    IntegrityError,
+    MissingManifestError,
+)
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import describe, parse_descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -161,6 +168,22 @@ class TestInPlace:
             store(sink, NEW, named=False)
             with pytest.raises(ChangedError):
                 sink.set_reference(NEW.top, replacing=OLD.top.digest)
+        with pytest.raises(CocoKpError):
+            place.source().manifest()
+
+    @pytest.mark.parametrize("place", ["oci", "oci-archive", "dir"], indirect=True)
+    def test_sink_names_image_under_the_lock_of_its_folder(
+        self, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = {"oci": tmp_path / "layout", "dir": tmp_path / "folder"}
+        with place.sink() as sink:
+            store(sink, OLD, named=False)
+            monkeypatch.setattr(files, "LOCK_SECONDS", 0.0)
+            with (
+                files.locked(folder.get(place.name.partition(":")[0], tmp_path)),
+                pytest.raises(InputError, match="another process keeps .* locked"),
+            ):
+                sink.set_reference(OLD.top)
         with pytest.raises(CocoKpError):
             place.source().manifest()
 

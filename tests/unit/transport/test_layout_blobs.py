@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coco_kp import files
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import sync_directory
 from coco_kp.model.reference import FileReference
@@ -205,6 +206,18 @@ class TestPrune:
         write(folder, ONE)
         write(folder, TWO, keep=True)
         assert prune(folder, dry_run=True).blobs == prune(folder).blobs != ()
+
+    def test_prune_removes_nothing_while_another_has_the_lock(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its blobs may have their names already, and the image not yet."""
+        write(folder, ONE)
+        write(folder, TWO, keep=True)
+        before = blobs(folder)
+        monkeypatch.setattr(files, "LOCK_SECONDS", 0.0)
+        with files.locked(folder), pytest.raises(InputError, match="locked"):
+            prune(folder)
+        assert blobs(folder) == before
 
     def test_prune_removes_only_what_has_the_form_of_a_blob(self, folder: Path) -> None:
         write(folder, ONE)
