@@ -24,7 +24,8 @@ from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serv
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, index, store
 
-DATA = os.urandom(1_000_000)
+DATA = os.urandom(999_999) + b"\0"  # which DAMAGED has not
+DAMAGED = DATA[:-1] + b"x"
 BLOB = describe("x", DATA)
 ONE = image(b"layer one")
 OCI = "application/vnd.oci.image.manifest.v1+json"
@@ -222,7 +223,7 @@ class TestDownloads:
         with pytest.raises(RemoteError, match="206 Partial Content"):
             source.open_blob(BLOB)
 
-    @pytest.mark.parametrize("bad", [DATA[:-1] + b"x", DATA + b"x"])
+    @pytest.mark.parametrize("bad", [DAMAGED, DATA + b"x"])
     def test_blob_download_detects_damaged_content(
         self, registry: Registry, source: RegistrySource, bad: bytes
     ) -> None:
@@ -234,7 +235,7 @@ class TestDownloads:
         self, registry: Registry, source: RegistrySource, sink: RegistrySink
     ) -> None:
         registry.mounts = False
-        registry.blobs[REPOSITORY, str(BLOB.digest)] = DATA[:-1] + b"x"
+        registry.blobs[REPOSITORY, str(BLOB.digest)] = DAMAGED
         registry.faults = [lambda r: error(404, "X", "x") if r.method == "HEAD" else None]
         with pytest.raises(IntegrityError):
             copy_blob(source, sink, BLOB)
