@@ -55,7 +55,8 @@ def main() -> NoReturn:
     open_missing()
     escape_unprintable()
     code = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be undone
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be undone
     flush()  # run() has told of what it could not print
     sys.exit(code)
 
