@@ -56,6 +56,8 @@ def _way_out(exc: Exception) -> str:
     match exc:
         case ConnectionRefusedError():
             return "nothing listens there: check host and port, and whether the server runs"
+        case BlockingIOError():  # no further thread
+            return "allow this user or container more processes"
         case ssl.SSLError():
             return "check that the server speaks TLS on this port, and wants no client certificate"
     return LATER

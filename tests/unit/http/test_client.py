@@ -108,8 +108,9 @@ class TestExchange:
 
         with http_server(lambda _request: Reply()) as url, within(60):
             monkeypatch.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(UnreachableError, match="gives no further thread"):
+            with pytest.raises(UnreachableError, match="gives no further thread") as caught:
                 http.request("GET", url)
+        assert caught.value.hint == "allow this user or container more processes"
 
     @pytest.mark.parametrize("length", [None, 6])
     def test_http_client_streams_request_body(self, http: HttpClient, length: int | None) -> None:
