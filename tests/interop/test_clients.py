@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +45,7 @@ operations = ["wrap", "unwrap"]
 kids = ["kbs:///default/*/*"]
 """
 
+METRIC = "coco_kp_certificate_expiry_timestamp_seconds"
 FS_KBC = "offline_fs_kbc::null"
 
 
@@ -51,7 +54,7 @@ class Server:
 
     def __init__(self, skopeo: Skopeo, image: Image, key: Key, folder: Path) -> None:
         self.skopeo, self.image, self.key, self.folder = skopeo, image, key, folder
-        self.authority = Authority("the first")
+        self.authority = Authority()
         self.team_a = self.authority.issue(x509.UniformResourceIdentifier(TEAM_A))
         self.certificate, self.private = folder / "tls.crt", folder / "tls.key"
         self.client_ca = folder / "ca.crt"
@@ -61,7 +64,8 @@ class Server:
     def exchange(self, authority: Authority) -> None:
         """Put a certificate of this authority into the server's files, and trust its clients."""
         self.client_ca.write_bytes(authority.pem)
-        authority.issue_server().write(self.certificate, self.private)
+        self.issued = authority.issue_server()
+        self.issued.write(self.certificate, self.private)
 
     @contextmanager
     def serving(self, *flags: str, listed: bool = True) -> Iterator[None]:
@@ -111,6 +115,15 @@ class Server:
             path, "--force", "--grpc", address, "--tls-root-ca", str(roots), *own, *name
         )
 
+    def expiry(self) -> float:
+        """Return the metric of when the certificate ends."""
+        (address,) = [event["address"] for event in self.events() if event["event"] == "metrics"]
+        with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+            text = answer.read().decode()
+        found = re.search(rf"^{METRIC} (\S+)$", text, re.MULTILINE)
+        assert found
+        return float(found[1])
+
     def events(self) -> list[dict[str, object]]:
         """Return what the server has logged; a line that is no JSON fails."""
         return [json.loads(line) for line in (self.folder / LOG).read_text().splitlines()]
@@ -128,7 +141,7 @@ def test_newest_client_goes_on_when_certificate_and_ca_are_exchanged_under_a_run
 ) -> None:
     with server.serving():
         assert all(layer.encrypted for layer in server.encrypt(server.team_a).layers)
-        new = Authority("the new")
+        new = Authority()
         server.exchange(new)
         renewed = new.issue(x509.UniformResourceIdentifier(TEAM_A))
         assert all(layer.encrypted for layer in server.encrypt(renewed, authority=new).layers)
@@ -142,6 +155,16 @@ def test_newest_client_goes_on_when_certificate_and_ca_are_exchanged_under_a_run
     assert [event["event"] for event in events].count("certificate") == 2
     answered = {str(event["client"]) for event in events if event["event"] == "answered"}
     assert answered == {f"uri:{TEAM_A}"}
+
+
+def test_metric_of_certificate_follows_its_file_while_nobody_connects(server: Server) -> None:
+    with server.serving("--metrics", "127.0.0.1:0"):
+        before = server.expiry()
+        renewed = server.authority.issue_server(days=90)
+        renewed.write(server.certificate, server.private)
+        server.running.wait_until(lambda: server.expiry() != before, "see the new certificate")
+        assert server.expiry() == renewed.expires
+    assert before == server.issued.expires
 
 
 def test_newest_client_is_told_what_it_may_not_do(server: Server, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
-"""Certificate authorities of tests, and servers that speak TLS by them."""
+"""Certificates as files, and servers that speak TLS by them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
-import trustme
+
+from tests.support.tls import Authority, general_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Pki:
@@ -13,17 +17,15 @@ class Pki:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self.authority = trustme.CA()
+        self.authority = Authority()
         self.ca = folder / "ca.pem"
-        self.authority.cert_pem.write_to_path(self.ca)
+        self.ca.write_bytes(self.authority.pem)
         self.folder = folder
 
     def issue(self, *names: str) -> tuple[Path, Path]:
         """Return a certificate for these names, and its key."""
-        issued = self.authority.issue_cert(*names)
         files = self.folder / f"{names[0]}.pem", self.folder / f"{names[0]}.key"
-        files[0].write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-        issued.private_key_pem.write_to_path(files[1])
+        self.authority.issue(*map(general_name, names)).write(*files)
         return files
 
     def server(self, *names: str, clients: Pki | None = None) -> grpc.ServerCredentials:

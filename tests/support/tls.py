@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -32,6 +33,11 @@ class Issued:
     certificate: bytes
     key: bytes = field(repr=False)
 
+    @property
+    def expires(self) -> float:
+        """When the certificate ends, in seconds since 1970."""
+        return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc.timestamp()
+
     def write(self, certificate: Path, key: Path) -> None:
         """Write both, as a user would who renews them by hand."""
         key.write_bytes(self.key)
@@ -41,9 +47,9 @@ class Issued:
 class Authority:
     """A certificate authority of a test."""
 
-    def __init__(self, name: str = "test CA") -> None:
+    def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._subject = _name(name)
+        self._subject = _name(f"test CA {os.urandom(8).hex()}")  # two of a name look alike
         constraints = x509.BasicConstraints(ca=True, path_length=None)
         built = _builder(self._subject, self._subject, self._key).add_extension(constraints, True)
         self.pem = _pem(built.sign(self._key, hashes.SHA256()))
@@ -76,8 +82,7 @@ class Authority:
 
     def issue_server(self, days: float = 1) -> Issued:
         """Issue a certificate for ``127.0.0.1`` and `SERVER_NAME`."""
-        names = x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName(SERVER_NAME)
-        return self.issue(*names, days=days)
+        return self.issue(general_name("127.0.0.1"), general_name(SERVER_NAME), days=days)
 
 
 @contextmanager
@@ -90,6 +95,14 @@ def tls_connection(
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.secure_channel(address, credentials, options) as channel:
         yield channel
+
+
+def general_name(text: str) -> x509.GeneralName:
+    """Return an IP address or a DNS name, as a certificate has it."""
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _builder(

@@ -28,8 +28,8 @@ from coco_kp.keyprovider.service import key_provider
 from tests.support import ocicrypt
 from tests.support.tls import SERVER_NAME, Authority, Issued, tls_connection
 
-AUTHORITY = Authority("the first")
-OTHER = Authority("the other")
+AUTHORITY = Authority()
+OTHER = Authority()
 SERVER = AUTHORITY.issue_server()
 CLIENT = AUTHORITY.issue(x509.DNSName("ci.example.org"))
 OTHER_CLIENT = OTHER.issue(x509.DNSName("ci.example.org"))
@@ -137,11 +137,6 @@ def serial_of(issued: Issued) -> int:
     return x509.load_pem_x509_certificate(issued.certificate).serial_number
 
 
-def end_of(issued: Issued) -> float:
-    certificate = x509.load_pem_x509_certificate(issued.certificate)
-    return certificate.not_valid_after_utc.timestamp()
-
-
 def expiries(caplog: pytest.LogCaptureFixture) -> list[float]:
     """Return the ends of certificates that were told of, as metrics have them."""
     return [
@@ -210,7 +205,7 @@ def test_tls_server_gives_new_connections_a_renewed_certificate(
         assert serial(address) == serial_of(renewed)
         assert code_of_call(kept) is grpc.StatusCode.OK  # what was begun goes on
     assert serial(address) == serial_of(renewed)
-    assert expiries(caplog) == [end_of(SERVER), end_of(renewed)]
+    assert expiries(caplog) == [SERVER.expires, renewed.expires]
 
 
 def test_tls_look_tells_of_a_renewed_certificate_before_anybody_connects(
@@ -221,7 +216,7 @@ def test_tls_look_tells_of_a_renewed_certificate_before_anybody_connects(
     files.write(renewed)
     for _ in range(3):
         tls.look()
-    assert expiries(caplog) == [end_of(SERVER), end_of(renewed)]
+    assert expiries(caplog) == [SERVER.expires, renewed.expires]
 
 
 def test_tls_expiry_is_that_of_the_certificate_of_the_chain_that_ends_first(
@@ -230,7 +225,7 @@ def test_tls_expiry_is_that_of_the_certificate_of_the_chain_that_ends_first(
     leaf = AUTHORITY.issue_server(days=90)
     files.write(Issued(leaf.certificate + AUTHORITY.pem, leaf.key))
     files.tls()
-    assert expiries(caplog) == [end_of(Issued(AUTHORITY.pem, b""))]
+    assert expiries(caplog) == [Issued(AUTHORITY.pem, b"").expires]
 
 
 def test_tls_server_keeps_its_certificate_while_the_new_one_has_another_key(
@@ -343,9 +338,9 @@ def test_tls_server_takes_nothing_that_changed_while_it_was_read(
 
     monkeypatch.setattr(ServerTls, "_read", overtaken)
     tls.look()
-    assert expiries(caplog) == [end_of(SERVER)]
+    assert expiries(caplog) == [SERVER.expires]
     tls.look()
-    assert expiries(caplog) == [end_of(SERVER), end_of(renewed)]
+    assert expiries(caplog) == [SERVER.expires, renewed.expires]
     assert said(caplog, logging.WARNING) == []
 
 

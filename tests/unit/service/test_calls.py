@@ -252,7 +252,8 @@ def test_answer_refuses_a_client_keys_that_it_may_not_name(tmp_path: Path) -> No
         by_team_a(ocicrypt.wrap_request(other, PRIVATE_OPTIONS))
 
 
-def test_answer_refuses_a_client_that_no_list_names() -> None:
+def test_answer_refuses_a_client_that_no_list_names_before_it_reads_parameters() -> None:
+    request = ocicrypt.wrap_request("no parameters", PRIVATE_OPTIONS)
     stranger = ClientIdentity("tls", "192.0.2.7", CertificateNames(dns=("team-b",)))
     with pytest.raises(NotAllowedError, match="'dns:team-b' is no client of this provider"):
-        answer(Provider(), Call(WRAP, client=stranger), clients=CLIENTS)
+        answer(Provider(), Call(request, client=stranger), clients=CLIENTS)
