@@ -129,9 +129,9 @@ class OperationOptions(OptionGroup):
     def _serve_metrics(stack: ExitStack, address: TcpAddress) -> str:
         from importlib.metadata import version
 
-        from coco_kp.observe import observed_by
+        from coco_kp.observe import dropped_lines, observed_by
         from coco_kp.service.metrics import Metrics, serve_metrics
 
-        metrics = Metrics(version("coco-kp"), dropped=lambda: 0)
+        metrics = Metrics(version("coco-kp"), dropped_lines)
         stack.enter_context(observed_by(metrics))
         return serve_metrics(metrics.registry, address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from coco_kp.observe import asking, event, observed_by
 from coco_kp.provider import Provider
 from coco_kp.service import calls
 from coco_kp.service.calls import answer
-from coco_kp.service.metrics import Metrics, serve_metrics
+from coco_kp.service.metrics import _MOST_SCRAPES, Metrics, serve_metrics
 from tests.support import ocicrypt
 from tests.support.patience import wait_until
 from tests.vectors import load_vectors
@@ -150,19 +149,37 @@ def test_port_that_is_taken_is_refused_with_words(metrics: Metrics) -> None:
             serve_metrics(metrics.registry, address)
 
 
+def test_connections_beyond_the_bound_are_closed(metrics: Metrics) -> None:
+    host, _, port = serve_metrics(metrics.registry, LOOPBACK).rpartition(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(_MOST_SCRAPES + 5)]
+    try:
+        wait_until(lambda: sum(map(is_closed, silent)) == 5)
+    finally:
+        for connection in silent:
+            connection.close()
+
+
 def test_connections_that_say_nothing_keep_no_scraper_out_for_ever(
     metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coco_kp.service.metrics._Handler.timeout", 0.2)
     host, _, port = serve_metrics(metrics.registry, LOOPBACK).rpartition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(40)]
+    silent = [socket.create_connection((host, int(port))) for _ in range(_MOST_SCRAPES)]
     try:
-        before = threading.active_count()
-        assert before < 40  # those beyond the bound were closed
         wait_until(lambda: served(host, int(port)))
     finally:
         for connection in silent:
             connection.close()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def served(host: str, port: int) -> bool:

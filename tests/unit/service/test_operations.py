@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
@@ -135,6 +136,29 @@ def test_health_port_answers_for_its_health_alone(tmp_path: Path) -> None:
             assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
             running.process.terminate()
             assert running.process.wait(PATIENCE) == 0
+
+
+def test_log_lines_that_nobody_reads_are_counted(tmp_path: Path) -> None:
+    command = ["setpriv", "--pdeathsig", "KILL", str(COCO_KP), "serve", "--metrics", "127.0.0.1:0"]
+    address = f"unix://{tmp_path}/kp.sock"
+    with subprocess.Popen([*command, "--socket", address], stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        metrics = ""
+        for line in process.stderr:
+            found = re.search(rb"http://\S+/metrics", line)
+            metrics = found[0].decode() if found else metrics
+            if b"ready on" in line:
+                break
+        counted = re.compile(r"^coco_kp_log_lines_dropped_total (\S+)$", re.MULTILINE)
+        with ocicrypt.connection(address) as channel:
+            dropped = 0.0
+            while not dropped:  # 1000 lines wait, and some more are in the pipe
+                for _ in range(500):
+                    with pytest.raises(grpc.RpcError):
+                        ocicrypt.send(channel, ocicrypt.WRAP_KEY, b"{}")
+                with urllib.request.urlopen(metrics) as response:  # noqa: S310 (what it printed)
+                    dropped = float(counted.findall(response.read().decode())[0])
+        process.terminate()
 
 
 def test_systemd_hears_of_start_reload_life_and_end(tmp_path: Path) -> None:
