@@ -1,0 +1,124 @@
+"""contrib/kubernetes, built by kustomize and held to the schemas of Kubernetes and cert-manager."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coco_kp.cli.serve import command
+from coco_kp.keyprovider.server import READY
+from coco_kp.keyprovider.service import SERVICE
+from coco_kp.service.clients_file import read_clients
+from tests.peers.golang import CERT_MANAGER, KUBECTL_VALIDATE, KUSTOMIZE
+from tests.support.markdown import ROOT
+
+FOLDER = ROOT / "contrib" / "kubernetes"
+VERSION = "1.30"
+"""The newest release whose schemas kubectl-validate has."""
+
+
+def built() -> list[dict[str, Any]]:
+    line: list[str | Path] = [KUSTOMIZE.have(), "build", FOLDER]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # it warns of what is deprecated
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def objection(document: dict[str, Any], folder: Path) -> str:
+    """Return what the API server would have against an object, empty for nothing."""
+    text = yaml.safe_dump(document)
+    if document["apiVersion"].startswith("cert-manager.io/"):
+        line: list[str | Path] = [CERT_MANAGER.have()]
+    else:
+        file = folder / f"{document['kind']}.yaml"
+        file.write_text(text)
+        line = [KUBECTL_VALIDATE.have(), "--version", VERSION, file]
+    done = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+@pytest.mark.peer
+def test_all_objects_are_valid(tmp_path: Path) -> None:
+    objects = built()
+    assert [objection(document, tmp_path) for document in objects] == [""] * len(objects)
+    assert {document["kind"] for document in objects} == {
+        *("Namespace", "ConfigMap", "Deployment", "Service", "Certificate", "NetworkPolicy"),
+        "PodDisruptionBudget",
+    }
+    spaces = {document["metadata"].get("namespace", "coco-kp") for document in objects}
+    assert spaces == {"coco-kp"}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("Deployment", {"spec": {"template": {"spec": {"containers": [{"name": 1}]}}}}),
+        ("Service", {"spec": {"ports": [{"port": 1, "targetPorts": 1}]}}),
+        ("NetworkPolicy", {"spec": {"podSelector": {}, "ingres": []}}),
+        ("Certificate", {"spec": {"dnsName": "coco-kp"}}),
+    ],
+)
+def test_wrong_members_are_found(tmp_path: Path, kind: str, wrong: dict[str, Any]) -> None:
+    document = next(document for document in built() if document["kind"] == kind)
+    assert objection({**document, **wrong}, tmp_path)
+
+
+def container() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the pod of the deployment, and its container."""
+    pod = yaml.safe_load((FOLDER / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    (found,) = pod["containers"]
+    return pod, found
+
+
+def test_server_is_started_with_options_that_it_has() -> None:
+    _, found = container()
+    program, name, *arguments = found["args"]
+    assert (program, name) == ("coco-kp", "serve")
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {argument.partition("=")[0] for argument in arguments} <= known
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    ports = {port["name"]: f"0.0.0.0:{port['containerPort']}" for port in found["ports"]}
+    assert ports == {
+        "grpc-tls": given["--socket"],
+        "health": given["--health"],
+        "metrics": given["--metrics"],
+    }
+    mounts = {mount["mountPath"] for mount in found["volumeMounts"]}
+    named = [path for path in given.values() if path.startswith("/")]
+    assert {path for path in named if not any(path.startswith(mount) for mount in mounts)} == set()
+
+
+def test_probes_ask_for_what_the_server_says() -> None:
+    _, found = container()
+    (port,) = (port["containerPort"] for port in found["ports"] if port["name"] == "health")
+    asked = {probe: found[probe]["grpc"] for probe in found if probe.endswith("Probe")}
+    alive, ready = {"port": port, "service": SERVICE}, {"port": port, "service": SERVICE + READY}
+    assert asked == {"startupProbe": alive, "livenessProbe": alive, "readinessProbe": ready}
+
+
+def test_pod_has_no_rights_and_no_token() -> None:
+    pod, found = container()
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert found["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_example_of_the_clients_file_is_read() -> None:
+    read_clients(FOLDER / "clients.toml")
+
+
+def test_readme_names_each_file_that_is_there() -> None:
+    text = (FOLDER / "README.md").read_text()
+    files = {path.name for path in FOLDER.iterdir()} - {"README.md"}
+    assert set(re.findall(r"`([\w.-]+\.(?:yaml|toml))`", text)) == files
