@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from base64 import b64decode
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -181,20 +182,23 @@ def test_lines_are_appended_to_what_is_there(recorded: Recorded) -> None:
     assert len(recorded.lines()) == 2
 
 
-@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "no folder"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "fifo that is read", "folder", "no folder"])
 def test_audit_log_is_opened_for_regular_files_only(tmp_path: Path, kind: str) -> None:
     file = tmp_path / "audit"
     if kind == "link":
         (tmp_path / "target").touch()
         file.symlink_to("target")
-    elif kind == "fifo":
+    elif kind.startswith("fifo"):
         os.mkfifo(file)
     elif kind == "folder":
         file.mkdir()
     else:
         file = tmp_path / "absent" / "audit"
-    with pytest.raises(InputError, match="audit"):
-        open_audit_log(str(file), required=False)
+    with ExitStack() as stack:
+        if kind == "fifo that is read":
+            stack.callback(os.close, os.open(file, os.O_RDONLY | os.O_NONBLOCK))
+        with pytest.raises(InputError, match="audit log"):
+            open_audit_log(str(file), required=False)
 
 
 def test_salt_of_another_length_is_refused(tmp_path: Path) -> None:
