@@ -14,7 +14,7 @@ from coco_kp.cli.serve import command
 from coco_kp.keyprovider.server import READY
 from coco_kp.keyprovider.service import SERVICE
 from coco_kp.service.clients_file import read_clients
-from tests.peers.golang import CERT_MANAGER, KUBECTL_VALIDATE, KUSTOMIZE
+from tests.peers.golang import KUBECTL_VALIDATE, KUBERNETES_OBJECTS, KUSTOMIZE
 from tests.support.markdown import ROOT
 
 FOLDER = ROOT / "contrib" / "kubernetes"
@@ -31,14 +31,18 @@ def built() -> list[dict[str, Any]]:
 
 
 def objection(document: dict[str, Any], folder: Path) -> str:
-    """Return what the API server would have against an object, empty for nothing."""
+    """Return what an API server would have against an object, empty for nothing."""
     text = yaml.safe_dump(document)
-    if document["apiVersion"].startswith("cert-manager.io/"):
-        line: list[str | Path] = [CERT_MANAGER.have()]
-    else:
+    said = _objection([KUBERNETES_OBJECTS.have()], text)
+    ours = not document["apiVersion"].startswith("cert-manager.io/")
+    if ours and not said and KUBECTL_VALIDATE.cached:
         file = folder / f"{document['kind']}.yaml"
         file.write_text(text)
-        line = [KUBECTL_VALIDATE.have(), "--version", VERSION, file]
+        said = _objection([KUBECTL_VALIDATE.have(), "--version", VERSION, file], text)
+    return said
+
+
+def _objection(line: list[str | Path], text: str) -> str:
     done = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 

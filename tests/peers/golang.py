@@ -18,8 +18,8 @@ LOCALKMS: Final = Path(__file__).with_name("localkms")
 """The module of local-kms, behind a loopback address."""
 
 
-CERTMANAGER: Final = Path(__file__).with_name("certmanager")
-"""The module that reads objects of cert-manager as its API does."""
+KUBERNETES: Final = Path(__file__).with_name("kubernetes")
+"""The module that reads objects as Kubernetes and cert-manager do."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +137,10 @@ KUSTOMIZE: Final = GoProgram(
 """What ``kubectl apply -k`` is made of."""
 
 KUBECTL_VALIDATE: Final = GoProgram(
-    "kubectl-validate", "0.0.4", "sigs.k8s.io/kubectl-validate@v0.0.4", "two to fifteen"
+    "kubectl-validate", "0.0.4", "sigs.k8s.io/kubectl-validate@v0.0.4", "three to twenty"
 )
 """The API server's own validation, with the schemas of Kubernetes' releases in it."""
 
-CERT_MANAGER: Final = GoProgram(
-    "certmanager",
-    _required(CERTMANAGER, "github.com/cert-manager/cert-manager"),
-    ".",
-    "one to three",
-    CERTMANAGER,
+KUBERNETES_OBJECTS: Final = GoProgram(
+    "kubernetes", _required(KUBERNETES, "k8s.io/api"), ".", "one to three", KUBERNETES
 )

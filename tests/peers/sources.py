@@ -7,11 +7,11 @@ from typing import Final, Protocol
 from .debian import PROMETHEUS, SID, SOFTHSM, TRIXIE
 from .golang import (
     ACTIONLINT,
-    CERT_MANAGER,
     CIMAGE_CLIENT,
     CRANE,
     DISTRIBUTION,
     KUBECTL_VALIDATE,
+    KUBERNETES_OBJECTS,
     KUSTOMIZE,
     LOCAL_KMS,
 )
@@ -44,9 +44,9 @@ class Source(Protocol):
 SOURCES: Final[tuple[Source, ...]] = (
     *(TRIXIE, SID, SOFTHSM, PROMETHEUS),
     *(CIMAGE_CLIENT, CRANE, ACTIONLINT, LOCAL_KMS),
-    *(KUSTOMIZE, KUBECTL_VALIDATE, CERT_MANAGER),
+    *(KUSTOMIZE, KUBERNETES_OBJECTS),
     MOTO,
 )
 
-ON_REQUEST: Final[tuple[Source, ...]] = (DISTRIBUTION,)
+ON_REQUEST: Final[tuple[Source, ...]] = (DISTRIBUTION, KUBECTL_VALIDATE)
 """Those that take too long to be had unasked; the tests go without them, and say so."""
