@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -67,6 +68,25 @@ def test_error_has_its_exit_code_whoever_listens(
     done = shell(redirection, *arguments)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_encrypt_exits_with_0_when_image_is_in_place_and_its_reader_has_left(
+    plain: Image, key: Path, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ("encrypt", plain.reference, f"oci:{tmp_path}/out", "--keyid", KID)
+    done = subprocess.run(
+        [COCO_KP, *arguments, "--keypath", str(key)],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert shell("", "verify", f"oci:{tmp_path}/out", "--keypath", key).returncode == 0
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "koi8-r", "ascii"])
