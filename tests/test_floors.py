@@ -152,6 +152,40 @@ def test_circle_finds_a_circle_wherever_it_is() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": {"b"}}) is not None
 
 
+@pytest.mark.parametrize("crate", ["core", "py"])
+def test_no_rust_modules_use_each_other_in_a_circle(crate: str) -> None:
+    graph = rust_modules(ROOT / "rust" / crate / "src")
+    assert len(graph) > 5
+    assert any(graph.values())
+    assert circle(graph) is None
+
+
+def rust_modules(source: Path) -> dict[str, set[str]]:
+    """Return which top modules of a crate each one names; a folder's files are one with it.
+
+    What ``lib.rs`` hands on under its own name is its module's.
+    """
+    texts = {path: rust_code(path) for path in sorted(source.rglob("*.rs"))}
+    root = texts.pop(source / "lib.rs")
+    owner = {
+        name.strip(): module
+        for module, names in re.findall(r"pub use (\w+)::\{?([^;}]*)", root)
+        for name in names.split(",")
+    }
+    graph: dict[str, set[str]] = {}
+    for path, text in texts.items():
+        module = path.relative_to(source).with_suffix("").parts[0]
+        named = {owner.get(name, name) for name in re.findall(r"\bcrate::(\w+)", text)}
+        graph.setdefault(module, set()).update(named - {module})
+    return graph
+
+
+def rust_code(path: Path) -> str:
+    """Return a file without its comments and its tests, which may name what they like."""
+    text = re.sub(r"//.*", "", path.read_text(encoding="utf-8"))
+    return text.partition("#[cfg(test)]")[0]
+
+
 def circle(graph: Mapping[str, set[str]]) -> tuple[str, ...] | None:
     """Return modules each of which imports the next, and the last the first, if there are any."""
     try:

@@ -21,12 +21,14 @@ pub enum Error {
         /// Its length in bytes.
         found: usize,
     },
-    /// A secret to wrap is longer than [`crate::MAX_SECRET`].
+    /// A secret to wrap is too long.
     SecretTooLong {
         /// Its length in bytes.
         found: usize,
+        /// The most that it may have.
+        most: usize,
     },
-    /// The wrap algorithm is none of [`crate::Algorithm::NAMES`].
+    /// The wrap algorithm is unknown.
     UnknownAlgorithm {
         /// What was asked for.
         name: String,
@@ -52,8 +54,7 @@ impl fmt::Display for Error {
             Self::WrappedTooShort { found } => {
                 write!(f, "a wrapped secret of {found} bytes is shorter than its 16-byte tag")
             }
-            Self::SecretTooLong { found } => {
-                let most = crate::MAX_SECRET;
+            Self::SecretTooLong { found, most } => {
                 write!(f, "a secret of {found} bytes is too long to wrap (at most {most})")
             }
             Self::UnknownAlgorithm { name } => {

@@ -145,7 +145,7 @@ impl Kek {
     pub fn wrap(&self, algorithm: Algorithm, iv: &[u8], secret: &[u8]) -> Result<Vec<u8>, Error> {
         let iv = algorithm.iv(iv)?;
         if secret.len() > MAX_SECRET {
-            return Err(Error::SecretTooLong { found: secret.len() });
+            return Err(Error::SecretTooLong { found: secret.len(), most: MAX_SECRET });
         }
         // Room for the tag from the start: growing would leave the secret behind in freed memory.
         let mut data = Vec::with_capacity(secret.len() + TAG);
@@ -155,7 +155,7 @@ impl Kek {
                 let tag = self
                     .gcm()
                     .encrypt_inout_detached(iv.into(), &[], data.as_mut_slice().into())
-                    .map_err(|_| Error::SecretTooLong { found: secret.len() })?;
+                    .map_err(|_| Error::SecretTooLong { found: secret.len(), most: MAX_SECRET })?;
                 data.extend_from_slice(&tag);
             }
             Iv::Ctr(iv) => self.ctr(iv).apply_keystream(&mut data),
@@ -183,7 +183,7 @@ impl Kek {
             Iv::Ctr(_) => (wrapped, &[0; TAG]),
         };
         if body.len() > MAX_SECRET {
-            return Err(Error::SecretTooLong { found: body.len() });
+            return Err(Error::SecretTooLong { found: body.len(), most: MAX_SECRET });
         }
         let mut data = Zeroizing::new(body.to_vec());
         match iv {

@@ -71,7 +71,10 @@ impl LayerSealer {
     /// asks for it.
     #[must_use]
     pub fn new(kernel: Kernel, keys: LayerKey, plaintext_digest: bool) -> Self {
-        Self { pass: Pass::new(kernel, Direction::Seal, &keys, plaintext_digest), keys }
+        Self {
+            pass: Pass::new(kernel, Direction::Seal, &keys.key, &keys.nonce, plaintext_digest),
+            keys,
+        }
     }
 
     /// Encrypts the next piece.
@@ -112,7 +115,10 @@ impl LayerOpener {
     /// Begins a layer whose ciphertext must have this HMAC.
     #[must_use]
     pub fn new(kernel: Kernel, keys: &LayerKey, hmac: [u8; 32], plaintext_digest: bool) -> Self {
-        Self { pass: Pass::new(kernel, Direction::Open, keys, plaintext_digest), hmac }
+        Self {
+            pass: Pass::new(kernel, Direction::Open, &keys.key, &keys.nonce, plaintext_digest),
+            hmac,
+        }
     }
 
     /// Decrypts the next piece.

@@ -8,6 +8,7 @@
 #![deny(clippy::unwrap_used)]
 
 mod data;
+mod digest;
 mod error;
 mod kernel;
 mod keywrap;

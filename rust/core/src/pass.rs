@@ -3,9 +3,10 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::data::Data;
+use crate::digest;
 use crate::kernel::{Direction, Engine, Hashes, Kernel};
-use crate::layer::LayerKey;
-use crate::sha256::{self, BLOCK, State};
+use crate::secret::Secret;
+use crate::sha256::{BLOCK, INITIAL, State};
 
 /// The state of a layer under way: whole blocks go to the kernel, what is left waits in `partial`.
 pub(crate) struct Pass {
@@ -35,19 +36,20 @@ impl Pass {
     pub(crate) fn new(
         kernel: Kernel,
         direction: Direction,
-        keys: &LayerKey,
+        key: &Secret<32>,
+        nonce: &Secret<16>,
         plaintext_digest: bool,
     ) -> Box<Self> {
-        let engine = kernel.engine(&keys.key);
-        let (mac, hmac_outer) = sha256::hmac_states(&engine, &keys.key);
+        let engine = kernel.engine(key);
+        let (mac, hmac_outer) = digest::hmac_states(&engine, key);
         Box::new(Self {
             engine,
             direction,
-            counter: u128::from_be_bytes(*keys.nonce.expose()),
+            counter: u128::from_be_bytes(*nonce.expose()),
             hashes: Hashes {
                 mac,
-                ciphertext: sha256::INITIAL,
-                plaintext: plaintext_digest.then_some(sha256::INITIAL),
+                ciphertext: INITIAL,
+                plaintext: plaintext_digest.then_some(INITIAL),
             },
             hmac_outer,
             partial: Partial::default(),
@@ -112,11 +114,11 @@ impl Pass {
         let (plaintext, ciphertext) = self.direction.sides(&input[..*len], &output[..*len]);
         let (engine, hashes) = (&self.engine, &self.hashes);
         Sums {
-            hmac: sha256::hmac_finish(engine, hashes.mac, self.hmac_outer, ciphertext, self.size),
+            hmac: digest::hmac_finish(engine, hashes.mac, self.hmac_outer, ciphertext, self.size),
             plaintext_sha256: hashes
                 .plaintext
-                .map(|state| sha256::finish(engine, state, plaintext, self.size)),
-            ciphertext_sha256: sha256::finish(engine, hashes.ciphertext, ciphertext, self.size),
+                .map(|state| digest::finish(engine, state, plaintext, self.size)),
+            ciphertext_sha256: digest::finish(engine, hashes.ciphertext, ciphertext, self.size),
             size: self.size,
         }
     }

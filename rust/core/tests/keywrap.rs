@@ -83,9 +83,9 @@ fn wrong_lengths_are_named() {
     let long = vec![0; MAX_SECRET + 1];
     let found = long.len();
     let error = kek().wrap(Algorithm::A256Ctr, &[0; 16], &long).unwrap_err();
-    assert_eq!(error, Error::SecretTooLong { found });
+    assert_eq!(error, Error::SecretTooLong { found, most: MAX_SECRET });
     let error = kek().unwrap(Algorithm::A256Ctr, &[0; 16], &long).unwrap_err();
-    assert_eq!(error, Error::SecretTooLong { found });
+    assert_eq!(error, Error::SecretTooLong { found, most: MAX_SECRET });
     assert_eq!(
         Kek::from_raw(&[0; 44]).unwrap_err().to_string(),
         "expected a 32-byte key, found 44 bytes"

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use coco_kp_core as core;
 use core::{Control, PumpError, Stop};
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::borrow::Descriptor;
 use crate::errors;
-use crate::stream::two;
 
 /// How often the interpreter may run its signal handlers, so that Ctrl-C ends a pump.
 const SIGNALS_EVERY: Duration = Duration::from_millis(20);
@@ -107,6 +106,15 @@ impl Request {
             (None, PumpError::TooLong) => errors::source_too_long(self.limit.unwrap_or(0)),
             (None, PumpError::Cancelled | PumpError::Stopped) => errors::cancelled(),
         })
+    }
+}
+
+/// Whether two threads are meant.
+pub(crate) fn two(threads: u32) -> PyResult<bool> {
+    match threads {
+        1 => Ok(false),
+        2 => Ok(true),
+        _ => Err(PyValueError::new_err("threads must be 1 or 2")),
     }
 }
 

@@ -5,13 +5,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use coco_kp_core::{self as core, Control, Data, PumpError};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::borrow::{self, Buffer};
 use crate::errors;
-use crate::pump::Request;
+use crate::pump::{Request, two};
 
 /// From this many bytes on, work is done without the interpreter lock. Below it, giving the lock
 /// away and getting it back costs other threads more than it gives them.
@@ -24,15 +23,6 @@ pub(crate) fn released<T: Send>(
     work: impl FnOnce() -> T + Send,
 ) -> T {
     if bytes < RELEASE_FROM { work() } else { py.detach(work) }
-}
-
-/// Whether two threads are meant.
-pub(crate) fn two(threads: u32) -> PyResult<bool> {
-    match threads {
-        1 => Ok(false),
-        2 => Ok(true),
-        _ => Err(PyValueError::new_err("threads must be 1 or 2")),
-    }
 }
 
 /// What [`Stream`] needs of a sealer or opener.

@@ -244,28 +244,25 @@ mod tests {
 
     use super::*;
     use crate::kernel::Kernel;
-    use crate::layer::LayerKey;
     use crate::secret::Secret;
 
     /// Which of the two a processor takes is measured, so neither may depend on it to be tested.
     #[test]
     fn fused_or_not_a_layer_is_the_same() {
-        let keys = LayerKey {
-            key: Secret::copy_from(&[7; 32], "key").unwrap(),
-            nonce: Secret::copy_from(&[0xff; 16], "nonce").unwrap(),
-        };
+        let key = Secret::copy_from(&[7; 32], "key").unwrap();
+        let nonce = Secret::copy_from(&[0xff; 16], "nonce").unwrap();
         for len in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 9 * CHUNK + 100] {
             let plaintext: Vec<u8> = (0..=250).cycle().take(len).collect();
             for kernel in Kernel::available() {
                 for digest in [true, false] {
-                    let mut pass = Pass::new(kernel, Direction::Seal, &keys, digest);
+                    let mut pass = Pass::new(kernel, Direction::Seal, &key, &nonce, digest);
                     let mut expected = plaintext.clone();
                     pass.update(Data::in_place(&mut expected), false);
                     let expected_sums = pass.finish();
                     for fused in [true, false] {
                         let (source, mut feed) = std::io::pipe().unwrap();
                         let (mut drain, target) = std::io::pipe().unwrap();
-                        let mut pass = Pass::new(kernel, Direction::Seal, &keys, digest);
+                        let mut pass = Pass::new(kernel, Direction::Seal, &key, &nonce, digest);
                         let sealed = thread::scope(|scope| {
                             scope.spawn(|| {
                                 feed.write_all(&plaintext).unwrap();
