@@ -1,8 +1,10 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import peers, throughput
+from benches import latency, peers, throughput
 
 if __name__ == "__main__":
     throughput.main()
     print()
     peers.main()
+    print()
+    latency.main()
