@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -117,7 +117,6 @@ def _access_options(side: str, what: str) -> tuple[Option, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class ImageAccess(OptionGroup):
     """How the registry of the one image is reached."""
 
@@ -149,7 +148,6 @@ class ImageAccess(OptionGroup):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class CopyAccess(OptionGroup):
     """How the registries of source and destination are reached."""
 
@@ -224,7 +222,6 @@ class CopyAccess(OptionGroup):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OpeningOptions(OptionGroup):
     """A key, or another key provider, that opens packets; beside :class:`KbcOptions`."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -52,7 +52,6 @@ class _Group(click.ParamType[int]):
             self.fail(f"there is no group {value!r}", param, ctx)
 
 
-@dataclass(frozen=True, slots=True)
 class TlsOptions(OptionGroup):
     """A listener's certificate."""
 
@@ -80,7 +79,6 @@ class TlsOptions(OptionGroup):
         return ServerTls(self.tls_cert, self.tls_key, client_ca)
 
 
-@dataclass(frozen=True, slots=True)
 class ClientOptions(OptionGroup):
     """Who may call over TLS, and do what."""
 
@@ -116,7 +114,6 @@ class ClientOptions(OptionGroup):
         return read_clients(self.clients)
 
 
-@dataclass(frozen=True, slots=True)
 class SocketOptions(OptionGroup):
     """Who reaches a listener without TLS."""
 
@@ -161,7 +158,6 @@ class SocketOptions(OptionGroup):
         return address
 
 
-@dataclass(frozen=True, slots=True)
 class LimitOptions(OptionGroup):
     """How much of the server one client gets."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import click
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from coco_kp.service.audit import AuditLog
 
 
-@dataclass(frozen=True, slots=True)
 class OperationOptions(OptionGroup):
     """What operators look at."""
 

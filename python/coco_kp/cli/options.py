@@ -1,17 +1,17 @@
 """Options that several commands share, in groups.
 
-A group is a dataclass whose fields are the options' values; ``with_options(kbc=KbcOptions)`` gives
-a command all options of the group, and hands it their values as one argument.
+A group is a class whose annotated attributes are the options' values;
+``with_options(kbc=KbcOptions)`` gives a command all options of the group, and hands it their values
+as one argument.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import click
 
@@ -51,13 +51,13 @@ def usage() -> Iterator[None]:
 def with_options(**groups: type[OptionGroup]) -> Option:
     """Give a command the options of these groups; two groups may share one."""
     options = dict.fromkeys(option for group in groups.values() for option in group.options)
-    names = {field.name for group in groups.values() for field in fields(group)}
+    names = {name for group in groups.values() for name in group.names()}
 
     def decorate(command: Command) -> Command:
         @wraps(command)
         def run(**given: Any) -> None:  # noqa: ANN401 (as click hands them)
             values = {
-                name: group(**{field.name: given[field.name] for field in fields(group)})
+                name: group(**{value: given[value] for value in group.names()})
                 for name, group in groups.items()
             }
             command(**values, **{name: given[name] for name in given.keys() - names})
@@ -70,11 +70,23 @@ def with_options(**groups: type[OptionGroup]) -> Option:
     return decorate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class OptionGroup:
-    """What groups have in common."""
+    """What groups have in common: values by name.
+
+    No real dataclasses: to make those takes a millisecond each, at every start.
+    """
 
     options: ClassVar[tuple[Option, ...]] = ()
+
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 (typed by the groups' annotations)
+        vars(self).update(values)
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Return the names of all values."""
+        annotations = (vars(one).get("__annotations__", {}) for one in cls.__mro__)
+        return set().union(*annotations) - {"options"}
 
 
 _KBS_ACCESS = (
@@ -92,7 +104,6 @@ _KBS_ACCESS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class KbcOptions(OptionGroup):
     """Who opens packets, and with what."""
 
@@ -176,7 +187,6 @@ class KbcOptions(OptionGroup):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AdminOptions(OptionGroup):
     """A KBS, and the right to write into it."""
 
@@ -238,7 +248,6 @@ class AdminOptions(OptionGroup):
         return Admin(kbs, token)
 
 
-@dataclass(frozen=True, slots=True)
 class RegistrationOptions(AdminOptions):
     """The KBS in which keys are registered."""
 

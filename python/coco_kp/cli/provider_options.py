@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from coco_kp.provider import Provider
 
 
-@dataclass(frozen=True, slots=True)
 class ProviderOptions(OptionGroup):
     """What the provider's callers may name, and what it writes for them."""
 

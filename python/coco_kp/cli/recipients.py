@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -51,7 +50,6 @@ _WAYS_OUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class PacketOptions(OptionGroup):
     """How packets are written."""
 
@@ -77,7 +75,6 @@ class PacketOptions(OptionGroup):
         return PacketForm(algorithm, self.packet, scheme)
 
 
-@dataclass(frozen=True, slots=True)
 class RecipientOptions(OptionGroup):
     """The key or keys that will open the image."""
 
