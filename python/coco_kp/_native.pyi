@@ -13,11 +13,23 @@ Rust wipes the keys that it holds as soon as they are no longer needed. It canno
 objects that Python holds: those live in ordinary memory until the interpreter reuses it.
 """
 
-from typing import final
+from typing import Final, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
-__all__ = ["Kek", "LayerOpener", "LayerSealer", "OpenedLayer", "Progress", "SealedLayer", "kernel"]
+__all__ = [
+    "CHUNK",
+    "Kek",
+    "LayerOpener",
+    "LayerSealer",
+    "OpenedLayer",
+    "Progress",
+    "SealedLayer",
+    "kernel",
+]
+
+CHUNK: Final[int]
+"""Bytes of a layer that are made again at a time: 1 MiB."""
 
 @final
 class SealedLayer:
@@ -41,6 +53,13 @@ class SealedLayer:
     @property
     def size(self) -> int:
         """Bytes, the same on both sides."""
+    def repeat(self, number: int, data: WriteableBuffer) -> None:
+        """Make chunk ``number`` (from 0) of what came out once more, in place of what went in.
+
+        A chunk has ``CHUNK`` bytes, the last one up to that. No key stream may meet two inputs:
+        raises ``IntegrityError``, and leaves ``data`` as it is, unless it is what was there before.
+        Raises ``InputError`` for a chunk that there is not, or where ``pump`` carried the layer.
+        """
 
 @final
 class OpenedLayer:
@@ -55,6 +74,8 @@ class OpenedLayer:
     @property
     def size(self) -> int:
         """Bytes, the same on both sides."""
+    def repeat(self, number: int, data: WriteableBuffer) -> None:
+        """Make a chunk once more, as ``SealedLayer.repeat``."""
 
 @final
 class Progress:
@@ -126,6 +147,8 @@ class LayerSealer:
         ``limit`` (nothing beyond it is written), ``CancelledError``. What is in ``dst`` then is of
         no use, and the sealer is closed.
         """
+    def repeat(self, number: int, data: WriteableBuffer) -> None:
+        """Make a chunk of what it took once more, as ``SealedLayer.repeat``."""
     def finalize(self) -> SealedLayer:
         """End the layer."""
 
@@ -159,6 +182,8 @@ class LayerOpener:
         progress: Progress | None = None,
     ) -> int:
         """Decrypt all that ``src`` holds into ``dst``, as ``LayerSealer.pump``."""
+    def repeat(self, number: int, data: WriteableBuffer) -> None:
+        """Make a chunk of what it took once more, as ``SealedLayer.repeat``."""
     def finalize(self) -> OpenedLayer:
         """End the layer and compare its HMAC in constant time.
 

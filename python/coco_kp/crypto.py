@@ -7,6 +7,7 @@ wipe them. They are kept for as short as their use takes.
 from __future__ import annotations
 
 from coco_kp._native import (
+    CHUNK,
     Kek,
     LayerOpener,
     LayerSealer,
@@ -16,7 +17,7 @@ from coco_kp._native import (
 )
 from coco_kp._native import Progress as PumpProgress
 
-__all__ = ["KEK_SIZE", "SAMPLE_KEK", "Kek", "LayerOpener", "LayerSealer", "OpenedLayer"]
+__all__ = ["CHUNK", "KEK_SIZE", "SAMPLE_KEK", "Kek", "LayerOpener", "LayerSealer", "OpenedLayer"]
 __all__ += ["PumpProgress", "SealedLayer", "kernel"]
 
 KEK_SIZE = 32

@@ -70,10 +70,7 @@ def test_encrypt_onto_full_disk_names_it_and_leaves_nothing(
     assert FULL in err
 
 
-def test_upload_with_full_temporary_folder_says_that_tmpdir_names_another(
-    big: Image, key: Path, tmp_path: Path
-) -> None:
-    """Layers between files go to the temporary file natively, others piece by piece."""
+def test_upload_needs_no_room_in_temporary_folder(big: Image, key: Path, tmp_path: Path) -> None:
     archive, opening = f"oci-archive:{tmp_path}/archive", ("--keypath", str(key))
     encrypting = ("--keyid", KID, *opening)
     assert run(["encrypt", big.reference, archive, *encrypting]) == 0
@@ -87,7 +84,4 @@ def test_upload_with_full_temporary_folder_says_that_tmpdir_names_another(
         ):
             disk = tmp_path / f"disk{number}"
             code, there, err = on_small_disk(disk, *command, temporary=True)
-            assert (code, there) == (3, "mine\n")
-            assert str(disk) in err
-            assert FULL in err
-            assert "hint: TMPDIR names another folder" in err
+            assert (code, there) == (0, "mine\n"), err

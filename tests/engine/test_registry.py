@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,7 +18,14 @@ from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
 from tests.support.access import PLAIN
 from tests.support.command import KID, Command
-from tests.support.image import Image
+from tests.support.documents import TAR, sha256
+from tests.support.image import Image, tar, write_image
+from tests.support.layout import LayoutWriter
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
 
@@ -171,3 +180,139 @@ def test_encrypt_reuse_in_registry_uploads_only_what_changed(
     assert not registry.requests("PATCH")
     downloaded = [r.path.rpartition("/")[2] for r in registry.requests("GET", "/blobs/")]
     assert sorted(downloaded) == sorted(set(downloaded)), "each layer is read once, to check it"
+
+
+KEPT = 1_500_000
+"""Bytes of a broken upload that the registry keeps: the middle of the second chunk."""
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Image:
+    """An image with one uncompressed layer, which is several chunks long."""
+    archive = tar({"data": os.urandom(3 * 1024 * 1024 + 12_345)})
+    return write_image(tmp_path / "large", [archive], compress=False)
+
+
+def break_upload_of_layer(registry: Registry, image: Image) -> None:
+    """Have the first upload break that is not the config's, which is there already."""
+    config = image.manifest["config"]["digest"]
+    for repository in ("team/app", "other/app"):
+        registry.blobs[repository, config] = image.config
+    registry.breaks = [("PATCH", KEPT)]
+
+
+def change_source_after_break(registry: Registry, image: Image, at: int) -> None:
+    """Have the upload break, and change a byte of the layer at its source before it goes on."""
+    (descriptor,) = image.manifest["layers"]
+    path = image.folder / "blobs" / descriptor["digest"].replace(":", "/")
+
+    def change(request: Request) -> None:
+        if request.method == "GET" and "/uploads/" in request.path:
+            data = bytearray(path.read_bytes())
+            data[at] ^= 1
+            path.write_bytes(data)
+
+    break_upload_of_layer(registry, image)
+    registry.faults = [change]
+
+
+def parts_of_layer(registry: Registry) -> list[bytes]:
+    """What came of the large layer: the bodies of its upload's requests."""
+    patches = registry.requests("PATCH")
+    name = next(request.path for request in patches if len(request.body) >= KEPT)
+    return [request.body for request in patches if request.path == name]
+
+
+def test_encrypt_goes_on_after_break_and_makes_the_missing_part_again(
+    host: str,
+    large: Image,
+    key: Path,
+    registry: Registry,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It needs no temporary file for that."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "there-is-none"))
+    target = f"docker://{host}/team/app:1"
+    break_upload_of_layer(registry, large)
+    arguments = ("--keyid", KID, "--keypath", key)
+    command("encrypt", large.reference, target, *PLAIN_HTTP, *arguments)
+    first, second = parts_of_layer(registry)
+    assert len(first) + len(second) == len(large.layers[0].blob), "it did not go on"
+    back = Image(tmp_path / "back")
+    command("decrypt", target, back.reference, "--src-tls-verify=false", "--keypath", key)
+    assert back.layers[0].blob == large.layers[0].blob
+
+
+def test_decrypt_goes_on_after_break_and_makes_the_missing_part_again(
+    host: str, large: Image, key: Path, registry: Registry, command: Command, tmp_path: Path
+) -> None:
+    encrypted, target = Image(tmp_path / "encrypted"), f"docker://{host}/team/app:1"
+    command("encrypt", large.reference, encrypted.reference, "--keyid", KID, "--keypath", key)
+    break_upload_of_layer(registry, large)
+    command("decrypt", encrypted.reference, target, "--dest-tls-verify=false", "--keypath", key)
+    digest = large.manifest["layers"][0]["digest"]
+    assert registry.blobs["team/app", digest] == large.layers[0].blob
+
+
+def test_encrypt_from_registry_asks_for_the_missing_part_again(
+    pushed: str, host: str, large: Image, key: Path, registry: Registry, command: Command
+) -> None:
+    plain, target = f"docker://{host}/team/plain:1", f"docker://{host}/other/app:1"
+    arguments = ("--keyid", KID, "--keypath", key)
+    command("encrypt", large.reference, pushed, *PLAIN_HTTP, *arguments)
+    command("decrypt", pushed, plain, *PLAIN_HTTP, "--keypath", key)
+    registry.seen.clear()
+    break_upload_of_layer(registry, large)
+    command("encrypt", plain, target, *PLAIN_HTTP, *arguments)
+    digest = large.manifest["layers"][0]["digest"]
+    reads = registry.requests("GET", f"/team/plain/blobs/{digest}")
+    assert f"bytes={1024 * 1024}-" in [read.headers.get("Range") for read in reads]
+    command("verify", target, "--tls-verify=false", "--keypath", key)
+
+
+def test_encrypt_of_zstd_layer_goes_on_after_break(
+    host: str, key: Path, registry: Registry, command: Command, tmp_path: Path
+) -> None:
+    layout = LayoutWriter(tmp_path / "zstd")
+    archive = tar({"data": os.urandom(3 * 1024 * 1024)})
+    layout.name(
+        layout.put_image([layout.put(f"{TAR}+zstd", zstd.compress(archive))], [sha256(archive)])
+    )
+    image = Image(tmp_path / "zstd")
+    target = f"docker://{host}/team/app:1"
+    break_upload_of_layer(registry, image)
+    command("encrypt", image.reference, target, *PLAIN_HTTP, "--keyid", KID, "--keypath", key)
+    command("verify", target, "--tls-verify=false", "--keypath", key)
+    assert len(parts_of_layer(registry)) == 2
+
+
+@pytest.mark.parametrize("at", [1024 * 1024, KEPT - 1, KEPT, KEPT + 10])
+def test_encrypt_sends_nothing_of_a_source_that_gives_other_bytes_the_second_time(
+    host: str, large: Image, key: Path, registry: Registry, command: Command, at: int
+) -> None:
+    """The same key stream over two plaintexts would give both away."""
+    change_source_after_break(registry, large, at)
+    outcome = command(
+        *("encrypt", large.reference, f"docker://{host}/team/app:1", *PLAIN_HTTP),
+        *("--keyid", KID, "--keypath", key),
+        ok=False,
+    )
+    assert outcome.code == 5
+    assert "gave other bytes when it was read again" in outcome.err
+    assert parts_of_layer(registry)[1:] == [b""]
+    assert not registry.manifests
+
+
+def test_encrypt_refuses_source_that_changes_beyond_what_was_read(
+    host: str, large: Image, key: Path, registry: Registry, command: Command
+) -> None:
+    change_source_after_break(registry, large, -1)
+    outcome = command(
+        *("encrypt", large.reference, f"docker://{host}/team/app:1", *PLAIN_HTTP),
+        *("--keyid", KID, "--keypath", key),
+        ok=False,
+    )
+    assert outcome.code == 5
+    assert not registry.manifests

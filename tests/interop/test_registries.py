@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from coco_kp.errors import RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, copy_blob, put_blob, read_blob
+from coco_kp.transport import Access, Credentials, put_blob, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
 from tests.sim.link import breaking_link
+from tests.support.blobs import copy_blob, in_pieces
 from tests.support.patience import wait_until
 from tests.support.stored import check, image, index, store
 
@@ -210,11 +212,14 @@ class TestTokens:
         tokens.expires = lambda number: -57.0 if number == 1 else 300.0
         data = os.urandom(4 << 20)
         blob = describe("x", data)
+
+        def outlast(offset: int) -> None:
+            if offset == 1 << 20:
+                time.sleep(4)
+
         with RegistrySink(name(address), self.ACCESS) as sink:
             with sink.begin_blob(size) as writer:
-                writer.write(data[: 1 << 20])
-                time.sleep(4)
-                writer.write(data[1 << 20 :])
+                writer.take(in_pieces(data, 1 << 20, outlast))
                 writer.commit(blob.digest, len(data))
             with sink.read_back() as source:
                 assert read_blob(source, blob, len(data)) == data
@@ -243,21 +248,24 @@ class TestKilled:
         data = os.urandom(64 << 20)
         blob = describe("x", data)
         access = Access(tls_verify=False)
-        with registry_daemon(program, folder, http=http) as running:
+        with ExitStack() as stack:
+            running = stack.enter_context(registry_daemon(program, folder, http=http))
             address = running.address()
-            sink = RegistrySink(name(address), access)
-            writer = sink.begin_blob(size)
-            writer.write(data[: 32 << 20])
-            wait_until(lambda: uploaded(folder) >= 8 << 20)
-            running.process.kill()
-            running.process.wait()
-        writer.write(data[32 << 20 :])
-        with registry_daemon(program, folder, http=http) as running:
-            assert running.address() == address
-            writer.commit(blob.digest, len(data))
+
+            def kill(offset: int) -> None:
+                if offset == 32 << 20 and running.process.poll() is None:
+                    wait_until(lambda: uploaded(folder) >= 8 << 20)
+                    running.process.kill()
+                    running.process.wait()
+                    again = stack.enter_context(registry_daemon(program, folder, http=http))
+                    assert again.address() == address
+
+            sink = stack.enter_context(RegistrySink(name(address), access))
+            with sink.begin_blob(size) as writer:
+                writer.take(in_pieces(data, 1 << 20, kill))
+                writer.commit(blob.digest, len(data))
             with sink.read_back() as source:
                 assert read_blob(source, blob, len(data)) == data
-            sink.close()
 
     def test_download_resumes_after_registry_was_killed(self, program: Path, folder: Path) -> None:
         http = {"addr": f"127.0.0.1:{free_port()}"}
@@ -295,7 +303,7 @@ class TestBrokenLink:
             RegistrySink(name(link), Access(tls_verify=False), sleep=pauses.append) as sink,
         ):
             with sink.begin_blob(size) as writer:
-                writer.write(data)
+                writer.take(in_pieces(data))
                 writer.commit(blob.digest, len(data))
             with RegistrySource(name(running.address()), Access(tls_verify=False)) as source:
                 assert read_blob(source, blob, len(data)) == data

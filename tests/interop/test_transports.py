@@ -16,10 +16,11 @@ from coco_kp.cli.main import run
 from coco_kp.errors import InputError
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.transport import Source, copy_blob, open_sink, open_source, read_blob
+from coco_kp.transport import Source, open_sink, open_source, read_blob
 from tests.peers.registry import REGISTRIES
 from tests.peers.skopeo import Skopeo
 from tests.support.access import PLAIN
+from tests.support.blobs import copy_blob
 from tests.support.image import Image, tar, write_image
 from tests.support.stored import image as in_memory
 from tests.support.stored import index, store

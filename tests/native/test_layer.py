@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from coco_kp._native import LayerOpener, LayerSealer
+from coco_kp._native import CHUNK, LayerOpener, LayerSealer
 from coco_kp.errors import InputError, IntegrityError, StreamClosedError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "layer_cipher.json").read_text())
@@ -411,3 +411,49 @@ def test_kernel_variable_selects_each_known_kernel_and_default_is_first() -> Non
     for name in names:
         assert run_with_kernel(name, code).stdout == f"{name} {expected}\n"
     assert run_with_kernel(None, "print(_native.kernel())").stdout == f"{names[0]}\n"
+
+
+def test_layer_chunk_is_made_again_before_and_after_the_end() -> None:
+    text = os.urandom(CHUNK + 1000)
+    ciphertext = bytearray(text)
+    stream = sealer()
+    stream.update_into(ciphertext, ciphertext)
+    sealed = None
+    for _ in range(2):
+        for number, end in ((0, CHUNK), (1, len(text))):
+            chunk = bytearray(text[number * CHUNK : end])
+            (sealed or stream).repeat(number, chunk)
+            assert chunk == ciphertext[number * CHUNK : end]
+        sealed = sealed or stream.finalize()
+    opener = opener_for(ciphertext)
+    opener.update(ciphertext)
+    opened = opener.finalize()
+    chunk = bytearray(ciphertext[:CHUNK])
+    opened.repeat(0, chunk)
+    assert chunk == text[:CHUNK]
+
+
+def test_layer_chunk_is_not_made_again_from_other_bytes() -> None:
+    stream = sealer()
+    stream.update(LONG)
+    chunk = bytearray(LONG)
+    chunk[-1] ^= 1
+    before = bytes(chunk)
+    with pytest.raises(IntegrityError, match="gave other bytes when it was read again"):
+        stream.repeat(0, chunk)
+    assert chunk == before
+    with pytest.raises(StreamClosedError):
+        stream.update(b"x")
+
+
+def test_layer_chunk_that_is_not_there_is_not_made_again() -> None:
+    sealed = sealer().finalize()
+    with pytest.raises(InputError, match="no such chunk"):
+        sealed.repeat(0, bytearray())
+
+
+def test_layer_chunk_is_not_made_again_in_read_only_memory() -> None:
+    stream = sealer()
+    stream.update(LONG)
+    with pytest.raises(BufferError, match="read-only"):
+        stream.repeat(0, LONG)

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, cast
 from urllib.parse import unquote
 from urllib.request import getproxies, proxy_bypass
 
@@ -69,7 +69,7 @@ class HttpClient:
         url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Iterable[bytes] | None = None,
+        body: bytes | Iterable[bytes | memoryview] | None = None,
         retry: Retry = NEVER,
         load: int = 0,
     ) -> Response:
@@ -133,7 +133,7 @@ class HttpClient:
         method: str,
         target: Url,
         headers: Mapping[str, str],
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | Iterable[bytes | memoryview] | None,
     ) -> Response:
         request = f"{method} {display_url(target.url)}"
         left = remaining()
@@ -225,8 +225,9 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
     return headers
 
 
-def _in_time(request: str, body: Iterable[bytes]) -> Iterable[bytes]:
+def _in_time(request: str, body: Iterable[bytes | memoryview]) -> Iterable[bytes]:
     for piece in body:
         if not remaining():
             raise UnreachableError(f"{request}: could not be sent in time", LATER)
-        yield piece
+        # urllib3 sends whatever has the buffer protocol; its annotation says less.
+        yield cast("bytes", piece)

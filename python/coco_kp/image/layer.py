@@ -5,11 +5,10 @@ Each function gives its result, or commits a blob, only after every verdict on t
 
 from __future__ import annotations
 
-import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -26,19 +25,16 @@ from coco_kp.image.compression import (
 from coco_kp.image.content import HEAD
 from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, check_diff_id
 from coco_kp.image.guest_tar import GuestTar
+from coco_kp.image.passage import LayerInput, Passage
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import GZIP, NONE, OCI_LAYER, ZSTD
-from coco_kp.transport import BlobReader, BlobWriter, Sink, Source
-from coco_kp.transport.files import temporary_folder
+from coco_kp.transport import BlobReader, BlobWriter, Pieces, Sink, Source
 
 if TYPE_CHECKING:
     from coco_kp.image.plan import LayerPlan
-
-BUFFER: Final = 256 * 1024
-"""Bytes of a layer that are in memory at once."""
 
 MAX_STATEMENT: Final = 128 * 1024 * 1024
 """Bytes of an attestation's layer at the most; real ones, lists of contents too, have a tenth."""
@@ -80,18 +76,18 @@ def seal_layer(
     layer = plan.layer
     sealer = LayerSealer()
     with ExitStack() as stack:
-        reader = stack.enter_context(_Looked(_open(source, layer)))
-        compression = layer_compression(reader.head, plan, zstd)
+        opened = stack.enter_context(_Looked(_open(source, layer)))
+        compression = layer_compression(opened.head, plan, zstd)
         transcoded = compression == ZSTD and zstd == "gzip"
         if transcoded:  # the cipher's pass does not yield this layer's digest
-            reader = stack.enter_context(_Looked(_open(source, layer, verify=True)))
-        writer = stack.enter_context(sink.begin_blob(None if transcoded else layer.size))
-        if transcoded:
-            for data in _transcoded(_pieces(reader, layer, work), plan.diff_id, work):
-                writer.write(sealer.update(data))
+            given = LayerInput(source, layer, work)
+            passage = Passage(sealer, _transcoding(given, plan.diff_id, work))
         else:
-            _pass(sealer, reader, writer, layer, work, threads)
-        sealed = sealer.finalize()
+            given = LayerInput(source, layer, work, verify=_verify(layer), opened=opened)
+            passage = Passage(sealer, given.pieces)
+        writer = stack.enter_context(sink.begin_blob(None if transcoded else layer.size))
+        passage.carry(given, writer, threads)
+        passage.again = sealed = sealer.finalize()
         if not transcoded:
             _check_digest(layer, sealed.plaintext_sha256)
         digest = Digest(_SHA256, sealed.ciphertext_sha256.hex())
@@ -142,7 +138,8 @@ def open_layer(
     other = recorded.hasher() if recorded and recorded.algorithm != _SHA256 else None
     with ExitStack() as stack:
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
-        reader = stack.enter_context(_open(source, layer))
+        opened = stack.enter_context(_open(source, layer))
+        given = LayerInput(source, layer, work, verify=_verify(layer), opened=opened)
         content: DiffIdCheck | DiffIdCheckAside | None = None
         if diff_id and (guest or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
             if threads > 1 or carry:  # whose verdict is not always asked for
@@ -152,10 +149,11 @@ def open_layer(
             else:
                 content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest)
         also = [part.update for part in (content, other, head) if part]
-        _pass(opener, reader, writer, layer, work, threads, also)
-        opened = opener.finalize()
-        _check_digest(layer, opened.ciphertext_sha256)
-        sha256 = Digest(_SHA256, (opened.plaintext_sha256 or b"").hex())
+        passage = Passage(opener, given.pieces, also)
+        passage.carry(given, writer, threads)
+        passage.again = ended = opener.finalize()
+        _check_digest(layer, ended.ciphertext_sha256)
+        sha256 = Digest(_SHA256, (ended.plaintext_sha256 or b"").hex())
         plain = Digest(recorded.algorithm, other.hexdigest()) if recorded and other else sha256
         # A tool that compresses while it encrypts records the digest from before (1.3).
         if not (carry and recorded == plain):
@@ -168,7 +166,7 @@ def open_layer(
                     f"the layer {layer.digest} decrypts to something else than what was encrypted",
                     "the packet does not belong to this layer, or the image was altered",
                 )
-        writer.commit(plain, opened.size)
+        writer.commit(plain, ended.size)
     return plain
 
 
@@ -185,11 +183,9 @@ def copy_layer(
             check_layer(source, layer, diff_id, work)
         return
     content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
-    with sink.begin_blob(layer.size) as writer, source.open_blob(layer) as reader:
-        for piece in _pieces(reader, layer, work):
-            writer.write(piece)
-            if content:
-                content.update(piece)
+    given = LayerInput(source, layer, work)
+    with sink.begin_blob(layer.size) as writer:
+        writer.take(Passage(None, given.pieces, [content.update] if content else []).pieces)
         if content:
             content.finish()
         writer.commit(layer.digest, layer.size)
@@ -209,11 +205,10 @@ def check_layer(
     """
     content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest) if diff_id else None
     head = Head()
-    with source.open_blob(layer) as reader:
-        for piece in _pieces(reader, layer, work):
-            head.update(piece)
-            if content:
-                content.update(piece)
+    for piece in LayerInput(source, layer, work).pieces():
+        head.update(piece)
+        if content:
+            content.update(piece)
     if content:
         content.finish()
     return head.data
@@ -295,6 +290,10 @@ class _Looked:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the blob."""
         self._reader.close()
 
     def _look(self) -> bytes:
@@ -328,85 +327,26 @@ def layer_compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
     return found
 
 
-def _open(source: Source, layer: Descriptor, *, verify: bool = False) -> BlobReader:
+def _open(source: Source, layer: Descriptor) -> BlobReader:
     """Open a layer whose SHA-256 the cipher's pass yields anyway."""
-    return source.open_blob(layer, verify=verify or layer.digest.algorithm != _SHA256)
+    return source.open_blob(layer, verify=_verify(layer))
 
 
-def _pass(
-    stream: LayerSealer | LayerOpener,
-    reader: BlobReader | _Looked,
-    writer: BlobWriter,
-    layer: Descriptor,
-    work: Work,
-    threads: int,
-    also: Sequence[Callable[[memoryview], None]] = (),
-) -> None:
-    """Encrypt or decrypt a layer, and give what is written to ``also``, too.
-
-    From file to file, and where nobody else wants it, outside the interpreter.
-    """
-    if reader.fd is not None and writer.fd is not None and not also:
-        with _naming(layer, reader, writer):
-            _pump(stream, reader.fd, writer.fd, layer, work, threads)
-        return
-    for piece in _pieces(reader, layer, work):
-        stream.update_into(piece, piece)
-        for take in also:
-            take(piece)
-        writer.write(piece)
+def _verify(layer: Descriptor) -> bool:
+    """Return whether the cipher's pass does not yield a layer's digest."""
+    return layer.digest.algorithm != _SHA256
 
 
-@contextmanager
-def _naming(layer: Descriptor, reader: BlobReader | _Looked, writer: BlobWriter) -> Iterator[None]:
-    """Turn an ``OSError`` into one that names the file that cannot be written, or read."""
-    try:
-        yield
-    except OSError as failure:
-        source, target = shown(str(reader.path)), shown(str(writer.folder))
-        if failure.errno in _OF_WRITING:
-            raise InputError(
-                f"cannot write to {target}: {reason(failure)}", _free(writer)
-            ) from None
-        raise InputError(
-            f"cannot move {layer.digest} from {source} to {target}: {reason(failure)}"
-        ) from None
+def _transcoding(given: LayerInput, diff_id: Digest | None, work: Work) -> Pieces:
+    """Return what gives a zstd layer compressed anew."""
 
+    def pieces(offset: int) -> Iterator[memoryview]:
+        for data in _transcoded(given.pieces(), diff_id, work):
+            if offset < len(data):
+                yield memoryview(bytearray(data[offset:]))
+            offset = max(0, offset - len(data))
 
-_OF_WRITING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-
-
-def _free(writer: BlobWriter) -> str:
-    """Return a hint where a temporary file found no room."""
-    if writer.folder == temporary_folder():
-        return "TMPDIR names another folder for temporary files"
-    return ""
-
-
-def _pump(
-    stream: LayerSealer | LayerOpener,
-    source: int,
-    target: int,
-    layer: Descriptor,
-    work: Work,
-    threads: int,
-) -> None:
-    with work.pumping(str(layer.digest), layer.size) as progress:
-        count = stream.pump(source, target, limit=layer.size, threads=threads, progress=progress)
-    if count != layer.size:
-        raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
-
-
-def _pieces(reader: BlobReader | _Looked, layer: Descriptor, work: Work) -> Iterator[memoryview]:
-    """Read a layer; each piece may be overwritten in place, and is valid until the next."""
-    name = str(layer.digest)
-    buffer = memoryview(bytearray(BUFFER))
-    work.progress.begin(name, layer.size)
-    while count := reader.readinto(buffer):
-        work.check()
-        yield buffer[:count]
-        work.progress.advance(name, count)
-    work.progress.end(name)
+    return pieces
 
 
 def _transcoded(
@@ -440,8 +380,10 @@ def _check_digest(layer: Descriptor, sha256: bytes | None) -> None:
 class _Nowhere(BlobWriter):
     """Where a layer goes that is only checked."""
 
-    def write(self, data: object) -> None:
+    def take(self, pieces: Pieces) -> None:
         """Drop it."""
+        for _ in pieces(0):
+            pass
 
     def commit(self, digest: Digest, size: int) -> None:
         """Keep nothing."""

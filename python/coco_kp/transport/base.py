@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, Self
@@ -23,10 +24,14 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import WriteableBuffer
 
 CHUNK: Final = 256 * 1024
 """Bytes that are moved at a time."""
+
+Pieces = Callable[[int], Iterator[memoryview]]
+"""What gives a blob's bytes from an offset on. It may be called again, for any offset up to which
+it has given them before: then it gives the same bytes."""
 
 
 class Source(ABC):
@@ -50,13 +55,19 @@ class Source(ABC):
             raise IntegrityError(f"the manifest {descriptor.digest} of {self.reference} is damaged")
         return parse_manifest(raw, descriptor.media_type)
 
-    def open_blob(self, blob: Descriptor, *, verify: bool = True) -> BlobReader:
-        """Open a blob for reading once, from its start.
+    def open_blob(self, blob: Descriptor, *, verify: bool = True, offset: int = 0) -> BlobReader:
+        """Open a blob for reading once, from ``offset`` on (bytes).
 
         With ``verify=False`` only its size is checked: for a caller that computes the digest in the
         same pass. Raises ``InputError`` where the image lacks the blob.
         """
-        return BlobReader(self._open_blob(blob), blob, verify=verify)
+        reader = BlobReader(self._open_blob(blob), blob, verify=verify)
+        try:
+            reader.skip(offset)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
 
     def close(self) -> None:  # noqa: B027 - many sources hold nothing
         """Release what the source holds."""
@@ -105,6 +116,10 @@ class RawBlob(ABC):
         """Fill the start of ``buffer``; 0 at the end of the blob."""
 
     @abstractmethod
+    def skip(self, count: int) -> None:
+        """Pass over the first ``count`` bytes, no more than there are; before any was read."""
+
+    @abstractmethod
     def close(self) -> None:
         """Release what is open; a second call does nothing."""
 
@@ -132,6 +147,20 @@ class BlobReader(io.RawIOBase):
         self._left = blob.size
         self._hasher = blob.digest.hasher() if verify else None
         self._error: IntegrityError | None = None
+
+    def skip(self, count: int) -> None:
+        """Pass over the next ``count`` bytes; where the digest is checked, they are read."""
+        if count and self._hasher is None and self._left == self._blob.size:
+            self._raw.skip(count)
+            self._left -= count
+            self.fd = None
+            return
+        buffer = memoryview(bytearray(min(CHUNK, count)))
+        while count:
+            read = self.readinto(buffer[:count])
+            if not read:
+                self._fail("ends early")
+            count -= read
 
     def readable(self) -> bool:
         """Tell that this stream is for reading."""
@@ -237,7 +266,7 @@ class Sink(ABC):
 class BlobWriter(ABC):
     """One blob on its way into a sink. A context manager: without ``commit`` it is dropped.
 
-    ``fd``, where it is not None, is an open file that takes the blob instead of :meth:`write`:
+    ``fd``, where it is not None, is an open file that takes the blob instead of :meth:`take`:
     append to it in order, with ``write(2)``, from its start, and nothing else. ``folder`` is where
     that file is; for messages.
     """
@@ -246,8 +275,11 @@ class BlobWriter(ABC):
     folder: Path | None = None
 
     @abstractmethod
-    def write(self, data: ReadableBuffer) -> None:
-        """Append ``data``, all of it."""
+    def take(self, pieces: Pieces) -> None:
+        """Take the blob, all that ``pieces`` gives, to its end; once.
+
+        It is asked again for what gets lost on the way, until ``commit`` has returned.
+        """
 
     @abstractmethod
     def commit(self, digest: Digest, size: int) -> None:
@@ -273,26 +305,17 @@ class BlobWriter(ABC):
         self.abort()
 
 
-def copy_blob(source: Source, sink: Sink, blob: Descriptor) -> None:
-    """Bring a blob over unchanged: nothing if it is there, mounted if it can be, else copied.
-
-    A copy is checked against the descriptor before the sink keeps it.
-    """
-    if sink.has_blob(blob) or sink.mount_blob(blob, source):
-        return
-    with source.open_blob(blob) as reader, sink.begin_blob(blob.size) as writer:
-        buffer = memoryview(bytearray(CHUNK))
-        while count := reader.readinto(buffer):
-            writer.write(buffer[:count])
-        writer.commit(blob.digest, blob.size)
-
-
 def put_blob(sink: Sink, blob: Descriptor, data: bytes) -> None:
     """Store a small blob that is at hand, such as a config."""
     if not sink.has_blob(blob):
         with sink.begin_blob(blob.size) as writer:
-            writer.write(data)
+            writer.take(pieces_of(data))
             writer.commit(blob.digest, blob.size)
+
+
+def pieces_of(data: bytes) -> Pieces:
+    """Return what gives ``data`` to a :class:`BlobWriter`."""
+    return lambda offset: iter([memoryview(data)[offset:]])
 
 
 def read_blob(source: Source, blob: Descriptor, limit: int) -> bytes:

@@ -94,6 +94,10 @@ class FilePart(RawBlob):
         self._offset += count
         return count
 
+    def skip(self, count: int) -> None:
+        """Go on ``count`` bytes later."""
+        self._offset += count
+
     def close(self) -> None:
         """Close the file if it is this blob's own."""
         if self.fd is not None:

@@ -15,16 +15,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coco_kp.errors import CocoKpError, InPlaceError, IntegrityError, shown
 from coco_kp.files import close, is_there, reason, sync_directory
 from coco_kp.model.digest import Digest
-from coco_kp.transport.base import BlobWriter
+from coco_kp.transport.base import BlobWriter, Pieces
 from coco_kp.transport.files import naming, write_all
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 PREFIX: Final = ".coco-kp-"
 MARKER: Final = "unfinished-files-of-coco-kp"
@@ -109,10 +106,11 @@ class StagedBlob(BlobWriter):
         self._path, self.fd = staging.create()
         self._keep = keep
 
-    def write(self, data: ReadableBuffer) -> None:
-        """Append ``data``."""
-        with naming("write to", self._parent):
-            write_all(self._open(), memoryview(data).cast("B"))
+    def take(self, pieces: Pieces) -> None:
+        """Write it."""
+        for piece in pieces(0):
+            with naming("write to", self._parent):
+                write_all(self._open(), piece)
 
     def commit(self, digest: Digest, size: int) -> None:
         """Make the file durable and hand it over."""

@@ -37,6 +37,10 @@ pub enum Error {
     TagMismatch,
     /// The layer's HMAC disagrees: another key, or altered ciphertext.
     HmacMismatch,
+    /// A chunk is to be made again that was not made, or not by `update`.
+    NoSuchChunk,
+    /// What was read again is not what was read before.
+    InputChanged,
     /// No kernel has that name, or this processor cannot run it.
     KernelUnavailable {
         /// What was asked for.
@@ -63,6 +67,10 @@ impl fmt::Display for Error {
             Self::TagMismatch => f.write_str("the key does not open the wrapped secret"),
             Self::HmacMismatch => {
                 f.write_str("the layer's HMAC does not match: the data was altered, or the key is another layer's")
+            }
+            Self::NoSuchChunk => f.write_str("the layer has no such chunk to be made again"),
+            Self::InputChanged => {
+                f.write_str("the layer's source gave other bytes when it was read again")
             }
             Self::KernelUnavailable { name } => {
                 write!(f, "this processor has no kernel '{}'", excerpt(name))

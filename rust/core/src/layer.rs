@@ -47,6 +47,8 @@ pub struct SealedLayer {
     pub ciphertext_sha256: [u8; 32],
     /// Bytes, the same on both sides.
     pub size: u64,
+    /// What makes parts of the ciphertext again.
+    pub again: Again,
 }
 
 /// What opening a layer yields, once its HMAC has verified.
@@ -58,6 +60,23 @@ pub struct OpenedLayer {
     pub ciphertext_sha256: [u8; 32],
     /// Bytes, the same on both sides.
     pub size: u64,
+    /// What makes parts of the plaintext again.
+    pub again: Again,
+}
+
+/// A layer that has ended, of which parts may be made again.
+pub struct Again(Box<Pass>);
+
+impl Again {
+    /// Makes chunk `number`, of [`CHUNK`] bytes or, the last one, less, once more: `data` has its
+    /// input.
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`]: `data` is not what was there before, and is left as it is.
+    /// [`Error::NoSuchChunk`]
+    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+        self.0.repeat(number, data)
+    }
 }
 
 /// Encrypts a layer that comes in pieces of any length.
@@ -88,6 +107,14 @@ impl LayerSealer {
         self.pass.update(data, true);
     }
 
+    /// Makes a chunk of what it took so far once more, as [`Again::repeat`].
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`], [`Error::NoSuchChunk`]
+    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+        self.pass.repeat(number, data)
+    }
+
     /// Ends the layer.
     #[must_use]
     pub fn finalize(self) -> SealedLayer {
@@ -98,6 +125,7 @@ impl LayerSealer {
             plaintext_sha256: sums.plaintext_sha256,
             ciphertext_sha256: sums.ciphertext_sha256,
             size: sums.size,
+            again: Again(self.pass),
         }
     }
 }
@@ -132,6 +160,14 @@ impl LayerOpener {
         self.pass.update(data, true);
     }
 
+    /// Makes a chunk of what it took so far once more, as [`Again::repeat`].
+    ///
+    /// # Errors
+    /// [`Error::InputChanged`], [`Error::NoSuchChunk`]
+    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+        self.pass.repeat(number, data)
+    }
+
     /// Ends the layer and compares its HMAC in constant time.
     ///
     /// # Errors
@@ -146,7 +182,14 @@ impl LayerOpener {
             plaintext_sha256: sums.plaintext_sha256,
             ciphertext_sha256: sums.ciphertext_sha256,
             size: sums.size,
+            again: Again(self.pass),
         })
+    }
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Again").field("size", &self.0.size).finish_non_exhaustive()
     }
 }
 

@@ -22,6 +22,7 @@ pub use data::Data;
 pub use error::Error;
 pub use kernel::Kernel;
 pub use keywrap::{Algorithm, Kek, MAX_SECRET};
-pub use layer::{LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+pub use layer::{Again, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer};
+pub use pass::CHUNK;
 pub use pump::{Control, Progress, PumpError, Stop};
 pub use secret::Secret;

@@ -2,22 +2,32 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::Error;
 use crate::data::Data;
 use crate::digest;
-use crate::kernel::{Direction, Engine, Hashes, Kernel};
+use crate::kernel::{CIPHER_BLOCK, Direction, Engine, Hashes, Kernel};
 use crate::secret::Secret;
 use crate::sha256::{BLOCK, INITIAL, State};
+
+/// Bytes between two marks: a layer is made again in chunks of this length.
+pub const CHUNK: usize = 1024 * 1024;
 
 /// The state of a layer under way: whole blocks go to the kernel, what is left waits in `partial`.
 pub(crate) struct Pass {
     pub(crate) engine: Engine,
     pub(crate) direction: Direction,
+    /// The first cipher block's counter.
+    first: u128,
     /// The next cipher block's counter.
     pub(crate) counter: u128,
     pub(crate) hashes: Hashes,
     hmac_outer: State,
     partial: Partial,
     pub(crate) size: u64,
+    /// The state of the input's digest after each whole chunk of what `update` took.
+    marks: Vec<State>,
+    /// How many bytes that were.
+    taken: usize,
 }
 
 /// From this many bytes on a second thread is worth its start.
@@ -45,6 +55,7 @@ impl Pass {
         Box::new(Self {
             engine,
             direction,
+            first: u128::from_be_bytes(*nonce.expose()),
             counter: u128::from_be_bytes(*nonce.expose()),
             hashes: Hashes {
                 mac,
@@ -54,11 +65,73 @@ impl Pass {
             hmac_outer,
             partial: Partial::default(),
             size: 0,
+            marks: Vec::new(),
+            taken: 0,
         })
     }
 
     /// Takes the next piece, of any length; a second thread helps with a long one, if it may.
-    pub(crate) fn update(&mut self, data: Data<'_>, two_threads: bool) {
+    pub(crate) fn update(&mut self, mut data: Data<'_>, two_threads: bool) {
+        while !data.is_empty() {
+            let room = (CHUNK - self.taken % CHUNK).min(data.len());
+            let (within, rest) = data.split_at(room);
+            self.update_within(within, two_threads);
+            self.taken += room;
+            if self.taken.is_multiple_of(CHUNK) {
+                self.marks.extend(self.input_state());
+            }
+            data = rest;
+        }
+    }
+
+    /// Makes chunk `number` of the output once more from its input, which was read again.
+    ///
+    /// No key stream may meet two inputs: only what leads from the mark before the chunk to the
+    /// mark behind it, or to where the layer stands, is the input that was there before.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchChunk`], [`Error::InputChanged`]; then nothing is written.
+    pub(crate) fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+        let (whole, rest) = (self.taken / CHUNK, self.taken % CHUNK);
+        let len = if number < whole { CHUNK } else { rest };
+        // Marks are missing where a pump carried the layer, or its input was not hashed.
+        let marked = self.marks.len() == whole && self.taken as u64 == self.size;
+        if number > whole || len == 0 || !marked {
+            return Err(Error::NoSuchChunk);
+        }
+        if data.len() != len {
+            return Err(Error::InputChanged);
+        }
+        let (blocks, tail) = data.split_at(len / BLOCK * BLOCK);
+        let mut state = number.checked_sub(1).map_or(INITIAL, |before| self.marks[before]);
+        self.engine.compress(&mut state, blocks.input());
+        let partial = &self.partial;
+        let (reached, left) = if number < whole {
+            (self.marks.get(number).copied(), &[][..])
+        } else {
+            (self.input_state(), &partial.input[..partial.len])
+        };
+        if reached != Some(state) || tail.input() != left {
+            return Err(Error::InputChanged);
+        }
+        let mut counter = self.first.wrapping_add((number * (CHUNK / CIPHER_BLOCK)) as u128);
+        self.engine.crypt_all(&mut counter, blocks);
+        counter.zeroize();
+        let output = tail.into_output();
+        output.copy_from_slice(&partial.output[..output.len()]);
+        Ok(())
+    }
+
+    /// The state of the input's digest after its last whole block, if there is one.
+    fn input_state(&self) -> Option<State> {
+        match self.direction {
+            Direction::Seal => self.hashes.plaintext,
+            Direction::Open => Some(self.hashes.ciphertext),
+        }
+    }
+
+    /// Takes a piece that lies within one chunk.
+    fn update_within(&mut self, data: Data<'_>, two_threads: bool) {
         self.size += data.len() as u64;
         let missing = (BLOCK - self.partial.len) % BLOCK;
         let head = missing.min(data.len());
@@ -126,7 +199,9 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        self.first.zeroize();
         self.counter.zeroize();
+        self.marks.zeroize();
         self.hmac_outer.zeroize();
     }
 }

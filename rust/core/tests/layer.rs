@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use coco_kp_core::{
-    Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer, Secret,
+    CHUNK, Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, OpenedLayer, SealedLayer,
+    Secret,
 };
 use oracle::noise;
 
@@ -388,4 +389,77 @@ fn a_kernel_is_found_by_its_name_or_named_in_the_error() {
     }
     let error = Kernel::named("quantum\n").unwrap_err();
     assert_eq!(error.to_string(), r"this processor has no kernel 'quantum\n'");
+}
+
+/// Where a layer's chunks begin, and how long they are.
+fn chunks(len: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    (0..len.div_ceil(CHUNK)).map(move |n| (n, n * CHUNK..len.min((n + 1) * CHUNK)))
+}
+
+#[test]
+fn chunks_are_made_again_from_the_same_input_alone() {
+    for kernel in Kernel::available() {
+        for len in [0, 1, 63, 64, 65, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 1000] {
+            let plaintext = noise(7, len);
+            // A counter that runs over on the way.
+            let layer_keys = keys(&KEY, &[0xFF; 16]);
+            let (ciphertext, sealed) = seal(kernel, layer_keys, &plaintext, &[1000, 70_000, 13]);
+            let mut opener = LayerOpener::new(kernel, &keys(&KEY, &[0xFF; 16]), sealed.hmac, true);
+            let mut copy = ciphertext.clone();
+            opener.update(Data::in_place(&mut copy));
+
+            for (number, range) in chunks(len) {
+                let (input, output) = (&plaintext[range.clone()], &ciphertext[range.clone()]);
+                let mut chunk = input.to_vec();
+                assert_eq!(sealed.again.repeat(number, Data::in_place(&mut chunk)), Ok(()));
+                assert_eq!(chunk, output, "{kernel:?}, {len}, chunk {number}");
+                assert_eq!(opener.repeat(number, Data::in_place(&mut chunk)), Ok(()));
+                assert_eq!(chunk, input, "{kernel:?}, {len}, chunk {number}");
+
+                for at in [0, range.len() / 2, range.len() - 1] {
+                    let mut other = input.to_vec();
+                    other[at] ^= 1;
+                    let before = other.clone();
+                    let refused = sealed.again.repeat(number, Data::in_place(&mut other));
+                    assert_eq!(refused, Err(Error::InputChanged), "{len}, {number}, {at}");
+                    assert_eq!(other, before, "what was refused is left as it was");
+                }
+                let mut short = input[1..].to_vec();
+                let refused = sealed.again.repeat(number, Data::in_place(&mut short));
+                assert_eq!(refused, Err(Error::InputChanged));
+            }
+            let past = len.div_ceil(CHUNK);
+            let mut any = vec![0; len % CHUNK];
+            for number in [past, past + 1, usize::MAX] {
+                let refused = sealed.again.repeat(number, Data::in_place(&mut any));
+                assert_eq!(refused, Err(Error::NoSuchChunk), "{len}, {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_are_made_again_while_the_layer_goes_on() {
+    let plaintext = noise(8, CHUNK + 5000);
+    let mut sealer = LayerSealer::new(Kernel::portable(), keys(&KEY, &NONCE), true);
+    let mut ciphertext = plaintext.clone();
+    let (first, rest) = ciphertext.split_at_mut(CHUNK + 100);
+    sealer.update(Data::in_place(first));
+    let mut chunk = plaintext[CHUNK..CHUNK + 100].to_vec();
+    assert_eq!(sealer.repeat(1, Data::in_place(&mut chunk)), Ok(()));
+    assert_eq!(chunk, first[CHUNK..]);
+    sealer.update(Data::in_place(rest));
+    let whole = seal(Kernel::portable(), keys(&KEY, &NONCE), &plaintext, &[]);
+    assert_eq!(ciphertext, whole.0);
+    assert_eq!(sealer.finalize().hmac, whole.1.hmac);
+}
+
+#[test]
+fn no_chunk_is_made_again_without_marks_of_the_input() {
+    let plaintext = noise(9, 2 * CHUNK);
+    let mut sealer = LayerSealer::new(Kernel::portable(), keys(&KEY, &NONCE), false);
+    sealer.update(Data::in_place(&mut plaintext.clone()));
+    let mut chunk = plaintext[..CHUNK].to_vec();
+    let refused = sealer.repeat(0, Data::in_place(&mut chunk));
+    assert_eq!(refused, Err(Error::NoSuchChunk), "its plaintext was not hashed");
 }

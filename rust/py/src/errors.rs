@@ -20,9 +20,10 @@ pub(crate) fn raised<T>(result: Result<T, Error>) -> Result<T, PyErr> {
         let message = error.to_string();
         match error {
             Error::NoRandomness => python::CocoKpError::new_err(message),
-            Error::Length { .. } | Error::WrappedTooShort { .. } | Error::SecretTooLong { .. } => {
-                python::InputError::new_err(message)
-            }
+            Error::Length { .. }
+            | Error::WrappedTooShort { .. }
+            | Error::SecretTooLong { .. }
+            | Error::NoSuchChunk => python::InputError::new_err(message),
             Error::UnknownAlgorithm { .. } => {
                 let hint = format!("use {}", Algorithm::NAMES.join(" or "));
                 python::InputError::new_err((message, hint))
@@ -37,7 +38,7 @@ pub(crate) fn raised<T>(result: Result<T, Error>) -> Result<T, PyErr> {
                 let hint = "the wrapping key is another one, or the packet was altered";
                 python::KekError::new_err((message, hint))
             }
-            Error::HmacMismatch => python::IntegrityError::new_err(message),
+            Error::HmacMismatch | Error::InputChanged => python::IntegrityError::new_err(message),
         }
     })
 }

@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use crate::borrow::Buffer;
 use crate::errors::raised;
 use crate::pump::{Progress, Request};
-use crate::stream::Stream;
+use crate::stream::{Stream, repeated};
 
 /// Encrypts one layer, piece by piece.
 #[pyclass(frozen, module = "coco_kp._native")]
@@ -60,6 +60,11 @@ impl LayerSealer {
         progress: Option<&Bound<'_, Progress>>,
     ) -> PyResult<u64> {
         self.0.pump(src.py(), Request::new(src, dst, limit, threads, progress))
+    }
+
+    /// Makes a chunk once more, in place of its input.
+    fn repeat(&self, number: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.0.repeat(number, data)
     }
 
     /// Ends the layer and returns its keys, HMAC and digests.
@@ -122,6 +127,11 @@ impl LayerOpener {
         self.0.pump(src.py(), Request::new(src, dst, limit, threads, progress))
     }
 
+    /// Makes a chunk once more, in place of its input.
+    fn repeat(&self, number: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.0.repeat(number, data)
+    }
+
     /// Ends the layer: returns its digests if the HMAC verifies, raises `IntegrityError` if not.
     fn finalize(&self) -> PyResult<OpenedLayer> {
         raised(self.0.end()?.finalize()).map(OpenedLayer)
@@ -164,6 +174,11 @@ impl SealedLayer {
         self.0.size
     }
 
+    /// Makes a chunk once more, in place of its input.
+    fn repeat(&self, number: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        repeated(data, |chunk| self.0.again.repeat(number, chunk))
+    }
+
     fn __repr__(&self) -> String {
         describe("SealedLayer", &self.0.ciphertext_sha256, self.0.size)
     }
@@ -188,6 +203,11 @@ impl OpenedLayer {
     #[getter]
     fn size(&self) -> u64 {
         self.0.size
+    }
+
+    /// Makes a chunk once more, in place of its input.
+    fn repeat(&self, number: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        repeated(data, |chunk| self.0.again.repeat(number, chunk))
     }
 
     fn __repr__(&self) -> String {

@@ -16,6 +16,10 @@ use pyo3::prelude::*;
 /// The native core of coco-kp.
 #[pymodule]
 mod _native {
+    /// Bytes of a layer that are made again at a time.
+    #[pymodule_export]
+    const CHUNK: usize = coco_kp_core::CHUNK;
+
     #[pymodule_export]
     use super::kek::Kek;
     #[pymodule_export]

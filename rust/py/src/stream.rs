@@ -25,9 +25,20 @@ pub(crate) fn released<T: Send>(
     if bytes < RELEASE_FROM { work() } else { py.detach(work) }
 }
 
+/// Runs what makes a chunk once more over a buffer, without the interpreter lock.
+pub(crate) fn repeated(
+    data: &Bound<'_, PyAny>,
+    work: impl FnOnce(Data<'_>) -> Result<(), core::Error> + Send,
+) -> PyResult<()> {
+    let (src, mut dst) = (Buffer::of(data)?, Buffer::of(data)?);
+    let in_place = borrow::pair(&src, &mut dst)?;
+    errors::raised(released(data.py(), in_place.len(), || work(in_place)))
+}
+
 /// What [`Stream`] needs of a sealer or opener.
 pub(crate) trait Layer: Send {
     fn update(&mut self, data: Data<'_>, two_threads: bool);
+    fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error>;
     fn pump(
         &mut self,
         src: BorrowedFd<'_>,
@@ -45,6 +56,10 @@ macro_rules! layer {
                 } else {
                     self.update(data);
                 }
+            }
+
+            fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error> {
+                <$type>::repeat(self, number, data)
             }
 
             fn pump(
@@ -98,6 +113,11 @@ impl<T: Layer> Stream<T> {
             released(py, len, || inner.update(data, two_threads));
             Ok(len)
         })
+    }
+
+    /// Makes a chunk once more, in place.
+    pub(crate) fn repeat(&self, number: usize, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.borrow(|inner| repeated(data, |chunk| inner.repeat(number, chunk)))
     }
 
     /// Passes on all that one descriptor holds into another; gives the number of bytes.

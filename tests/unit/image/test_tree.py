@@ -66,6 +66,9 @@ class Bytes(RawBlob):
         buffer[:count], self.data = self.data[:count], self.data[count:]
         return count
 
+    def skip(self, count: int) -> None:
+        self.data = self.data[count:]
+
     def close(self) -> None:
         pass
 

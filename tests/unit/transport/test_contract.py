@@ -25,13 +25,13 @@ from coco_kp.transport import (
     Access,
     Sink,
     Source,
-    copy_blob,
     open_sink,
     open_source,
     put_blob,
     read_blob,
 )
 from tests.sim.registry import Registry, serve
+from tests.support.blobs import copy_blob, in_pieces
 from tests.support.stored import Image, check, check_parts, image, index, store
 
 OLD = image(b"old layer", b"shared layer")
@@ -134,7 +134,7 @@ class TestNothingShowsBeforeItsTime:
         blob = describe("x", b"data")
         with place.sink() as sink:
             with sink.begin_blob() as writer:
-                writer.write(b"data")
+                writer.take(in_pieces(b"data"))
             assert not sink.has_blob(blob)
         assert not place.leftovers()
 
@@ -224,8 +224,7 @@ class TestBlobs:
         blob = describe("x", data)
         with place.sink() as sink:
             with sink.begin_blob(size) as writer:
-                for position in range(0, len(data), 7001):
-                    writer.write(memoryview(data)[position : position + 7001])
+                writer.take(in_pieces(data, 7001))
                 writer.commit(blob.digest, len(data))
             with sink.read_back() as source:
                 assert read_blob(source, blob, len(data)) == data
@@ -235,8 +234,11 @@ class TestBlobs:
         blob = describe("x", data)
         with place.sink() as sink:
             with sink.begin_blob(len(data)) as writer:
-                assert writer.fd is not None
-                assert os.write(writer.fd, data) == len(data)
+                if writer.fd is None:
+                    assert place.name.startswith("docker://"), "sent, not written"
+                    writer.take(in_pieces(data))
+                else:
+                    assert os.write(writer.fd, data) == len(data)
                 writer.commit(blob.digest, len(data))
             with sink.read_back() as source:
                 assert read_blob(source, blob, len(data)) == data
@@ -248,7 +250,7 @@ class TestBlobs:
         blob = describe("x", b"data")
         with place.sink() as sink:
             with sink.begin_blob(size) as writer:
-                writer.write(b"data")
+                writer.take(in_pieces(b"data"))
                 with pytest.raises(IntegrityError, match="expected 5"):
                     writer.commit(blob.digest, 5)
             assert not sink.has_blob(blob)
@@ -259,16 +261,17 @@ class TestBlobs:
         with place.sink() as sink:
             for _ in range(2):
                 with sink.begin_blob() as writer:
-                    writer.write(b"data")
+                    writer.take(in_pieces(b"data"))
                     writer.commit(blob.digest, 4)
             with sink.read_back() as source:
                 assert read_blob(source, blob, 4) == b"data"
 
     def test_blob_writer_refuses_data_after_commit(self, place: Place) -> None:
         with place.sink() as sink, sink.begin_blob() as writer:
+            writer.take(in_pieces(b""))
             writer.commit(Digest.of(b""), 0)
             with pytest.raises(ValueError, match="finished"):
-                writer.write(b"more")
+                writer.take(in_pieces(b"more"))
             writer.abort()
             assert sink.has_blob(describe("x", b""))
 

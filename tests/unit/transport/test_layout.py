@@ -19,8 +19,9 @@ import pytest
 from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, IntegrityError
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import FileReference
-from coco_kp.transport import copy_blob, staging
+from coco_kp.transport import staging
 from coco_kp.transport.layout import LayoutSink, LayoutSource
+from tests.support.blobs import copy_blob, in_pieces
 from tests.support.command import files
 from tests.support.documents import descriptor
 from tests.support.full_disk import full_disk
@@ -84,7 +85,7 @@ class TestFiles:
 
     def test_layout_sink_keeps_unfinished_files_private(self, folder: Path) -> None:
         with LayoutSink(FileReference("oci", str(folder))) as sink, sink.begin_blob() as writer:
-            writer.write(b"secret plaintext")
+            writer.take(in_pieces(b"secret plaintext"))
             (hidden,) = folder.glob(".coco-kp-*")
             assert hidden.stat().st_mode & 0o777 == 0o700
 
@@ -229,7 +230,7 @@ class TestDestination:
             LayoutSink(FileReference("oci", str(folder))) as sink,
             sink.begin_blob() as writer,
         ):
-            writer.write(bytes(2000))
+            writer.take(in_pieces(bytes(2000)))
         check(source(folder), ONE)
         assert not list(folder.glob(".*"))
 

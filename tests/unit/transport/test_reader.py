@@ -32,6 +32,9 @@ class Bytes(RawBlob):
     def readinto(self, buffer: memoryview) -> int:
         return self.stream.readinto(buffer[: self.step])
 
+    def skip(self, count: int) -> None:
+        self.stream.seek(count)
+
     def close(self) -> None:
         self.stream.close()
 

@@ -24,7 +24,7 @@ _SAME_METHOD: Final = frozenset({307, 308})
 _MAX_REDIRECTS: Final = 5
 _READING: Final = ("GET", "HEAD")
 
-Body = bytes | Callable[[], Iterable[bytes]] | None
+Body = bytes | Callable[[], Iterable[bytes | memoryview]] | None
 
 
 class RegistryClient:

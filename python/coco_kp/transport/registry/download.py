@@ -40,6 +40,12 @@ class RegistryBlob(RawBlob):
             self._retry = self._client.retry
             return len(data)
 
+    def skip(self, count: int) -> None:
+        """Ask for what comes ``count`` bytes later."""
+        self.close()
+        self._offset += count
+        self._response = self._open()
+
     def close(self) -> None:
         """Break off the download."""
         self._response.close()

@@ -1,40 +1,24 @@
 """Uploads: one blob as POST, one streamed PATCH, PUT (distribution-spec, pushing a blob in chunks).
 
-What is written goes to a temporary file first, from which a thread of its own sends it, close
-behind the writer. So an upload that breaks goes on from the offset that the registry reports, and
-nothing is ever encrypted twice to send it again: a second pass under the same key and nonce over a
-source that changed in between would give both away.
+An upload that breaks goes on from the offset that the registry reports. What is missing is not kept
+here: who gave it makes it again (:data:`coco_kp.transport.Pieces`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlencode
 
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
-from coco_kp.files import close
 from coco_kp.http import NEVER, Response
 from coco_kp.http.retry import RETRIED, retry_after
 from coco_kp.model.digest import Digest
-from coco_kp.transport.base import CHUNK, BlobWriter
-from coco_kp.transport.files import naming_temporary, temporary_folder, unnamed_file, write_all
+from coco_kp.transport.base import BlobWriter, Pieces
 from coco_kp.transport.registry.client import RegistryClient
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
-_POLL: Final = 0.005
-"""Seconds between two looks for more to send."""
-
-_ABORT_SECONDS: Final = 5.0
-"""Seconds that dropping a blob waits for a send that is under way."""
 
 _BROKEN: Final = RETRIED | {401, 404, 416}
 """Answers to a PATCH after which there may be something to go on with: the registry is busy, our
@@ -45,10 +29,6 @@ _FIRST_PIECE: Final = 256 * 1024
 _LEAST_PIECE: Final = 16 * 1024
 """Bytes of a PATCH after two that broke and left nothing; each further one makes it smaller, down
 to what the registry takes (``OCI-Chunk-Min-Length``)."""
-
-
-class _AbandonedError(CocoKpError):
-    """The writer dropped the blob while it was being sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,83 +51,46 @@ class RegistryBlobWriter(BlobWriter):
         self._client = client
         self._size = size
         self._keep = keep
-        self._spool = self.fd = unnamed_file()
-        self.folder = temporary_folder()
-        self._complete = threading.Event()
-        self._abandoned = False
-        self._failure: BaseException | None = None
+        self._blob = _Blob(lambda _: iter(()))
+        self._finished = False
         self._location = ""
         self._resumed = False
         self._least = _LEAST_PIECE
-        self._sender = threading.Thread(target=self._send_all, name="upload", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: commit sends it
-            self._sender.start()
 
-    def write(self, data: ReadableBuffer) -> None:
-        """Append ``data`` to what is to be sent; raises what the sending failed with."""
-        if self.fd is None:
+    def take(self, pieces: Pieces) -> None:
+        """Send it."""
+        if self._finished:
             raise ValueError("the blob is finished")
-        if self._failure is not None:
-            raise self._failure
-        with naming_temporary():
-            write_all(self.fd, memoryview(data).cast("B"))
+        self._blob = _Blob(pieces)
+        self._transfer()
 
     def commit(self, digest: Digest, size: int) -> None:
-        """Wait until all is sent, and let the registry check and name it."""
+        """Let the registry check and name it."""
         with self:
-            found = self._spooled()
+            found = self._blob.furthest
             if found != size or self._size not in (None, size):
                 raise IntegrityError(f"the blob {digest} has {found} bytes, expected {size}")
-            self._complete.set()
-            self._await_sender()
-            if self._failure is not None:
-                raise self._failure
             self._finish(digest)
             self._location = ""
         self._keep(digest)
 
     def abort(self) -> None:
-        """Stop sending, and let the registry forget what it got."""
-        if self.fd is None:
-            return
-        self.fd = None
-        self._abandoned = True
-        self._complete.set()
-        if self._sender.is_alive():
-            self._sender.join(_ABORT_SECONDS)
-        if self._sender.is_alive():
-            return  # it hangs in a dead connection, and still reads the file
-        close(self._spool)
-        if self._location:
+        """Let the registry forget what it got."""
+        self._finished = True
+        location, self._location = self._location, ""
+        if location:
             with contextlib.suppress(CocoKpError):
-                self._client.request("DELETE", self._location, retry=NEVER).close()
-
-    def _await_sender(self) -> None:
-        if self._sender.ident is None:  # it has never started
-            self._send_all()
-        else:
-            self._sender.join()
-
-    def _spooled(self) -> int:
-        """Count the bytes that were written so far."""
-        with naming_temporary():
-            return os.fstat(self._spool).st_size
-
-    def _send_all(self) -> None:
-        try:
-            self._transfer()
-        except BaseException as exc:  # noqa: BLE001 - the writer's thread raises it
-            self._failure = exc
+                self._client.request("DELETE", location, retry=NEVER).close()
 
     def _transfer(self) -> None:
         """Send until all is there; several breaks in a row without progress end it."""
         offset, reached, piece, retry = self._start(), 0, 0, self._client.retry
-        while (end := self._end_of_piece(offset, piece)) != offset:
-            broken = self._patch(offset, end)
+        while True:
+            broken = self._send_piece(offset, piece) if piece else self._send_rest(offset)
             if broken is None:
-                if end is None:
+                offset = self._blob.position
+                if self._blob.ended:
                     return
-                offset = end
             else:
                 self._resumed = True
                 retry = retry.after(broken.asked)
@@ -162,16 +105,6 @@ class RegistryBlobWriter(BlobWriter):
             if offset > reached:
                 reached, retry = offset, self._client.retry
 
-    def _end_of_piece(self, offset: int, piece: int) -> int | None:
-        """Wait for ``piece`` bytes from ``offset`` on, or all that come; None to wait for none."""
-        if not piece:
-            return None
-        while not self._complete.is_set() and self._spooled() < offset + piece:
-            self._complete.wait(_POLL)
-        if self._abandoned:
-            raise _AbandonedError("the blob was dropped")
-        return min(offset + piece, self._spooled())
-
     def _start(self) -> int:
         response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
         if not response.ok:
@@ -183,22 +116,37 @@ class RegistryBlobWriter(BlobWriter):
                 self._least = max(_LEAST_PIECE, int(least))
         return 0
 
-    def _patch(self, offset: int, end: int | None) -> _Broken | None:
-        """Send from ``offset`` to ``end``, or all; return what broke it, if going on may help."""
-        headers = {"Content-Type": "application/octet-stream"}
-        last = self._size if end is None else end
-        if last is not None:
-            headers["Content-Length"] = str(last - offset)
-            if offset or end is not None:
-                headers["Content-Range"] = f"{offset}-{last - 1}"
-        if end is not None:
-            headers["Connection"] = "close"  # so that each has all that a connection lasts
+    def _send_rest(self, offset: int) -> _Broken | None:
+        """Send all from ``offset`` on; return what broke it, if going on may help."""
+        headers = {}
+        if self._size is not None:
+            headers["Content-Length"] = str(self._size - offset)
+            if offset:
+                headers["Content-Range"] = f"{offset}-{self._size - 1}"
+        return self._patch(headers, lambda: self._blob.pieces(offset))
+
+    def _send_piece(self, offset: int, size: int) -> _Broken | None:
+        """Send up to ``size`` bytes from ``offset`` on, as :meth:`_send_rest`."""
+        piece = b"".join(self._blob.pieces(offset, size))
+        if not piece:
+            return None
+        headers = {
+            "Content-Length": str(len(piece)),
+            "Content-Range": f"{offset}-{offset + len(piece) - 1}",
+            "Connection": "close",  # so that each has all that a connection lasts
+        }
+        return self._patch(headers, lambda: iter([piece]))
+
+    def _patch(
+        self, headers: dict[str, str], body: Callable[[], Iterator[bytes | memoryview]]
+    ) -> _Broken | None:
+        headers["Content-Type"] = "application/octet-stream"
         try:
-            response = self._client.request(
-                "PATCH", self._location, headers=headers, body=lambda: self._pieces(offset, last)
-            )
-        except UnreachableError as exc:
-            return _Broken(exc)
+            response = self._client.request("PATCH", self._location, headers=headers, body=body)
+        except UnreachableError as error:
+            if error is self._blob.failure:
+                raise
+            return _Broken(error)
         if response.status in _BROKEN:
             asked = retry_after(response.headers)
             return _Broken(self._client.refused(response), asked)
@@ -206,29 +154,12 @@ class RegistryBlobWriter(BlobWriter):
             raise self._client.refused(response)
         with response:
             self._follow(response)
-            reached = _end_of_range(response)
-            sent = self._spooled() if end is None else end
+            reached, sent = _end_of_range(response), self._blob.position
             if reached is not None and reached != sent and sent > 1:
                 return _Broken(
                     RemoteError(f"{response.request}: the registry has {reached} of {sent} bytes")
                 )
         return None
-
-    def _pieces(self, offset: int, last: int | None) -> Iterator[bytes]:
-        end = sys.maxsize if last is None else last
-        while offset < end:
-            complete = self._complete.is_set()  # asked first: after it, nothing is written
-            with naming_temporary():  # no ``OSError``, which would be a broken connection's
-                data = os.pread(self._spool, min(CHUNK, end - offset), offset)
-            if self._abandoned or (complete and not data and self._size is not None):
-                raise _AbandonedError("the blob was dropped")
-            if data:
-                yield data
-                offset += len(data)
-            elif complete:
-                return
-            else:
-                self._complete.wait(_POLL)
 
     def _reported_offset(self) -> int:
         """Ask the registry how much it has; where it does not know, start anew."""
@@ -236,7 +167,7 @@ class RegistryBlobWriter(BlobWriter):
             offset = _end_of_range(response)
             if response.ok and offset is not None and offset > 1:
                 self._follow(response)
-                if offset <= self._spooled():
+                if offset <= self._blob.furthest:
                     return offset
         return self._start()
 
@@ -272,6 +203,48 @@ class RegistryBlobWriter(BlobWriter):
     def _follow(self, response: Response) -> None:
         if "Location" in response.headers:
             self._location = response.location
+
+
+class _Blob:
+    """A blob as its maker gives it, from where it is asked for, and how far that came."""
+
+    def __init__(self, make: Pieces) -> None:
+        self._make = make
+        self._made: Iterator[memoryview] | None = None
+        self._left = memoryview(b"")  # of a piece that was given out in part
+        self.position = 0
+        """Up to where it was given out, in bytes."""
+        self.furthest = 0
+        """Up to where it was ever given out."""
+        self.ended = False
+        """Whether ``position`` is its end."""
+        self.failure: BaseException | None = None
+        """What its maker failed with."""
+
+    def pieces(self, offset: int, most: int | None = None) -> Iterator[memoryview]:
+        """Yield what comes from ``offset`` on, up to ``most`` bytes; valid until the next."""
+        if self._made is None or offset != self.position:
+            self._made, self._left = self._make(offset), memoryview(b"")
+            self.position, self.ended = offset, False
+        while most is None or most > 0:
+            piece = self._next()
+            if not piece:
+                self.ended = True
+                return
+            piece, self._left = piece[:most], piece[len(piece) if most is None else most :]
+            self.position += len(piece)
+            self.furthest = max(self.furthest, self.position)
+            most = most and most - len(piece)
+            yield piece
+
+    def _next(self) -> memoryview:
+        if self._left or self._made is None:
+            return self._left
+        try:
+            return next(self._made, self._left)
+        except BaseException as error:
+            self.failure = error
+            raise
 
 
 def check_digest(response: Response, digest: Digest) -> None:

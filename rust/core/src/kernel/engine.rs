@@ -122,6 +122,18 @@ impl Engine {
         self.cipher.crypt(counter, input, output);
     }
 
+    /// The same for all of `data`, in place too.
+    pub(crate) fn crypt_all(&self, counter: &mut u128, mut data: Data<'_>) {
+        let mut copy = [0; STEP];
+        while !data.is_empty() {
+            let len = STEP.min(data.len());
+            let (step, rest) = data.split_at(len);
+            let (input, output) = step.into_parts(&mut copy[..len]);
+            self.crypt(counter, input, output);
+            data = rest;
+        }
+    }
+
     /// Encrypts or decrypts `data` and hashes both sides, step by step, so that what is encrypted
     /// is still in the first-level cache when it is hashed.
     pub(crate) fn pass(

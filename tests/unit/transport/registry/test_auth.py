@@ -13,12 +13,12 @@ import pytest
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, copy_blob, put_blob
+from coco_kp.transport import Access, Credentials, put_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource, auth
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
-from tests.support.patience import wait_until
+from tests.support.blobs import copy_blob, in_pieces
 from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
@@ -201,14 +201,16 @@ class TestTokens:
         """The clock of the server runs ahead: it refuses a token that still looks good."""
         data = os.urandom(300_000)
         blob = describe("x", data)
+
+        def forget(offset: int) -> None:
+            if offset == 100_000 and len(tokens.seen) == 1:
+                tokens.issued = dict.fromkeys(tokens.issued, (0.0, ()))
+
         with (
             RegistrySink(image_name, PLAIN, sleep=lambda _: None) as sink,
             sink.begin_blob(size) as writer,
         ):
-            writer.write(data[:100_000])
-            wait_until(lambda: registry.uploads)
-            tokens.issued = dict.fromkeys(tokens.issued, (0.0, ()))
-            writer.write(data[100_000:])
+            writer.take(in_pieces(data, between=forget))
             writer.commit(blob.digest, len(data))
         assert registry.blobs[REPOSITORY, str(blob.digest)] == data
         assert len(tokens.seen) == 2

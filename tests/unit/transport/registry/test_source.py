@@ -17,11 +17,12 @@ from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, copy_blob, read_blob
+from coco_kp.transport import Access, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.blobs import copy_blob
 from tests.support.stored import check, image, index, store
 
 DATA = os.urandom(999_999) + b"\0"  # which DAMAGED has not

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.blobs import in_pieces
 from tests.support.patience import wait_until
 from tests.support.stored import image
 
@@ -39,8 +38,7 @@ def stored(registry: Registry, blob: Descriptor = BLOB) -> bytes | None:
 
 def upload(sink: RegistrySink, *, size: int | None = len(DATA)) -> None:
     with sink.begin_blob(size) as writer:
-        for position in range(0, len(DATA), 100_000):
-            writer.write(DATA[position : position + 100_000])
+        writer.take(in_pieces(DATA))
         writer.commit(BLOB.digest, len(DATA))
 
 
@@ -127,37 +125,21 @@ class TestTheWay:
     ) -> None:
         blob = describe("x", data)
         with sink.begin_blob(len(data) if known else None) as writer:
-            writer.write(data)
+            writer.take(in_pieces(data))
             writer.commit(blob.digest, len(data))
         assert stored(registry, blob) == data
 
     def test_upload_starts_before_last_byte_is_written(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
+        def look(offset: int) -> None:
+            if offset == 2_000_000:
+                wait_until(lambda: registry.requests("POST", "uploads"))
+
         with sink.begin_blob(len(DATA)) as writer:
-            writer.write(DATA[:2_000_000])
-            wait_until(lambda: registry.requests("POST", "uploads"))
-            assert registry.requests("POST", "uploads")
-            writer.write(DATA[2_000_000:])
+            writer.take(in_pieces(DATA, between=look))
             writer.commit(BLOB.digest, len(DATA))
         assert stored(registry) == DATA
-
-    def test_upload_goes_on_where_no_thread_is_to_be_had(
-        self, registry: Registry, sink: RegistrySink, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        start = threading.Thread.start
-
-        def refuse(thread: threading.Thread) -> None:
-            if thread.name == "upload":
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", refuse)
-        upload(sink)
-        assert stored(registry) == DATA
-        with sink.begin_blob(3) as writer:
-            writer.write(b"abc")
-        assert not registry.uploads, "a blob that is dropped was never begun"
 
     def test_upload_is_skipped_for_blob_that_registry_has(
         self, registry: Registry, sink: RegistrySink
@@ -219,7 +201,7 @@ class TestBroken:
             ) as sink,
             sink.begin_blob(size) as writer,
         ):
-            writer.write(data)
+            writer.take(in_pieces(data))
             writer.commit(Digest.of(data), len(data))
         assert stored(registry, describe("x", data)) == data
         assert len(registry.requests("POST")) <= (1 if partial else 5), (
@@ -397,7 +379,7 @@ class TestBroken:
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         with sink.begin_blob(4) as writer:
-            writer.write(b"data")
+            writer.take(in_pieces(b"data"))
             with pytest.raises(RemoteError, match="DIGEST_INVALID"):
                 writer.commit(Digest.of(b"other"), 4)
         assert len(registry.requests("PUT")) == 1
@@ -417,14 +399,22 @@ class TestBroken:
             upload(sink)
         assert "right" in caught.value.hint
 
-    def test_upload_write_raises_earlier_failure(
+    def test_upload_raises_what_its_source_failed_with(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
-        registry.faults = [once("POST", error(403, "DENIED", "read only"), 99)]
-        with sink.begin_blob() as writer:
-            writer._sender.join()  # type: ignore[attr-defined]
-            with pytest.raises(RemoteError, match="DENIED"):
-                writer.write(b"x")
+        """A source that cannot be reached any more is no upload that broke."""
+
+        def fail(offset: int) -> None:
+            if offset >= 1_000_000:
+                raise UnreachableError("the source is gone")
+
+        with (
+            pytest.raises(UnreachableError, match="the source is gone"),
+            sink.begin_blob(len(DATA)) as writer,
+        ):
+            writer.take(in_pieces(DATA, between=fail))
+        assert len(registry.requests("PATCH")) <= 1
+        assert not registry.uploads
 
 
 class TestDropped:
@@ -432,38 +422,15 @@ class TestDropped:
         self, registry: Registry, sink: RegistrySink
     ) -> None:
         with sink.begin_blob(len(DATA)) as writer:
-            writer.write(DATA[:1000])
-            wait_until(lambda: registry.uploads)
+            writer.take(in_pieces(DATA))
+            assert registry.uploads
         assert not registry.uploads
         assert registry.requests("DELETE")
         assert stored(registry) is None
         assert sink.left_behind() == ()
 
-    @pytest.mark.parametrize("end", ["drop", "commit"])
-    def test_upload_leaves_no_thread_and_no_file(self, sink: RegistrySink, end: str) -> None:
-        before = unnamed_files()
-        with sink.begin_blob(1) as writer:
-            writer.write(b"x")
-            assert len(unnamed_files()) == len(before) + 1
-            if end == "commit":
-                writer.commit(Digest.of(b"x"), 1)
-        assert unnamed_files() == before
-        assert not [thread for thread in threading.enumerate() if thread.name == "upload"]
-
-    def test_upload_temporary_file_has_no_name(
+    def test_upload_writes_no_file(
         self, sink: RegistrySink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (tmp_path / "tmp").mkdir()
-        monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-        with sink.begin_blob() as writer:
-            writer.write(b"secret")
-            assert list((tmp_path / "tmp").iterdir()) == []
-
-
-def unnamed_files() -> list[str]:
-    """Open files of this process that have no name (any more)."""
-    links = []
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            links.append(str(fd.readlink()))
-    return [link for link in links if link.startswith("/") and link.endswith("(deleted)")]
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "there-is-none"))
+        upload(sink)
