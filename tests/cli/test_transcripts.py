@@ -18,6 +18,7 @@ import trustme
 
 from coco_kp.cli.main import _cli, run
 from tests.cli.transcript import Step, matches, read_transcript
+from tests.sim.http_server import BreakOff, Request
 from tests.sim.registry import Registry, serve
 from tests.support.cli_options import CONTEXT, options
 from tests.support.image import tar, write_image
@@ -94,7 +95,18 @@ def registry(how: list[str]) -> AbstractContextManager[str]:
     if "tls" in how:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
-    return serve(Registry(basic=("user", "secret") if "login" in how else None), tls=tls)
+    running = Registry(basic=("user", "secret") if "login" in how else None)
+    if {"lossy", "dead"} & set(how):
+        running.faults.append(lambda request: _unanswered(running, request, dead="dead" in how))
+    return serve(running, tls=tls)
+
+
+def _unanswered(running: Registry, request: Request, *, dead: bool) -> BreakOff | None:
+    """Move a tag without an answer; one that is ``dead`` does not tell either what has become."""
+    tag = re.search(r"/manifests/[^:]+$", request.path) is not None
+    if tag and request.method == "PUT":
+        running.route(request)
+    return BreakOff() if tag and (dead or request.method == "PUT") else None
 
 
 def compare(step: Step, folder: Path, execute: Callable[[Step], tuple[int, str, str]]) -> None:

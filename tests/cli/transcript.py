@@ -8,6 +8,8 @@ Each line begins with a mark:
     @ NAME image    an image to begin with, a layout of one layer
     @ NAME registry     a registry, empty; {NAME} stands for its host and port from here on
     @ NAME registry login   the same, for one who logs in as user with the password secret
+    @ NAME registry lossy   the same, whose answers are lost to requests that move a tag
+    @ NAME registry dead    the same, and from then on it answers nothing about that tag
     @ NAME registry tls     the same, with a certificate that nobody trusts
     $ coco-kp …     a command
     < wrap PARAMETERS       its input: a request to wrap a layer's key

@@ -90,8 +90,8 @@ def _name(keys: Sequence[KeyWrapper], sink: Sink, top: Manifest, replacing: Dige
 
 
 def _may_have_its_name(error: CocoKpError) -> bool:
-    # A registry may have done what it did not answer.
-    there = (InPlaceError, RemoteError)
+    # A registry may have done what it did not answer, or have what it should not.
+    there = (InPlaceError, IntegrityError, RemoteError)
     return isinstance(error, there) and not isinstance(error, ChangedError)
 
 

@@ -229,7 +229,8 @@ class Sink(ABC):
 
         ``manifest`` was stored with :meth:`put_manifest`. The last call on a sink but ``close``.
         Raises ``ChangedError`` if the name does not point to ``replacing``, where that is given: an
-        image that is changed in place must not undo what somebody else changed meanwhile.
+        image that is changed in place must not undo what somebody else changed meanwhile. After
+        ``InPlaceError``, ``IntegrityError`` or another ``RemoteError`` it may point to it already.
         """
 
     @abstractmethod

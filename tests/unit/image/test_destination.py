@@ -8,7 +8,14 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, RemoteError
+from coco_kp.errors import (
+    ChangedError,
+    CocoKpError,
+    InPlaceError,
+    InputError,
+    IntegrityError,
+    RemoteError,
+)
 from coco_kp.image.destination import publish_and_name, read_in_place
 from coco_kp.image.tree import ImageNode
 from coco_kp.kbs.admin import Admin
@@ -52,7 +59,14 @@ def test_new_key_file_is_removed_where_its_image_was_not_named(
     new_key(file).publish()
 
 
-@pytest.mark.parametrize("failure", [RemoteError("no answer"), InPlaceError("oci:app is in place")])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RemoteError("no answer"),
+        InPlaceError("oci:app is in place"),
+        IntegrityError("the registry says that it has another manifest"),
+    ],
+)
 def test_new_key_file_is_kept_where_its_image_may_have_its_name(
     tmp_path: Path, failure: CocoKpError
 ) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
-from coco_kp.errors import ChangedError, CocoKpError, InputError, IntegrityError, RemoteError
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, RemoteError
 from coco_kp.http import NEVER
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
@@ -19,15 +18,10 @@ from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.registry.client import RegistryClient
 from coco_kp.transport.registry.configuration import Place, place_to_write, places_to_read
 from coco_kp.transport.registry.download import RegistryBlob
+from coco_kp.transport.registry.tag import ACCEPT, Tag
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
 
-_LOG: Final = logging.getLogger(__name__)
-
-_SETTLED: Final = 1.0
-"""Seconds after which whoever found the old image under a tag has written his own."""
-
 _KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
-_ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 
 
 class RegistrySource(Source):
@@ -71,7 +65,7 @@ class RegistrySource(Source):
 
     def _manifest_at(self, image: RegistryReference) -> Manifest:
         digest = image.digest
-        response = self.client.get(f"manifests/{digest or image.tag}", _ACCEPT, MAX_MANIFEST)
+        response = self.client.get(f"manifests/{digest or image.tag}", ACCEPT, MAX_MANIFEST)
         if response.status != 200:
             raise self.client.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
@@ -108,7 +102,7 @@ class RegistrySink(Sink):
         self.reference = str(reference)
         place = place_to_write(reference, access)
         self.client = RegistryClient(place.image, place.access, "pull,push", sleep)
-        self._tag = reference.tag
+        self._tag = Tag(self.client, reference.tag, self.reference)
         self._sent: set[Digest] = set()
         self._lock = threading.Lock()
 
@@ -131,74 +125,27 @@ class RegistrySink(Sink):
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Send the manifest under its digest."""
-        self._put(manifest, str(manifest.digest))
+        response = self.client.put_manifest(manifest, str(manifest.digest))
+        if not response.ok:
+            raise self.client.refused(response, f"{self.reference} does not take the manifest")
+        with response:
+            check_digest(response, manifest.digest)
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Send the manifest under the tag."""
-        if replacing is not None:
-            self._check_unchanged(replacing)
-        self._put(manifest, self._tag)
-        self._sent.clear()
-        if replacing is not None:
-            self._check_kept(manifest.digest)
+        self._tag.move(manifest, replacing=replacing)
 
     def read_back(self) -> Source:
         """Read the repository."""
         return _ReadBack(self.reference, self.client)
 
     def left_behind(self) -> tuple[Digest, ...]:
-        """Name what was sent, as long as no tag points to it."""
-        return tuple(sorted(self._sent, key=str))
+        """Name what was sent, as long as it is known that the tag does not point to it."""
+        return () if self._tag.touched else tuple(sorted(self._sent, key=str))
 
     def close(self) -> None:
         """Close all connections."""
         self.client.close()
-
-    def _check_unchanged(self, digest: Digest) -> None:
-        if self._digest_now() != str(digest):
-            raise ChangedError(self.reference)
-
-    def _check_kept(self, digest: Digest) -> None:
-        """Look again: who looked before we wrote, and wrote after us, undid what we changed."""
-        self.client.sleep(_SETTLED)
-        try:
-            now = self._digest_now()
-        except RemoteError as error:
-            _LOG.warning("%s is in place, but may have changed since: %s", self.reference, error)
-            return
-        if now != str(digest):
-            raise RemoteError(
-                f"{self.reference} changed meanwhile: another image took the place of this one",
-                "run again, unless coco-kp inspect shows your change in it",
-            )
-
-    def _digest_now(self) -> str:
-        """Return the digest to which the tag points, empty where it is gone."""
-        path = f"manifests/{self._tag}"
-        with self.client.request("HEAD", self.client.url(path), headers=_ACCEPT) as response:
-            stated = response.headers.get("Docker-Content-Digest", "")
-        if response.ok and stated.startswith("sha256:"):
-            return stated
-        # Not every registry answers HEAD, or says a digest; one that fails says so here.
-        response = self.client.get(path, _ACCEPT, MAX_MANIFEST)
-        if response.status == 404:
-            response.close()
-            return ""
-        if response.status != 200:
-            raise self.client.refused(response, f"{self.reference} cannot be read again")
-        return str(Digest.of(response.document(MAX_MANIFEST)))
-
-    def _put(self, manifest: Manifest, name: str) -> None:
-        response = self.client.request(
-            "PUT",
-            self.client.url(f"manifests/{name}"),
-            headers={"Content-Type": manifest.media_type},
-            body=manifest.raw,
-        )
-        if not response.ok:
-            raise self.client.refused(response, f"{self.reference} does not take the manifest")
-        with response:
-            check_digest(response, manifest.digest)
 
     def _mount(self, digest: Digest, origin: str) -> bool:
         response = self.client.request(
@@ -233,7 +180,7 @@ class _ReadBack(Source):
 
 
 def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes | None:
-    response = client.get(f"manifests/{descriptor.digest}", _ACCEPT, MAX_MANIFEST)
+    response = client.get(f"manifests/{descriptor.digest}", ACCEPT, MAX_MANIFEST)
     if response.status == 404:
         response.close()
         return None

@@ -10,6 +10,7 @@ from typing import Final
 from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
 from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import DOCKER_HUB, RegistryReference
 from coco_kp.transport.access import Access
 from coco_kp.transport.registry.advice import allowing_plain_http, trusting
@@ -103,6 +104,14 @@ class RegistryClient:
     def get(self, path: str, headers: Mapping[str, str], load: int = 0) -> Response:
         """Read from the repository; any status but redirects comes back."""
         return self.request("GET", self.url(path), headers=headers, load=load)
+
+    def put_manifest(
+        self, manifest: Manifest, name: str, *, retry: Retry | None = None
+    ) -> Response:
+        """Send a manifest under ``name``, its digest or a tag; any status comes back."""
+        headers = {"Content-Type": manifest.media_type}
+        url = self.url(f"manifests/{name}")
+        return self.request("PUT", url, headers=headers, body=manifest.raw, retry=retry)
 
     def refused(self, response: Response, what: str = "") -> RemoteError:
         """Make the error for an answer of the wrong status, and close it."""

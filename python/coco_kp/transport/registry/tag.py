@@ -1,0 +1,150 @@
+"""A tag of a repository: what it points to, and how it is moved, whatever becomes of the answer."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.errors import (
+    ChangedError,
+    DeniedError,
+    IntegrityError,
+    RemoteError,
+    UnreachableError,
+)
+from coco_kp.http import NEVER
+from coco_kp.http.retry import RETRIED, retry_after
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import MAX_MANIFEST, Manifest
+from coco_kp.model.media_type import INDEXES, MANIFESTS
+from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.upload import check_digest
+
+ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
+"""Headers of a request for a manifest."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+_SETTLED: Final = 1.0
+"""Seconds after which whoever found the old image under a tag has written his own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A request that may have been done or not, and the pause in seconds that was asked for."""
+
+    error: RemoteError
+    asked: float | None = None
+
+
+class Tag:
+    """The tag ``name`` in the repository of ``client``; ``reference`` names the image in messages.
+
+    ``touched`` says whether it may point elsewhere through us.
+    """
+
+    def __init__(self, client: RegistryClient, name: str, reference: str) -> None:
+        self.touched = False
+        self._client = client
+        self._name = name
+        self._reference = reference
+
+    def move(self, manifest: Manifest, *, replacing: Digest | None) -> None:
+        """Let it point to ``manifest``, but only from ``replacing`` on, where that is given.
+
+        Raises ``ChangedError`` where it pointed elsewhere, ``RemoteError`` where it was not moved,
+        was moved again by others, or nobody can tell; ``IntegrityError`` where the registry says
+        that it has another manifest now.
+        """
+        if replacing is not None and self._digest() != str(replacing):
+            raise ChangedError(self._reference)
+        self._point_to(manifest, replacing)
+        if replacing is not None:
+            self._check_kept(manifest.digest)
+
+    def _point_to(self, manifest: Manifest, replacing: Digest | None) -> None:
+        """Send the manifest until an answer comes, or a look tells that only that was lost."""
+        retry = self._client.retry
+        while lost := self._put(manifest):
+            retry = retry.after(lost.asked)
+            if not retry.over:
+                retry.wait(lost.error.message, self._client.sleep)
+            now = self._look(lost, blind=replacing is None)
+            if now == str(manifest.digest):
+                return
+            if now is not None and replacing is not None and now != str(replacing):
+                raise self._taken()  # to send it again would undo that
+            self.touched = now is None
+            if retry.over:
+                raise self._unsure(lost.error) if self.touched else lost.error
+
+    def _put(self, manifest: Manifest) -> _Lost | None:
+        try:
+            response = self._client.put_manifest(manifest, self._name, retry=NEVER)
+        except UnreachableError as broken:
+            self.touched = True
+            return _Lost(broken)
+        if not response.ok:
+            asked = retry_after(response.headers)
+            error = self._client.refused(response, f"{self._reference} does not take the manifest")
+            if response.status in RETRIED:
+                self.touched = True
+                return _Lost(error, asked)
+            raise self._unsure(error) if self.touched else error
+        self.touched = True
+        try:
+            with response:
+                check_digest(response, manifest.digest)
+        except IntegrityError as wrong:
+            raise IntegrityError(f"{self._reference} may be in place: {wrong.message}") from None
+        return None
+
+    def _look(self, lost: _Lost, *, blind: bool) -> str | None:
+        """Return what it points to, None where ``blind`` is allowed and the right to read lacks."""
+        try:
+            return self._digest()
+        except RemoteError as error:
+            if blind and isinstance(error, DeniedError):
+                return None
+            raise self._unsure(lost.error) from None
+
+    def _check_kept(self, digest: Digest) -> None:
+        """Look again: who looked before we wrote, and wrote after us, undid what we changed."""
+        self._client.sleep(_SETTLED)
+        try:
+            now = self._digest()
+        except RemoteError as error:
+            _LOG.warning("%s is in place, but may have changed since: %s", self._reference, error)
+            return
+        if now != str(digest):
+            raise self._taken()
+
+    def _digest(self) -> str:
+        """Return the digest to which it points, empty where it is gone."""
+        path = f"manifests/{self._name}"
+        with self._client.request("HEAD", self._client.url(path), headers=ACCEPT) as response:
+            stated = response.headers.get("Docker-Content-Digest", "")
+        if response.ok and stated.startswith("sha256:"):
+            return stated
+        # Not every registry answers HEAD, or says a digest; one that fails says so here.
+        response = self._client.get(path, ACCEPT, MAX_MANIFEST)
+        if response.status == 404:
+            response.close()
+            return ""
+        if response.status != 200:
+            raise self._client.refused(response, f"{self._reference} cannot be read again")
+        return str(Digest.of(response.document(MAX_MANIFEST)))
+
+    def _unsure(self, error: RemoteError) -> RemoteError:
+        return RemoteError(
+            f"{self._reference} may be in place: the registry did not say whether it took the "
+            f"manifest, nor what it has now: {error.message}",
+            "coco-kp inspect shows which image it is; run again where it is not yours",
+        )
+
+    def _taken(self) -> RemoteError:
+        return RemoteError(
+            f"{self._reference} changed meanwhile: another image took the place of this one",
+            "run again, unless coco-kp inspect shows your change in it",
+        )
