@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import ChangedError, CocoKpError, InputError, RefusedError
+from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, RefusedError
 from coco_kp.files import brief, is_there, locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
@@ -80,8 +80,12 @@ class DirectorySink(Sink):
         """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
         with locked(self._folder):
             self._check_unchanged(replacing)
-            with self._staging.all_or_nothing():
-                self._publish(manifest)
+            try:
+                with self._staging.all_or_nothing():
+                    self._publish(manifest)
+            except InPlaceError as error:
+                error.hint = "files of an older image stay until the next is written there"
+                raise
             self._remove_replaced(manifest)
 
     def _check_unchanged(self, replacing: Digest | None) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from coco_kp.errors import ChangedError, CocoKpError, InputError
+from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError
 from coco_kp.files import is_there, locked, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
@@ -39,6 +39,8 @@ from coco_kp.transport.layout_index import (
 from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)
+
+_PRUNE: Final = "coco-kp prune removes it"
 
 
 class LayoutSource(Source):
@@ -98,10 +100,16 @@ class LayoutSink(Sink):
             before = self._read_index()
             self._check_unchanged(before, replacing)
             after = with_image(before, manifest.descriptor(), self._image.name)
-            with self._staging.all_or_nothing():
-                self._publish(after)
-            if not self._keep_replaced:
-                self._remove_replaced(before, after)
+            replaced = self._replaced(before, after)
+            try:
+                with self._staging.all_or_nothing():
+                    self._publish(after)
+            except InPlaceError as error:
+                if replaced:
+                    # A crash may bring the old index back.
+                    error.hint = f"the old image is there, too: {_PRUNE}"
+                raise
+            self._remove(replaced, after)
 
     def read_back(self) -> Source:
         """Read staged blobs and those that were there."""
@@ -125,9 +133,14 @@ class LayoutSink(Sink):
             if not self._path(digest).is_file():
                 raise ChangedError(self.reference)
 
-    def _remove_replaced(self, before: ImageIndex, after: ImageIndex) -> None:
+    def _replaced(self, before: ImageIndex, after: ImageIndex) -> list[Descriptor]:
+        """Return the entries of which nothing is to be kept."""
+        if self._keep_replaced:
+            return []
+        return [entry for entry in before.manifests if entry not in after.manifests]
+
+    def _remove(self, replaced: list[Descriptor], after: ImageIndex) -> None:
         """Remove what only the replaced image led to: its packets may open with a removed key."""
-        replaced = [entry for entry in before.manifests if entry not in after.manifests]
         if not replaced:
             return
         try:
@@ -135,7 +148,10 @@ class LayoutSink(Sink):
             remove(self._folder, reachable(self._folder, replaced, known=False) - kept)
         except (CocoKpError, OSError) as error:
             _LOG.warning(
-                "%s is in place, but the old image is there, too: %s", self.reference, error
+                "%s is in place, but the old image is there, too (%s): %s",
+                self.reference,
+                _PRUNE,
+                error,
             )
 
     def _publish(self, index: ImageIndex) -> None:

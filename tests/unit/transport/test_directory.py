@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import InputError, RefusedError
+from coco_kp.errors import InPlaceError, InputError, RefusedError
 from coco_kp.model.reference import FileReference
+from coco_kp.transport import staging
 from coco_kp.transport.directory import DirectorySink, DirectorySource
 from tests.support.command import files
 from tests.support.refusing import refuse
@@ -114,3 +117,21 @@ def test_directory_transport_names_blob_that_cannot_be_read(
     refuse(monkeypatch, "open", lambda path: path.endswith(blob.digest.hex))
     with pytest.raises(InputError, match=f"cannot read '{folder}/{blob.digest.hex[:12]}…'"):
         DirectorySource(FileReference("dir", str(folder))).open_blob(blob)
+
+
+def test_directory_sink_tells_what_stays_where_a_crash_may_bring_the_old_image_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, ONE)
+
+    def fail(_directory: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(staging, "sync_directory", fail)
+    with pytest.raises(InPlaceError) as caught:
+        write(folder, TWO)
+    assert "files of an older image stay" in caught.value.hint
+    monkeypatch.undo()
+    assert names(folder) == expected(ONE) | expected(TWO)
+    write(folder, TWO)
+    assert names(folder) == expected(TWO)

@@ -20,7 +20,7 @@ from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, 
 from coco_kp.model.manifest import ImageIndex, ImageManifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import staging
-from coco_kp.transport.layout import LayoutSink, LayoutSource
+from coco_kp.transport.layout import LayoutSink, LayoutSource, prune
 from tests.support.blobs import copy_blob, in_pieces
 from tests.support.command import files
 from tests.support.documents import descriptor
@@ -426,9 +426,31 @@ class TestRefusals:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         monkeypatch.setattr(staging, "sync_directory", fail)
-        with pytest.raises(InPlaceError, match="is in place"):
+        with pytest.raises(InPlaceError, match="is in place") as caught:
             write(folder, ONE)
+        assert not caught.value.hint
         check(source(folder), ONE)
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_layout_sink_tells_what_stays_where_a_crash_may_bring_the_old_image_back(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+    ) -> None:
+        write(folder, ONE)
+
+        def fail(directory: Path) -> None:
+            if directory == folder:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(staging, "sync_directory", fail)
+        with (
+            LayoutSink(FileReference("oci", str(folder), None), keep_replaced=keep) as sink,
+            pytest.raises(InPlaceError) as caught,
+        ):
+            store(sink, TWO)
+        assert ("coco-kp prune removes it" in caught.value.hint) is not keep
+        monkeypatch.undo()
+        assert ONE.top.digest in prune(folder).blobs
+        check(source(folder), TWO)
 
     def test_layout_sink_writes_what_it_cannot_look_at_or_fails(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
