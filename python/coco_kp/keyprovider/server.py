@@ -16,10 +16,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import Bound, bind
+from coco_kp.keyprovider.health import Health
 from coco_kp.keyprovider.threads import Threads
 from coco_kp.observe import event, in_background
 
@@ -102,7 +102,7 @@ def serve(
     if moments.reload:
         signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     _return_large_buffers()
-    statuses, threads = health.HealthServicer(), Threads(_return_memory)
+    statuses, threads = Health(), Threads(_return_memory)
     with in_background(), _answering_probes(statuses, health_address):
         server = new_server(service, threads, statuses)
         bound = bind(server, address, tls.credentials() if tls else None)
@@ -117,7 +117,7 @@ def serve(
                 if moments.reload and reload.is_set():
                     reload.clear()
                     moments.reload()
-                _set_status(statuses, f"{service.name}{READY}", serving=moments.can_serve())
+                statuses.set(f"{service.name}{READY}", serving=moments.can_serve())
         except BaseException:
             bound.leave()
             raise
@@ -126,7 +126,7 @@ def serve(
         # Whatever hangs then, in whatever library, this does not: the kernel ends the process.
         signal.alarm(round(_GRACE + _LAST))
         moments.stopping()
-        statuses.enter_graceful_shutdown()
+        statuses.end()
         _end(server, threads, bound)
     signal.alarm(0)
 
@@ -148,12 +148,10 @@ def _end(server: grpc.Server, threads: Threads, bound: Bound) -> None:
     while threads.busy and not ended.wait(_TELLING):
         pass
     if not ended.wait(_ANSWERING):
-        server.stop(None)  # those who watch our health would go on to do so
+        server.stop(None)  # whoever does not take his answer would go on to do so
 
 
-def new_server(
-    service: Service, pool: Executor, statuses: health.HealthServicer | None = None
-) -> grpc.Server:
+def new_server(service: Service, pool: Executor, statuses: Health | None = None) -> grpc.Server:
     """Make the server; it is not bound and not started.
 
     ``statuses`` says how it is: it lives, and is not yet known to be ready.
@@ -165,18 +163,16 @@ def new_server(
     )
     handler = grpc.method_handlers_generic_handler(service.name, dict(service.methods))
     server.add_generic_rpc_handlers((handler,))
-    statuses = statuses or health.HealthServicer()
+    statuses = statuses or Health()
     for name in ("", service.name):
-        _set_status(statuses, name, serving=True)
-    _set_status(statuses, f"{service.name}{READY}", serving=False)
-    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+        statuses.set(name, serving=True)
+    statuses.set(f"{service.name}{READY}", serving=False)
+    statuses.offer(server)
     return server
 
 
 @contextmanager
-def _answering_probes(
-    statuses: health.HealthServicer, address: TcpAddress | None
-) -> Iterator[None]:
+def _answering_probes(statuses: Health, address: TcpAddress | None) -> Iterator[None]:
     """Answer who asks for the health alone, while the block runs, if there is an address for it."""
     if address is None:
         yield
@@ -186,7 +182,7 @@ def _answering_probes(
         options=_options(_LONGEST_PROBE),
         maximum_concurrent_rpcs=_MOST_PROBES,
     )
-    health_pb2_grpc.add_HealthServicer_to_server(statuses, server)
+    statuses.offer(server)
     bound = bind(server, address)
     server.start()
     event(logging.INFO, "health", address=bound.address)
@@ -203,11 +199,6 @@ def _options(most_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
         ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
     ]
-
-
-def _set_status(statuses: health.HealthServicer, name: str, *, serving: bool) -> None:
-    known = health_pb2.HealthCheckResponse
-    statuses.set(name, known.SERVING if serving else known.NOT_SERVING)
 
 
 def _return_large_buffers() -> None:

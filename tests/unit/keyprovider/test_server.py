@@ -28,12 +28,13 @@ from coco_kp.keyprovider import server as grpc_server
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import bind
 from coco_kp.keyprovider.server import new_server
-from coco_kp.keyprovider.service import key_provider
+from coco_kp.keyprovider.service import SERVICE, key_provider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import parse_request
 from coco_kp.provider import Provider
 from coco_kp.service import calls
 from tests.support import ocicrypt
+from tests.support.http2 import calls_that_take_no_answer
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
 from tests.support.patience import PATIENCE, wait_until
 from tests.vectors import load_vectors
@@ -86,6 +87,13 @@ def refusal(channel: grpc.Channel, method: str, request: bytes) -> tuple[grpc.St
     with pytest.raises(grpc.RpcError) as error:
         ocicrypt.send(channel, method, request)
     return error.value.code(), error.value.details() or ""
+
+
+def health_of(channel: grpc.Channel, service: str) -> int:
+    request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
+    check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+    answer = check(request, timeout=ocicrypt.TIMEOUT)
+    return int(health_pb2.HealthCheckResponse.FromString(answer).status)
 
 
 def test_grpc_server_wraps_and_unwraps(serve: Serve) -> None:
@@ -190,11 +198,8 @@ def test_grpc_server_refuses_message_of_more_than_4_mib(serve: Serve) -> None:
 
 @pytest.mark.parametrize("service", ["", "keyprovider.KeyProviderService"])
 def test_grpc_server_health_check_reports_serving(serve: Serve, service: str) -> None:
-    request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
     with serve(Provider()) as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)
-        answer = health_pb2.HealthCheckResponse.FromString(check(request, timeout=ocicrypt.TIMEOUT))
-    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert health_of(channel, service) == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_grpc_server_answers_unknown_method_with_unimplemented(serve: Serve) -> None:
@@ -312,7 +317,7 @@ import os, signal, sys, threading, time
 from functools import partial
 from coco_kp.keyprovider import server
 from coco_kp.keyprovider.address import parse_address
-from coco_kp.keyprovider.service import key_provider
+from coco_kp.keyprovider.service import SERVICE, key_provider
 from coco_kp.observe import configure
 from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
@@ -420,18 +425,43 @@ def test_server_that_is_told_to_end_cuts_off_no_call(tmp_path: Path, address: st
     assert all(code.startswith("UNAVAILABLE: failed to connect") for code in ends), set(ends)
 
 
-def test_server_that_watches_of_its_health_keep_open_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["Watch", "Check"])
+def test_server_answers_and_ends_while_a_client_takes_no_answer(
+    tmp_path: Path, method: str
+) -> None:
+    """Nor is a lock held for him, which all who ask for the health would wait for."""
+    ready = f"{SERVICE}/ready"
+    request = health_pb2.HealthCheckRequest(service=ready).SerializeToString()
+    path = f"/grpc.health.v1.Health/{method}"
     with (
         serving_process(serving_script(tmp_path)) as (process, address),
+        calls_that_take_no_answer(address, path, request, request),
         ocicrypt.connection(address) as channel,
     ):
-        request = health_pb2.HealthCheckRequest().SerializeToString()
-        watch = channel.unary_stream("/grpc.health.v1.Health/Watch", bytes, bytes)(request)
-        statuses = map(health_pb2.HealthCheckResponse.FromString, watch)
-        assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
+        wait_until(lambda: health_of(channel, ready) == health_pb2.HealthCheckResponse.SERVING)
         process.terminate()
-        assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert process.wait(PATIENCE / 4) == 0
+
+
+def test_grpc_server_offers_no_watch_of_its_health(serve: Serve) -> None:
+    with serve(Provider()) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch", bytes, bytes)
+        with pytest.raises(grpc.RpcError) as error:
+            next(watch(b"", timeout=ocicrypt.TIMEOUT))
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    ("message", "code"), [(b"\xff", "INVALID_ARGUMENT"), (b"\x0a\x03foo", "NOT_FOUND")]
+)
+def test_grpc_server_refuses_strange_health_checks_without_a_word(
+    serve: Serve, message: bytes, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A traceback of grpcio's would be written by the call, whoever reads stderr or not."""
+    with serve(Provider()) as channel:
+        status, _ = refusal(channel, "/grpc.health.v1.Health/Check", message)
+        assert status is grpc.StatusCode[code]
+    assert not caplog.records
 
 
 def test_unix_socket_of_ending_server_can_be_taken_before_its_calls_end(tmp_path: Path) -> None:
@@ -459,7 +489,7 @@ def test_server_ends_on_a_signal_that_another_thread_took() -> None:
 import signal, threading
 from coco_kp.keyprovider.address import parse_address
 from coco_kp.keyprovider.server import Moments, serve
-from coco_kp.keyprovider.service import key_provider
+from coco_kp.keyprovider.service import SERVICE, key_provider
 
 def take_signal():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
