@@ -45,8 +45,8 @@ class SealedLayer:
     def hmac(self) -> bytes:
         """HMAC-SHA256 of the ciphertext, 32 bytes."""
     @property
-    def plaintext_sha256(self) -> bytes | None:
-        """SHA-256 of the plaintext, 32 bytes; None if it was not asked for."""
+    def plaintext_sha256(self) -> bytes:
+        """SHA-256 of the plaintext, 32 bytes."""
     @property
     def ciphertext_sha256(self) -> bytes:
         """SHA-256 of the ciphertext, 32 bytes: the encrypted layer's name."""
@@ -66,8 +66,8 @@ class OpenedLayer:
     """What opening a layer yields, once its HMAC has verified."""
 
     @property
-    def plaintext_sha256(self) -> bytes | None:
-        """SHA-256 of the plaintext, 32 bytes; None if it was not asked for."""
+    def plaintext_sha256(self) -> bytes:
+        """SHA-256 of the plaintext, 32 bytes."""
     @property
     def ciphertext_sha256(self) -> bytes:
         """SHA-256 of the ciphertext, 32 bytes."""
@@ -99,8 +99,7 @@ class LayerSealer:
     """Encrypts one layer that comes in pieces of any length.
 
     Key (32 bytes) and nonce (16 bytes) are drawn from the operating system unless both are given;
-    never give a pair twice. The digest of the plaintext costs a third of the time: pass
-    ``plaintext_digest=False`` where nobody asks for it.
+    never give a pair twice.
 
     A sealer belongs to one thread at a time. It is closed after ``finalize`` and after the first
     error, whatever it was; each later call raises ``StreamClosedError``.
@@ -113,18 +112,15 @@ class LayerSealer:
         *,
         key: ReadableBuffer | None = None,
         nonce: ReadableBuffer | None = None,
-        plaintext_digest: bool = True,
     ) -> LayerSealer: ...
     def update(self, data: ReadableBuffer) -> bytes:
         """Encrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer, *, threads: int = 1) -> int:
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
         """Encrypt the next piece into the beginning of ``dst``; return its length in bytes.
 
         ``dst`` may be longer than ``src``, and both may be the very same memory. Raises
         ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
-        not contiguous or ``dst`` is read-only. With ``threads=2`` a second thread helps from
-        512 KiB on, unless the work is in place; give it all the data at once, for it is begun anew
-        with each call.
+        not contiguous or ``dst`` is read-only.
         """
     def pump(
         self,
@@ -166,11 +162,10 @@ class LayerOpener:
         key: ReadableBuffer,
         nonce: ReadableBuffer,
         hmac: ReadableBuffer,
-        plaintext_digest: bool = True,
     ) -> LayerOpener: ...
     def update(self, data: ReadableBuffer) -> bytes:
         """Decrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer, *, threads: int = 1) -> int:
+    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
         """Decrypt the next piece into the beginning of ``dst``, as ``LayerSealer.update_into``."""
     def pump(
         self,

@@ -153,7 +153,7 @@ def open_layer(
         passage.carry(given, writer, threads)
         passage.again = ended = opener.finalize()
         _check_digest(layer, ended.ciphertext_sha256)
-        sha256 = Digest(_SHA256, (ended.plaintext_sha256 or b"").hex())
+        sha256 = Digest(_SHA256, ended.plaintext_sha256.hex())
         plain = Digest(recorded.algorithm, other.hexdigest()) if recorded and other else sha256
         # A tool that compresses while it encrypts records the digest from before (1.3).
         if not (carry and recorded == plain):
@@ -368,12 +368,12 @@ def _transcoded(
 
 
 def _options(sealed: SealedLayer, digest: Digest | None) -> PrivateOptions:
-    plain = Digest(_SHA256, (sealed.plaintext_sha256 or b"").hex())
+    plain = Digest(_SHA256, sealed.plaintext_sha256.hex())
     return PrivateOptions(sealed.key, sealed.nonce, str(digest or plain))
 
 
-def _check_digest(layer: Descriptor, sha256: bytes | None) -> None:
-    if layer.digest.algorithm == _SHA256 and (sha256 or b"").hex() != layer.digest.hex:
+def _check_digest(layer: Descriptor, sha256: bytes) -> None:
+    if layer.digest.algorithm == _SHA256 and sha256.hex() != layer.digest.hex:
         raise IntegrityError(f"the blob {layer.digest} does not have the content that it names")
 
 

@@ -58,10 +58,6 @@ impl<'a> Data<'a> {
         }
     }
 
-    pub(crate) fn is_apart(&self) -> bool {
-        matches!(self.0, Place::Apart(..))
-    }
-
     pub(crate) fn input(&self) -> &[u8] {
         match &self.0 {
             Place::Apart(input, _) => input,

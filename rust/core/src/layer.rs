@@ -41,8 +41,8 @@ pub struct SealedLayer {
     pub keys: LayerKey,
     /// HMAC-SHA-256 of the ciphertext.
     pub hmac: [u8; 32],
-    /// SHA-256 of the plaintext, if it was asked for.
-    pub plaintext_sha256: Option<[u8; 32]>,
+    /// SHA-256 of the plaintext.
+    pub plaintext_sha256: [u8; 32],
     /// SHA-256 of the ciphertext: the encrypted layer's name.
     pub ciphertext_sha256: [u8; 32],
     /// Bytes, the same on both sides.
@@ -54,8 +54,8 @@ pub struct SealedLayer {
 /// What opening a layer yields, once its HMAC has verified.
 #[derive(Debug)]
 pub struct OpenedLayer {
-    /// SHA-256 of the plaintext, if it was asked for.
-    pub plaintext_sha256: Option<[u8; 32]>,
+    /// SHA-256 of the plaintext.
+    pub plaintext_sha256: [u8; 32],
     /// SHA-256 of the ciphertext.
     pub ciphertext_sha256: [u8; 32],
     /// Bytes, the same on both sides.
@@ -86,25 +86,15 @@ pub struct LayerSealer {
 }
 
 impl LayerSealer {
-    /// Begins a layer. The plaintext's digest costs a third of the time; leave it out where nobody
-    /// asks for it.
+    /// Begins a layer.
     #[must_use]
-    pub fn new(kernel: Kernel, keys: LayerKey, plaintext_digest: bool) -> Self {
-        Self {
-            pass: Pass::new(kernel, Direction::Seal, &keys.key, &keys.nonce, plaintext_digest),
-            keys,
-        }
+    pub fn new(kernel: Kernel, keys: LayerKey) -> Self {
+        Self { pass: Pass::new(kernel, Direction::Seal, &keys.key, &keys.nonce), keys }
     }
 
     /// Encrypts the next piece.
     pub fn update(&mut self, data: Data<'_>) {
-        self.pass.update(data, false);
-    }
-
-    /// Encrypts the next piece with the help of a second thread, if it is long and does not lie in
-    /// place.
-    pub fn update_on_two_threads(&mut self, data: Data<'_>) {
-        self.pass.update(data, true);
+        self.pass.update(data);
     }
 
     /// Makes a chunk of what it took so far once more, as [`Again::repeat`].
@@ -142,22 +132,13 @@ pub struct LayerOpener {
 impl LayerOpener {
     /// Begins a layer whose ciphertext must have this HMAC.
     #[must_use]
-    pub fn new(kernel: Kernel, keys: &LayerKey, hmac: [u8; 32], plaintext_digest: bool) -> Self {
-        Self {
-            pass: Pass::new(kernel, Direction::Open, &keys.key, &keys.nonce, plaintext_digest),
-            hmac,
-        }
+    pub fn new(kernel: Kernel, keys: &LayerKey, hmac: [u8; 32]) -> Self {
+        Self { pass: Pass::new(kernel, Direction::Open, &keys.key, &keys.nonce), hmac }
     }
 
     /// Decrypts the next piece.
     pub fn update(&mut self, data: Data<'_>) {
-        self.pass.update(data, false);
-    }
-
-    /// Decrypts the next piece with the help of a second thread, if it is long and does not lie in
-    /// place.
-    pub fn update_on_two_threads(&mut self, data: Data<'_>) {
-        self.pass.update(data, true);
+        self.pass.update(data);
     }
 
     /// Makes a chunk of what it took so far once more, as [`Again::repeat`].

@@ -30,13 +30,10 @@ pub(crate) struct Pass {
     taken: usize,
 }
 
-/// From this many bytes on a second thread is worth its start.
-const WORTH_TWO_THREADS: usize = 512 * 1024;
-
 /// What a pass comes to.
 pub(crate) struct Sums {
     pub(crate) hmac: [u8; 32],
-    pub(crate) plaintext_sha256: Option<[u8; 32]>,
+    pub(crate) plaintext_sha256: [u8; 32],
     pub(crate) ciphertext_sha256: [u8; 32],
     pub(crate) size: u64,
 }
@@ -48,7 +45,6 @@ impl Pass {
         direction: Direction,
         key: &Secret<32>,
         nonce: &Secret<16>,
-        plaintext_digest: bool,
     ) -> Box<Self> {
         let engine = kernel.engine(key);
         let (mac, hmac_outer) = digest::hmac_states(&engine, key);
@@ -57,11 +53,7 @@ impl Pass {
             direction,
             first: u128::from_be_bytes(*nonce.expose()),
             counter: u128::from_be_bytes(*nonce.expose()),
-            hashes: Hashes {
-                mac,
-                ciphertext: INITIAL,
-                plaintext: plaintext_digest.then_some(INITIAL),
-            },
+            hashes: Hashes { mac, ciphertext: INITIAL, plaintext: INITIAL },
             hmac_outer,
             partial: Partial::default(),
             size: 0,
@@ -70,15 +62,15 @@ impl Pass {
         })
     }
 
-    /// Takes the next piece, of any length; a second thread helps with a long one, if it may.
-    pub(crate) fn update(&mut self, mut data: Data<'_>, two_threads: bool) {
+    /// Takes the next piece, of any length.
+    pub(crate) fn update(&mut self, mut data: Data<'_>) {
         while !data.is_empty() {
             let room = (CHUNK - self.taken % CHUNK).min(data.len());
             let (within, rest) = data.split_at(room);
-            self.update_within(within, two_threads);
+            self.update_within(within);
             self.taken += room;
             if self.taken.is_multiple_of(CHUNK) {
-                self.marks.extend(self.input_state());
+                self.marks.push(self.input_state());
             }
             data = rest;
         }
@@ -94,7 +86,7 @@ impl Pass {
     pub(crate) fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
         let (whole, rest) = (self.taken / CHUNK, self.taken % CHUNK);
         let len = if number < whole { CHUNK } else { rest };
-        // Marks are missing where a pump carried the layer, or its input was not hashed.
+        // Marks are missing where a pump carried the layer.
         let marked = self.marks.len() == whole && self.taken as u64 == self.size;
         if number > whole || len == 0 || !marked {
             return Err(Error::NoSuchChunk);
@@ -107,11 +99,11 @@ impl Pass {
         self.engine.compress(&mut state, blocks.input());
         let partial = &self.partial;
         let (reached, left) = if number < whole {
-            (self.marks.get(number).copied(), &[][..])
+            (self.marks[number], &[][..])
         } else {
             (self.input_state(), &partial.input[..partial.len])
         };
-        if reached != Some(state) || tail.input() != left {
+        if reached != state || tail.input() != left {
             return Err(Error::InputChanged);
         }
         let mut counter = self.first.wrapping_add((number * (CHUNK / CIPHER_BLOCK)) as u128);
@@ -122,16 +114,16 @@ impl Pass {
         Ok(())
     }
 
-    /// The state of the input's digest after its last whole block, if there is one.
-    fn input_state(&self) -> Option<State> {
+    /// The state of the input's digest after its last whole block.
+    fn input_state(&self) -> State {
         match self.direction {
             Direction::Seal => self.hashes.plaintext,
-            Direction::Open => Some(self.hashes.ciphertext),
+            Direction::Open => self.hashes.ciphertext,
         }
     }
 
     /// Takes a piece that lies within one chunk.
-    fn update_within(&mut self, data: Data<'_>, two_threads: bool) {
+    fn update_within(&mut self, data: Data<'_>) {
         self.size += data.len() as u64;
         let missing = (BLOCK - self.partial.len) % BLOCK;
         let head = missing.min(data.len());
@@ -139,16 +131,13 @@ impl Pass {
         let whole = rest.len() / BLOCK * BLOCK;
         let (blocks, tail) = rest.split_at(whole);
         self.pass_part(head);
-        self.pass_blocks(blocks, two_threads);
+        self.pass_blocks(blocks);
         self.pass_part(tail);
     }
 
-    fn pass_blocks(&mut self, blocks: Data<'_>, two_threads: bool) {
+    fn pass_blocks(&mut self, blocks: Data<'_>) {
         let Self { engine, direction, counter, hashes, .. } = self;
-        if two_threads && blocks.len() >= WORTH_TWO_THREADS && blocks.is_apart() {
-            let (input, output) = blocks.into_parts(&mut []);
-            engine.pass_on_two(*direction, counter, hashes, input, output);
-        } else if !blocks.is_empty() {
+        if !blocks.is_empty() {
             engine.pass(*direction, counter, hashes, blocks);
         }
     }
@@ -188,9 +177,7 @@ impl Pass {
         let (engine, hashes) = (&self.engine, &self.hashes);
         Sums {
             hmac: digest::hmac_finish(engine, hashes.mac, self.hmac_outer, ciphertext, self.size),
-            plaintext_sha256: hashes
-                .plaintext
-                .map(|state| digest::finish(engine, state, plaintext, self.size)),
+            plaintext_sha256: digest::finish(engine, hashes.plaintext, plaintext, self.size),
             ciphertext_sha256: digest::finish(engine, hashes.ciphertext, ciphertext, self.size),
             size: self.size,
         }

@@ -36,7 +36,7 @@ fn seal(
     plaintext: &[u8],
     pieces: &[usize],
 ) -> (Vec<u8>, SealedLayer) {
-    let mut sealer = LayerSealer::new(kernel, keys, true);
+    let mut sealer = LayerSealer::new(kernel, keys);
     let mut ciphertext = vec![0; plaintext.len()];
     for_pieces(plaintext, &mut ciphertext, pieces, |piece| sealer.update(piece));
     (ciphertext, sealer.finalize())
@@ -49,7 +49,7 @@ fn open(
     ciphertext: &[u8],
     pieces: &[usize],
 ) -> (Vec<u8>, Result<OpenedLayer, Error>) {
-    let mut opener = LayerOpener::new(kernel, keys, hmac, true);
+    let mut opener = LayerOpener::new(kernel, keys, hmac);
     let mut plaintext = vec![0; ciphertext.len()];
     for_pieces(ciphertext, &mut plaintext, pieces, |piece| opener.update(piece));
     (plaintext, opener.finalize())
@@ -82,14 +82,14 @@ fn assert_agrees(
     assert!(ciphertext == expected.ciphertext, "ciphertext: {}", case());
     assert_eq!(sealed.hmac, expected.hmac, "HMAC: {}", case());
     assert_eq!(sealed.ciphertext_sha256, expected.ciphertext_sha256, "{}", case());
-    assert_eq!(sealed.plaintext_sha256, Some(expected.plaintext_sha256), "{}", case());
+    assert_eq!(sealed.plaintext_sha256, expected.plaintext_sha256, "{}", case());
     assert_eq!(sealed.size, plaintext.len() as u64);
 
     let (opened_text, opened) = open(kernel, &keys(key, nonce), expected.hmac, &ciphertext, pieces);
     let opened = opened.unwrap_or_else(|error| panic!("{error}: {}", case()));
     assert!(opened_text == plaintext, "plaintext: {}", case());
     assert_eq!(opened.ciphertext_sha256, expected.ciphertext_sha256, "{}", case());
-    assert_eq!(opened.plaintext_sha256, Some(expected.plaintext_sha256), "{}", case());
+    assert_eq!(opened.plaintext_sha256, expected.plaintext_sha256, "{}", case());
     assert_eq!(opened.size, plaintext.len() as u64);
 }
 
@@ -111,7 +111,7 @@ fn known_answers() {
                 seal(kernel, keys(&vector.key, &vector.nonce), &vector.plaintext, &[]);
             assert_eq!(sealed.hmac, vector.hmac, "{}", vector.name);
             assert_eq!(sealed.ciphertext_sha256, vector.ciphertext_sha256, "{}", vector.name);
-            assert_eq!(sealed.plaintext_sha256, Some(vector.plaintext_sha256), "{}", vector.name);
+            assert_eq!(sealed.plaintext_sha256, vector.plaintext_sha256, "{}", vector.name);
             if let Some(expected) = vector.ciphertext {
                 assert_eq!(ciphertext, expected, "{}", vector.name);
             }
@@ -231,76 +231,19 @@ fn in_place_equals_apart() {
             let expected = oracle::layer(&KEY, &NONCE, &plaintext);
             let mut data = plaintext.clone();
 
-            let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), true);
+            let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE));
             sealer.update(Data::in_place(&mut data));
             let sealed = sealer.finalize();
             assert_eq!(data, expected.ciphertext);
-            assert_eq!(sealed.plaintext_sha256, Some(expected.plaintext_sha256));
+            assert_eq!(sealed.plaintext_sha256, expected.plaintext_sha256);
             assert_eq!(sealed.hmac, expected.hmac);
 
-            let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), sealed.hmac, true);
+            let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), sealed.hmac);
             opener.update(Data::in_place(&mut data));
             let opened = opener.finalize().unwrap();
             assert_eq!(data, plaintext);
-            assert_eq!(opened.plaintext_sha256, Some(expected.plaintext_sha256));
+            assert_eq!(opened.plaintext_sha256, expected.plaintext_sha256);
         }
-    }
-}
-
-#[test]
-fn two_threads_equal_one() {
-    let mebibyte = 1024 * 1024;
-    for len in [0, 1000, mebibyte / 2, mebibyte, mebibyte + 1, 3 * mebibyte - 77] {
-        let plaintext = noise(17, len);
-        for kernel in Kernel::available() {
-            let (expected, one) = seal(kernel, keys(&KEY, &NONCE), &plaintext, &[]);
-            for (digest, split) in [(true, 0), (true, 100), (false, 0)] {
-                let split = split.min(len);
-                let mut ciphertext = vec![0; len];
-                let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), digest);
-                let (first, rest) = Data::apart(&plaintext, &mut ciphertext).split_at(split);
-                sealer.update_on_two_threads(first);
-                sealer.update_on_two_threads(rest);
-                let two = sealer.finalize();
-                assert!(ciphertext == expected);
-                assert_eq!((two.hmac, two.ciphertext_sha256), (one.hmac, one.ciphertext_sha256));
-                assert_eq!(two.plaintext_sha256, one.plaintext_sha256.filter(|_| digest));
-
-                let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), two.hmac, digest);
-                let mut opened_text = vec![0; len];
-                opener.update_on_two_threads(Data::apart(&ciphertext, &mut opened_text));
-                let opened = opener.finalize().unwrap();
-                assert!(opened_text == plaintext);
-                assert_eq!(opened.plaintext_sha256, two.plaintext_sha256);
-
-                let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), two.hmac, digest);
-                opener.update_on_two_threads(Data::in_place(&mut ciphertext));
-                opener.finalize().unwrap();
-                assert!(ciphertext == plaintext);
-            }
-        }
-    }
-}
-
-#[test]
-fn without_the_plaintext_digest_all_else_is_the_same() {
-    let mut data = noise(13, 10_000);
-    let expected = oracle::layer(&KEY, &NONCE, &data);
-    for kernel in Kernel::available() {
-        let mut ciphertext = vec![0; data.len()];
-        let mut sealer = LayerSealer::new(kernel, keys(&KEY, &NONCE), false);
-        sealer.update(Data::apart(&data, &mut ciphertext));
-        let sealed = sealer.finalize();
-        assert_eq!(ciphertext, expected.ciphertext);
-        assert_eq!(sealed.plaintext_sha256, None);
-        assert_eq!(sealed.hmac, expected.hmac);
-        assert_eq!(sealed.ciphertext_sha256, expected.ciphertext_sha256);
-
-        let mut opener = LayerOpener::new(kernel, &keys(&KEY, &NONCE), sealed.hmac, false);
-        opener.update(Data::apart(&ciphertext, &mut data));
-        let opened = opener.finalize().unwrap();
-        assert_eq!(opened.plaintext_sha256, None);
-        assert_eq!(oracle::sha256(&data), expected.plaintext_sha256);
     }
 }
 
@@ -371,9 +314,8 @@ fn generated_keys_differ() {
 
 #[test]
 fn debug_prints_no_secret() {
-    let sealer = LayerSealer::new(Kernel::portable(), keys(&[0x5A; 32], &[0xC3; 16]), true);
-    let opener =
-        LayerOpener::new(Kernel::portable(), &keys(&[0x5A; 32], &[0xC3; 16]), [0; 32], true);
+    let sealer = LayerSealer::new(Kernel::portable(), keys(&[0x5A; 32], &[0xC3; 16]));
+    let opener = LayerOpener::new(Kernel::portable(), &keys(&[0x5A; 32], &[0xC3; 16]), [0; 32]);
     let streams = format!("{sealer:?} {opener:?}");
     let shown = format!("{streams} {:?}", sealer.finalize());
     for secret in ["90, 90", "5a5a", "5A5A", "195, 195", "c3c3"] {
@@ -404,7 +346,7 @@ fn chunks_are_made_again_from_the_same_input_alone() {
             // A counter that runs over on the way.
             let layer_keys = keys(&KEY, &[0xFF; 16]);
             let (ciphertext, sealed) = seal(kernel, layer_keys, &plaintext, &[1000, 70_000, 13]);
-            let mut opener = LayerOpener::new(kernel, &keys(&KEY, &[0xFF; 16]), sealed.hmac, true);
+            let mut opener = LayerOpener::new(kernel, &keys(&KEY, &[0xFF; 16]), sealed.hmac);
             let mut copy = ciphertext.clone();
             opener.update(Data::in_place(&mut copy));
 
@@ -441,7 +383,7 @@ fn chunks_are_made_again_from_the_same_input_alone() {
 #[test]
 fn chunks_are_made_again_while_the_layer_goes_on() {
     let plaintext = noise(8, CHUNK + 5000);
-    let mut sealer = LayerSealer::new(Kernel::portable(), keys(&KEY, &NONCE), true);
+    let mut sealer = LayerSealer::new(Kernel::portable(), keys(&KEY, &NONCE));
     let mut ciphertext = plaintext.clone();
     let (first, rest) = ciphertext.split_at_mut(CHUNK + 100);
     sealer.update(Data::in_place(first));
@@ -452,14 +394,4 @@ fn chunks_are_made_again_while_the_layer_goes_on() {
     let whole = seal(Kernel::portable(), keys(&KEY, &NONCE), &plaintext, &[]);
     assert_eq!(ciphertext, whole.0);
     assert_eq!(sealer.finalize().hmac, whole.1.hmac);
-}
-
-#[test]
-fn no_chunk_is_made_again_without_marks_of_the_input() {
-    let plaintext = noise(9, 2 * CHUNK);
-    let mut sealer = LayerSealer::new(Kernel::portable(), keys(&KEY, &NONCE), false);
-    sealer.update(Data::in_place(&mut plaintext.clone()));
-    let mut chunk = plaintext[..CHUNK].to_vec();
-    let refused = sealer.repeat(0, Data::in_place(&mut chunk));
-    assert_eq!(refused, Err(Error::NoSuchChunk), "its plaintext was not hashed");
 }

@@ -61,15 +61,15 @@ fn no_key_is_left_in_freed_memory() {
     assert_eq!(leaks_of(|| drop(Secret::<32>::copy_from(&KEY, "key"))), 0, "Secret");
     for kernel in Kernel::available() {
         let sealed = leaks_of(|| {
-            let mut sealer = LayerSealer::new(kernel, keys(), true);
+            let mut sealer = LayerSealer::new(kernel, keys());
             sealer.update(Data::in_place(&mut [0; 1000]));
             drop(sealer.finalize());
         });
         assert_eq!(sealed, 0, "sealing, {}", kernel.name());
-        let abandoned = leaks_of(|| drop(LayerSealer::new(kernel, keys(), true)));
+        let abandoned = leaks_of(|| drop(LayerSealer::new(kernel, keys())));
         assert_eq!(abandoned, 0, "abandoned sealing, {}", kernel.name());
         let opened = leaks_of(|| {
-            let mut opener = LayerOpener::new(kernel, &keys(), [0; 32], true);
+            let mut opener = LayerOpener::new(kernel, &keys(), [0; 32]);
             opener.update(Data::in_place(&mut [0; 1000]));
             opener.finalize().unwrap_err();
         });

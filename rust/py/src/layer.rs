@@ -18,19 +18,15 @@ pub(crate) struct LayerSealer(Stream<core::LayerSealer>);
 #[pymethods]
 impl LayerSealer {
     #[new]
-    #[pyo3(signature = (*, key=None, nonce=None, plaintext_digest=true))]
-    fn new(
-        key: Option<&Bound<'_, PyAny>>,
-        nonce: Option<&Bound<'_, PyAny>>,
-        plaintext_digest: bool,
-    ) -> PyResult<Self> {
+    #[pyo3(signature = (*, key=None, nonce=None))]
+    fn new(key: Option<&Bound<'_, PyAny>>, nonce: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let keys = match (key, nonce) {
             (Some(key), Some(nonce)) => layer_key(key, nonce)?,
             (None, None) => raised(LayerKey::generate())?,
             _ => return Err(PyValueError::new_err("give both key and nonce, or neither")),
         };
         let kernel = raised(Kernel::selected())?;
-        Ok(Self(Stream::new(core::LayerSealer::new(kernel, keys, plaintext_digest))))
+        Ok(Self(Stream::new(core::LayerSealer::new(kernel, keys))))
     }
 
     /// Encrypts the next piece into a new bytes object.
@@ -39,14 +35,8 @@ impl LayerSealer {
     }
 
     /// Encrypts the next piece into dst and returns its length.
-    #[pyo3(signature = (src, dst, *, threads=1))]
-    fn update_into(
-        &self,
-        src: &Bound<'_, PyAny>,
-        dst: &Bound<'_, PyAny>,
-        threads: u32,
-    ) -> PyResult<usize> {
-        self.0.update_into(src, dst, threads)
+    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.0.update_into(src, dst)
     }
 
     /// Encrypts all that src holds into dst and returns the number of bytes.
@@ -80,12 +70,11 @@ pub(crate) struct LayerOpener(Stream<core::LayerOpener>);
 #[pymethods]
 impl LayerOpener {
     #[new]
-    #[pyo3(signature = (*, key, nonce, hmac, plaintext_digest=true))]
+    #[pyo3(signature = (*, key, nonce, hmac))]
     fn new(
         key: &Bound<'_, PyAny>,
         nonce: &Bound<'_, PyAny>,
         hmac: &Bound<'_, PyAny>,
-        plaintext_digest: bool,
     ) -> PyResult<Self> {
         let keys = layer_key(key, nonce)?;
         let hmac = Buffer::of(hmac)?;
@@ -95,7 +84,7 @@ impl LayerOpener {
             found: hmac.len(),
         }))?;
         let kernel = raised(Kernel::selected())?;
-        Ok(Self(Stream::new(core::LayerOpener::new(kernel, &keys, hmac, plaintext_digest))))
+        Ok(Self(Stream::new(core::LayerOpener::new(kernel, &keys, hmac))))
     }
 
     /// Decrypts the next piece into a new bytes object.
@@ -104,14 +93,8 @@ impl LayerOpener {
     }
 
     /// Decrypts the next piece into dst and returns its length.
-    #[pyo3(signature = (src, dst, *, threads=1))]
-    fn update_into(
-        &self,
-        src: &Bound<'_, PyAny>,
-        dst: &Bound<'_, PyAny>,
-        threads: u32,
-    ) -> PyResult<usize> {
-        self.0.update_into(src, dst, threads)
+    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.0.update_into(src, dst)
     }
 
     /// Decrypts all that src holds into dst and returns the number of bytes.
@@ -160,8 +143,8 @@ impl SealedLayer {
     }
 
     #[getter]
-    fn plaintext_sha256(&self) -> Option<&[u8]> {
-        self.0.plaintext_sha256.as_ref().map(<[u8; 32]>::as_slice)
+    fn plaintext_sha256(&self) -> &[u8] {
+        &self.0.plaintext_sha256
     }
 
     #[getter]
@@ -191,8 +174,8 @@ pub(crate) struct OpenedLayer(core::OpenedLayer);
 #[pymethods]
 impl OpenedLayer {
     #[getter]
-    fn plaintext_sha256(&self) -> Option<&[u8]> {
-        self.0.plaintext_sha256.as_ref().map(<[u8; 32]>::as_slice)
+    fn plaintext_sha256(&self) -> &[u8] {
+        &self.0.plaintext_sha256
     }
 
     #[getter]

@@ -110,7 +110,7 @@ impl Request {
 }
 
 /// Whether two threads are meant.
-pub(crate) fn two(threads: u32) -> PyResult<bool> {
+fn two(threads: u32) -> PyResult<bool> {
     match threads {
         1 => Ok(false),
         2 => Ok(true),

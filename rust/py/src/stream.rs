@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 
 use crate::borrow::{self, Buffer};
 use crate::errors;
-use crate::pump::{Request, two};
+use crate::pump::Request;
 
 /// From this many bytes on, work is done without the interpreter lock. Below it, giving the lock
 /// away and getting it back costs other threads more than it gives them.
@@ -37,7 +37,7 @@ pub(crate) fn repeated(
 
 /// What [`Stream`] needs of a sealer or opener.
 pub(crate) trait Layer: Send {
-    fn update(&mut self, data: Data<'_>, two_threads: bool);
+    fn update(&mut self, data: Data<'_>);
     fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error>;
     fn pump(
         &mut self,
@@ -50,12 +50,8 @@ pub(crate) trait Layer: Send {
 macro_rules! layer {
     ($type:ty) => {
         impl Layer for $type {
-            fn update(&mut self, data: Data<'_>, two_threads: bool) {
-                if two_threads {
-                    self.update_on_two_threads(data);
-                } else {
-                    self.update(data);
-                }
+            fn update(&mut self, data: Data<'_>) {
+                self.update(data);
             }
 
             fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error> {
@@ -91,7 +87,7 @@ impl<T: Layer> Stream<T> {
             let src = Buffer::of(data)?;
             PyBytes::new_with(py, src.len(), |dst| {
                 let data = Data::apart(src.bytes(), dst);
-                released(py, src.len(), || inner.update(data, false));
+                released(py, src.len(), || inner.update(data));
                 Ok(())
             })
         })
@@ -102,15 +98,13 @@ impl<T: Layer> Stream<T> {
         &self,
         src: &Bound<'_, PyAny>,
         dst: &Bound<'_, PyAny>,
-        threads: u32,
     ) -> PyResult<usize> {
         let py = src.py();
         self.borrow(|inner| {
-            let two_threads = two(threads)?;
             let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
             let data = borrow::pair(&src, &mut dst)?;
             let len = data.len();
-            released(py, len, || inner.update(data, two_threads));
+            released(py, len, || inner.update(data));
             Ok(len)
         })
     }

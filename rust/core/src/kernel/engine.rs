@@ -1,7 +1,5 @@
 //! What a kernel must be able to do, and how its parts carry a layer.
 
-use std::sync::mpsc;
-use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -16,8 +14,8 @@ pub(crate) struct Hashes {
     pub(crate) mac: State,
     /// The ciphertext's digest.
     pub(crate) ciphertext: State,
-    /// The plaintext's digest, if anybody wants it.
-    pub(crate) plaintext: Option<State>,
+    /// The plaintext's digest.
+    pub(crate) plaintext: State,
 }
 
 /// Which way a layer goes.
@@ -55,9 +53,7 @@ pub(super) trait Sha256: Send + Sync {
     /// Both sides of a piece of a layer into all its states.
     fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
         self.compress_pair(&mut hashes.mac, &mut hashes.ciphertext, ciphertext);
-        if let Some(state) = &mut hashes.plaintext {
-            self.compress(state, plaintext);
-        }
+        self.compress(&mut hashes.plaintext, plaintext);
     }
 }
 
@@ -102,7 +98,7 @@ impl Engine {
     /// Processors differ in that, so it is measured: 0.1 ms where there are SHA instructions.
     pub(crate) fn fuses(&self) -> bool {
         let blocks = [0; STEP];
-        let mut hashes = Hashes { mac: INITIAL, ciphertext: INITIAL, plaintext: Some(INITIAL) };
+        let mut hashes = Hashes { mac: INITIAL, ciphertext: INITIAL, plaintext: INITIAL };
         let mut plaintext = INITIAL;
         let (mut fused, mut apart) = (Duration::MAX, Duration::MAX);
         for _ in 0..8 {
@@ -154,44 +150,6 @@ impl Engine {
             let (plaintext, ciphertext) = direction.sides(input, output);
             self.compress_layer(hashes, plaintext, ciphertext);
             data = rest;
-        }
-    }
-
-    /// The same on two threads, for long data that lies apart: this one encrypts or decrypts and
-    /// hashes the plaintext, the other hashes the ciphertext behind it. On one where the operating
-    /// system gives no second.
-    pub(crate) fn pass_on_two(
-        &self,
-        direction: Direction,
-        counter: &mut u128,
-        hashes: &mut Hashes,
-        input: &[u8],
-        output: &mut [u8],
-    ) {
-        const CHUNK: usize = 8 * STEP;
-        let Hashes { mac, ciphertext: digest, plaintext: plaintext_digest } = &mut *hashes;
-        let on_two = thread::scope(|scope| {
-            let (sender, receiver) = mpsc::channel();
-            let second = Builder::new().spawn_scoped(scope, move || {
-                for ciphertext in receiver {
-                    self.compress_pair(mac, digest, ciphertext);
-                }
-            });
-            if second.is_err() {
-                return false;
-            }
-            for (input, output) in input.chunks(CHUNK).zip(output.chunks_mut(CHUNK)) {
-                self.crypt(counter, input, output);
-                let (plaintext, ciphertext) = direction.sides(input, output);
-                sender.send(ciphertext).expect("the other thread receives until this one ends");
-                if let Some(state) = plaintext_digest {
-                    self.compress(state, plaintext);
-                }
-            }
-            true
-        });
-        if !on_two {
-            self.pass(direction, counter, hashes, Data::apart(input, output));
         }
     }
 }

@@ -40,11 +40,8 @@ impl Sha256 for Sha {
 
     fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
         let Hashes { mac, ciphertext: digest, plaintext: third } = hashes;
-        match third {
-            // SAFETY: `self` is the proof.
-            Some(third) => unsafe { compress_trio([mac, digest], ciphertext, third, plaintext) },
-            None => self.compress_pair(mac, digest, ciphertext),
-        }
+        // SAFETY: `self` is the proof.
+        unsafe { compress_trio([mac, digest], ciphertext, third, plaintext) }
     }
 }
 

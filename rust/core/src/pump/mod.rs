@@ -125,7 +125,7 @@ fn pump(
     let mut source = Source::new(src, limit);
     let sink = Sink::new(dst);
     if two_threads && pass.is_aligned() {
-        let fused = pass.hashes.plaintext.is_none() || pass.engine.fuses();
+        let fused = pass.engine.fuses();
         relay::pump(pass, &mut source, &sink, progress, fused, &mut go_on)?;
     } else {
         solo(pass, &mut source, &sink, progress, &mut go_on)?;
@@ -148,7 +148,7 @@ fn solo(
     let (mut input, mut output) = (vec![0; SOLO_CHUNK], vec![0; SOLO_CHUNK]);
     loop {
         let len = source.fill(&mut input, go_on)?;
-        pass.update(Data::apart(&input[..len], &mut output[..len]), false);
+        pass.update(Data::apart(&input[..len], &mut output[..len]));
         sink.write(&output[..len], go_on)?;
         progress.add(len);
         if len < SOLO_CHUNK {
