@@ -1,5 +1,5 @@
 # ruff: noqa: PYI021 - the native module has no Python source: this is where it is documented
-"""The native core (Rust): layers and their keys as bytes, nothing else.
+"""The native core (Rust): layers, their content and their keys as bytes, nothing else.
 
 A layer's cipher is ocicrypt's AES_256_CTR_HMAC_SHA256 (docs/protocols.md 1.4), a key is wrapped as
 docs/protocols.md 3.2 says. All keys, nonces, IVs, HMACs and digests are raw bytes.
@@ -17,14 +17,19 @@ from typing import Final, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, WriteableBuffer
 
+from coco_kp.errors import InputError
+
 __all__ = [
     "CHUNK",
+    "ContentCheck",
+    "Decompressor",
     "Kek",
     "LayerOpener",
     "LayerSealer",
     "OpenedLayer",
     "Progress",
     "SealedLayer",
+    "Unpacking",
     "kernel",
 ]
 
@@ -218,6 +223,79 @@ class Kek:
         """``sha256:`` and the first 16 hex digits of the raw key's SHA-256 (see ``sha256sum``)."""
     def raw(self) -> bytes:
         """Return the raw key, 32 bytes, for export to a file."""
+
+@final
+class Unpacking:
+    """What was unpacked so far of an archive or a command's layers; several threads may tell it.
+
+    ``allowed`` are bytes in place of ``FREE``, by the user's word. Deflate can make 1032 bytes of
+    one, zstd 32768; programs and texts rarely exceed 20, and ``FREE`` is for long runs of zeros.
+    """
+
+    RATIO: Final[int]
+    """Bytes that each compressed byte may become."""
+    FREE: Final[int]
+    """Bytes in sum that may come on top of that, unless the user allows more."""
+    TOTAL: Final[int]
+    """Bytes in sum at the most, unless the user allows more."""
+    def __new__(cls, allowed: int = ...) -> Unpacking: ...
+    def packed(self, size: int) -> None:
+        """Learn that ``size`` compressed bytes are unpacked next."""
+    def unpacked(self, size: int) -> None:
+        """Learn that ``size`` bytes came out. Raises ``InputError`` if that is too much."""
+
+@final
+class Decompressor:
+    """Decompresses one stream that comes in pieces, within bounds. Closing is as for layers.
+
+    ``gzip``: one member after another (RFC 1952); ``zstd``: one frame after another, skippable ones
+    included (RFC 8878), none of which may look back more than 32 MiB.
+    """
+
+    def __new__(cls, compression: str, unpacking: Unpacking) -> Decompressor: ...
+    def feed(self, data: ReadableBuffer) -> None:
+        """Take the next piece, whose content is then to be read before the next one comes."""
+    def read(self) -> bytes:
+        """Return the next content, 256 KiB at the most; empty once more is to be fed.
+
+        Raises ``IntegrityError`` if the stream is not what it should be, ``InputError`` beyond what
+        may be unpacked.
+        """
+    def finish(self) -> None:
+        """End the stream. Raises ``IntegrityError`` if it is not complete."""
+
+@final
+class ContentCheck:
+    """Reads the content of one layer that comes in pieces of any length.
+
+    ``compression`` is ``gzip``, ``zstd`` or empty; ``algorithm``, ``sha256`` or ``sha512``, that of
+    the content's digest. ``guest`` asks what a guest would say that unpacks it. ``aside``: on a
+    thread of its own, with the caller's help where it is behind, and on the caller's where there is
+    none to be had. Memory is bounded: some MiB, and with ``guest`` what 500,000 names take.
+    """
+
+    def __new__(
+        cls,
+        compression: str,
+        algorithm: str,
+        unpacking: Unpacking,
+        *,
+        guest: bool = False,
+        aside: bool = False,
+    ) -> ContentCheck: ...
+    def update(self, data: ReadableBuffer) -> None:
+        """Take the next piece, which may be overwritten afterwards.
+
+        What is wrong with it, ``finish`` says.
+        """
+    def finish(self) -> tuple[bytes, InputError | None]:
+        """End the layer; return its content's digest, and why a guest would refuse it, if it would.
+
+        Raises ``IntegrityError`` if it is not compressed as it should be, ``InputError`` beyond
+        what may be unpacked.
+        """
+    def close(self) -> None:
+        """End its thread, if it has one, without a verdict; after ``finish`` it does nothing."""
 
 def kernel() -> str:
     """Return the name of the kernel that encrypts layers in this process.

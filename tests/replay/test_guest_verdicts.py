@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from coco_kp.errors import CocoKpError
-from coco_kp.image.compression import decompressor
-from coco_kp.image.guest_tar import GuestTar
 from coco_kp.image.opener import KbcOpener
 from coco_kp.image.verify import VerificationRules, verify_image
 from coco_kp.kbc import KbcSettings
 from coco_kp.model.kbc_spec import parse_kbc_spec
-from coco_kp.model.media_type import OCI_LAYER
+from coco_kp.unpacking import ContentCheck, Unpacking
 from tests.replay.recording import Recorded, recording
 from tests.support.documents import MANIFEST
 from tests.support.layout import LayoutWriter
@@ -95,18 +93,13 @@ def compare(name: str, found: CocoKpError | None, verdict: str, text: str = "") 
 
 def unpacking_finding(layer: bytes, step: int) -> CocoKpError | None:
     """Return what is wrong with a layer, gzip, that comes in pieces of ``step`` bytes."""
-    guest = GuestTar()
-    unpacked = decompressor(f"{OCI_LAYER}+gzip")
+    check = ContentCheck("gzip", "sha256", Unpacking(), guest=True)
     try:
         for start in range(0, len(layer), step):
-            for piece in unpacked.pieces(memoryview(layer)[start : start + step]):
-                for at in range(0, len(piece), step):
-                    guest.update(piece[at : at + step])
-        unpacked.finish()
+            check.update(memoryview(layer)[start : start + step])
+        return check.finish()[1]
     except CocoKpError as error:
         return error
-    guest.finish(unpacked.gzip_flags)
-    return guest.fault
 
 
 def finding(folder: Path, keys: KbcOpener) -> CocoKpError | None:

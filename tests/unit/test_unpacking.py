@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.image.compression import decompressor
 from coco_kp.image.diff_id import DiffIdCheck
 from coco_kp.model.digest import Digest
 from coco_kp.transport.tar import TarFile
-from coco_kp.unpacking import RATIO, TOTAL, Unpacking
+from coco_kp.unpacking import Decompressor, Unpacking
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZEROS = gzip.compress(bytes(4 << 20))
@@ -21,7 +26,7 @@ ZEROS = gzip.compress(bytes(4 << 20))
 def test_content_may_be_so_many_times_its_compressed_bytes_and_what_is_allowed() -> None:
     unpacking = Unpacking(1000)
     unpacking.packed(10)
-    unpacking.unpacked(RATIO * 10)
+    unpacking.unpacked(Unpacking.RATIO * 10)
     unpacking.unpacked(1000)
     with pytest.raises(InputError, match="became 2001 bytes") as error:
         unpacking.unpacked(1)
@@ -29,29 +34,37 @@ def test_content_may_be_so_many_times_its_compressed_bytes_and_what_is_allowed()
 
 
 def test_content_has_a_total_that_no_size_raises_but_the_user() -> None:
-    for allowed, more in ((1, 0), (TOTAL + 5, 5)):
+    for allowed, more in ((1, 0), (Unpacking.TOTAL + 5, 5)):
         unpacking = Unpacking(allowed)
-        unpacking.packed(TOTAL)
-        unpacking.unpacked(TOTAL + more)
+        unpacking.packed(Unpacking.TOTAL)
+        unpacking.unpacked(Unpacking.TOTAL + more)
         with pytest.raises(InputError):
             unpacking.unpacked(1)
 
 
-def test_layers_share_what_is_allowed() -> None:
+@pytest.mark.parametrize("aside", [False, True])
+def test_layers_share_what_is_allowed(aside: bool) -> None:
     unpacking = Unpacking(6 << 20)
-    first = DiffIdCheck(LAYER, Digest.of(bytes(4 << 20)), unpacking)
-    first.update(memoryview(ZEROS))
-    first.finish()
-    with pytest.raises(InputError, match="too many for its size"):
-        DiffIdCheck(LAYER, Digest.of(b""), unpacking).update(memoryview(ZEROS))
+    diff_id = Digest.of(bytes(4 << 20))
+    with DiffIdCheck(LAYER, diff_id, unpacking, aside=aside) as first:
+        first.update(ZEROS)
+        first.finish()
+    with DiffIdCheck(LAYER, diff_id, unpacking, aside=aside) as second:
+        second.update(ZEROS)
+        with pytest.raises(InputError, match="too many for its size"):
+            second.finish()
 
 
-def test_decompressor_stops_in_the_middle_of_a_piece() -> None:
+@pytest.mark.parametrize(
+    ("kind", "packed"), [("gzip", ZEROS), ("zstd", zstd.compress(bytes(4 << 20)))]
+)
+def test_decompressor_stops_in_the_middle_of_a_piece(kind: str, packed: bytes) -> None:
+    stream = Decompressor(kind, Unpacking(1 << 20))
+    stream.feed(packed)
     came: list[int] = []
-    pieces = decompressor(LAYER, Unpacking(1 << 20)).pieces(memoryview(ZEROS))
     with pytest.raises(InputError):
-        came.extend(len(piece) for piece in pieces)
-    assert 0 < sum(came) <= (1 << 20) + RATIO * len(ZEROS)
+        came.extend(len(piece) for piece in iter(stream.read, b""))
+    assert 0 < sum(came) <= (1 << 20) + Unpacking.RATIO * len(packed)
 
 
 def test_gzipped_archive_is_unpacked_within_bounds_alone(tmp_path: Path) -> None:

@@ -5,19 +5,13 @@ A layer that decompresses to more than memory holds costs no more memory than an
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from queue import Queue
-from threading import Thread
-from typing import Final, Self
+from types import TracebackType
+from typing import Self
 
-from coco_kp.errors import IntegrityError
-from coco_kp.image.compression import decompressor
-from coco_kp.image.guest_tar import GuestTar
+from coco_kp.errors import InputError, IntegrityError
+from coco_kp.image.compression import readable_compression
 from coco_kp.model.digest import Digest
-from coco_kp.unpacking import Unpacking
-
-_AHEAD: Final = 4  # pieces that may wait for the thread of a check
+from coco_kp.unpacking import ContentCheck, Unpacking
 
 
 def check_diff_id(content: Digest, diff_id: Digest) -> None:
@@ -32,85 +26,48 @@ def check_diff_id(content: Digest, diff_id: Digest) -> None:
 class DiffIdCheck:
     """Compares a layer's content with the diff_id that the image's config has for it.
 
-    ``guest``, if any, judges the same content; its verdict is not raised here.
+    A context manager, which ends its thread. ``refusals``, where it is given, gets why a guest
+    would refuse the content, if it would. ``aside``: on a thread of its own, while the caller goes
+    on.
     """
 
     def __init__(
         self,
         media_type: str,
         diff_id: Digest,
-        unpacking: Unpacking | None = None,
-        guest: GuestTar | None = None,
+        unpacking: Unpacking,
+        *,
+        refusals: list[InputError] | None = None,
+        aside: bool = False,
     ) -> None:
-        self._decompressor = decompressor(media_type, unpacking)
         self._diff_id = diff_id
-        self._hasher = hashlib.new(diff_id.algorithm)
-        self._guest = guest
-
-    def update(self, data: memoryview) -> None:
-        """Take the next piece of the layer."""
-        for piece in self._decompressor.pieces(data):
-            self._hasher.update(piece)
-            if self._guest:
-                self._guest.update(piece)
-
-    def finish(self) -> None:
-        """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
-        self._decompressor.finish()
-        check_diff_id(Digest(self._diff_id.algorithm, self._hasher.hexdigest()), self._diff_id)
-        if self._guest:
-            self._guest.finish(self._decompressor.gzip_flags)
-
-
-class DiffIdCheckAside:
-    """The same on a thread of its own, while the caller goes on. A context manager."""
-
-    def __init__(
-        self,
-        media_type: str,
-        diff_id: Digest,
-        unpacking: Unpacking | None = None,
-        guest: GuestTar | None = None,
-    ) -> None:
-        self._check = DiffIdCheck(media_type, diff_id, unpacking, guest)
-        self._pieces: Queue[bytes | None] = Queue(_AHEAD)
-        self._failure: Exception | None = None
-        self._thread = Thread(target=self._run, name="diff_id")
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: the caller's does it
-            self._thread.start()
-
-    def update(self, data: memoryview) -> None:
-        """Take the next piece of the layer; ``data`` may be overwritten afterwards."""
-        if self._thread.is_alive():
-            self._pieces.put(bytes(data))
-        else:
-            self._take(data)
+        self._refusals = refusals
+        self._content = ContentCheck(
+            readable_compression(media_type),
+            diff_id.algorithm,
+            unpacking,
+            guest=refusals is not None,
+            aside=aside,
+        )
+        self.update = self._content.update  # nothing stands between each piece and the core
 
     def finish(self) -> None:
-        """End the layer. Raises ``IntegrityError`` if its content is not the config's."""
-        self._join()
-        if self._failure:
-            raise self._failure
-        self._check.finish()
+        """End the layer. Raises ``IntegrityError`` if its content is not the config's.
+
+        ``InputError`` where it unpacks to too much.
+        """
+        digest, refusal = self._content.finish()
+        check_diff_id(Digest(self._diff_id.algorithm, digest.hex()), self._diff_id)
+        if refusal and self._refusals is not None:
+            self._refusals.append(refusal)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._join()
-
-    def _join(self) -> None:
-        if self._thread.is_alive():
-            self._pieces.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            self._take(memoryview(piece))
-
-    def _take(self, piece: memoryview) -> None:
-        if self._failure is None:
-            try:
-                self._check.update(piece)
-            except Exception as failure:  # noqa: BLE001 (raised to the caller by finish)
-                self._failure = failure
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._content.close()

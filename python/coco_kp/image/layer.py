@@ -18,20 +18,19 @@ from coco_kp.files import reason
 from coco_kp.image.compression import (
     ZstdRule,
     compression_of_bytes,
-    decompressor,
     is_compressed,
     recognised,
 )
 from coco_kp.image.content import HEAD
-from coco_kp.image.diff_id import DiffIdCheck, DiffIdCheckAside, check_diff_id
-from coco_kp.image.guest_tar import GuestTar
+from coco_kp.image.diff_id import DiffIdCheck, check_diff_id
 from coco_kp.image.passage import LayerInput, Passage
 from coco_kp.image.progress import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
-from coco_kp.model.media_type import GZIP, NONE, OCI_LAYER, ZSTD
+from coco_kp.model.media_type import GZIP, NONE, ZSTD
 from coco_kp.transport import BlobReader, BlobWriter, Pieces, Sink, Source
+from coco_kp.unpacking import Decompressor
 
 if TYPE_CHECKING:
     from coco_kp.image.plan import LayerPlan
@@ -114,7 +113,7 @@ def open_layer(
     carry: bool = False,
     threads: int = 1,
     head: Head | None = None,
-    guest: GuestTar | None = None,
+    refusals: list[InputError] | None = None,
 ) -> Digest:
     """Decrypt a layer into ``sink``, or only check it where that is None; return its plain digest.
 
@@ -123,7 +122,7 @@ def open_layer(
     recorded digest is proof enough of what went in, whether a guest would take it or not:
     ``diff_id`` counts, and must be there, where none is recorded. ``threads``, 1 or 2, work on it:
     on compressed content one of them only to check it. ``head`` gets the first bytes of the
-    plaintext, and ``guest`` judges the content that has the ``diff_id``.
+    plaintext, and ``refusals`` why a guest would refuse the content that has the ``diff_id``.
     """
     recorded = parse_digest(keys.digest) if keys.digest else None
     if carry and recorded is None and diff_id is None:
@@ -140,14 +139,19 @@ def open_layer(
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
         opened = stack.enter_context(_open(source, layer))
         given = LayerInput(source, layer, work, verify=_verify(layer), opened=opened)
-        content: DiffIdCheck | DiffIdCheckAside | None = None
-        if diff_id and (guest or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256):
-            if threads > 1 or carry:  # whose verdict is not always asked for
-                content = stack.enter_context(
-                    DiffIdCheckAside(layer.media_type, diff_id, work.unpacking, guest)
+        content = None
+        if diff_id and (
+            refusals is not None or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256
+        ):
+            content = stack.enter_context(
+                DiffIdCheck(
+                    layer.media_type,
+                    diff_id,
+                    work.unpacking,
+                    refusals=refusals,
+                    aside=threads > 1,
                 )
-            else:
-                content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest)
+            )
         also = [part.update for part in (content, other, head) if part]
         passage = Passage(opener, given.pieces, also)
         passage.carry(given, writer, threads)
@@ -196,21 +200,34 @@ def check_layer(
     layer: Descriptor,
     diff_id: Digest | None,
     work: Work,
-    guest: GuestTar | None = None,
+    *,
+    threads: int = 1,
+    refusals: list[InputError] | None = None,
 ) -> bytes:
     """Read a layer without a key, and return its first bytes, up to ``HEAD``.
 
-    Raises ``IntegrityError`` if it is not what it should be. ``guest`` judges the content that has
-    the ``diff_id``.
+    Raises ``IntegrityError`` if it is not what it should be. ``refusals`` gets why a guest would
+    refuse the content that has the ``diff_id``. ``threads``, 1 or 2, work on it.
     """
-    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking, guest) if diff_id else None
     head = Head()
-    for piece in LayerInput(source, layer, work).pieces():
-        head.update(piece)
+    with ExitStack() as stack:
+        content = None
+        if diff_id:
+            content = stack.enter_context(
+                DiffIdCheck(
+                    layer.media_type,
+                    diff_id,
+                    work.unpacking,
+                    refusals=refusals,
+                    aside=threads > 1,
+                )
+            )
+        for piece in LayerInput(source, layer, work).pieces():
+            head.update(piece)
+            if content:
+                content.update(piece)
         if content:
-            content.update(piece)
-    if content:
-        content.finish()
+            content.finish()
     return head.data
 
 
@@ -353,13 +370,14 @@ def _transcoded(
     pieces: Iterator[memoryview], diff_id: Digest | None, work: Work
 ) -> Iterator[bytes]:
     """Compress a zstd layer anew, with gzip: the same bytes each time, since it carries no time."""
-    content = DiffIdCheck(NONE, diff_id) if diff_id else None
-    source = decompressor(f"{OCI_LAYER}+{ZSTD}", work.unpacking)
+    content = DiffIdCheck(NONE, diff_id, work.unpacking) if diff_id else None
+    source = Decompressor(ZSTD, work.unpacking)
     gzip = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     for piece in pieces:
-        for data in source.pieces(piece):
+        source.feed(piece)
+        while data := source.read():
             if content:
-                content.update(memoryview(data))
+                content.update(data)
             yield gzip.compress(data)
     source.finish()
     if content:

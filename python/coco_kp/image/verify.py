@@ -28,7 +28,6 @@ from coco_kp.image.facts import (
     sample_findings,
     seen_by_guests,
 )
-from coco_kp.image.guest_tar import GuestTar
 from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress, Work
@@ -285,7 +284,7 @@ class _LayerCheck:
 
     def _read(self, work: Work) -> None:
         diff_id = self.image.diff_id(self.number)
-        guest = self._guest()
+        refusals = self._refusals()
         if self.encrypted and self.openers:
             encryption = parse_layer_encryption(self.layer.annotations)
             keys, self.opened = open_each(encryption.packets, self.openers)
@@ -303,7 +302,7 @@ class _LayerCheck:
                 None,
                 work,
                 threads=threads,
-                guest=guest,
+                refusals=refusals,
             )
             self.checked += ["digest", "hmac"]
             if keys.digest:
@@ -326,25 +325,30 @@ class _LayerCheck:
                     "whoever wrote the image did not encrypt it: everybody can read the layer",
                 )
         else:
-            if self.shared and self.shared.claimed and self.base:
-                check_layer(self.base, self.shared.layer, self.shared.content, work)
-            if self.image.describes_another:
-                check_statement(self.source, self.layer, work)
-            else:
-                check_layer(self.source, self.layer, diff_id, work, guest)
+            self._read_readable(diff_id, refusals, work)
             self.checked.append("digest")
         if diff_id:
             self.checked.append("diff_id")
-            self._judged_by(guest)
+            if refusals is not None:
+                self.checked.append("tar")
+                self.findings += refusals
 
-    def _guest(self) -> GuestTar | None:
-        """Return what judges the content, and holds its names: no longer than it is read."""
-        return GuestTar() if self.rules.target and not self.image.describes_another else None
+    def _read_readable(
+        self, diff_id: Digest | None, refusals: list[InputError] | None, work: Work
+    ) -> None:
+        if self.shared and self.shared.claimed and self.base:
+            shared = self.shared
+            check_layer(self.base, shared.layer, shared.content, work, threads=self.threads)
+        if self.image.describes_another:
+            check_statement(self.source, self.layer, work)
+        else:
+            check_layer(
+                self.source, self.layer, diff_id, work, threads=self.threads, refusals=refusals
+            )
 
-    def _judged_by(self, guest: GuestTar | None) -> None:
-        if guest:
-            self.checked.append("tar")
-            self.findings += [guest.fault] if guest.fault else []
+    def _refusals(self) -> list[InputError] | None:
+        """Return what gets why a guest would refuse the content; None where nobody asks."""
+        return [] if self.rules.target and not self.image.describes_another else None
 
     def _recipient_findings(self) -> list[CocoKpError]:
         expected = {_expected(key) for key in self.rules.expected_keys}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from coco_kp.errors import InputError
 from coco_kp.model.reference import ImageReference, RegistryReference
-from coco_kp.unpacking import FREE
+from coco_kp.unpacking import Unpacking
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Access:
     authfile: Path | None = None
     cert_dir: Path | None = None
     tls_verify: bool | None = None
-    max_unpacked: int = FREE
+    max_unpacked: int = Unpacking.FREE
     retries: int = 4
     side: Literal["", "src-", "dest-"] | None = ""
     """How the options of this side begin, for hints; None where the command has none."""

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::form::Form;
+
 /// A reason why the core refused or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
@@ -41,6 +43,21 @@ pub enum Error {
     NoSuchChunk,
     /// What was read again is not what was read before.
     InputChanged,
+    /// A compressed stream is not what it should be.
+    Malformed {
+        /// What it should be.
+        form: Form,
+    },
+    /// A compressed stream is cut off.
+    EndsEarly {
+        /// How it is compressed.
+        form: Form,
+    },
+    /// Compressed bytes became more than [`crate::Unpacking`] allows.
+    TooMuchContent {
+        /// Bytes so far.
+        unpacked: u64,
+    },
     /// No kernel has that name, or this processor cannot run it.
     KernelUnavailable {
         /// What was asked for.
@@ -71,6 +88,13 @@ impl fmt::Display for Error {
             Self::NoSuchChunk => f.write_str("the layer has no such chunk to be made again"),
             Self::InputChanged => {
                 f.write_str("the layer's source gave other bytes when it was read again")
+            }
+            Self::Malformed { form } => {
+                write!(f, "the layer is not the {form} stream that it should be")
+            }
+            Self::EndsEarly { form } => write!(f, "the layer's {form} stream ends early"),
+            Self::TooMuchContent { unpacked } => {
+                write!(f, "compressed content became {unpacked} bytes, too many for its size")
             }
             Self::KernelUnavailable { name } => {
                 write!(f, "this processor has no kernel '{}'", excerpt(name))

@@ -1,6 +1,6 @@
 //! The core's errors as the classes of `coco_kp/errors.py`.
 
-use coco_kp_core::{Algorithm, Error, Kernel};
+use coco_kp_core::{Algorithm, Error, Fault, Form, Kernel};
 use pyo3::PyErr;
 
 mod python {
@@ -38,9 +38,34 @@ pub(crate) fn raised<T>(result: Result<T, Error>) -> Result<T, PyErr> {
                 let hint = "the wrapping key is another one, or the packet was altered";
                 python::KekError::new_err((message, hint))
             }
-            Error::HmacMismatch | Error::InputChanged => python::IntegrityError::new_err(message),
+            Error::HmacMismatch
+            | Error::InputChanged
+            | Error::EndsEarly { .. }
+            | Error::Malformed { form: Form::Gzip } => python::IntegrityError::new_err(message),
+            Error::Malformed { form: Form::Zstd } => {
+                let hint = "frames of a layer may look back 32 MiB at the most";
+                python::IntegrityError::new_err((message, hint))
+            }
+            Error::TooMuchContent { .. } => {
+                let hint = "if you trust the image, allow more bytes with --max-unpacked";
+                python::InputError::new_err((message, hint))
+            }
         }
     })
+}
+
+/// Why a guest would refuse a layer's content.
+pub(crate) fn refused_by_guests(fault: &Fault) -> PyErr {
+    let Fault { block, why } = fault;
+    let (subject, hint) = match block {
+        Some(block) => (
+            format!("the entry at block {block}"),
+            "decrypt the image, and tar --list --block-number shows what the layer has where",
+        ),
+        None => ("it".to_owned(), ""),
+    };
+    let message = format!("guests refuse the layer's content: {subject} {why}");
+    python::InputError::new_err((message, hint))
 }
 
 /// A key-encryption key that is no key: the caller's key is at fault, not the packet.

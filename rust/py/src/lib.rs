@@ -5,6 +5,7 @@
 #![deny(clippy::unwrap_used)]
 
 mod borrow;
+mod content;
 mod errors;
 mod kek;
 mod layer;
@@ -20,6 +21,8 @@ mod _native {
     #[pymodule_export]
     const CHUNK: usize = coco_kp_core::CHUNK;
 
+    #[pymodule_export]
+    use super::content::{ContentCheck, Decompressor, Unpacking};
     #[pymodule_export]
     use super::kek::Kek;
     #[pymodule_export]

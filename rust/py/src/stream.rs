@@ -76,10 +76,6 @@ layer!(core::LayerOpener);
 pub(crate) struct Stream<T>(Mutex<Option<T>>);
 
 impl<T: Layer> Stream<T> {
-    pub(crate) fn new(inner: T) -> Self {
-        Self(Mutex::new(Some(inner)))
-    }
-
     /// Passes `data` on into a new `bytes` of the same length.
     pub(crate) fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let py = data.py();
@@ -118,6 +114,12 @@ impl<T: Layer> Stream<T> {
     pub(crate) fn pump(&self, py: Python<'_>, request: PyResult<Request>) -> PyResult<u64> {
         self.borrow(|inner| request?.run(py, |src, dst, how| inner.pump(src, dst, how)))
     }
+}
+
+impl<T> Stream<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self(Mutex::new(Some(inner)))
+    }
 
     /// Takes the stream out; it is closed from then on.
     pub(crate) fn end(&self) -> PyResult<T> {
@@ -126,7 +128,7 @@ impl<T: Layer> Stream<T> {
 
     /// Works with the stream. Whatever goes wrong on the way, a panic included, leaves it closed,
     /// for nobody could say what of the data it has seen.
-    fn borrow<R>(&self, work: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
+    pub(crate) fn borrow<R>(&self, work: impl FnOnce(&mut T) -> PyResult<R>) -> PyResult<R> {
         let (mut slot, inner) = self.take()?;
         let mut inner = inner.ok_or_else(errors::stream_closed)?;
         let result = work(&mut inner)?;
