@@ -81,6 +81,11 @@ bench: build peers ## Measure this machine: native core, a WrapKey call, peers b
 	$(BIN)/python -m benches
 	$(BIN)/pytest benches --benchmark-columns=median,min,ops
 
+.PHONY: bench-quick
+bench-quick: build peers ## The same in three minutes: real layers and smaller ones, to a layout alone
+	$(BIN)/python -m benches.content --rounds 3
+	$(BIN)/python -m benches.peers --rounds 3 --scale 25 --quick --output target/benches/quick
+
 # What a wheel installs beside the package; maturin looks for it under this name.
 WHEEL_DATA := coco_kp._native.data
 DIST := dist

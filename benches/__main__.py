@@ -1,9 +1,11 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import latency, peers, throughput
+from benches import content, latency, peers, throughput
 
 if __name__ == "__main__":
     throughput.main()
+    print()
+    content.main()
     print()
     peers.main()
     print()

@@ -5,8 +5,8 @@ ratio to ``openssl dgst -sha256`` of all the layers' bytes, for no tool can name
 Rounds are interleaved, so that what else the machine does falls on all alike. Images, results and
 temporary files lie on tmpfs; a registry runs on loopback and keeps its blobs there, too.
 
-``python -m benches.peers [--rounds N] [--scale PERCENT] [--output FOLDER]`` prints a table and
-writes ``peers.json`` and ``peers.svg``.
+``python -m benches.peers [--rounds N] [--scale PERCENT] [--quick] [--output FOLDER]`` prints a
+table and writes ``peers.json`` and ``peers.svg``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 import zlib
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -39,6 +40,7 @@ from tests.support.layout import LayoutWriter
 from tests.support.provider import grpc_config, served_address, serving
 
 from benches.chart import bar_chart
+from benches.real import write_libraries_image
 from benches.throughput import MIB, machine, tmpfs, verdict, warm
 
 if TYPE_CHECKING:
@@ -49,8 +51,11 @@ if TYPE_CHECKING:
 COCO_KP: Final = Path(sys.executable).with_name("coco-kp")
 KID: Final = "default/key/key_id1"
 
-IMAGES: Final = {"1 x 1 GiB": [1024], "4 x 256 MiB": [256] * 4, "40 x 8 MiB": [8] * 40}
-"""Layers of each image in MiB; incompressible, so that their sizes are what they say."""
+RANDOM: Final = {"1 x 1 GiB": [1024], "4 x 256 MiB": [256] * 4, "40 x 8 MiB": [8] * 40}
+"""Layers of images in MiB; incompressible, so that their sizes are what they say."""
+
+LIBRARIES: Final = {"libraries, gzip": True, "libraries, tar": False}
+"""Images of the Python libraries that are here, and whether they are compressed."""
 
 TARGETS: Final = {
     ("encrypt", "1 x 1 GiB", "oci"): 3.0,
@@ -150,16 +155,18 @@ class Setting:
     decrypting: Path
     registry: str
 
-    def rows(self, name: str, sizes: Sequence[int], rounds: int) -> Iterator[Row]:
-        """Measure both operations on an image, to both kinds of destination."""
-        source = write_random_image(self.folder / "image", sizes)
+    def rows(
+        self, name: str, write: Callable[[Path], Image], destinations: Sequence[str], rounds: int
+    ) -> Iterator[Row]:
+        """Measure both operations on an image that ``write`` makes, to each kind of destination."""
+        source = write(self.folder / "image")
         encrypted = Image(self.folder / "encrypted")
         subprocess.run(
             [COCO_KP, "-q", "encrypt", source.reference, encrypted.reference, *self._ours()],
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        for destination in ("oci", "registry"):
+        for destination in destinations:
             for operation, image in (("encrypt", source), ("decrypt", encrypted)):
                 row = Row(operation, name, destination, Measured(), Measured(), Measured())
                 for number in range(rounds + 1):
@@ -203,6 +210,15 @@ class Setting:
                 self.decrypting,
             )
         return self.skopeo.copy_command(source, target, *flags), self.skopeo.environment(config)
+
+
+def images(percent: int) -> Iterator[tuple[str, Callable[[Path], Image]]]:
+    """Give a name of each image, and what writes it; random ones have so much of their size."""
+    for name, compressed in LIBRARIES.items():
+        yield name, partial(write_libraries_image, compressed=compressed)
+    for name, sizes in RANDOM.items():
+        scaled = [max(1, size * percent // 100) for size in sizes]
+        yield name, partial(write_random_image, sizes=scaled)
 
 
 def write_random_image(folder: Path, sizes: Sequence[int]) -> Image:
@@ -289,6 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="coco-kp beside skopeo, whole commands")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=100, help="size of the layers in percent")
+    parser.add_argument("--quick", action="store_true", help="to a layout alone")
     parser.add_argument("--output", type=Path, default=Path("target/benches"))
     options = parser.parse_args()
     with tmpfs() as folder, ExitStack() as stack:
@@ -303,9 +320,9 @@ def main() -> None:
         )
         print("|---|---|---|---|---|---|---|---|---|---|")
         rows = []
-        for name, sizes in IMAGES.items():
-            scaled = [max(1, size * options.scale // 100) for size in sizes]
-            for row in place.rows(name, scaled, options.rounds):
+        destinations = ("oci",) if options.quick else ("oci", "registry")
+        for name, write in images(options.scale):
+            for row in place.rows(name, write, destinations, options.rounds):
                 rows.append(row)
                 print(line(row), flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
