@@ -10,12 +10,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote
 
 import grpc
 
 from coco_kp.model.client import CertificateNames, ClientIdentity
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _SPIFFE: Final = "spiffe://"
 
@@ -38,21 +41,32 @@ def client_of(context: grpc.ServicerContext) -> ClientIdentity:
 def certificate_names(pem: bytes) -> CertificateNames:
     """Read the names of a certificate in PEM; one that cannot be read has none."""
     from cryptography import x509  # noqa: PLC0415 (a server without TLS needs none of it)
+
+    try:
+        return _names(x509.load_pem_x509_certificate(pem))
+    except (
+        ValueError,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
+        return CertificateNames()
+
+
+def _names(certificate: Certificate) -> CertificateNames:
+    from cryptography import x509  # noqa: PLC0415 (as above)
     from cryptography.x509.oid import NameOID  # noqa: PLC0415
 
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
         san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        dns, uris = (
-            tuple(san.get_values_for_type(kind))
-            for kind in (x509.DNSName, x509.UniformResourceIdentifier)
-        )
     except x509.ExtensionNotFound:
         common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         only = common_names[0].value if len(common_names) == 1 else ""
         return CertificateNames(common_name=only if isinstance(only, str) else "")
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return CertificateNames()
+    dns, uris = (
+        tuple(san.get_values_for_type(kind))
+        for kind in (x509.DNSName, x509.UniformResourceIdentifier)
+    )
     if len(uris) > 1 and any(uri.lower().startswith(_SPIFFE) for uri in uris):
         uris = ()  # X.509-SVID, section 2: one with several URIs must be rejected
     return CertificateNames(tuple(name.lower() for name in dns), uris)

@@ -74,7 +74,7 @@ def _belong_together(certificate: x509.Certificate, key: _PrivateKey) -> bool:
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(_pem_file(path))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise InputError(f"{shown(str(path))} holds no certificates in PEM") from None
 
 

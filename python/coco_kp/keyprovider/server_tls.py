@@ -76,6 +76,8 @@ class ServerTls:
             material = self._read()
         except InputError as error:
             message = f"the old TLS certificate stays: {error}"
+        except Exception as error:  # noqa: BLE001 (no file, whatever is in it, ends the server)
+            message = f"the old TLS certificate stays: {type(error).__name__}"
         if self._state() != state:
             return  # who knows what was read: the next look tells
         self._seen, self._material = state, material

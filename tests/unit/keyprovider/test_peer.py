@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import encodebytes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
@@ -87,6 +88,10 @@ def unreadable(how: str) -> bytes:
             return AUTHORITY.issue(extensions=[(san, cut)], common_names=["cn"]).certificate
         case "of a kind that is unknown":
             return AUTHORITY.issue(extensions=[(san, x400_address)]).certificate
+        case "of a version that is none":
+            return altered(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05")
+        case "with a subject that is no text":
+            return altered(b"team-a", b"team\xff\xff")
     twice = [(san, dns_name), (ian, dns_name)]
     issued = x509.load_pem_x509_certificate(AUTHORITY.issue(extensions=twice).certificate)
     der = issued.public_bytes(serialization.Encoding.DER)
@@ -94,8 +99,26 @@ def unreadable(how: str) -> bytes:
     return x509.load_der_x509_certificate(same).public_bytes(serialization.Encoding.PEM)
 
 
+def altered(was: bytes, now: bytes) -> bytes:
+    """Return a certificate without subjectAltName, for ``team-a``, with these bytes exchanged."""
+    issued = x509.load_pem_x509_certificate(AUTHORITY.issue(common_names=["team-a"]).certificate)
+    der = issued.public_bytes(serialization.Encoding.DER)
+    assert was in der
+    lines = encodebytes(der.replace(was, now, 1))
+    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"-----END CERTIFICATE-----\n"
+
+
 @pytest.mark.parametrize(
-    "how", ["empty", "no DER", "cut", "of a kind that is unknown", "there twice"]
+    "how",
+    [
+        "empty",
+        "no DER",
+        "cut",
+        "of a kind that is unknown",
+        "of a version that is none",
+        "with a subject that is no text",
+        "there twice",
+    ],
 )
 def test_certificate_that_cannot_be_read_names_nobody(how: str) -> None:
     pem = unreadable(how)

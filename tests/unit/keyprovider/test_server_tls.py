@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+from base64 import encodebytes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -264,6 +265,27 @@ def test_tls_server_keeps_its_certificate_while_a_file_is_gone_or_cut(
     assert [str(path) in text for text in said(caplog, logging.WARNING)] == [True, True]
 
 
+def of_version_6(certificate: bytes) -> bytes:
+    """Return it with a version that no certificate has, which is no ``ValueError`` to pyca."""
+    der = x509.load_pem_x509_certificate(certificate).public_bytes(serialization.Encoding.DER)
+    version_3, version_6 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05"
+    assert version_3 in der
+    lines = encodebytes(der.replace(version_3, version_6, 1))
+    return b"-----BEGIN CERTIFICATE-----\n" + lines + b"-----END CERTIFICATE-----\n"
+
+
+def test_tls_look_at_file_that_no_reader_foresaw_keeps_the_old_certificate(
+    files: Files, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the server, whose main thread looks."""
+    tls = files.tls()
+    monkeypatch.setattr(ServerTls, "_read", lambda _: 1 / 0)
+    files.write(AUTHORITY.issue_server())
+    tls.look()
+    assert said(caplog, logging.WARNING) == ["the old TLS certificate stays: ZeroDivisionError"]
+    assert expiries(caplog) == [SERVER.expires]
+
+
 def test_tls_server_refuses_clients_of_the_old_ca_after_its_exchange(
     files: Files, listen: Listen
 ) -> None:
@@ -359,6 +381,7 @@ def pem_of(key: ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey, password: by
     [
         ("certificate", b"", "'{}' holds no certificates in PEM"),
         ("certificate", SERVER.key, "'{}' holds no certificates in PEM"),
+        ("certificate", of_version_6(SERVER.certificate), "'{}' holds no certificates in PEM"),
         ("ca", b"x", "'{}' holds no certificates in PEM"),
         ("key", b"", "'{}' holds no private key in PEM"),
         ("key", SERVER.certificate, "'{}' holds no private key in PEM"),
