@@ -17,6 +17,7 @@ from tests.support.image import Image
 LOGIN = ("user", "a long password")
 CREDS = ":".join(LOGIN)
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
+OTHER_KID = "kbs:///default/key/2"
 
 
 @pytest.fixture(autouse=True)
@@ -157,20 +158,55 @@ class TestCredentials:
         assert "--creds and --registry-token exclude each other" in outcome.err
 
 
+REMOTE = ("--src-tls-verify=false", "--src-creds", CREDS)
+FOR_DESTINATION = ("--dest-tls-verify=false", "--dest-creds", CREDS)
+
+
 class TestPolicy:
-    def test_encrypt_refuses_source_that_policy_rejects_and_warns_of_unchecked_signature(
-        self, pushed: str, key: Path, command: Command, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (("encrypt",), ("oci:new", *REMOTE, "--keyid", KID, "--keep-encrypted")),
+            (("decrypt",), ("oci:new", *REMOTE)),
+            (("rewrap",), ("oci:new", *REMOTE, "--to-keyid", OTHER_KID, "--to-keypath", "kek")),
+            (("rewrap",), (*FOR_DESTINATION, "--to-keyid", OTHER_KID, "--to-keypath", "kek")),
+            (("encrypt", "plain", "new", "--keyid", KID, "--reuse"), REMOTE),
+            (("encrypt", "plain", "new", "--keyid", KID, "--skip-base"), REMOTE),
+        ],
+    )
+    def test_image_that_policy_rejects_is_refused_and_unchecked_signature_warned_of(
+        self,
+        plain: Image,
+        pushed: str,
+        key: Path,
+        command: Command,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        before: tuple[str, ...],
+        after: tuple[str, ...],
     ) -> None:
+        """What ``--reuse`` and ``--skip-base`` read was not asked about."""
+        monkeypatch.chdir(tmp_path)
+        places = {"plain": plain.reference, "new": "oci:new"}
+        words = [*(places.get(word, word) for word in before), pushed, *after, "--keypath", key]
         policy = tmp_path / ".config" / "containers" / "policy.json"
         policy.parent.mkdir(parents=True)
-        copy = ("encrypt", pushed, f"oci:{tmp_path}/new", "--keyid", KID, "--keypath", key)
-        access = ("--src-tls-verify=false", "--src-creds", CREDS, "--keep-encrypted")
         policy.write_text('{"default": [{"type": "reject"}]}')
-        outcome = command(*copy, *access, ok=False)
+        outcome = command(*words, ok=False)
         assert outcome.code == 7
         assert f"{pushed} is rejected by the policy '{policy}'" in outcome.err
         policy.write_text('{"default": [{"type": "signedBy", "keyPath": "/key"}]}')
-        assert "warning: the signature that" in command(*copy, *access, ok=False).err
+        assert "warning: the signature that" in command(*words, ok=False).err
+
+    @pytest.mark.parametrize("look", ["inspect", "verify"])
+    def test_who_only_looks_is_not_asked_for_policy(
+        self, pushed: str, key: Path, command: Command, tmp_path: Path, look: str
+    ) -> None:
+        policy = tmp_path / ".config" / "containers" / "policy.json"
+        policy.parent.mkdir(parents=True)
+        policy.write_text('{"default": [{"type": "reject"}]}')
+        opening = ("--keypath", key) if look == "verify" else ()
+        command(look, pushed, "--tls-verify=false", "--creds", CREDS, *opening)
 
 
 class TestErrors:

@@ -129,7 +129,8 @@ def command(
 
     Every layer of every platform is encrypted, unless options say otherwise. Packets are opened
     again and manifests compared before the destination's name changes; after any failure it is as
-    it was. No signature of SOURCE is checked; what policy.json rejects is refused.
+    it was. No signature of SOURCE is checked: where policy.json demands one, a warning says so;
+    what it rejects is refused.
 
     For example: coco-kp encrypt docker://docker.io/library/nginx docker://registry.example/nginx:enc
     --keyid kbs:///default/key/1 --keypath key

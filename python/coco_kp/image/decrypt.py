@@ -28,7 +28,15 @@ from coco_kp.model.layer_encryption import (
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import ImageReference, RegistryReference, parse_image_reference
-from coco_kp.transport import PLAIN, Access, Sink, Source, check_destination, open_source
+from coco_kp.transport import (
+    PLAIN,
+    Access,
+    Sink,
+    Source,
+    check_destination,
+    check_source,
+    open_source,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,7 @@ def decrypt_image(
     work = Work(progress or Progress(), jobs, source_access)
     reference, target = map(parse_image_reference, (source, destination))
     check_destination(target, encrypted=False)
+    check_source(reference)
     with open_source(reference, source_access) as opened:
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):

@@ -131,6 +131,7 @@ def encrypt_image(
 
         def opened(name: str) -> Source:
             reference = parse_image_reference(name)
+            check_source(reference)
             access = access_beside(
                 reference, (target, destination_access), (source_reference, source_access)
             )

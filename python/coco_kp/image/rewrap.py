@@ -36,7 +36,7 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import parse_image_reference
-from coco_kp.transport import Access, check_destination, open_source
+from coco_kp.transport import Access, check_destination, check_source, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,7 @@ def rewrap_image(
         raise UsageError("name a change: a recipient to replace, to add or to remove")
     reference, target = map(parse_image_reference, (image, destination or image))
     check_destination(target)
+    check_source(reference)
     work = Work(progress or Progress(), 1)
     with open_source(reference, source_access) as source:
         tree = read_tree(source, configs=False)

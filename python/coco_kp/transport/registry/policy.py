@@ -1,7 +1,8 @@
 """``policy.json``: what it says of an image in a registry (containers-policy.json(5)).
 
-Signatures are not checked here. What is rejected is refused, and what would have to be signed is
-warned of: its user believes that nothing else comes in.
+It decides, as for ``skopeo copy``, about each image of which another is made; who only looks is not
+asked. Signatures are not checked here. What is rejected is refused, and what would have to be
+signed is warned of: its user believes that nothing else comes in.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def check_policy(image: RegistryReference) -> None:
     if types - {_ACCEPTED}:
         _log.warning(
             "the signature that '%s' demands of %s is not checked: copy the image with skopeo, "
-            "which checks it, and encrypt the copy",
+            "which checks it, and use the copy",
             file,
             image,
         )
