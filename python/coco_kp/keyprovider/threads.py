@@ -7,10 +7,13 @@ idle threads in turn, so that under little load all stay in use; here the last o
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Final, TypeVar
+
+from coco_kp.deadline import start
 
 T = TypeVar("T")
 
@@ -23,6 +26,7 @@ _Work = Callable[[], None]
 class Threads(Executor):
     """Runs each call in a thread at once, however many there are: its user bounds them.
 
+    Where the system gives no further thread, a call waits until one has ended its own.
     ``on_rest`` is called when the last thread ends. None of them keeps the process alive.
     """
 
@@ -31,6 +35,7 @@ class Threads(Executor):
         self._idle_seconds = idle
         self._lock = threading.Lock()
         self._idle: list[_Mailbox] = []
+        self._waiting: deque[_Work] = deque()
         self._threads = 0
         self._open = threading.Event()
         self._open.set()
@@ -39,7 +44,7 @@ class Threads(Executor):
     def busy(self) -> int:
         """How many calls are at work, or held."""
         with self._lock:
-            return self._threads - len(self._idle)
+            return self._threads - len(self._idle) + len(self._waiting)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 (the interface)
         """Run a function in a thread."""
@@ -50,8 +55,11 @@ class Threads(Executor):
             self._threads += mailbox is None
         if mailbox:
             mailbox.put(work)
-        else:
-            threading.Thread(target=self._live, args=(work,), name="call", daemon=True).start()
+            return future
+        try:
+            start(threading.Thread(target=self._live, args=(work,), name="call", daemon=True))
+        except OSError:  # raised into gRPC, it would end the one thread that takes calls
+            self._wait(work)
         return future
 
     def hold(self) -> None:
@@ -61,6 +69,16 @@ class Threads(Executor):
     def go_on(self) -> None:
         """Let what was held begin."""
         self._open.set()
+
+    def _wait(self, work: _Work) -> None:
+        """Have the next thread that ends its call do it."""
+        with self._lock:
+            self._threads -= 1
+            mailbox = self._idle.pop() if self._idle else None
+            if mailbox is None:
+                self._waiting.append(work)
+        if mailbox:
+            mailbox.put(work)
 
     def _live(self, work: _Work | None) -> None:
         mailbox = _Mailbox()
@@ -77,6 +95,8 @@ class Threads(Executor):
     def _rest(self, mailbox: _Mailbox) -> _Work | None:
         """Return the next work, or None where none came in time."""
         with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
             self._idle.append(mailbox)
         work = mailbox.take(self._idle_seconds)
         if work is None:

@@ -443,6 +443,30 @@ def test_server_answers_and_ends_while_a_client_takes_no_answer(
         assert process.wait(PATIENCE / 4) == 0
 
 
+NO_THREAD = """
+start, failed = threading.Thread.start, []
+def start_but_once(thread):
+    if thread.name == "call" and not failed:
+        failed.append(thread)
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = start_but_once
+"""
+
+
+def test_server_that_had_no_thread_for_a_call_answers_it_and_later_ones(tmp_path: Path) -> None:
+    """It never answered again, and lived: no watchdog saw it."""
+    with (
+        serving_process(serving_script(tmp_path, NO_THREAD)) as (_, address),
+        ocicrypt.connection(address) as channel,
+    ):
+        now = threading.Event()
+        now.set()
+        waiting = ocicrypt.begin_wrap(channel, "sample=true", PRIVATE_OPTIONS, now)
+        ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
+        assert waiting.result(ocicrypt.TIMEOUT)
+
+
 def test_grpc_server_offers_no_watch_of_its_health(serve: Serve) -> None:
     with serve(Provider()) as channel:
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch", bytes, bytes)

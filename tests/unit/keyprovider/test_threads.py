@@ -44,6 +44,32 @@ def test_idle_threads_end() -> None:
     assert threads.submit(threading.get_ident).result(PATIENCE)  # others are made
 
 
+def test_calls_for_which_there_is_no_thread_wait_for_one(
+    go_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in ``submit`` ends the thread in which grpcio takes calls: none was answered any
+    more, while the process lived."""
+    rested = threading.Event()
+    threads = Threads(rested.set, idle=0.01)
+    running = threads.submit(go_on.wait, PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        waiting = [threads.submit(pow, 2, number) for number in range(3)]
+        assert threads.busy == 4
+        go_on.set()
+        assert [call.result(PATIENCE) for call in waiting] == [1, 2, 4]
+        assert running.result(PATIENCE)
+        assert rested.wait(PATIENCE)
+        alone = threads.submit(pow, 2, 3)  # there is not even one
+    threads.submit(pow, 2, 4).result(PATIENCE)
+    assert alone.result(PATIENCE) == 8
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    """As Python does at a limit on processes, or in a full container."""
+    raise RuntimeError("can't start new thread")
+
+
 def test_thread_that_was_used_last_is_woken_first() -> None:
     """In turn, all of them would stay in use under the least load."""
     threads, all_there = Threads(idle=PATIENCE), threading.Barrier(10)
