@@ -58,7 +58,7 @@ def main() -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing left to be undone
     flush()  # run() has told of what it could not print
-    sys.exit(code)
+    os._exit(code)  # all is done, and to take the interpreter apart takes 15 ms
 
 
 def run(arguments: list[str]) -> int:

@@ -199,6 +199,19 @@ start.main()
     assert done.stderr == b"coco-kp: interrupted\n"
 
 
+def test_command_ends_without_taking_the_interpreter_apart() -> None:
+    script = """
+import atexit, sys
+from coco_kp.cli import start
+atexit.register(print, "taken apart")
+sys.argv = ["coco-kp", "schema", "audit"]
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    json.loads(done.stdout)  # all of it, and nothing else
+
+
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
 EXTRAS = ["boto3", "botocore", "hvac", "requests", "pkcs11"]
 LOADED_LATER += EXTRAS
