@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 import click
@@ -68,4 +67,6 @@ def _option_hint(name: str, context: click.Context | None) -> str:
 
 
 def _like(word: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
     return next(iter(get_close_matches(word, known, 1, _LIKENESS)), "")

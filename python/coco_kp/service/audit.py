@@ -11,8 +11,8 @@ import os
 import select
 import stat
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from coco_kp.errors import InputError, RemoteError, shown
 from coco_kp.files import is_there, read_file, reason, write_file
 from coco_kp.observe import event
 from coco_kp.redact import printable_json, redacted
+from coco_kp.service.record import CallRecord
 
 _SALT_SIZE: Final = 32  # bytes, as many as of the hash
 _SALT_SUFFIX: Final = ".salt"
@@ -34,50 +35,6 @@ _NEW: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOE
 
 class UnauditedError(RemoteError):
     """A call could not be recorded, and none is answered that is not."""
-
-
-@dataclass(slots=True)
-class CallRecord:
-    """What is known of a call, filled in as it becomes known; empty is what was not.
-
-    ``key`` is how the key is named (a reference, ``sample``, ``new``, or the KBC that opened the
-    packet), ``fingerprint`` tells KEKs apart, ``packet`` is the digest of the annotation packet,
-    and ``layer`` that of the layer before encryption, as its private options have it. ``code`` is
-    the gRPC status.
-    """
-
-    operation: str
-    client: str
-    kid: str = ""
-    algorithm: str = ""
-    key: str = ""
-    fingerprint: str = ""
-    packet: str = ""
-    layer: str = ""
-    code: str = "OK"
-    message: str = ""
-    seconds: float = 0.0
-
-    def to_line(self, time: datetime) -> bytes:
-        """Return the record as a line of JSON, without what looks like a key."""
-        texts = {
-            "operation": self.operation,
-            "client": self.client,
-            "kid": self.kid,
-            "algorithm": self.algorithm,
-            "key": self.key,
-            "fingerprint": self.fingerprint,
-            "packet": self.packet,
-            "layer": self.layer,
-            "code": self.code,
-            "message": self.message,
-        }
-        document = {
-            "time": time.astimezone(UTC).isoformat(timespec="milliseconds"),
-            **{name: redacted(text) or None for name, text in texts.items()},
-            "milliseconds": round(self.seconds * 1000, 3),
-        }
-        return printable_json(document).encode() + b"\n"
 
 
 class AuditLog:
@@ -109,7 +66,7 @@ class AuditLog:
 
     def write(self, record: CallRecord) -> None:
         """Record a call, whole. Raises ``UnauditedError`` if that fails and is required."""
-        line = record.to_line(datetime.now(UTC))
+        line = _line(record, datetime.now(UTC))
         with self._writing:
             failed = self._append(line)
             known, self._failing = self._failing, bool(failed)
@@ -154,6 +111,28 @@ class AuditLog:
         if written:
             self._torn = written < len(data)
         return failed
+
+
+def _line(record: CallRecord, time: datetime) -> bytes:
+    """Return a record as a line of JSON, without what looks like a key."""
+    texts = {
+        "operation": record.operation,
+        "client": record.client,
+        "kid": record.kid,
+        "algorithm": record.algorithm,
+        "key": record.key,
+        "fingerprint": record.fingerprint,
+        "packet": "" if record.packet is None else f"sha256:{sha256(record.packet).hexdigest()}",
+        "layer": record.layer,
+        "code": record.code,
+        "message": record.message,
+    }
+    document = {
+        "time": time.astimezone(UTC).isoformat(timespec="milliseconds"),
+        **{name: redacted(text) or None for name, text in texts.items()},
+        "milliseconds": round(record.seconds * 1000, 3),
+    }
+    return printable_json(document).encode() + b"\n"
 
 
 def open_audit_log(target: str, *, required: bool) -> AuditLog:

@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coco_kp.deadline import caller_has_gone, within
 from coco_kp.errors import CocoKpError
@@ -29,8 +28,11 @@ from coco_kp.model.protocol import (
 )
 from coco_kp.observe import UNWRITTEN, event
 from coco_kp.provider import KeyFileError, KeyUse, Provider
-from coco_kp.service.audit import AuditLog, CallRecord
 from coco_kp.service.limits import UNLIMITED, Limits
+from coco_kp.service.record import CallRecord
+
+if TYPE_CHECKING:
+    from coco_kp.service.audit import AuditLog
 
 LONGEST_CALL: Final = 30.0
 """Seconds for one call, whatever it asks of others, and of how many."""
@@ -128,11 +130,11 @@ def _answered(
         for warning in wrapped.warnings:
             event(logging.WARNING, "warning", message=warning)
         record.kid, record.layer = wrapped.kid, wrapped.layer
-        record.packet = _digest(wrapped.packet)
+        record.packet = wrapped.packet
         if audit and wrapped.kek:
             record.fingerprint = audit.fingerprint(wrapped.kek)
         return write_wrap_response(wrapped.packet)
-    record.operation, record.packet = "keyunwrap", _digest(request.packet)
+    record.operation, record.packet = "keyunwrap", request.packet
     rights.check("keyunwrap")
     unwrapped = provider.unwrap(request, permit)
     record.key, record.layer = str(unwrapped.kbc), unwrapped.layer
@@ -147,7 +149,3 @@ def _parsed(call: Call, name: str | None) -> WrapRequest | UnwrapRequest:
             return parse_request(call.request, call.operation, name)
     except CocoKpError as error:
         raise MalformedRequestError(error.message, error.hint) from None
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{sha256(data).hexdigest()}"
