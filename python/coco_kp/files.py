@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -230,14 +230,22 @@ def home() -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is a file. One that cannot be looked at counts: its use will say why."""
+    """Return whether there is a file. One that cannot be looked at counts: its use will say why."""
+    return _is(path, lambda _: True)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder. What cannot be looked at counts: its use will say why."""
+    return _is(path, stat.S_ISDIR)
+
+
+def _is(path: Path, kind: Callable[[int], bool]) -> bool:
     try:
-        path.stat()
+        return kind(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return True
 
 
 def brief(path: Path) -> Path:

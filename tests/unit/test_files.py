@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError
-from coco_kp.files import is_there, locked, read_file, write_file
+from coco_kp.files import is_folder, is_there, locked, read_file, write_file
 from tests.support.refusing import refuse
 
 TOO_LONG = "x" * 300  # more than any file system takes for a name
@@ -360,6 +360,20 @@ def test_is_there_returns_whether_path_exists(tmp_path: Path) -> None:
     assert not is_there(tmp_path / "nowhere")
     assert not is_there(tmp_path / "file" / "x")
     assert is_there(tmp_path / TOO_LONG)  # or rather: not known to be absent
+
+
+def test_is_folder_returns_whether_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert is_folder(tmp_path)
+    assert is_folder(tmp_path / "link")
+    assert not is_folder(tmp_path / "file")
+    assert not is_folder(tmp_path / "absent")
+    assert not is_folder(tmp_path / "file" / "x")
+    refuse(monkeypatch, "stat", lambda path: path == str(tmp_path))
+    assert is_folder(tmp_path)  # or rather: not known to be none
 
 
 def add(folder: Path, times: int, ready: Any) -> None:

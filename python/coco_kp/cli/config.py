@@ -119,8 +119,10 @@ def _checked(address: str) -> str:
 
 def _own_path() -> str:
     """Give an absolute path, since clients run it in their own working directory."""
+    from coco_kp.files import is_there
+
     beside_python = Path(sys.executable).with_name("coco-kp")
-    if beside_python.exists():
+    if is_there(beside_python):
         return str(beside_python)
     found = shutil.which("coco-kp")
     if not found:

@@ -82,9 +82,10 @@ class ProviderOptions(OptionGroup):
         self, registration: RegistrationOptions, kbc: KbcOptions, *, files_untold: bool = False
     ) -> Provider:
         """Make the key provider that the three groups describe. Raises ``CocoKpError``."""
+        from coco_kp.files import is_folder
         from coco_kp.provider import Provider
 
-        if self.key_dir is not None and not self.key_dir.is_dir():
+        if self.key_dir is not None and not is_folder(self.key_dir):
             raise UsageError(f"--key-dir {shown(str(self.key_dir))} is no folder")
         key_dir = self.key_dir and self.key_dir.absolute()
         if self.name is not None:

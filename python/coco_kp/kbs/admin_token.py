@@ -25,7 +25,7 @@ from jwcrypto.jwt import JWT  # type: ignore[import-untyped]
 
 from coco_kp.errors import KekError, UsageError, shown
 from coco_kp.exposure import exposure
-from coco_kp.files import read_file
+from coco_kp.files import is_there, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ def find(
     if text := environ.get(VARIABLE, ""):
         return ReadyToken.parse(text, f"the environment ({VARIABLE})")
     home_file = Path(environ.get("HOME", "/nonexistent")) / _HOME_FILE
-    return ReadyToken.read(home_file) if home_file.is_file() else None
+    return ReadyToken.read(home_file) if is_there(home_file) else None
 
 
 @dataclass(frozen=True, slots=True)

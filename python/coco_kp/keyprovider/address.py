@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coco_kp.errors import InputError, RemoteError, UsageError, shown
-from coco_kp.files import reason
+from coco_kp.files import is_folder, reason
 from coco_kp.model.host_port import HostPort
 
 _IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
@@ -101,9 +101,11 @@ class UnixAddress:
             ) from None
 
     def _check(self) -> None:
-        if not self.path.parent.is_dir():
+        if not is_folder(self.path.parent):
             raise InputError(f"there is no folder {shown(str(self.path.parent))} for the socket")
-        if not self.path.exists() and not self.path.is_symlink():
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
             return
         if not self.path.is_socket():
             raise InputError(

@@ -7,10 +7,12 @@ that can do.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import is_there
 from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
 from coco_kp.transport.access import Access, Credentials, access_beside, parse_credentials
 from coco_kp.transport.base import (
@@ -71,7 +73,8 @@ def open_source(reference: ImageReference, access: Access | None = None) -> Sour
     try:
         return _open_files(reference, access)
     except InputError as error:
-        error.hint = error.hint or _other_transport(reference)
+        with suppress(OSError):  # what cannot be looked at, the error names
+            error.hint = error.hint or _other_transport(reference)
         raise
 
 
@@ -91,7 +94,7 @@ def _open_files(reference: FileReference, access: Access | None) -> Source:
 def _other_transport(reference: FileReference) -> str:
     """Return what to do about a place that is none of its transport; empty if it is one."""
     path = Path(reference.path)
-    if not path.exists():
+    if not is_there(path):
         return "nothing is there: check the path"
     if path.is_file() and reference.transport == "oci":
         return "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"

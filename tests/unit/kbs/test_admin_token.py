@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from coco_kp.errors import KekError, UsageError
 from coco_kp.kbs.admin_token import ReadyToken, SigningKey, find
 from tests.sim.kbs import decode, encode
+from tests.support.refusing import refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,16 @@ def token_file(file: Path, text: str) -> Path:
     file.write_text(text)
     file.chmod(0o600)
     return file
+
+
+def test_find_token_does_not_take_what_it_cannot_look_at_for_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = token_file(tmp_path / ".trustee" / "admin-token", VALID)
+    for call in ("stat", "open"):
+        refuse(monkeypatch, call, lambda path: path == str(file), errno.EACCES)
+    with pytest.raises(KekError, match="permission denied"):
+        find(environ={"HOME": str(tmp_path)})
 
 
 def test_find_token_prefers_named_file_then_environment_then_home(tmp_path: Path) -> None:

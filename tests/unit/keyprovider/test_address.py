@@ -8,6 +8,7 @@ import pytest
 
 from coco_kp.errors import InputError, RemoteError, UsageError
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress, parse_address, parse_target
+from tests.support.refusing import refuse
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,17 @@ def test_unix_address_check_leaves_file_that_is_not_a_socket(tmp_path: Path, kin
     with pytest.raises(InputError, match="exists and is no socket"):
         UnixAddress(path).check()
     assert path.lstat()
+
+
+def test_unix_address_check_does_not_take_what_it_cannot_look_at_for_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "kp.sock"
+    path.touch()
+    for call in ("stat", "lstat"):
+        refuse(monkeypatch, call, lambda name: name == str(path))
+    with pytest.raises(RemoteError, match=f"cannot listen on unix://{path}: input/output error"):
+        UnixAddress(path).check()
 
 
 def test_unix_address_check_reports_missing_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from coco_kp.errors import InputError
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import open_source
+from tests.support.refusing import refuse
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,14 @@ def test_open_source_names_the_transport_that_was_meant(
     with pytest.raises(InputError) as error, open_source(parse_image_reference(name)):
         pass
     assert error.value.hint == words
+
+
+def test_open_source_does_not_call_absent_what_it_cannot_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ("stat", "open"):
+        refuse(monkeypatch, call, lambda path: path.startswith(str(tmp_path)), errno.EACCES)
+    name = parse_image_reference(f"oci:{tmp_path}")
+    with pytest.raises(InputError, match="permission denied") as error, open_source(name):
+        pass
+    assert not error.value.hint

@@ -19,7 +19,7 @@ import pkcs11
 from pkcs11 import Session, Slot, Token, TokenFlag, exceptions
 
 from coco_kp.errors import KekError, shown
-from coco_kp.files import read_file
+from coco_kp.files import is_there, read_file
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
@@ -159,7 +159,7 @@ def _pin(reference: Pkcs11Reference) -> str:
 
 def _slots(module: str) -> list[Slot]:
     """Return the slots with a token. Raises ``KekError`` where the module cannot be loaded."""
-    if "/" in module and not Path(module).exists():
+    if "/" in module and not is_there(Path(module)):
         raise KekError(
             f"there is no PKCS #11 module {shown(module)}",
             "is the HSM's client software installed? SoftHSM: apt-get install softhsm2",

@@ -26,7 +26,7 @@ from hvac import exceptions
 from urllib3.util import Url
 
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
-from coco_kp.files import home, is_there, read_file
+from coco_kp.files import home, is_there, read_file, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
@@ -272,8 +272,13 @@ def _authorities() -> str | bool:
     """Return the file or folder of trusted authorities: the system's, which requests ignores."""
     system = ssl.get_default_verify_paths()
     named = os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH")
-    if named and not Path(named).exists():
-        raise InputError(f"VAULT_CACERT or VAULT_CAPATH names {shown(named)}: no such file")
+    if named:
+        try:
+            Path(named).stat()
+        except OSError as error:
+            raise InputError(
+                f"VAULT_CACERT or VAULT_CAPATH names {shown(named)}: {reason(error)}"
+            ) from error
     return named or system.cafile or system.capath or True
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
@@ -21,6 +22,7 @@ from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.stores import open_store, open_wrapping_key, vault_session
 from coco_kp.keys.stores.vault_session import VaultSession
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
+from tests.support.refusing import refuse
 from tests.support.traces import traces
 from tests.unit.keys.stores.abandoned import await_abandoned
 from tests.unit.keys.stores.scripted_vault import TOKEN, ScriptedVault, errors, ok, reply
@@ -302,6 +304,19 @@ def test_authority_file_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setenv("VAULT_CACERT", "/absent.pem")
     assert "'/absent.pem': no such file" in refusal(InputError).message
+    assert vault.requests == []
+
+
+def test_authority_file_that_cannot_be_looked_at_is_not_called_missing(
+    vault: ScriptedVault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.pem"
+    file.touch()
+    monkeypatch.setenv("VAULT_CACERT", str(file))
+    refuse(monkeypatch, "stat", lambda path: path == str(file), errno.EACCES)
+    assert f"VAULT_CACERT or VAULT_CAPATH names '{file}': permission denied" in (
+        refusal(InputError).message
+    )
     assert vault.requests == []
 
 

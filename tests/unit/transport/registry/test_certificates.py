@@ -95,6 +95,20 @@ def test_tls_settings_classify_files_by_suffix(tmp_path: Path) -> None:
     )
 
 
+def test_tls_settings_say_which_of_several_client_certificates_is_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """skopeo takes the one that the server asks for."""
+    for name in ("a.cert", "a.key", "b.key"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(InputError, match="b.key"):
+        tls_settings("h", Access(cert_dir=tmp_path))
+    assert not caplog.text
+    (tmp_path / "b.cert").write_text("")
+    assert tls_settings("h", Access(cert_dir=tmp_path)).client_certificate == tmp_path / "a.cert"
+    assert f"of the client certificates in '{tmp_path}' only '{tmp_path}/a.cert'" in caplog.text
+
+
 def test_tls_settings_require_named_cert_dir_to_exist(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         tls_settings("h", Access(cert_dir=tmp_path / "none"))
