@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -94,16 +94,16 @@ class KeyUse:
     packet does not say. ``key`` is how the key is named: a reference (``file:kek``), ``sample``,
     ``new``, or the KBCs that are asked.
 
-    Grants are asked for ``scope`` and ``kek_from``: the key ID without what each image has of its
-    own, or the KMS's key in its place; and where the key is that the caller names, a file by its
-    absolute path, or empty.
+    Grants are asked for each of ``scopes`` and ``kek_from``: the key ID without what each image has
+    of its own, or the KMS's key in its place, or the names under which the key is looked up; and
+    where the key is that the caller names, a file by its absolute path, or empty.
     """
 
     operation: Operation
     kid: ResourceUri | None
     algorithm: Algorithm | None
     key: str
-    scope: str
+    scopes: tuple[str, ...]
     kek_from: str = ""
 
 
@@ -191,7 +191,7 @@ class Provider:
         callers = isinstance(params, FileParams | StoreParams)
         kek_from = self._place(source) if callers else ""
         scope = _scope(source, kid)
-        permit(KeyUse("keywrap", kid, params.algorithm, _named(source), scope, kek_from))
+        permit(KeyUse("keywrap", kid, params.algorithm, _named(source), (scope,), kek_from))
         # Callers choose the key ID: under that, the KBS would hand out what it is for.
         ours = isinstance(source, NewKek) or (callers and self.register_callers_files)
         registrar = self.registrar if ours else None
@@ -291,7 +291,7 @@ class Provider:
             )
         packet = parse_packet(request.packet)
         kid, kbcs = packet.kid, ", ".join(map(str, specs))
-        permit(KeyUse("keyunwrap", kid, packet.wrap_type, kbcs, str(without_ciphertext(kid))))
+        permit(KeyUse("keyunwrap", kid, packet.wrap_type, kbcs, _lookups(kid, specs)))
         failures: list[CocoKpError] = []
         for number, spec in enumerate(specs):
             if failures and not remaining():
@@ -328,6 +328,17 @@ def _named(source: KeySource) -> str:
             return "new"
         case GivenKek():
             return "given"
+
+
+def _lookups(kid: ResourceUri, specs: Sequence[KbcSpec]) -> tuple[str, ...]:
+    """Return the key IDs under which a packet's key is looked up, its own among them.
+
+    Nothing binds a packet to its key ID: who calls may write another address or plugin into it, and
+    all KBCs but ``cc`` look the key up by the path alone (docs/protocols.md 3.3).
+    """
+    by_path = ResourceUri("resource", "", kid.segments)
+    exact = all(spec.name == "cc" for spec in specs)
+    return tuple(map(str, (without_ciphertext(kid), *(() if exact else (by_path,)))))
 
 
 def _scope(source: KeySource, kid: ResourceUri | None) -> str:

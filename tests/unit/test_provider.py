@@ -420,7 +420,8 @@ def asked(provider: Provider, parameters: str) -> tuple[str, str]:
 
     with pytest.raises(ForbiddenError):
         provider.wrap(WrapRequest((parameters,), PRIVATE_OPTIONS), note)
-    return uses[0].scope, uses[0].kek_from
+    (scope,) = uses[0].scopes
+    return scope, uses[0].kek_from
 
 
 KMS = StayingKey(AwsKmsReference("", "alias/prod"))
@@ -472,7 +473,7 @@ def test_provider_asks_for_the_key_id_of_a_packet_without_its_wrapped_kek() -> N
     scopes: list[str] = []
     with pytest.raises(CocoKpError):
         Provider().unwrap(
-            UnwrapRequest(("sample",), json.dumps(packet).encode()),
-            lambda use: scopes.append(use.scope),
+            UnwrapRequest(("cc",), json.dumps(packet).encode()),
+            lambda use: scopes.extend(use.scopes),
         )
     assert scopes == ["kbs+external:///coco-kp/prod"]

@@ -120,7 +120,8 @@ def _answered(
         record.kid = str(use.kid or "")
         record.algorithm = str(use.algorithm or "")
         record.key = use.key
-        rights.check(use.operation, use.scope, use.kek_from)
+        for scope in use.scopes:
+            rights.check(use.operation, scope, use.kek_from)
 
     request = _parsed(call, provider.name)
     if isinstance(request, WrapRequest):

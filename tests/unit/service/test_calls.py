@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError
+from coco_kp.kbc import KbcSettings
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.keyprovider.stdio import answer_stdio
 from coco_kp.model.client import CertificateNames, ClientIdentity
 from coco_kp.model.clients import Clients, Grant
-from coco_kp.model.encoding import MAX_MESSAGE
+from coco_kp.model.encoding import MAX_MESSAGE, encode_base64
 from coco_kp.model.pattern import parse_pattern
 from coco_kp.observe import UNWRITTEN
 from coco_kp.provider import SAMPLE_WARNING, Provider
@@ -250,6 +253,63 @@ def test_answer_refuses_a_client_keys_that_it_may_not_name(tmp_path: Path) -> No
     other = f"keypath={tmp_path}/absent::keyid=/other/key/1"
     with pytest.raises(NotAllowedError, match="for the key ID 'kbs:///other/key/1'"):
         by_team_a(ocicrypt.wrap_request(other, PRIVATE_OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("kid", "grant", "kbc", "refused"),
+    [
+        ("kbs:///team-b/key/1", "kbs:///team-b/*/*", "offline_fs", ""),
+        ("kbs://kbs.example.org/team-b/key/1", "kbs://*/team-b/*/*", "offline_fs", ""),
+        ("kbs+external:///team-b/key/1", "kbs+external:///team-b/key/*", "cc", ""),
+        # whoever may unwrap at one address would have written it into any packet
+        (
+            "kbs://a.example.org/team-b/key/1",
+            "kbs://a.example.org/*/*/*",
+            "offline_fs",
+            "kbs:///team-b/key/1",
+        ),
+        (
+            "kbs+external:///team-b/key/1",
+            "kbs+external:///*/*/*",
+            "offline_fs",
+            "kbs:///team-b/key/1",
+        ),
+        (
+            "kbs://b.example.org/team-b/key/1",
+            "kbs:///team-b/*/*",
+            "offline_fs",
+            "kbs://b.example.org/team-b/key/1",
+        ),
+    ],
+)
+def test_answer_lets_a_client_unwrap_only_with_keys_that_are_its_own_by_every_name(
+    tmp_path: Path, kid: str, grant: str, kbc: str, refused: str
+) -> None:
+    packet = packet_of(tmp_path, kid)
+    clients = Clients({"dns:team-a": Grant(frozenset({"keyunwrap"}), (parse_pattern(grant),), ())})
+    provider = Provider(kbc_settings=KbcSettings(keys_file=tmp_path / "keys.json"))
+    call = Call(ocicrypt.unwrap_request(kbc, packet), client=TEAM_A)
+    if refused:
+        with pytest.raises(NotAllowedError, match=f"for the key ID '{re.escape(refused)}'"):
+            answer(provider, call, clients=clients)
+    elif kbc == "cc":
+        with pytest.raises(InputError, match="needs the address of the KBS"):
+            answer(provider, call, clients=clients)
+    else:
+        answer(provider, call, clients=clients)
+
+
+def packet_of(folder: Path, kid: str) -> bytes:
+    """Return a packet for this key ID, and leave its key in a keys file."""
+    kek = os.urandom(32)
+    key = folder / "kek"
+    key.write_bytes(kek)
+    key.chmod(0o600)
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"team-b/key/1": encode_base64(kek)}))
+    keys.chmod(0o600)
+    request = ocicrypt.wrap_request(f"keypath={key}::keyid={kid}", PRIVATE_OPTIONS)
+    return ocicrypt.wrapped_packet(answer(Provider(), Call(request)))
 
 
 def test_answer_refuses_a_client_that_no_list_names_before_it_reads_parameters() -> None:
