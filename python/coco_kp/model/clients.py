@@ -60,29 +60,32 @@ class Rights:
         An empty ``kid`` is one that is not known yet, an empty ``kek_from`` no key of the
         caller's.
         """
-        who, verb = shown(str(self.identity)), _VERBS[operation]
         if not self.grants:
             raise NotAllowedError(
-                f"{who} is no client of this provider",
+                f"{self._who} is no client of this provider",
                 "its owner names clients by their certificates: serve --clients FILE",
             )
         grants = [grant for grant in self.grants if operation in grant.operations]
         if not grants:
             raise NotAllowedError(
-                f"{who} may not {verb} here",
+                f"{self._who} may not {_VERBS[operation]} here",
                 "over TLS its owner says who may: serve --clients FILE",
             )
         grants = [grant for grant in grants if not kid or _among(kid, grant.kids)]
         if not grants:
             raise NotAllowedError(
-                f"{who} may not {verb} for the key ID {shown(kid)}",
+                f"{self._who} may not {_VERBS[operation]} for the key ID {shown(kid)}",
                 "the provider's owner says for which: kids in serve --clients FILE",
             )
         if kek_from and not any(_among(kek_from, grant.kek_from) for grant in grants):
             raise NotAllowedError(
-                f"{who} may not {verb} with the key that it names",
+                f"{self._who} may not {_VERBS[operation]} with the key that it names",
                 "the provider's owner says with which: kek-from in serve --clients FILE",
             )
+
+    @property
+    def _who(self) -> str:
+        return shown(str(self.identity))
 
 
 def rights_of(identity: ClientIdentity, clients: Clients | None) -> Rights:

@@ -86,12 +86,20 @@ def parse_request(
 
 def write_wrap_response(packet: bytes) -> bytes:
     """Write WrapKey's answer: the packet's JSON as a byte array."""
-    return write_json({"keywrapresults": {"annotation": list(packet)}})
+    return b'{"keywrapresults":{"annotation":%b}}' % _byte_array(packet)
 
 
 def write_unwrap_response(private_options: bytes) -> bytes:
     """Write UnWrapKey's answer: the private options as a byte array."""
-    return write_json({"keyunwrapresults": {"optsdata": list(private_options)}})
+    return b'{"keyunwrapresults":{"optsdata":%b}}' % _byte_array(private_options)
+
+
+_DECIMAL: Final = tuple(map(str, range(256)))
+
+
+def _byte_array(data: bytes) -> bytes:
+    """Return bytes as a JSON array; by ``json`` it would take a tenth of a call."""
+    return f"[{','.join([_DECIMAL[byte] for byte in data])}]".encode()
 
 
 def write_wrap_request(name: str, parameters: str, private_options: bytes) -> bytes:
