@@ -106,6 +106,12 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Content, at the beginning of a buffer.
+struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
 #[derive(Default)]
 struct State {
     /// Until the second thread takes it.
@@ -113,7 +119,7 @@ struct State {
     /// Of the layer, to be decompressed.
     chunks: VecDeque<Vec<u8>>,
     /// Of the content, to be judged.
-    pieces: VecDeque<Vec<u8>>,
+    pieces: VecDeque<Piece>,
     /// None while a thread judges.
     judge: Option<Box<Judge>>,
     /// Buffers that are free: chunks', and pieces'.
@@ -156,7 +162,7 @@ impl Shared {
                 drop(state);
                 match &mut source {
                     Some(source) => self.decompress_chunk(source, chunk)?,
-                    None => self.offer(chunk),
+                    None => self.offer(Piece { len: chunk.len(), buffer: chunk }),
                 }
                 state = lock(&self.state);
             } else if state.complete && state.pieces.is_empty() && state.judge.is_some() {
@@ -176,13 +182,12 @@ impl Shared {
             if state.abandoned {
                 return Ok(());
             }
-            let mut piece = state.spare_pieces.pop().unwrap_or_default();
+            let spare = state.spare_pieces.pop();
             drop(state);
-            piece.resize(PIECE, 0);
-            let count = source.decode(&mut rest, &mut piece)?;
-            piece.truncate(count);
-            self.offer(piece);
-            if count < PIECE {
+            let mut buffer = spare.unwrap_or_else(|| vec![0; PIECE]);
+            let len = source.decode(&mut rest, &mut buffer)?;
+            self.offer(Piece { buffer, len });
+            if len < PIECE {
                 break;
             }
         }
@@ -191,7 +196,7 @@ impl Shared {
     }
 
     /// Lays a piece of content down to be judged, once there is room.
-    fn offer(&self, piece: Vec<u8>) {
+    fn offer(&self, piece: Piece) {
         let mut state = lock(&self.state);
         while state.pieces.len() >= PIECES && !state.abandoned {
             state = self.judge_or_wait(state);
@@ -207,12 +212,13 @@ impl Shared {
         }
         let (piece, judge) = (state.pieces.pop_front(), state.judge.take());
         drop(state);
-        let (piece, mut judge) = (piece.unwrap_or_default(), judge.expect("it was there"));
-        judge.take(&piece);
+        let Piece { buffer, len } = piece.expect("it was there");
+        let mut judge = judge.expect("so was the judge");
+        judge.take(&buffer[..len]);
         let mut state = lock(&self.state);
         state.judge = Some(judge);
-        let spare = if piece.len() > CHUNK { &mut state.spare_pieces } else { &mut state.spare };
-        spare.push(piece);
+        let spare = if buffer.len() == PIECE { &mut state.spare_pieces } else { &mut state.spare };
+        spare.push(buffer);
         self.changed.notify_one();
         state
     }
