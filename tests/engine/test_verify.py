@@ -369,9 +369,11 @@ def test_list_that_names_an_image_a_hundred_times_costs_what_one_does(
     opened: list[str] = []
     whole = LayoutSource.open_blob
 
-    def noted(source: LayoutSource, blob: Descriptor, *, verify: bool = True) -> BlobReader:
+    def noted(
+        source: LayoutSource, blob: Descriptor, *, verify: bool = True, offset: int = 0
+    ) -> BlobReader:
         opened.append(str(blob.digest))
-        return whole(source, blob, verify=verify)
+        return whole(source, blob, verify=verify, offset=offset)
 
     monkeypatch.setattr(LayoutSource, "open_blob", noted)
     for image, name, *options in (
