@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.deadline import caller_has_gone, within
+from coco_kp.deadline import acquire, caller_has_gone, within
 from coco_kp.errors import CocoKpError
-from coco_kp.keyprovider.call import Call, MalformedRequestError, code_of
+from coco_kp.keyprovider.call import Call, MalformedRequestError, TooManyCallsError, code_of
 from coco_kp.model.client import PROCESS
 from coco_kp.model.clients import Clients, Rights, rights_of
 from coco_kp.model.protocol import (
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 LONGEST_CALL: Final = 30.0
 """Seconds for one call, whatever it asks of others, and of how many."""
 
-# Python parses no faster in several threads, and a hostile message takes 15 times its size while it
-# is parsed: one at a time.
+_SMALL: Final = 16 * 1024
+"""Bytes of a request, which real ones have a fraction of: reading one takes no time and no room."""
+
+# Python parses no faster in several threads, and a hostile message of 4 MiB takes 15 times its size
+# and a second while it is parsed: one at a time, for which no small one waits.
 _parsing = threading.Lock()
 
 
@@ -123,6 +126,8 @@ def _answered(
         for scope in use.scopes:
             rights.check(use.operation, scope, use.kek_from)
 
+    if call.operation:
+        rights.check(call.operation)  # nothing is read for who may do nothing
     request = _parsed(call, provider.name)
     if isinstance(request, WrapRequest):
         record.operation = "keywrap"
@@ -145,8 +150,13 @@ def _answered(
 def _parsed(call: Call, name: str | None) -> WrapRequest | UnwrapRequest:
     if call.malformed:
         raise MalformedRequestError(call.malformed)
+    large = len(call.request) > _SMALL
+    if large and not acquire(_parsing):
+        raise TooManyCallsError("other large requests are still being read", "call again later")
     try:
-        with _parsing:
-            return parse_request(call.request, call.operation, name)
+        return parse_request(call.request, call.operation, name)
     except CocoKpError as error:
         raise MalformedRequestError(error.message, error.hint) from None
+    finally:
+        if large:
+            _parsing.release()

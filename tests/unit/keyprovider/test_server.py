@@ -43,6 +43,9 @@ GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"
 PRIVATE_OPTIONS = GCM["optsdata"].encode()
 PACKET = GCM["packet"].encode()
 
+LARGE = ocicrypt.wrap_request("sample=true", PRIVATE_OPTIONS) + b" " * 20_000
+"""What is more than any client of ours sends."""
+
 Serve = Callable[[Provider], AbstractContextManager[grpc.Channel]]
 
 
@@ -224,7 +227,7 @@ def test_grpc_server_cuts_off_call_that_never_ends(
         ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
 
 
-def test_grpc_server_parses_one_request_at_a_time(
+def test_grpc_server_parses_one_large_request_at_a_time(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside, most = [0], [0]
@@ -240,10 +243,38 @@ def test_grpc_server_parses_one_request_at_a_time(
 
     monkeypatch.setattr(calls, "parse_request", counted)
     with serve(Provider()) as channel, ThreadPoolExecutor(8) as clients:
-        options = [PRIVATE_OPTIONS] * 16
-        packets = list(clients.map(partial(ocicrypt.wrap, channel, "sample=true"), options))
-    assert len(set(packets)) == 16
+        requests = [LARGE] * 16
+        answers = list(clients.map(partial(ocicrypt.send, channel, WRAP_KEY), requests))
+    assert len(set(answers)) == 16
     assert most == [1]
+
+
+def test_grpc_server_answers_while_a_large_request_is_parsed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request of 4 MiB takes a second: one client's kept all others waiting, past every
+    deadline."""
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(request: bytes, *arguments: Any) -> Any:
+        if request == LARGE:
+            reading.set()
+            assert go_on.wait(PATIENCE)
+        return parse_request(request, *arguments)
+
+    monkeypatch.setattr(calls, "parse_request", slow)
+    monkeypatch.setattr(calls, "LONGEST_CALL", 0.5)
+    with serve(Provider()) as channel, ThreadPoolExecutor(1) as clients:
+        first = clients.submit(ocicrypt.send, channel, WRAP_KEY, LARGE)
+        try:
+            assert reading.wait(PATIENCE)
+            ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
+            status, text = refusal(channel, WRAP_KEY, LARGE)
+        finally:
+            go_on.set()
+        assert first.result(PATIENCE)
+    assert status is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "other large requests are still being read" in text
 
 
 def test_grpc_server_unix_socket_is_accessible_to_owner_only(tmp_path: Path) -> None:

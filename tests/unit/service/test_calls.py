@@ -20,6 +20,7 @@ from coco_kp.model.client import CertificateNames, ClientIdentity
 from coco_kp.model.clients import Clients, Grant
 from coco_kp.model.encoding import MAX_MESSAGE, encode_base64
 from coco_kp.model.pattern import parse_pattern
+from coco_kp.model.protocol import Operation
 from coco_kp.observe import UNWRITTEN
 from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service import calls
@@ -312,8 +313,17 @@ def packet_of(folder: Path, kid: str) -> bytes:
     return ocicrypt.wrapped_packet(answer(Provider(), Call(request)))
 
 
-def test_answer_refuses_a_client_that_no_list_names_before_it_reads_parameters() -> None:
-    request = ocicrypt.wrap_request("no parameters", PRIVATE_OPTIONS)
+@pytest.mark.parametrize(
+    ("request_", "operation"),
+    [
+        (ocicrypt.wrap_request("no parameters", PRIVATE_OPTIONS), None),
+        (b"no request, which takes time to find out", "keywrap"),
+        (b"no request, which takes time to find out", "keyunwrap"),
+    ],
+)
+def test_answer_refuses_a_client_that_no_list_names_before_it_reads_anything(
+    request_: bytes, operation: Operation | None
+) -> None:
     stranger = ClientIdentity("tls", "192.0.2.7", CertificateNames(dns=("team-b",)))
     with pytest.raises(NotAllowedError, match="'dns:team-b' is no client of this provider"):
-        answer(Provider(), Call(request, client=stranger), clients=CLIENTS)
+        answer(Provider(), Call(request_, operation, stranger), clients=CLIENTS)
