@@ -301,7 +301,7 @@ def test_encrypt_sends_nothing_of_a_source_that_gives_other_bytes_the_second_tim
     )
     assert outcome.code == 5
     assert "gave other bytes when it was read again" in outcome.err
-    assert parts_of_layer(registry)[1:] == [b""]
+    assert not any(parts_of_layer(registry)[1:])
     assert not registry.manifests
 
 

@@ -82,14 +82,17 @@ def any_door(
         yield Provider(skopeo, config, tmp_path)
         return
     socket = "127.0.0.1:0" if request.param == "tcp" else f"unix://{tmp_path}/socket"
-    with our_provider(skopeo, tmp_path, *keys, socket=socket) as provider:
+    told = ("--key-dir", str(tmp_path))  # over TCP, what is wrong with a key file is told only then
+    with our_provider(skopeo, tmp_path, *keys, *told, socket=socket) as provider:
         yield provider
 
 
 @pytest.fixture
 def provider(skopeo: Skopeo, tmp_path: Path, key: Key) -> Iterator[Provider]:
     """Our provider with the key at hand, over TCP: for what the way of calling cannot change."""
-    with our_provider(skopeo, tmp_path, "--keys", str(key.keys_file)) as provider:
+    # Over TCP, what is wrong with a key file is told only with --key-dir.
+    keys = ("--keys", str(key.keys_file), "--key-dir", str(tmp_path))
+    with our_provider(skopeo, tmp_path, *keys) as provider:
         yield provider
 
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import TokenFlag, exceptions
 
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
+from coco_kp.keys import stores
 from coco_kp.keys.reference import Pkcs11Reference, parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.stores import CiphertextError, GcmKey, Store, open_store, open_wrapping_key
 from coco_kp.keys.stores import pkcs11 as store_module
@@ -433,7 +434,7 @@ def test_pkcs11_calls_take_turns_in_many_threads(hsm: SoftHsm) -> None:
 def test_pkcs11_call_that_hangs_is_left_behind(
     hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_module, "TIMEOUT", 0.3)
+    monkeypatch.setattr(stores, "TIMEOUT", 0.3)
     monkeypatch.setattr(token_module, "_turn", threading.Lock())
     returned = threading.Event()
     used: list[str] = []
@@ -446,7 +447,7 @@ def test_pkcs11_call_that_hangs_is_left_behind(
             token_module.in_session(reference, lambda _: used.append("late"))
     finally:
         returned.set()
-    monkeypatch.setattr(token_module, "TIMEOUT", 30.0)
+    monkeypatch.setattr(stores, "TIMEOUT", 30.0)
     token_module.in_session(reference, lambda _: used.append("in time"))
     time.sleep(0.5)
     assert used == ["in time"]
@@ -471,7 +472,7 @@ def test_pkcs11_call_whose_turn_comes_too_late_does_nothing(
 ) -> None:
     """A key would be kept after its user was told that it is not."""
     turn, used = LateTurn(), list[str]()
-    monkeypatch.setattr(token_module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(stores, "TIMEOUT", 0.1)
     monkeypatch.setattr(token_module, "_turn", turn)
     reference = parse_wrapping_reference(hsm.uri(MASTER))
     assert isinstance(reference, Pkcs11Reference)

@@ -26,6 +26,7 @@ EXIT_CODES = {
     "TlsFailedError": 6,
     "UnreachableError": 6,
     "RefusedError": 7,
+    "NotAllowedError": 7,
     "KeyPathForbiddenError": 7,
     "DeniedError": 8,
     "CancelledError": 130,

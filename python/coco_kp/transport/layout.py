@@ -172,12 +172,11 @@ class LayoutSink(Sink):
 
     def _check_destination(self) -> None:
         """Refuse early what ``set_reference`` could not do."""
-        layout = self._folder / LAYOUT_FILE
+        # What is in the folder is listed before that is looked for which others write first there.
+        layout, entries = self._folder / LAYOUT_FILE, self._entries()
         if is_there(layout):
             check_layout(read_small(layout, MAX_MANIFEST), self.reference)
-        elif not all(
-            entry.name.startswith(".") or _holds_blobs(entry) for entry in self._entries()
-        ):
+        elif not all(entry.name.startswith(".") or _holds_blobs(entry) for entry in entries):
             raise InputError(
                 f"'{self._folder}' is neither empty nor an OCI layout",
                 "name a new folder, or the folder of a layout",

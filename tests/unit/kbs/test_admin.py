@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from base64 import b64encode
@@ -172,12 +173,16 @@ def hsm(sim: SimulatedKbs) -> list[tuple[str, bytes]]:
     return objects
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
 def test_admin_puts_key_into_hsm_and_warns_that_it_will_not_last(
     hsm: list[tuple[str, bytes]], admin: Admin, caplog: pytest.LogCaptureFixture
 ) -> None:
     admin.put(HSM_KID, b"key")
     assert hsm == [OTHER, (PATH, b"key")]
-    restart, before = caplog.messages
+    restart, before = warnings(caplog)
     assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
     assert before.startswith(f"if '{HSM_KID}' had a key before, that is still there")
 
@@ -189,7 +194,7 @@ def test_admin_replace_deletes_all_keys_of_name_from_hsm_first(
     hsm += [(PATH, b"old")] * before
     admin.replace(HSM_KID, b"new")
     assert hsm == [OTHER, (PATH, b"new")]
-    (restart,) = caplog.messages
+    (restart,) = warnings(caplog)
     assert restart.startswith(f"the KBS loses '{HSM_KID}' when it restarts")
 
 
