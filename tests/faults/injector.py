@@ -80,20 +80,22 @@ def run(
     scratch: Path,
     environment: Mapping[str, str],
     choose: Choose | None = None,
+    stdin: bytes = b"",
 ) -> Run:
     """Run ``command`` in a fork of this process, which must have no other threads.
 
     ``choose`` is asked about each call that is about a file in ``scratch``, or about a thread or a
-    socket. What the command prints is kept in files beside ``scratch``.
+    socket. What the command reads and prints is kept in files beside ``scratch``.
     """
-    out, err = (scratch.with_name(f"{scratch.name}.{name}") for name in ("out", "err"))
+    given, out, err = (scratch.with_name(f"{scratch.name}.{name}") for name in ("in", "out", "err"))
+    given.write_bytes(stdin)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             ours.close()
-            _redirect(out, err)
+            _redirect(given, out, err)
             os.environ.clear()
             os.environ.update(environment)
             if choose is not None:
@@ -112,8 +114,8 @@ def run(
     return Run(ended, out.read_text(), err.read_text())
 
 
-def _redirect(out: Path, err: Path) -> None:
-    for number, path in ((0, Path(os.devnull)), (1, out), (2, err)):
+def _redirect(given: Path, out: Path, err: Path) -> None:
+    for number, path in ((0, given), (1, out), (2, err)):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         descriptor = os.open(path, flags, 0o600)
         os.dup2(descriptor, number)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Final
 
 from tests.sim.kbs import ADMIN_TOKEN
 from tests.support.image import tar, write_image
+from tests.support.ocicrypt import unwrap_request, wrap_request
+from tests.vectors import load_vectors
 
 Arguments = Sequence[str]
 """Words of a command line, in which ``{here}`` is the scratch folder, ``{registry}`` and ``{kbs}``
@@ -19,6 +23,7 @@ are addresses, ``{own}`` is this scenario's alone, and ``{n}`` another each time
 KID: Final = "kbs:///default/key/1"
 OTHER: Final = "kbs:///default/key/2"
 MARK: Final = b"what nobody but a guest may read " * 4
+_PACKET: Final = next(v for v in load_vectors("packets")["good"] if v["name"] == "gcm")
 _HTTP: Final = ("--tls-verify=false",)
 _DEST_HTTP, _SRC_HTTP = ("--dest-tls-verify=false",), ("--src-tls-verify=false",)
 _KEY: Final = ("--keypath", "{here}/key")
@@ -40,6 +45,8 @@ class Scenario:
     """Whether the command only shows something, and always the same."""
     secret: bool = True
     """Whether no plaintext may be in what is left."""
+    stdin: bytes = b""
+    """What the command reads there."""
     stays: str = ""
     """A pattern of files that may stay after a failure, by the contract."""
 
@@ -58,6 +65,10 @@ def write_base(here: Path) -> None:
     (here / "keys.json").chmod(0o600)
     (here / "token").write_text(ADMIN_TOKEN)
     (here / "token").chmod(0o600)
+    (here / "packet-keys.json").write_text(
+        json.dumps({"default/key/key_id1": b64encode(bytes.fromhex(_PACKET["kek"])).decode()})
+    )
+    (here / "packet-keys.json").chmod(0o600)
     for name in ("tmp", "home"):
         (here / name).mkdir()
 
@@ -252,6 +263,17 @@ SCENARIOS: Final = [
         "keys register",
         ("keys", "register", "{here}/key", "kbs:///default/key/n{n}", *_REGISTER[1:]),
         stays=r"home/.*",
+    ),
+    Scenario(
+        "keyprovider wraps",
+        ("keyprovider", "--key-dir", "{here}"),
+        stdin=wrap_request("keypath=key::keyid=/default/key/1", _PACKET["optsdata"].encode()),
+    ),
+    Scenario(
+        "keyprovider unwraps",
+        ("keyprovider", "--keys", "{here}/packet-keys.json"),
+        stdin=unwrap_request("offline_fs_kbc::null", _PACKET["packet"].encode()),
+        shows=True,
     ),
     Scenario("config", ("config", "--cmd", "-o", "{here}/ocicrypt.json"), fresh=["ocicrypt.json"]),
 ]

@@ -97,7 +97,7 @@ class Worker:
             return 0
 
         self._lay_out(scenario)
-        self._must(SCENARIOS[scenario].command, note)
+        self._must(SCENARIOS[scenario].command, note, SCENARIOS[scenario].stdin)
         return made
 
     def attempt(self, fault: Fault) -> Outcome:
@@ -118,7 +118,7 @@ class Worker:
                 failed.append(call)
             return number(fault.error) if fails else 0
 
-        done = self._run(scenario.command, choose)
+        done = self._run(scenario.command, choose, scenario.stdin)
         if not failed:
             return Outcome(fault, ok=True)
         # What cannot be removed stays; then what was there must be as it was nevertheless.
@@ -175,7 +175,7 @@ class Worker:
             for name in scenario.fresh:
                 (self.here / name).unlink(missing_ok=True)
         command = scenario.again if succeeded and scenario.again else scenario.command
-        following = self._run(command)
+        following = self._run(command, stdin=scenario.stdin)
         if following.code != 0:
             yield f"the next run fails: {following.err}"
         elif scenario.verified and self._run(scenario.verified).code != 0:
@@ -203,7 +203,7 @@ class Worker:
         self._warm_up(SCENARIOS[index])
         self._lay_out(index)
         scenario = SCENARIOS[index]
-        self._outs[index] = self._must(scenario.command).out
+        self._outs[index] = self._must(scenario.command, stdin=scenario.stdin).out
         if scenario.verified:
             self._must(scenario.verified)
         self._shapes[index] = shape(files(self.here))
@@ -237,12 +237,12 @@ class Worker:
     def _words(self, command: Arguments) -> list[str]:
         return [word.format(**self._places) for word in command]
 
-    def _run(self, command: Arguments, choose: Choose | None = None) -> Run:
+    def _run(self, command: Arguments, choose: Choose | None = None, stdin: bytes = b"") -> Run:
         words = self._words(command)
-        return run(lambda: run_command(words), self.here, environment(self.here), choose)
+        return run(lambda: run_command(words), self.here, environment(self.here), choose, stdin)
 
-    def _must(self, command: Arguments, choose: Choose | None = None) -> Run:
-        done = self._run(command, choose)
+    def _must(self, command: Arguments, choose: Choose | None = None, stdin: bytes = b"") -> Run:
+        done = self._run(command, choose, stdin)
         assert done.code == 0, (command, done)
         return done
 
