@@ -24,6 +24,7 @@ from tests.faults.scenarios import MARK, SCENARIOS, Arguments, Scenario, environ
 from tests.faults.verdict import (
     IN_PLACE,
     KEPT,
+    UNSURE,
     Failure,
     files,
     secrets_in,
@@ -153,7 +154,7 @@ class Worker:
         if changed:
             yield f"changed: {', '.join(sorted(shape(dict.fromkeys(changed, ''))))}"
         remote = "{registry}" in str(scenario.verified)
-        if remote and self._run(scenario.verified).code == 0:
+        if remote and UNSURE not in done.err and self._run(scenario.verified).code == 0:
             yield "failure, and the image is there"
 
     def _judge_left(

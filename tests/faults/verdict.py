@@ -17,6 +17,8 @@ CONTRACT: Final = {0, 2, 3, 4, 5, 6, 7, 8}
 """The exit codes of docs/cli.md but for a bug's and an interruption's."""
 
 IN_PLACE: Final = "is in place"
+UNSURE: Final = "may be in place"
+"""What a command says where a registry took a request whose answer nobody could read."""
 KEPT: Final = "is kept in"
 """What a command says of a new key file that must stay, for others may know the key by now."""
 
