@@ -29,7 +29,7 @@ _SALT_SUFFIX: Final = ".salt"
 _PATIENCE: Final = 1.0
 """Seconds that a line waits for a pipe whose reader is slow; none where the line before failed."""
 
-_NEW: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NEW: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 # O_NONBLOCK: a FIFO without a reader is refused, not waited for.
 
 
@@ -54,7 +54,7 @@ class AuditLog:
         self._required = required
         self._writing = threading.Lock()
         self._failing = False
-        self._torn = False
+        self._torn = path is not None and _is_torn(descriptor)
 
     def check(self) -> None:
         """Raise ``UnauditedError`` where the next call would not be recorded, as far as is known.
@@ -94,7 +94,7 @@ class AuditLog:
             return
         with self._writing:
             old, self._descriptor = self._descriptor, opened
-            self._torn = False
+            self._torn = _is_torn(opened)
         os.close(old)
 
     def _append(self, line: bytes) -> str:
@@ -157,6 +157,12 @@ def _opened(path: Path) -> int:
         return descriptor
     os.close(descriptor)
     raise InputError(f"the audit log {name} is no regular file")
+
+
+def _is_torn(descriptor: int) -> bool:
+    """Return whether a file ends within a line, as where the disk was full, or a process killed."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def _salt(path: Path) -> bytes:

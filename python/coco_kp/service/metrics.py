@@ -5,8 +5,10 @@ No label holds what a caller chooses: neither key IDs nor names of clients.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +29,8 @@ _OPERATIONS: Final = ("keywrap", "keyunwrap")
 _CALL_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
 _REQUEST_BUCKETS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_PATIENCE: Final = 10.0  # seconds for a scraper to say what it wants
+_PATIENCE: Final = 10.0
+"""Seconds for a whole scrape: one that says or takes a byte now and then keeps no other out."""
 _MOST_SCRAPES: Final = 16
 """At a time; a connection beyond them is closed."""
 
@@ -147,10 +150,12 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
         self.registry = registry
         self._turns = threading.BoundedSemaphore(_MOST_SCRAPES)
+        self._ends: dict[socket.socket, float] = {}
         super().__init__((str(address.ip), address.port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as typeshed)
         if self._turns.acquire(blocking=False):
+            self._ends[request] = time.monotonic() + _PATIENCE
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -159,14 +164,21 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            del self._ends[request]
             self._turns.release()
+
+    def service_actions(self) -> None:
+        """Cut off, twice a second, whose time is over."""
+        for request, end in tuple(self._ends.items()):
+            if time.monotonic() > end:
+                with contextlib.suppress(OSError):  # it has just ended
+                    request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Say nothing of a scraper that has gone."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _PATIENCE
     server: _Server
 
     def do_GET(self) -> None:

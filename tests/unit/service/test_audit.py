@@ -287,6 +287,24 @@ def test_line_after_one_that_was_cut_off_is_whole(recorded: Recorded) -> None:
     assert [json.loads(line)["code"] for line in whole] == ["UNAVAILABLE", "OK"]
 
 
+@pytest.mark.parametrize("how", ["restart", "reopen"])
+def test_line_after_one_that_another_left_cut_off_is_whole(tmp_path: Path, how: str) -> None:
+    """It was glued to what a full disk had left, and both records were lost."""
+    file = tmp_path / "audit.jsonl"
+    log = open_audit_log(str(file), required=True)
+    answer(Provider(), SAMPLE, log)
+    with file.open("ab") as cut:
+        cut.write(b'{"time": "2')
+    if how == "restart":
+        log = open_audit_log(str(file), required=True)
+    else:
+        log.reopen()
+    answer(Provider(), SAMPLE, log)
+    first, torn, last = file.read_text().splitlines()
+    assert torn == '{"time": "2'
+    assert [json.loads(line)["code"] for line in (first, last)] == ["OK", "OK"]
+
+
 def test_pipe_that_nobody_reads_holds_up_no_call() -> None:
     reader, writer = os.pipe()
     try:

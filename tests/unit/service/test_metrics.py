@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import urllib.error
 import urllib.request
@@ -159,16 +160,27 @@ def test_connections_beyond_the_bound_are_closed(metrics: Metrics) -> None:
             connection.close()
 
 
-def test_connections_that_say_nothing_keep_no_scraper_out_for_ever(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\n"])
+def test_connections_that_end_no_request_keep_no_scraper_out_for_ever(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr("coco_kp.service.metrics._Handler.timeout", 0.2)
+    """Nor do they by a byte of it now and then."""
+    monkeypatch.setattr("coco_kp.service.metrics._PATIENCE", 0.2)
     host, _, port = serve_metrics(metrics.registry, LOOPBACK).rpartition(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(_MOST_SCRAPES)]
+    slow = [socket.create_connection((host, int(port))) for _ in range(_MOST_SCRAPES)]
     try:
-        wait_until(lambda: served(host, int(port)))
+        for connection in slow:
+            connection.sendall(said)
+
+        def served_beside_bytes() -> bool:
+            for connection in slow:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"x" if said else b"")
+            return served(host, int(port))
+
+        wait_until(served_beside_bytes)
     finally:
-        for connection in silent:
+        for connection in slow:
             connection.close()
 
 
