@@ -23,14 +23,14 @@ with ProgressBars(wanted=True) as progress:
     progress.begin("sha256:" + "1" * 64, 1 << 20)
     for name in ("sha256:0", "sha256:" + "1" * 64):
         progress.advance(name, 700_000)
-    time.sleep(0.3)
+    time.sleep(1)
     progress.expect(0, "encrypting", {}, "uploading")
     progress.end("sha256:" + "1" * 64)
     progress.advance("sha256:0", 700_000)
-    time.sleep(0.3)
+    time.sleep(1)
     progress.end("sha256:0")
     print("all ended", flush=True)
-    time.sleep(0.3)
+    time.sleep(1)
 """
 
 
