@@ -73,7 +73,7 @@ def in_session(
     name = name_of(reference)
     hint = "is it reachable? what it was asked for last may still be done"
     with asking("pkcs11"):
-        return in_time(call, f"the HSM of {name} did not answer", hint, turn=_turn)
+        return in_time(call, f"the HSM of {name}", hint, turn=_turn)
 
 
 def failure(error: exceptions.PKCS11Error, name: str) -> KekError:
