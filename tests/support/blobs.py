@@ -26,11 +26,17 @@ def copy_blob(source: Source, sink: Sink, blob: Descriptor) -> None:
 def in_pieces(
     data: bytes, size: int = 100_000, between: Callable[[int], None] = lambda _: None
 ) -> Pieces:
-    """Return what gives ``data`` in pieces; ``between`` is called with each one's offset first."""
+    """Return what gives ``data`` in pieces; ``between`` is called with each one's offset first.
+
+    As with layers, a piece lies where the next one will.
+    """
 
     def pieces(offset: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(size))
         for start in range(offset, len(data), size):
             between(start)
-            yield memoryview(data)[start : start + size]
+            piece = data[start : start + size]
+            buffer[: len(piece)] = piece
+            yield buffer[: len(piece)]
 
     return pieces

@@ -127,7 +127,9 @@ class RegistryBlobWriter(BlobWriter):
 
     def _send_piece(self, offset: int, size: int) -> _Broken | None:
         """Send up to ``size`` bytes from ``offset`` on, as :meth:`_send_rest`."""
-        piece = b"".join(self._blob.pieces(offset, size))
+        piece = b"".join(
+            map(bytes, self._blob.pieces(offset, size))
+        )  # each lies where the next will
         if not piece:
             return None
         headers = {

@@ -208,6 +208,15 @@ class TestBroken:
             "it began anew although there was progress"
         )
 
+    def test_upload_joins_pieces_that_lie_in_one_buffer(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        """A small PATCH held the later of two pieces twice, and the registry refused the digest."""
+        registry.faults = [once("PATCH", BreakOff(), 2)]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PUT")) == 1
+
     def test_upload_sends_no_smaller_pieces_than_registry_takes(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
