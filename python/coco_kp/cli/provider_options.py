@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, RegistrationOptions, usage
-from coco_kp.cli.recipients import named_source
+from coco_kp.cli.recipients import PACKET_OPTION, named_source
 from coco_kp.errors import UsageError, shown
 from coco_kp.model.layer_encryption import provider_scheme
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
@@ -44,13 +44,7 @@ class ProviderOptions(OptionGroup):
             help="Let 'keypath' name only files under DIR; a relative one starts there. With "
             "--kbs, keys that are made are kept there.",
         ),
-        click.option(
-            "--packet",
-            type=click.Choice(["v1", "v2"]),
-            default="v1",
-            show_default=True,
-            help="Annotation packet to write; every guest reads v1.",
-        ),
+        PACKET_OPTION,
         click.option(
             "--kek-from",
             metavar="URI",

@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from coco_kp.keys.resolve import KeySettings, KeySource
     from coco_kp.keys.wrapper import PacketForm, Recipient
 
+PACKET_OPTION: Option = click.option(
+    "--packet",
+    type=click.Choice(["v1", "v2"]),
+    default="v1",
+    show_default=True,
+    help="Annotation packet to write; every guest reads v1.",
+)
+
 PACKET_OPTIONS: tuple[Option, ...] = (
     click.option(
         "--algorithm",
@@ -25,13 +33,7 @@ PACKET_OPTIONS: tuple[Option, ...] = (
         show_default=True,
         help="How a layer's key is wrapped; A256CTR does not detect tampering.",
     ),
-    click.option(
-        "--packet",
-        type=click.Choice(["v1", "v2"]),
-        default="v1",
-        show_default=True,
-        help="Annotation packet to write; every guest reads v1.",
-    ),
+    PACKET_OPTION,
     click.option(
         "--provider-name",
         metavar="NAME",

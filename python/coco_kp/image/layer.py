@@ -143,15 +143,7 @@ def open_layer(
         if diff_id and (
             refusals is not None or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256
         ):
-            content = stack.enter_context(
-                DiffIdCheck(
-                    layer.media_type,
-                    diff_id,
-                    work.unpacking,
-                    refusals=refusals,
-                    aside=threads > 1,
-                )
-            )
+            content = stack.enter_context(_content(layer, diff_id, work, refusals, threads))
         also = [part.update for part in (content, other, head) if part]
         passage = Passage(opener, given.pieces, also)
         passage.carry(given, writer, threads)
@@ -186,7 +178,7 @@ def copy_layer(
         if diff_id:
             check_layer(source, layer, diff_id, work)
         return
-    content = DiffIdCheck(layer.media_type, diff_id, work.unpacking) if diff_id else None
+    content = _content(layer, diff_id, work) if diff_id else None
     given = LayerInput(source, layer, work)
     with sink.begin_blob(layer.size) as writer:
         writer.take(Passage(None, given.pieces, [content.update] if content else []).pieces)
@@ -213,15 +205,7 @@ def check_layer(
     with ExitStack() as stack:
         content = None
         if diff_id:
-            content = stack.enter_context(
-                DiffIdCheck(
-                    layer.media_type,
-                    diff_id,
-                    work.unpacking,
-                    refusals=refusals,
-                    aside=threads > 1,
-                )
-            )
+            content = stack.enter_context(_content(layer, diff_id, work, refusals, threads))
         for piece in LayerInput(source, layer, work).pieces():
             head.update(piece)
             if content:
@@ -347,6 +331,19 @@ def layer_compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
 def _open(source: Source, layer: Descriptor) -> BlobReader:
     """Open a layer whose SHA-256 the cipher's pass yields anyway."""
     return source.open_blob(layer, verify=_verify(layer))
+
+
+def _content(
+    layer: Descriptor,
+    diff_id: Digest,
+    work: Work,
+    refusals: list[InputError] | None = None,
+    threads: int = 1,
+) -> DiffIdCheck:
+    """Return what checks a layer's content, on a thread of its own where there are two."""
+    return DiffIdCheck(
+        layer.media_type, diff_id, work.unpacking, refusals=refusals, aside=threads > 1
+    )
 
 
 def _verify(layer: Descriptor) -> bool:

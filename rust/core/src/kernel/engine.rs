@@ -119,15 +119,8 @@ impl Engine {
     }
 
     /// The same for all of `data`, in place too.
-    pub(crate) fn crypt_all(&self, counter: &mut u128, mut data: Data<'_>) {
-        let mut copy = [0; STEP];
-        while !data.is_empty() {
-            let len = STEP.min(data.len());
-            let (step, rest) = data.split_at(len);
-            let (input, output) = step.into_parts(&mut copy[..len]);
-            self.crypt(counter, input, output);
-            data = rest;
-        }
+    pub(crate) fn crypt_all(&self, counter: &mut u128, data: Data<'_>) {
+        in_steps(data, |input, output| self.crypt(counter, input, output));
     }
 
     /// Encrypts or decrypts `data` and hashes both sides, step by step, so that what is encrypted
@@ -137,19 +130,26 @@ impl Engine {
         direction: Direction,
         counter: &mut u128,
         hashes: &mut Hashes,
-        mut data: Data<'_>,
+        data: Data<'_>,
     ) {
         debug_assert_eq!(data.len() % BLOCK, 0);
-        // The output of data in place overwrites the input, which is still to be hashed.
-        let mut copy = [0; STEP];
-        while !data.is_empty() {
-            let len = STEP.min(data.len());
-            let (step, rest) = data.split_at(len);
-            let (input, output) = step.into_parts(&mut copy[..len]);
+        in_steps(data, |input, output| {
             self.crypt(counter, input, output);
             let (plaintext, ciphertext) = direction.sides(input, output);
             self.compress_layer(hashes, plaintext, ciphertext);
-            data = rest;
-        }
+        });
+    }
+}
+
+/// Gives `work` one step after another of the input, and room for its output.
+fn in_steps(mut data: Data<'_>, mut work: impl FnMut(&[u8], &mut [u8])) {
+    // The output of data in place overwrites the input, which `work` may still need.
+    let mut copy = [0; STEP];
+    while !data.is_empty() {
+        let len = STEP.min(data.len());
+        let (step, rest) = data.split_at(len);
+        let (input, output) = step.into_parts(&mut copy[..len]);
+        work(input, output);
+        data = rest;
     }
 }
