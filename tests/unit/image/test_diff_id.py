@@ -315,6 +315,26 @@ def test_content_check_holds_bounded_memory_for_names() -> None:
     assert int(peak) * 1024 < 190 << 20  # the content is made in this process, too
 
 
+def test_content_check_holds_target_of_hard_links_once() -> None:
+    """Each of many hard links to a symbolic link held a copy of its long target."""
+    code = (
+        "import re; from pathlib import Path; from coco_kp.unpacking import *;"
+        "from tests.support.tar_blocks import entry;"
+        "check = ContentCheck('', 'sha256', Unpacking(), guest=True);"
+        "path = b'/'.join([b'd' * 250] * 15) + b'\\0';"
+        "check.update(entry(b'././@LongLink', path, kind=b'L') + entry(b'file'));"
+        "check.update(entry(b'././@LongLink', path, kind=b'K'));"
+        "check.update(entry(b'link', kind=b'2', target=b't'));"
+        "[check.update(entry(b'%06d' % n, kind=b'1', target=b'link')) for n in range(100_000)];"
+        "check.update(bytes(1024)); print(check.finish()[1]);"
+        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    message, peak = run.stdout.splitlines()
+    assert message == "None"
+    assert int(peak) * 1024 < 100 << 20
+
+
 def test_content_check_lets_other_threads_run() -> None:
     layer = zlib.compress(bytes(200 << 20), wbits=31)
     checking = DiffIdCheck(f"{TAR}+gzip", Digest.of(b""), Unpacking())

@@ -29,13 +29,16 @@ pub struct Fault {
 struct Bounds {
     /// Entries; judging so many takes some seconds.
     entries: u64,
-    /// Names of files; about 75 MB of memory.
+    /// Names of files; about 75 MB of memory, beside that of long names.
     names: usize,
+    /// Bytes of names and of links' targets.
+    bytes: usize,
     /// Parts of names and of links' targets that are followed; some seconds.
     steps: u64,
 }
 
-const BOUNDS: Bounds = Bounds { entries: 1_000_000, names: 500_000, steps: 20_000_000 };
+const BOUNDS: Bounds =
+    Bounds { entries: 1_000_000, names: 500_000, bytes: 64 << 20, steps: 20_000_000 };
 
 /// Bytes of one long name or pax header; Go's reader of archives takes no more either.
 const MOST_RECORD: u64 = 1 << 20;
@@ -55,7 +58,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Names are held in memory; content is not.
 pub(super) struct GuestTar {
     fault: Option<Fault>,
-    bounds: Bounds,
+    most_entries: u64,
     tree: Tree,
     said: Extensions,
     entries: u64,
@@ -86,8 +89,8 @@ impl GuestTar {
     fn bounded(bounds: Bounds) -> Self {
         Self {
             fault: None,
-            bounds,
-            tree: Tree::new(bounds.names, bounds.steps),
+            most_entries: bounds.entries,
+            tree: Tree::new(bounds.names, bounds.bytes, bounds.steps),
             said: Extensions::default(),
             entries: 0,
             offset: 0,
@@ -110,8 +113,10 @@ impl GuestTar {
 
     /// Ends the layer; `gzip_flags` are those of all its gzip headers, 0 if it has none.
     pub(super) fn finish(self, gzip_flags: u8) -> Option<Fault> {
-        let end = || self.check_end(gzip_flags);
-        self.fault.clone().or_else(|| end().err().map(|why| Fault { block: None, why }))
+        if self.fault.is_some() {
+            return self.fault;
+        }
+        self.check_end(gzip_flags).err().map(|why| Fault { block: None, why })
     }
 
     fn check_end(&self, gzip_flags: u8) -> Found<()> {
@@ -168,8 +173,8 @@ impl GuestTar {
         }
         self.start = self.offset - BLOCK as u64;
         self.entries += 1;
-        if self.entries > self.bounds.entries {
-            let most = self.bounds.entries;
+        if self.entries > self.most_entries {
+            let most = self.most_entries;
             return refuse(format!("is the one too many: no more than {most} are judged"));
         }
         let header = Header::parse(block)?;

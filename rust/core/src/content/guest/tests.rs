@@ -137,3 +137,13 @@ fn pieces_of_any_length_are_judged_alike() {
     });
     assert_eq!(faults, [None, Some(Some(3)), None, Some(Some(1))]);
 }
+
+#[test]
+fn long_names_and_targets_have_a_bound() {
+    let bounds = Bounds { bytes: 1 << 20, ..BOUNDS };
+    let link = |n: usize| entry(format!("{n:0100}").as_bytes(), b"", b'2', &[b't'; 100]);
+    let few: Vec<_> = (0..5_000).map(link).chain([END.to_vec()]).collect();
+    assert_eq!(why(bounds, &few), "");
+    let many: Vec<_> = (0..6_000).map(link).collect();
+    assert!(why(bounds, &many).ends_with("no more than 1 MiB of names are judged"));
+}

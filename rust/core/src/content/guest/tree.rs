@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::refusal::{Found, refuse};
 
@@ -24,8 +25,8 @@ enum Node {
     File,
     /// What a whiteout left: nothing can be found there.
     Hidden,
-    /// A symbolic link, with its target.
-    Link(Box<[u8]>),
+    /// A symbolic link, with its target, which hard links to it share.
+    Link(Arc<[u8]>),
 }
 
 /// A layer's files by name. Names come as [`parts_of`] has them, without `..`.
@@ -34,7 +35,10 @@ pub(super) struct Tree {
     nodes: HashMap<Box<[u8]>, Node>,
     directories: u32,
     steps: Cell<u64>,
+    /// Of names and links' targets that were put in so far.
+    bytes: usize,
     most_names: usize,
+    most_bytes: usize,
     most_steps: u64,
     directory_behind_link: bool,
     link_replaced: bool,
@@ -43,12 +47,14 @@ pub(super) struct Tree {
 impl Tree {
     const ROOT: Directory = Directory(0);
 
-    pub(super) fn new(most_names: usize, most_steps: u64) -> Self {
+    pub(super) fn new(most_names: usize, most_bytes: usize, most_steps: u64) -> Self {
         Self {
             nodes: HashMap::new(),
             directories: 1,
             steps: Cell::new(0),
+            bytes: 0,
             most_names,
+            most_bytes,
             most_steps,
             directory_behind_link: false,
             link_replaced: false,
@@ -75,6 +81,7 @@ impl Tree {
 
     /// Makes a link to a target that need not be there.
     pub(super) fn add_symbolic_link(&mut self, parts: &[&[u8]], target: &[u8]) -> Found<()> {
+        self.bytes += target.len();
         self.replace(parts, Node::Link(target.into()))
     }
 
@@ -174,6 +181,11 @@ impl Tree {
 
     fn put(&mut self, directory: Directory, name: &[u8], node: Node) -> Found<()> {
         self.nodes.insert(key(directory, name).into(), node);
+        self.bytes += name.len();
+        if self.bytes > self.most_bytes {
+            let most = self.most_bytes >> 20;
+            return refuse(format!("is one too many: no more than {most} MiB of names are judged"));
+        }
         if self.nodes.len() > self.most_names {
             let most = self.most_names;
             return refuse(format!("is the one too many: no more than {most} names are judged"));
