@@ -130,8 +130,8 @@ class Registry:
             return Reply(204)
         if request.method == "GET":
             return Reply(204, where)
-        start = request.headers.get("Content-Range", f"{len(data)}-").partition("-")[0]
-        if int(start) != len(data):
+        start, _, last = request.headers.get("Content-Range", f"{len(data)}-").partition("-")
+        if int(start) != len(data) or int(last or start) < int(start):
             return Reply(416, where)
         if self.partial or request.complete:
             data += request.body

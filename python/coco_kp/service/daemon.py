@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
-from coco_kp.files import lock_file, open_own, read_file, reason
+from coco_kp.files import home, lock_file, open_own, read_file, reason
 
 _READY: Final = b"ready"
 _LONGEST_PID: Final = 32  # bytes
@@ -84,7 +84,7 @@ def _state_folder() -> Path:
     elif os.geteuid() == 0:
         folder = Path("/run/confidential-containers")
     else:
-        folder = Path.home() / ".local" / "state" / "coco-kp"
+        folder = home() / ".local" / "state" / "coco-kp"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()

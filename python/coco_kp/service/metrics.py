@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -149,23 +150,26 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: TcpAddress, registry: CollectorRegistry) -> None:
         self.address_family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
         self.registry = registry
-        self._turns = threading.BoundedSemaphore(_MOST_SCRAPES)
         self._ends: dict[socket.socket, float] = {}
         super().__init__((str(address.ip), address.port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as typeshed)
-        if self._turns.acquire(blocking=False):
+        if len(self._ends) < _MOST_SCRAPES:
             self._ends[request] = time.monotonic() + _PATIENCE
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        """Forget it, too: each one ends here, even where no thread was to be had for it."""
         try:
-            super().process_request_thread(request, client_address)
+            super().shutdown_request(request)
         finally:
-            del self._ends[request]
-            self._turns.release()
+            self._ends.pop(request, None)
+
+    def server_bind(self) -> None:
+        """Bind without asking the DNS for this machine's name, as HTTPServer does."""
+        TCPServer.server_bind(self)
 
     def service_actions(self) -> None:
         """Cut off, twice a second, whose time is over."""

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.deadline import within
+from coco_kp.deadline import start, within
 from coco_kp.errors import CocoKpError, InputError, shown
-from coco_kp.keys.kek_file import read_kek
+from coco_kp.files import reason
 from coco_kp.keys.keys_file import read_keys
-from coco_kp.keys.reference import FileReference, KekReference, WrappingReference
+from coco_kp.keys.reference import KekReference, WrappingReference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
 from coco_kp.keys.stores import open_store, open_wrapping_key
 from coco_kp.observe import event
@@ -88,8 +88,6 @@ def checks_of(provider: Provider) -> dict[str, Check]:
     if provider.key_dir:
         checks["key folder"] = partial(_check_folder, provider.key_dir)
     match provider.source:
-        case FetchedKek(FileReference(path)):
-            checks["key"] = partial(read_kek, Path(path))
         case FetchedKek(reference):
             checks["key"] = partial(_check_store, reference)
         case StayingKey(wrapping):
@@ -123,7 +121,11 @@ class _Trial:
         self._done = threading.Event()
         self._failed = ""
         thread = threading.Thread(target=self._run, args=(check, patience), daemon=True)
-        thread.start()
+        try:
+            start(thread)
+        except OSError as failure:
+            self._failed = reason(failure)
+            self._done.set()
 
     def outcome(self, patience: float) -> str | None:
         """Return why it failed, empty where it did not, None if it still runs after all."""

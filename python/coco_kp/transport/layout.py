@@ -81,7 +81,8 @@ class LayoutSink(Sink):
     def has_blob(self, blob: Descriptor) -> bool:
         """Look among the staged blobs and in the layout."""
         path = self._path(blob.digest)
-        found = path.is_file() and path.stat().st_size == blob.size
+        with naming("read", path):
+            found = path.is_file() and path.stat().st_size == blob.size
         if found and blob.digest not in self._staged:
             self._counted_on.add(blob.digest)
         return found
@@ -129,9 +130,10 @@ class LayoutSink(Sink):
         """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
         if replacing is not None and digest_of_image(index, self._image) != replacing:
             raise ChangedError(self.reference)
-        for digest in self._counted_on:
-            if not self._path(digest).is_file():
-                raise ChangedError(self.reference)
+        with naming("read", self._folder):
+            there = all(self._path(digest).is_file() for digest in self._counted_on)
+        if not there:
+            raise ChangedError(self.reference)
 
     def _replaced(self, before: ImageIndex, after: ImageIndex) -> list[Descriptor]:
         """Return the entries of which nothing is to be kept."""

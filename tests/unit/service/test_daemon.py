@@ -70,6 +70,7 @@ def test_daemon_start_reports_folder_that_cannot_be_made(tmp_path: Path) -> None
         ("", 0, "/run/confidential-containers"),
         ("relative", 0, "/run/confidential-containers"),
         ("", 1000, "{home}/.local/state/coco-kp"),
+        ("", 1001, "/nonexistent/.local/state/coco-kp"),  # in a container, without a name
     ],
 )
 def test_daemon_state_folder_depends_on_xdg_runtime_dir_and_user(
@@ -81,10 +82,17 @@ def test_daemon_state_folder_depends_on_xdg_runtime_dir_and_user(
     monkeypatch.setattr(Path, "lstat", lambda _: status)
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     monkeypatch.setenv("HOME", str(tmp_path))
+    if folder.startswith("/nonexistent"):
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(Path, "home", no_home)
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     expected = Path(folder.format(home=tmp_path))
     assert daemon._state_folder() == expected
     assert made == [expected]
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_serve_in_background_follows_no_link_out_of_its_folder(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -158,6 +159,29 @@ def test_connections_beyond_the_bound_are_closed(metrics: Metrics) -> None:
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_scrapes_for_which_there_was_no_thread_keep_no_later_ones_out(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _, port = serve_metrics(metrics.registry, LOOPBACK).rpartition(":")
+    with monkeypatch.context() as patch:
+        patch.setattr("socketserver.threading.Thread.start", no_thread)
+        for _ in range(_MOST_SCRAPES):
+            with socket.create_connection((host, int(port))) as refused:
+                assert refused.recv(1) == b""
+    assert served(host, int(port))
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_metrics_ask_no_dns_for_the_name_of_this_machine(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda *_: pytest.fail("it may take seconds"))
+    serve_metrics(metrics.registry, LOOPBACK)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\n"])

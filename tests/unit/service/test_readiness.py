@@ -52,6 +52,21 @@ def test_provider_is_not_ready_before_the_first_round_and_then_as_its_checks_say
     ]
 
 
+def test_check_for_which_there_is_no_thread_fails_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended the thread that tries, and what was known last stayed for good."""
+    readiness = Readiness({"KBS": Trouble()})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        assert not readiness.look()
+    assert readiness.look()
+
+
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_check_that_hangs_is_a_failure_and_is_not_started_again() -> None:
     go_on, runs = threading.Event(), []
 

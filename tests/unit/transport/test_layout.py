@@ -55,6 +55,19 @@ def index_of(folder: Path) -> dict[str, object]:
     return found
 
 
+def test_layout_sink_names_blob_that_cannot_be_looked_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What else failed with the system's own error passed by those who keep new keys."""
+    blob = next(iter(ONE.blobs))
+    refuse(monkeypatch, "stat", lambda path: path.endswith(blob.digest.hex), errno.EIO)
+    with (
+        LayoutSink(FileReference("oci", str(folder), "app")) as sink,
+        pytest.raises(InputError, match="cannot read"),
+    ):
+        sink.has_blob(blob)
+
+
 class TestFiles:
     def test_layout_sink_writes_files_of_the_specification(self, folder: Path) -> None:
         write(folder, ONE, "v1")

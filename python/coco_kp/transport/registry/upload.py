@@ -100,6 +100,8 @@ class RegistryBlobWriter(BlobWriter):
                 if not retry.over:
                     retry.wait(broken.error.message, self._client.sleep)
                 offset = self._reported_offset()
+                if self._blob.ends_at(offset):
+                    return  # only the answer was lost
                 if offset <= reached and retry.over:
                     raise broken.error
             if offset > reached:
@@ -238,6 +240,13 @@ class _Blob:
             self.furthest = max(self.furthest, self.position)
             most = most and most - len(piece)
             yield piece
+
+    def ends_at(self, offset: int) -> bool:
+        """Return whether all was given out, and ``offset`` is its end."""
+        if offset == self.position and not self.ended:
+            self._left = self._next()
+            self.ended = not self._left
+        return offset == self.position and self.ended
 
     def _next(self) -> memoryview:
         if self._left or self._made is None:
