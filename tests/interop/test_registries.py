@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from coco_kp.errors import RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, put_blob, read_blob
+from coco_kp.transport import Access, Credentials, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
 from tests.sim.link import breaking_link
-from tests.support.blobs import copy_blob, in_pieces
+from tests.support.blobs import copy_blob, in_pieces, put_blob
 from tests.support.patience import wait_until
 from tests.support.stored import check, image, index, store
 

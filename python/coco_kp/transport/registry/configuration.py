@@ -61,7 +61,8 @@ def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
 
     Raises ``RefusedError`` where it is blocked, ``InputError`` for a file that is none.
     """
-    registry = _registry_of(image)
+    known = _registries()
+    registry = _registry_of(image, known)
     if registry is None:
         return [Place(image, _secured(access, insecure=False))]
     when = "digest-only" if image.digest else "tag-only"
@@ -74,7 +75,7 @@ def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
     for endpoint in (*mirrors, registry.endpoint):
         there = _moved(image, registry, endpoint)
         try:
-            _registry_of(there)
+            _registry_of(there, known)
         except RefusedError:
             if endpoint is registry.endpoint:
                 raise
@@ -87,7 +88,7 @@ def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
 
 def place_to_write(image: RegistryReference, access: Access) -> Place:
     """Return where an image is written: never a mirror, nor moved. Raises as above."""
-    registry = _registry_of(image)
+    registry = _registry_of(image, _registries())
     insecure = registry is not None and registry.endpoint.insecure
     return Place(image, _secured(access, insecure=insecure))
 
@@ -97,9 +98,9 @@ def _secured(access: Access, *, insecure: bool) -> Access:
     return access if access.tls_verify is not None else replace(access, tls_verify=not insecure)
 
 
-def _registry_of(image: RegistryReference) -> _Registry | None:
+def _registry_of(image: RegistryReference, known: Sequence[_Registry]) -> _Registry | None:
     name = _name(image)
-    matching = [r for r in _registries() if _matched(name, r.prefix)]
+    matching = [r for r in known if _matched(name, r.prefix)]
     registry = max(matching, key=lambda r: len(r.prefix), default=None)
     if registry is not None and registry.blocked:
         raise RefusedError(
