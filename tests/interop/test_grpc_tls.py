@@ -6,18 +6,13 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from coco_kp.keyprovider.address import TcpAddress
-from coco_kp.keyprovider.channel import bind
-from coco_kp.keyprovider.server import new_server
 from coco_kp.keyprovider.service import key_provider
 from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
@@ -26,6 +21,7 @@ from tests.peers.builder import BUILDERS, Builder
 from tests.peers.debian import TRIXIE
 from tests.peers.golang import CIMAGE_CLIENT
 from tests.peers.skopeo import SkopeoError, with_each_client
+from tests.support import grpc_server
 from tests.support.pki import Pki
 from tests.support.provider import COCO_KP, our_config, served_address, serving
 
@@ -48,14 +44,9 @@ def pki(tmp_path: Path) -> Pki:
 @contextmanager
 def tls_provider(credentials: grpc.ServerCredentials) -> Iterator[str]:
     """Run a provider that speaks TLS, and give its address."""
-    with ThreadPoolExecutor(4) as pool:
-        server = new_server(key_provider(partial(answer, Provider())), pool)
-        bound = bind(server, TcpAddress(ip_address("127.0.0.1"), 0), credentials)
-        server.start()
-        try:
-            yield bound.address
-        finally:
-            server.stop(None).wait()
+    service = key_provider(partial(answer, Provider()))
+    with grpc_server.serving(service, credentials=credentials) as address:
+        yield address
 
 
 def config(folder: Path, address: str, pki: Pki, *more: str) -> Path:

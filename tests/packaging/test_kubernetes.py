@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from coco_kp.cli.serve import command
+from coco_kp.keyprovider.call import SERVICE
 from coco_kp.keyprovider.server import READY
-from coco_kp.keyprovider.service import SERVICE
 from coco_kp.service.clients_file import read_clients
 from tests.peers.golang import KUBECTL_VALIDATE, KUBERNETES_OBJECTS, KUSTOMIZE
 from tests.support.markdown import ROOT

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import pytest
 
-from coco_kp.keyprovider.server import new_server
 from coco_kp.keys.external import ciphertext_of, unwrap
 from coco_kp.model.resource_uri import parse_resource_uri
 from coco_kp.service.kbs_plugin import kbs_plugin
 from coco_kp.service.unwrapping import Unwrapping
 from tests.replay.recording import recording
+from tests.support.grpc_server import serving
 from tests.support.kbs_plugin import send
 from tests.support.wrapping_key import LocalKey
 
@@ -36,15 +35,11 @@ MASTER = RecordedKey(bytes.fromhex(RECORDED["master_hex"]))
 
 @pytest.fixture
 def channel() -> Iterator[grpc.Channel]:
-    with ThreadPoolExecutor(8) as pool:
-        server = new_server(kbs_plugin(Unwrapping({"prod": MASTER})), pool)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            with grpc.insecure_channel(f"127.0.0.1:{port}") as opened:
-                yield opened
-        finally:
-            server.stop(None).wait()
+    with (
+        serving(kbs_plugin(Unwrapping({"prod": MASTER}))) as address,
+        grpc.insecure_channel(address) as opened,
+    ):
+        yield opened
 
 
 ANSWERED = [call for call in RECORDED["calls"] if "response_hex" in call]

@@ -1,4 +1,4 @@
-"""Blobs on their way: copied, and given to a writer in pieces."""
+"""Blobs on their way: copied, stored, and given to a writer in pieces."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def copy_blob(source: Source, sink: Sink, blob: Descriptor) -> None:
     with sink.begin_blob(blob.size) as writer:
         writer.take(pieces)
         writer.commit(blob.digest, blob.size)
+
+
+def put_blob(sink: Sink, blob: Descriptor, data: bytes) -> None:
+    """Store a blob that is at hand."""
+    if not sink.has_blob(blob):
+        with sink.begin_blob(blob.size) as writer:
+            writer.take(in_pieces(data))
+            writer.commit(blob.digest, blob.size)
 
 
 def in_pieces(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coco_kp.model.manifest import Descriptor, ImageIndex, ImageManifest, Manifest, parse_manifest
-from coco_kp.transport import Sink, Source, put_blob, read_blob
+from coco_kp.transport import Sink, Source, read_blob
 from tests.support import documents
+from tests.support.blobs import put_blob
 from tests.support.documents import CONFIG, TAR, config, descriptor, manifest, sha256
 
 

@@ -103,7 +103,8 @@ def test_wait_ends_when_caller_goes(wait: Callable[[], object]) -> None:
     waiting.wait()
     caller.leave()
     with ends():
-        thread.join()
+        thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_lock_that_is_taken_is_given_up_at_deadline() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 from coco_kp.errors import InputError, RemoteError, UnreachableError
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.call import Call
-from coco_kp.keyprovider.channel import bind
 from coco_kp.keyprovider.client import call_provider, check_health
 from coco_kp.keyprovider.config import GrpcProvider, GrpcTls
-from coco_kp.keyprovider.server import new_server
 from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.encoding import MAX_MESSAGE
+from tests.support import grpc_server
 from tests.support.pki import Pki
 
 ANYWHERE = TcpAddress(ip_address("127.0.0.1"), 0)
@@ -34,14 +32,8 @@ def echo(call: Call) -> bytes:
 def serving(
     address: TcpAddress | UnixAddress = ANYWHERE, credentials: grpc.ServerCredentials | None = None
 ) -> Iterator[str]:
-    with ThreadPoolExecutor(4) as pool:
-        server = new_server(key_provider(echo), pool)
-        bound = bind(server, address, credentials).address
-        server.start()
-        try:
-            yield bound
-        finally:
-            server.stop(None).wait()
+    with grpc_server.serving(key_provider(echo), address, credentials) as bound:
+        yield bound
 
 
 def answers(address: str, tls: GrpcTls | None = None) -> bool:

@@ -26,14 +26,16 @@ from grpc_health.v1 import health_pb2
 from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.keyprovider import server as grpc_server
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
+from coco_kp.keyprovider.call import SERVICE
 from coco_kp.keyprovider.channel import bind
 from coco_kp.keyprovider.server import new_server
-from coco_kp.keyprovider.service import SERVICE, key_provider
+from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import parse_request
 from coco_kp.provider import Provider
 from coco_kp.service import calls
 from tests.support import ocicrypt
+from tests.support.grpc_server import serving as serving_at
 from tests.support.http2 import calls_that_take_no_answer
 from tests.support.ocicrypt import UNWRAP_KEY, WRAP_KEY
 from tests.support.patience import PATIENCE, wait_until
@@ -55,15 +57,9 @@ def serve() -> Serve:
 
     @contextmanager
     def serving(provider: Provider) -> Iterator[grpc.Channel]:
-        with ThreadPoolExecutor(8) as pool:
-            server = new_server(key_provider(partial(calls.answer, provider)), pool)
-            port = server.add_insecure_port("127.0.0.1:0")
-            server.start()
-            try:
-                with ocicrypt.connection(f"127.0.0.1:{port}") as channel:
-                    yield channel
-            finally:
-                server.stop(None).wait()
+        service = key_provider(partial(calls.answer, provider))
+        with serving_at(service) as address, ocicrypt.connection(address) as channel:
+            yield channel
 
     return serving
 
@@ -348,7 +344,8 @@ import os, signal, sys, threading, time
 from functools import partial
 from coco_kp.keyprovider import server
 from coco_kp.keyprovider.address import parse_address
-from coco_kp.keyprovider.service import SERVICE, key_provider
+from coco_kp.keyprovider.call import SERVICE
+from coco_kp.keyprovider.service import key_provider
 from coco_kp.observe import configure
 from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
@@ -544,7 +541,8 @@ def test_server_ends_on_a_signal_that_another_thread_took() -> None:
 import signal, threading
 from coco_kp.keyprovider.address import parse_address
 from coco_kp.keyprovider.server import Moments, serve
-from coco_kp.keyprovider.service import SERVICE, key_provider
+from coco_kp.keyprovider.call import SERVICE
+from coco_kp.keyprovider.service import key_provider
 
 def take_signal():
     signal.pthread_kill(threading.get_ident(), signal.SIGTERM)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,12 +13,11 @@ import pytest
 from coco_kp.errors import KekError
 from coco_kp.kbc import KbcSettings
 from coco_kp.keyprovider.call import Call
-from coco_kp.keyprovider.server import new_server
 from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.sev_secret import CONNECTION_GUID
 from coco_kp.provider import MAX_KBCS, Provider
 from coco_kp.service import calls
-from tests.support import ocicrypt
+from tests.support import grpc_server, ocicrypt
 from tests.support.ocicrypt import UNWRAP_KEY
 from tests.support.patience import PATIENCE, ends, wait_until
 from tests.support.silence import silent_peer
@@ -47,15 +45,11 @@ def serving(provider: Provider, ended: threading.Event) -> Iterator[grpc.Channel
         finally:
             ended.set()
 
-    with ThreadPoolExecutor(8) as pool:
-        server = new_server(key_provider(answer), pool)
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            with ocicrypt.connection(f"127.0.0.1:{port}") as channel:
-                yield channel
-        finally:
-            server.stop(None).wait()
+    with (
+        grpc_server.serving(key_provider(answer)) as address,
+        ocicrypt.connection(address) as channel,
+    ):
+        yield channel
 
 
 def packet(provider: Provider) -> bytes:

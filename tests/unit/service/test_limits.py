@@ -15,6 +15,7 @@ from coco_kp.service import limits as limits_module
 from coco_kp.service.calls import answer
 from coco_kp.service.limits import Limits
 from tests.support import ocicrypt
+from tests.support.patience import PATIENCE
 
 TEAM = ClientIdentity("tls", "10.0.0.1", CertificateNames(("team.example",)))
 OTHER = ClientIdentity("tls", "10.0.0.1", CertificateNames(("other.example",)))
@@ -129,14 +130,14 @@ def test_hung_calls_of_one_operation_leave_room_for_the_other(
 
     def hang() -> None:
         with limits.place(Call(b"", "keyunwrap", OTHER)):
-            inside.wait()
-            go_on.wait()
+            inside.wait(PATIENCE)
+            go_on.wait(PATIENCE)
 
     hung = [threading.Thread(target=hang) for _ in range(4)]
     for thread in hung:
         thread.start()
     try:
-        inside.wait()
+        inside.wait(PATIENCE)
         with (
             pytest.raises(TooManyCallsError, match="4 calls of this kind are at work") as error,
             limits.place(Call(b"", "keyunwrap", TEAM)),

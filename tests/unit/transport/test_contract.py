@@ -27,11 +27,10 @@ from coco_kp.transport import (
     Source,
     open_sink,
     open_source,
-    put_blob,
     read_blob,
 )
 from tests.sim.registry import Registry, serve
-from tests.support.blobs import copy_blob, in_pieces
+from tests.support.blobs import copy_blob, in_pieces, put_blob
 from tests.support.stored import Image, check, check_parts, image, index, store
 
 OLD = image(b"old layer", b"shared layer")

@@ -15,9 +15,10 @@ import pytest
 from coco_kp.errors import InputError, IntegrityError, RefusedError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import FileReference
-from coco_kp.transport import put_blob, read_blob
+from coco_kp.transport import read_blob
 from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
+from tests.support.blobs import put_blob
 from tests.support.refusing import refuse
 from tests.support.stored import Image, check, image, index, store
 

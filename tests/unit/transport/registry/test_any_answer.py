@@ -14,11 +14,12 @@ from coco_kp.errors import CocoKpError
 from coco_kp.http import client, connection
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import put_blob, read_blob
+from coco_kp.transport import read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.blobs import put_blob
 from tests.support.stored import image, store
 
 DATA = os.urandom(1000)

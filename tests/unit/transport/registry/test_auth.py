@@ -13,12 +13,12 @@ import pytest
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, put_blob
+from coco_kp.transport import Access, Credentials
 from coco_kp.transport.registry import RegistrySink, RegistrySource, auth
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
-from tests.support.blobs import copy_blob, in_pieces
+from tests.support.blobs import copy_blob, in_pieces, put_blob
 from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")

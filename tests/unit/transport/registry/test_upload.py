@@ -15,13 +15,12 @@ from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import put_blob
 from coco_kp.transport.registry import RegistrySink
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN, REPOSITORY
-from tests.support.blobs import in_pieces
+from tests.support.blobs import in_pieces, put_blob
 from tests.support.patience import wait_until
 from tests.support.stored import image
 
