@@ -335,9 +335,13 @@ def open_own(path: Path, flags: int) -> int:
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags, 0o600)
+        try:
+            status = os.fstat(descriptor)
+        except OSError:
+            close(descriptor)
+            raise
     except OSError as failure:
         raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
-    status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
         close(descriptor)
         raise InputError(

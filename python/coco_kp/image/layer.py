@@ -79,6 +79,7 @@ def seal_layer(
         compression = layer_compression(opened.head, plan, zstd)
         transcoded = compression == ZSTD and zstd == "gzip"
         if transcoded:  # the cipher's pass does not yield this layer's digest
+            opened.close()
             given = LayerInput(source, layer, work)
             passage = Passage(sealer, _transcoding(given, plan.diff_id, work))
         else:

@@ -18,11 +18,8 @@ from coco_kp.errors import InputError, IntegrityError, shown
 from coco_kp.files import reason
 from coco_kp.image.progress import Work
 from coco_kp.model.manifest import Descriptor
+from coco_kp.transport import CHUNK as BUFFER
 from coco_kp.transport import BlobWriter, Pieces, Source
-
-BUFFER: Final = 256 * 1024
-"""Bytes of a layer that are in memory at once."""
-
 
 _OF_WRITING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -74,7 +71,7 @@ class LayerInput:
         if opened is None or offset:
             opened = self._source.open_blob(self.layer, verify=self._verify, offset=offset)
         with closing(opened):
-            if not offset:
+            if not self._told:
                 self.work.progress.begin(name, self.layer.size)
             while count := opened.readinto(buffer):
                 self.work.check()

@@ -22,8 +22,6 @@ from coco_kp.transport.base import (
     Pieces,
     Sink,
     Source,
-    pieces_of,
-    put_blob,
     read_blob,
 )
 from coco_kp.transport.directory import DirectorySink, DirectorySource
@@ -49,8 +47,6 @@ __all__ = [
     "open_sink",
     "open_source",
     "parse_credentials",
-    "pieces_of",
-    "put_blob",
     "read_blob",
 ]
 

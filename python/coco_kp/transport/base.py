@@ -306,19 +306,6 @@ class BlobWriter(ABC):
         self.abort()
 
 
-def put_blob(sink: Sink, blob: Descriptor, data: bytes) -> None:
-    """Store a small blob that is at hand, such as a config."""
-    if not sink.has_blob(blob):
-        with sink.begin_blob(blob.size) as writer:
-            writer.take(pieces_of(data))
-            writer.commit(blob.digest, blob.size)
-
-
-def pieces_of(data: bytes) -> Pieces:
-    """Return what gives ``data`` to a :class:`BlobWriter`."""
-    return lambda offset: iter([memoryview(data)[offset:]])
-
-
 def read_blob(source: Source, blob: Descriptor, limit: int) -> bytes:
     """Read a small blob, such as a config, whole and checked; ``limit`` bounds its bytes."""
     if blob.size > limit:

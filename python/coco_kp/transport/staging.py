@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -201,7 +202,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 def _missing(folder: Path) -> list[Path]:
     """Return the folders that are to be made for this one, innermost first."""
-    return [missing for missing in (folder, *folder.parents) if not is_there(missing)]
+    return list(takewhile(lambda path: not is_there(path), (folder, *folder.parents)))
 
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
