@@ -9,7 +9,7 @@ import click
 
 from coco_kp.cli.listener_options import TlsOptions
 from coco_kp.cli.options import FILE, LOG_FORMAT, with_options
-from coco_kp.cli.output import log_level, notice, verbosity, warn
+from coco_kp.cli.output import announce, log_level, verbosity, warn
 from coco_kp.errors import RefusedError
 
 
@@ -56,10 +56,11 @@ def command(
 
     from coco_kp.keyprovider.address import parse_address
     from coco_kp.keys.stores import open_wrapping_key
-    from coco_kp.observe import configure, event
+    from coco_kp.observe import configure
     from coco_kp.service.plugin_config import read_plugin_config
     from coco_kp.service.unwrapping import Unwrapping
 
+    tls.check()
     address = parse_address(listen_address)
     if address.beyond_loopback and not insecure_listen:
         raise RefusedError(
@@ -74,10 +75,8 @@ def command(
         warn(f"KEKs leave {address} unencrypted: give --tls-cert and --tls-key")
 
     def ready(bound: str) -> None:
-        if log_format == "json":
-            event(logging.INFO, "ready", address=bound)
-        else:
-            notice(f"KBS plugin ready on {bound}, for {', '.join(sorted(keys))}")
+        names = ", ".join(sorted(keys))
+        announce(log_format, "ready", bound, f"KBS plugin ready on {bound}, for {names}")
 
     from coco_kp.keyprovider.server import Moments, serve
     from coco_kp.service.kbs_plugin import kbs_plugin

@@ -68,10 +68,14 @@ class TlsOptions(OptionGroup):
         click.option("--tls-key", type=FILE, metavar="PEM", help="The certificate's private key."),
     )
 
-    def server_tls(self, client_ca: Path | None = None) -> ServerTls | None:
-        """Read the certificate; None without one. Raises ``UsageError``, ``InputError``."""
+    def check(self) -> None:
+        """Raise ``UsageError`` for a certificate without its key, or a key alone."""
         if bool(self.tls_cert) != bool(self.tls_key):
             raise UsageError("--tls-cert and --tls-key go together")
+
+    def server_tls(self, client_ca: Path | None = None) -> ServerTls | None:
+        """Read the certificate; None without one. Raises ``UsageError``, ``InputError``."""
+        self.check()
         if not self.tls_cert or not self.tls_key:
             return None
         from coco_kp.keyprovider.server_tls import ServerTls

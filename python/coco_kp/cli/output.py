@@ -141,6 +141,16 @@ def notice(text: str) -> None:
         say(f"coco-kp: {redacted(text)}", err=True)
 
 
+def announce(log_format: str, name: str, address: str, text: str) -> None:
+    """Say that something answers at an address: an event where lines are JSON, else ``text``."""
+    if log_format == "json":
+        from coco_kp.observe import event
+
+        event(logging.INFO, name, address=address)
+    else:
+        notice(text)
+
+
 def warn(text: str) -> None:
     """Warn the user, unless he wants quiet."""
     notice(f"warning: {text}")

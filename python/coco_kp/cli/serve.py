@@ -14,7 +14,7 @@ from coco_kp.cli.options import (
     RegistrationOptions,
     with_options,
 )
-from coco_kp.cli.output import log_level, notice, verbosity, warn
+from coco_kp.cli.output import announce, log_level, verbosity, warn
 from coco_kp.cli.provider_options import ProviderOptions
 
 
@@ -66,9 +66,10 @@ def command(
     from functools import partial
 
     from coco_kp.keyprovider.address import TcpAddress
-    from coco_kp.observe import configure, event
+    from coco_kp.observe import configure
     from coco_kp.service.daemon import Daemon
 
+    tls.check()
     address = socket.address(socket_address, tls)
     operations.check(daemon=daemon)
     configure(log_format, log_level(logging.INFO))
@@ -86,18 +87,12 @@ def command(
                 "may read, and learns whether it is a key; limit them with --key-dir DIR, or "
                 "listen on a Unix socket"
             )
-        if log_format == "json":
-            event(logging.INFO, "ready", address=bound)
-        else:
-            notice(f"key provider ready on {bound}")
+        announce(log_format, "ready", bound, f"key provider ready on {bound}")
         if process:
             process.ready()
 
     def scraped(bound: str) -> None:
-        if log_format == "json":
-            event(logging.INFO, "metrics", address=bound)
-        else:
-            notice(f"metrics on http://{bound}/metrics")
+        announce(log_format, "metrics", bound, f"metrics on http://{bound}/metrics")
 
     from coco_kp.keyprovider.server import serve  # loads gRPC: after the fork of a daemon
     from coco_kp.keyprovider.service import key_provider

@@ -41,10 +41,14 @@ class TcpAddress:
         """Tell whether other machines may reach it."""
         return not self.ip.is_loopback
 
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Return the family of sockets that it is for."""
+        return socket.AF_INET6 if self.ip.version == 6 else socket.AF_INET
+
     def check(self) -> None:
         """Say why nobody can listen here, as far as it can be told. Raises ``RemoteError``."""
-        family = socket.AF_INET6 if self.ip.version == 6 else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with socket.socket(self.family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((str(self.ip), self.port))

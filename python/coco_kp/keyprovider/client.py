@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import RemoteError, UnreachableError, shown
 from coco_kp.keyprovider.address import parse_target
+from coco_kp.keyprovider.call import METHODS, SERVICE
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
@@ -22,11 +23,6 @@ TIMEOUT: Final = 60
 """Seconds for one call; a provider may ask a key management service far away."""
 
 _HEALTH_SECONDS: Final = 5.0
-
-_METHODS: Final[dict[Operation, str]] = {
-    "keywrap": "/keyprovider.KeyProviderService/WrapKey",
-    "keyunwrap": "/keyprovider.KeyProviderService/UnWrapKey",
-}
 
 
 def call_provider(
@@ -99,7 +95,7 @@ def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) ->
 
     with _channel(door) as channel:
         method = channel.unary_unary(
-            _METHODS[operation],
+            f"/{SERVICE}/{METHODS[operation]}",
             keyProviderKeyWrapProtocolInput.SerializeToString,
             keyProviderKeyWrapProtocolOutput.FromString,
         )

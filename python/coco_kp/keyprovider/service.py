@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from coco_kp.deadline import Caller, within
 from coco_kp.errors import CocoKpError
-from coco_kp.keyprovider.call import Call, Handler, code_of
+from coco_kp.keyprovider.call import METHODS, SERVICE, Call, Handler, code_of
 from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
     keyProviderKeyWrapProtocolOutput,
@@ -23,10 +23,6 @@ from coco_kp.keyprovider.server import Service
 from coco_kp.model.client import ClientIdentity
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
-
-SERVICE: Final = "keyprovider.KeyProviderService"
-METHODS: Final[dict[str, Operation]] = {"WrapKey": "keywrap", "UnWrapKey": "keyunwrap"}
-"""The protocol's two methods (docs/protocols.md 2.2)."""
 
 _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %-encoded
 
@@ -38,7 +34,7 @@ def key_provider(handler: Handler) -> Service:
             _method(handler, operation),
             response_serializer=keyProviderKeyWrapProtocolOutput.SerializeToString,
         )
-        for method, operation in METHODS.items()
+        for operation, method in METHODS.items()
     }
     return Service(SERVICE, methods, MAX_MESSAGE)
 

@@ -148,7 +148,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, address: TcpAddress, registry: CollectorRegistry) -> None:
-        self.address_family = socket.AF_INET6 if address.ip.version == 6 else socket.AF_INET
+        self.address_family = address.family
         self.registry = registry
         self._ends: dict[socket.socket, float] = {}
         super().__init__((str(address.ip), address.port), _Handler)

@@ -18,6 +18,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
+from coco_kp.cli.main import run
 from tests.peers.daemon import Daemon, daemon
 from tests.sim.kbs import simulated_kbs
 from tests.support import ocicrypt
@@ -187,3 +188,11 @@ def test_systemd_hears_of_start_reload_life_and_end(tmp_path: Path) -> None:
             running.process.terminate()
             wait_until(lambda: hear("STOPPING=1"))
             assert running.process.wait(PATIENCE) == 0
+
+
+def test_half_a_certificate_is_refused_before_anything_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["serve", "--tls-cert", "absent", "--audit", "audit.jsonl"]) == 2
+    assert list(tmp_path.iterdir()) == []
