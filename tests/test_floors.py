@@ -18,7 +18,7 @@ PACKAGE = ROOT / "python" / "coco_kp"
 FLOORS = {
     0: {"deadline", "errors", "redact", "_native"},
     1: {"model"},
-    2: {"crypto", "exposure", "files", "http", "observe", "skopeo", "unpacking"},
+    2: {"crypto", "exposure", "files", "http", "observe", "processors", "skopeo", "unpacking"},
     3: {"transport", "kbs", "keyprovider"},
     4: {"kbc", "keys"},
     5: {"provider", "image"},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 
 import click
 
+from coco_kp.processors import processors
 from tests.faults.injector import check_available
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.sweep import Outcome, enumerate_faults, outcomes, pool, sample
@@ -17,7 +17,7 @@ from tests.faults.sweep import Outcome, enumerate_faults, outcomes, pool, sample
 @click.option("--call", "calls", multiple=True, help="Let only this call fail (write tmp/*).")
 @click.option("--error", "errors", multiple=True, help="Let it fail only with this error.")
 @click.option("--sample", "count", type=int, help="Try only so many faults, always the same.")
-@click.option("--processes", type=int, default=os.cpu_count() or 1, show_default=True)
+@click.option("--processes", type=int, default=processors(), show_default=True)
 @click.option("--verbose", "-v", is_flag=True, help="Show all that is wrong, not one of a kind.")
 @click.pass_context
 def main(

@@ -21,6 +21,7 @@ import click
 
 from coco_kp.cli.output import FORMAT, print_json, verbosity
 from coco_kp.crypto import LayerOpener, LayerSealer, kernel
+from coco_kp.processors import processors
 
 _MIB = 1 << 20
 _ROUNDS = 5
@@ -115,7 +116,7 @@ def _measure(layers: _Layers) -> tuple[float, list[tuple[str, float, float]]]:
         "encrypt, file to file, one core": (lambda: layers.seal(1), 1),
         "decrypt, file to file, one core": (lambda: layers.open(1), 1),
     }
-    if (os.cpu_count() or 1) > 1:
+    if processors() > 1:
         cases |= {
             "encrypt one layer on two cores": (lambda: layers.seal(2), 1),
             "decrypt one layer on two cores": (lambda: layers.open(2), 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Final
 
 from coco_kp.crypto import PumpProgress
 from coco_kp.errors import CancelledError
+from coco_kp.processors import processors
 from coco_kp.transport.access import Access
 from coco_kp.unpacking import Unpacking
 
@@ -57,13 +57,13 @@ class Work:
     ) -> None:
         self.progress = progress
         self.unpacking = Unpacking((access or Access()).max_unpacked)
-        self.jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or processors()
         self._lock = threading.Lock()
         self._stopped = False
         self._pumps: dict[PumpProgress, _Pump] = {}
 
     def threads_for(self, layers: int) -> int:
-        """Tell how many threads each of so many layers gets: 2 where there are jobs to spare."""
+        """Return how many threads each of so many layers gets: 2 where there are jobs to spare."""
         return 2 if 2 * layers <= self.jobs else 1
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ def test_bench_measures_every_case_and_removes_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("coco_kp.cli.bench.processors", lambda: 2)
     assert run(["bench", "--size", "1", "--format", "json"]) == 0
     measured = json.loads(capsys.readouterr().out)
     assert measured["kernel"] == kernel()
@@ -28,7 +28,7 @@ def test_bench_measures_every_case_and_removes_its_files(
 def test_bench_on_one_core_measures_one_core_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("coco_kp.cli.bench.processors", lambda: 1)
     assert run(["bench", "--size", "1"]) == 0
     assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [
         "SHA-256 (OpenSSL), one core",
