@@ -22,7 +22,7 @@ FLOORS = {
     3: {"transport", "kbs", "keyprovider"},
     4: {"kbc", "keys"},
     5: {"provider", "image"},
-    6: {"service"},
+    6: {"service", "fleet"},
     7: {"cli"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import click
 
 from coco_kp.cli.options import FILE, Option, OptionGroup, usage
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import UsageError
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
@@ -42,10 +42,6 @@ PACKET_OPTIONS: tuple[Option, ...] = (
     ),
 )
 
-_RECIPIENT_HINT = (
-    "write keyid=kbs:///<repository>/<type>/<tag>,keypath=<file>, or kek-from=<uri> or "
-    "wrap-with=<uri> in place of keypath"
-)
 _WAYS_OUT = (
     "keep it in a file, too, with --generate-key FILE, or leave --keyid out: the key then gets a "
     "key ID that nobody else has"
@@ -277,21 +273,8 @@ def read_key_file(path: Path) -> Kek:
 
 def parse_recipient(text: str, form: PacketForm, registrar: Registrar | None = None) -> Recipient:
     """Read ``keyid=URI,keypath=FILE``. Raises ``UsageError``, ``InputError``."""
+    from coco_kp.keys.named import parse_named_key
     from coco_kp.keys.resolve import resolve
-    from coco_kp.model.resource_uri import parse_key_id
 
-    fields: dict[str, str] = {}
-    for field in text.split(","):
-        name, equals, value = field.partition("=")
-        known = name in {"keyid", "keypath", "kek-from", "wrap-with"}
-        if not equals or not known or name in fields:
-            raise UsageError(f"the recipient {shown(text)} cannot be read", _RECIPIENT_HINT)
-        fields[name] = value
-    sources = fields.keys() - {"keyid"}
-    if len(sources) != 1 or ("keyid" not in fields and "wrap-with" not in fields):
-        raise UsageError(f"the recipient {shown(text)} lacks its key or key id", _RECIPIENT_HINT)
-    path = Path(fields["keypath"]) if "keypath" in fields else None
-    source = named_source(path, fields.get("kek-from"), fields.get("wrap-with"))
-    kid = parse_key_id(fields["keyid"]) if "keyid" in fields else None
-    assert source is not None  # noqa: S101 (one of the three is there)
-    return resolve(source, kid, key_settings(form, registrar))
+    key = parse_named_key(text)
+    return resolve(key.source, key.kid, key_settings(form, registrar))
