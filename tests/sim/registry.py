@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from urllib3 import HTTPHeaderDict
 
@@ -47,6 +47,8 @@ class Registry:
     """The status of a PATCH that succeeded; Pulp's registry answers 204."""
     stored: int = 201
     """The status of a manifest's PUT that succeeded; some registries answer 202."""
+    page: int = 100
+    """Names of a page of a list."""
     finished: int = 201
     """The status of a blob's PUT that succeeded."""
 
@@ -79,7 +81,9 @@ class Registry:
                 return unauthorized(*self.challenges)
         if self.tokens is not None:
             scope = ""
-            if request.path != "/v2/":
+            if request.path == "/v2/_catalog":
+                scope = "registry:catalog:*"
+            elif request.path != "/v2/":
                 action = "pull" if request.method in ("GET", "HEAD") else "push"
                 scope = f"repository:{_split(request.path)[0]}:{action}"
             if not self.tokens.accepts(authorization.removeprefix("Bearer "), scope):
@@ -90,12 +94,27 @@ class Registry:
         """Answer a request that nothing hinders."""
         if request.path == "/v2/":
             return Reply()
+        if request.path == "/v2/_catalog":
+            return self._list(request, "repositories", {name for name, _ in self.manifests})
         repository, kind, name = _split(request.path)
+        if kind == "tags":
+            tags = {tag for of, tag in self.manifests if of == repository and ":" not in tag}
+            if not tags:
+                return error(404, "NAME_UNKNOWN", "repository name not known to registry")
+            return self._list(request, "tags", tags)
         if kind == "manifests":
             return self._manifest(request, repository, name)
         if name.startswith("uploads/"):
             return self._upload(request, repository, name.removeprefix("uploads/"))
         return self._blob(request, repository, name)
+
+    def _list(self, request: Request, member: str, names: set[str]) -> Reply:
+        (n,), (last,) = (request.query.get(name, [""]) for name in ("n", "last"))
+        size = min(int(n or self.page), self.page)
+        left = sorted(name for name in names if name > last)
+        query = urlencode({"n": size, "last": left[size - 1]}) if len(left) > size else ""
+        link = {"Link": f'<{request.path}?{query}>; rel="next"'} if query else {}
+        return Reply(200, link, json.dumps({member: left[:size]}).encode())
 
     def _manifest(self, request: Request, repository: str, name: str) -> Reply:
         if request.method == "PUT":
@@ -247,7 +266,7 @@ def unauthorized(*challenges: str) -> Reply:
 
 
 def _split(path: str) -> tuple[str, str, str]:
-    for kind in ("manifests", "blobs"):
+    for kind in ("manifests", "blobs", "tags"):
         repository, found, name = path.removeprefix("/v2/").partition(f"/{kind}/")
         if found:
             return repository, kind, name

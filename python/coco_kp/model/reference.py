@@ -142,6 +142,16 @@ def parse_repository_reference(text: str) -> RegistryReference:
     return RegistryReference(host, repository, tag or "latest")
 
 
+def is_repository(name: str) -> bool:
+    """Return whether a repository of a registry can have that name."""
+    return bool(_REPOSITORY.fullmatch(name)) and len(name) <= _MAX_NAME
+
+
+def is_tag(name: str) -> bool:
+    """Return whether an image of a repository can have that tag."""
+    return bool(_TAG.fullmatch(name))
+
+
 def _parse_docker(text: str, rest: str) -> RegistryReference:
     name = rest.strip("/")
     if not rest.startswith("//"):

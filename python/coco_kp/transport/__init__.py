@@ -6,10 +6,10 @@ that can do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import is_there
@@ -31,6 +31,9 @@ from coco_kp.transport.layout import LayoutSink, LayoutSource
 from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
 from coco_kp.transport.skopeo import SkopeoSink, SkopeoSource
 
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
+
 __all__ = [
     "CHUNK",
     "PLAIN",
@@ -44,6 +47,8 @@ __all__ = [
     "access_beside",
     "check_destination",
     "check_source",
+    "list_repositories",
+    "list_tags",
     "open_sink",
     "open_source",
     "parse_credentials",
@@ -54,16 +59,19 @@ __all__ = [
 # local layout would take to start.
 
 
-def open_source(reference: ImageReference, access: Access | None = None) -> Source:
+def open_source(
+    reference: ImageReference, access: Access | None = None, session: Session | None = None
+) -> Source:
     """Open an image for reading; ``access`` says how.
 
-    Raises ``InputError`` where nothing of that name can be an image, ``RemoteError`` where a
+    Many images share what a ``session`` keeps: logins, connections, tokens. It must be closed after
+    them. Raises ``InputError`` where nothing of that name can be an image, ``RemoteError`` where a
     registry (or skopeo) does not give it.
     """
     if isinstance(reference, RegistryReference):
         from coco_kp.transport.registry import RegistrySource  # noqa: PLC0415
 
-        return RegistrySource(reference, access or Access())
+        return RegistrySource(reference, access or Access(), session)
     if not isinstance(reference, FileReference):
         return SkopeoSource(reference)
     try:
@@ -129,10 +137,15 @@ def check_destination(reference: ImageReference, *, encrypted: bool = True) -> N
 
 
 def open_sink(
-    reference: ImageReference, access: Access | None = None, *, keep_replaced: bool = False
+    reference: ImageReference,
+    access: Access | None = None,
+    session: Session | None = None,
+    *,
+    keep_replaced: bool = False,
 ) -> Sink:
     """Open a place for one image; nothing there changes before ``set_reference``.
 
+    ``session`` is as for `open_source`.
     In a layout, blobs to which only a replaced image led go then, unless ``keep_replaced``.
     Raises ``RefusedError`` for a destination that cannot be written, or holds something that would
     be lost; whether it can hold an encrypted image is for `check_destination` to say.
@@ -141,12 +154,45 @@ def open_sink(
     if isinstance(reference, RegistryReference):
         from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
 
-        return RegistrySink(reference, access or Access())
+        return RegistrySink(reference, access or Access(), session)
     if not isinstance(reference, FileReference):
         return SkopeoSink(reference)
     if reference.transport == "oci":
         return LayoutSink(reference, keep_replaced=keep_replaced)
     return _SINKS[reference.transport](reference)
+
+
+def list_tags(
+    repository: RegistryReference, access: Access | None = None, session: Session | None = None
+) -> Iterator[str]:
+    """Yield the tags of a repository in the registry's order; its mirrors are not asked.
+
+    They come page by page: more may be asked for at each step. ``session`` is as for `open_source`.
+    Raises ``RemoteError`` where they cannot be listed, or the registry lists what is no tag.
+    """
+    from coco_kp.transport.registry.listing import tags  # noqa: PLC0415
+    from coco_kp.transport.registry.session import Session  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        session = session or stack.enter_context(Session())
+        place = session.configuration.places_to_read(repository, access or Access())[-1]
+        yield from tags(session.repository(place.image, place.access, "pull"))
+
+
+def list_repositories(
+    host: str, access: Access | None = None, session: Session | None = None
+) -> Iterator[str]:
+    """Yield the names of the repositories that the registry ``host`` shows, as `list_tags` does.
+
+    Raises ``RemoteError`` where it has no catalogue, as Docker Hub, or lists what is no repository.
+    """
+    from coco_kp.transport.registry.listing import repositories  # noqa: PLC0415
+    from coco_kp.transport.registry.session import Session  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        session = session or stack.enter_context(Session())
+        there = session.configuration.access_to(host, access or Access())
+        yield from repositories(session.registry(host, there))
 
 
 _SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {

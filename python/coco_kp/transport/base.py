@@ -55,6 +55,13 @@ class Source(ABC):
             raise IntegrityError(f"the manifest {descriptor.digest} of {self.reference} is damaged")
         return parse_manifest(raw, descriptor.media_type)
 
+    def digest(self) -> Digest:
+        """Give the digest of the manifest that the reference names, as the place itself says it.
+
+        What was read of it may be another by now. Raises as :meth:`manifest`.
+        """
+        return self._top_manifest().digest
+
     def open_blob(self, blob: Descriptor, *, verify: bool = True, offset: int = 0) -> BlobReader:
         """Open a blob for reading once, from ``offset`` on (bytes).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RemoteError
 from coco_kp.http import NEVER
@@ -15,13 +15,16 @@ from coco_kp.model.media_type import DOCKER_SCHEMA1, INDEXES, MANIFESTS
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.registry.client import RegistryClient
-from coco_kp.transport.registry.configuration import Place, place_to_write, places_to_read
+from coco_kp.transport.registry.configuration import Place
 from coco_kp.transport.registry.download import RegistryBlob
-from coco_kp.transport.registry.tag import ACCEPT, Tag
+from coco_kp.transport.registry.repository import ACCEPT, Repository
+from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.tag import Tag
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
 
 _KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
+
+T = TypeVar("T")
 
 
 class RegistrySource(Source):
@@ -31,30 +34,39 @@ class RegistrySource(Source):
         self,
         reference: RegistryReference,
         access: Access,
+        session: Session | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.reference = str(reference)
-        self._places = places_to_read(reference, access)
-        self._sleep = sleep
-        self.client = self._client(self._places[0])
+        self._session = session or Session(sleep=sleep)
+        self._owns_session = session is None
+        self._places = self._session.configuration.places_to_read(reference, access)
+        self.repository = self._at(self._places[0])
+
+    def digest(self) -> Digest:
+        """Ask for no more than the digest, where the registry answers that."""
+        return self._first(self._digest_at)
 
     def close(self) -> None:
-        """Close all connections."""
-        self.client.close()
+        """Close all connections, unless the session is of others."""
+        if self._owns_session:
+            self._session.close()
 
-    def _client(self, place: Place) -> RegistryClient:
-        return RegistryClient(place.image, place.access, "pull", self._sleep)
+    def _at(self, place: Place) -> Repository:
+        return self._session.repository(place.image, place.access, "pull")
 
     def _top_manifest(self) -> Manifest:
+        return self._first(self._manifest_at)
+
+    def _first(self, ask: Callable[[RegistryReference], T]) -> T:
         """Ask mirrors in turn, then the registry; what answers is where the image is read."""
         failures: list[str] = []
         for number, place in enumerate(self._places):
             if number:
-                self.client.close()
-                self.client = self._client(place)
+                self.repository = self._at(place)
             try:
-                return self._manifest_at(place.image)
+                return ask(place.image)
             except CocoKpError as error:
                 if number == len(self._places) - 1:
                     if failures:
@@ -65,9 +77,9 @@ class RegistrySource(Source):
 
     def _manifest_at(self, image: RegistryReference) -> Manifest:
         digest = image.digest
-        response = self.client.get(f"manifests/{digest or image.tag}", ACCEPT, MAX_MANIFEST)
+        response = self.repository.get(f"manifests/{digest or image.tag}", ACCEPT, MAX_MANIFEST)
         if response.status != 200:
-            raise self.client.refused(response, self.reference)
+            raise self.repository.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
         if digest is None:
             check_digest(response, Digest.of(raw))
@@ -76,11 +88,15 @@ class RegistrySource(Source):
         stated = response.headers.get("Content-Type", "").partition(";")[0].strip()
         return parse_manifest(raw, stated if stated in _KNOWN else None)
 
+    def _digest_at(self, image: RegistryReference) -> Digest:
+        found = self.repository.digest(image.tag, self.reference) if image.tag else None
+        return found or self._manifest_at(image).digest  # which says what is wrong
+
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return _manifest_bytes(self.client, descriptor)
+        return _manifest_bytes(self.repository, descriptor)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return RegistryBlob(self.client, blob)
+        return RegistryBlob(self.repository, blob)
 
 
 class RegistrySink(Sink):
@@ -92,6 +108,7 @@ class RegistrySink(Sink):
         self,
         reference: RegistryReference,
         access: Access,
+        session: Session | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -100,34 +117,36 @@ class RegistrySink(Sink):
                 f"{reference} cannot be written: its digest decides its content", "name a tag"
             )
         self.reference = str(reference)
-        place = place_to_write(reference, access)
-        self.client = RegistryClient(place.image, place.access, "pull,push", sleep)
-        self._tag = Tag(self.client, reference.tag, self.reference)
+        self._session = session or Session(sleep=sleep)
+        self._owns_session = session is None
+        place = self._session.configuration.place_to_write(reference, access)
+        self.repository = self._session.repository(place.image, place.access, "pull,push")
+        self._tag = Tag(self.repository, reference.tag, self.reference)
         self._sent: set[Digest] = set()
         self._lock = threading.Lock()
 
     def has_blob(self, blob: Descriptor) -> bool:
         """Ask the repository."""
-        return self.client.has_blob(blob.digest, blob.size)
+        return self.repository.has_blob(blob.digest, blob.size)
 
     def mount_blob(self, blob: Descriptor, source: Source) -> bool:
         """Let the registry take the blob from another of its repositories."""
-        if not isinstance(source, RegistrySource) or source.client.host != self.client.host:
+        if not isinstance(source, RegistrySource) or source.repository.host != self.repository.host:
             return False
         try:
-            return self._mount(blob.digest, source.client.repository)
+            return self._mount(blob.digest, source.repository.name)
         except RemoteError:
             return False  # it is copied then, and that will say what is wrong
 
     def begin_blob(self, size: int | None = None) -> BlobWriter:
         """Send while it is written."""
-        return RegistryBlobWriter(self.client, size, self._keep)
+        return RegistryBlobWriter(self.repository, size, self._keep)
 
     def put_manifest(self, manifest: Manifest) -> None:
         """Send the manifest under its digest."""
-        response = self.client.put_manifest(manifest, str(manifest.digest))
+        response = self.repository.put_manifest(manifest, str(manifest.digest))
         if not response.ok:
-            raise self.client.refused(response, f"{self.reference} does not take the manifest")
+            raise self.repository.refused(response, f"{self.reference} does not take the manifest")
         with response:
             check_digest(response, manifest.digest)
 
@@ -137,26 +156,27 @@ class RegistrySink(Sink):
 
     def read_back(self) -> Source:
         """Read the repository."""
-        return _ReadBack(self.reference, self.client)
+        return _ReadBack(self.reference, self.repository)
 
     def left_behind(self) -> tuple[Digest, ...]:
         """Name what was sent, as long as it is known that the tag does not point to it."""
         return () if self._tag.touched else tuple(sorted(self._sent, key=str))
 
     def close(self) -> None:
-        """Close all connections."""
-        self.client.close()
+        """Close all connections, unless the session is of others."""
+        if self._owns_session:
+            self._session.close()
 
     def _mount(self, digest: Digest, origin: str) -> bool:
-        response = self.client.request(
+        response = self.repository.request(
             "POST",
-            self.client.url(f"blobs/uploads/?mount={digest}&from={origin}"),
+            self.repository.url(f"blobs/uploads/?mount={digest}&from={origin}"),
             body=b"",
             extra_scopes=(f"repository:{origin}:pull",),
         )
         with response:
             if response.status == 202:  # no mount, but an upload that nobody needs
-                self.client.request("DELETE", response.location, retry=NEVER).close()
+                self.repository.request("DELETE", response.location, retry=NEVER).close()
             return response.status == 201
 
     def _keep(self, digest: Digest) -> None:
@@ -165,25 +185,25 @@ class RegistrySink(Sink):
 
 
 class _ReadBack(Source):
-    def __init__(self, reference: str, client: RegistryClient) -> None:
+    def __init__(self, reference: str, repository: Repository) -> None:
         self.reference = reference
-        self._client = client
+        self._repository = repository
 
     def _top_manifest(self) -> Manifest:
         raise InputError(f"{self.reference} is not written yet")
 
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return _manifest_bytes(self._client, descriptor)
+        return _manifest_bytes(self._repository, descriptor)
 
     def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return RegistryBlob(self._client, blob)
+        return RegistryBlob(self._repository, blob)
 
 
-def _manifest_bytes(client: RegistryClient, descriptor: Descriptor) -> bytes | None:
-    response = client.get(f"manifests/{descriptor.digest}", ACCEPT, MAX_MANIFEST)
+def _manifest_bytes(repository: Repository, descriptor: Descriptor) -> bytes | None:
+    response = repository.get(f"manifests/{descriptor.digest}", ACCEPT, MAX_MANIFEST)
     if response.status == 404:
         response.close()
         return None
     if response.status != 200:
-        raise client.refused(response)
+        raise repository.refused(response)
     return response.document(MAX_MANIFEST)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
-from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import Manifest
-from coco_kp.model.reference import DOCKER_HUB, RegistryReference
-from coco_kp.transport.access import Access
-from coco_kp.transport.registry.advice import allowing_plain_http, trusting
+from coco_kp.model.reference import DOCKER_HUB
+from coco_kp.transport.access import Access, Credentials
+from coco_kp.transport.registry.advice import allowing_plain_http
 from coco_kp.transport.registry.auth import Authorizer
-from coco_kp.transport.registry.certificates import tls_settings
-from coco_kp.transport.registry.credentials import find_credentials
 from coco_kp.transport.registry.refusal import refused
 
 _HUB_API: Final = "registry-1.docker.io"
@@ -29,43 +24,28 @@ Body = bytes | Callable[[], Iterable[bytes | memoryview]] | None
 
 
 class RegistryClient:
-    """Speaks the distribution protocol (OCI distribution-spec) for one repository.
+    """Speaks to one registry (OCI distribution-spec) as one user, over ``http``.
 
-    ``actions`` is what its tokens allow: ``pull`` or ``pull,push``. Threads may share it.
+    Threads may share it. Whoever made ``http`` closes it.
     """
 
     def __init__(
         self,
-        image: RegistryReference,
+        host: str,
         access: Access,
-        actions: str,
-        sleep: Callable[[float], None] = time.sleep,
+        credentials: Credentials | None,
+        http: HttpClient,
+        sleep: Callable[[float], None],
     ) -> None:
-        self.host = image.host
-        self.repository = image.repository
-        self.scope = f"repository:{image.repository}:{actions}"
-        self._access = access
-        self._http = HttpClient(
-            tls=tls_settings(image.host, access),
-            plain_http="allowed" if access.tls_verify is False else "never",
-            ca_hint=trusting(access, image.host),
-            sleep=sleep,
-        )
+        self.host = host
         self.retry = Retry(access.retries)
         self.sleep = sleep
-        credentials = find_credentials(image, access)
+        self._access = access
+        self._http = http
         self._credentials = credentials
-        self._auth = Authorizer(self._http, image.host, access, credentials, self.retry)
+        self._auth = Authorizer(http, host, access, credentials, self.retry)
         self._base = ""
         self._contact = threading.Lock()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
-
-    def url(self, path: str) -> str:
-        """Give the URL of ``path`` in the repository, such as ``blobs/uploads/``."""
-        return f"{self.base()}/v2/{self.repository}/{path}"
 
     def base(self) -> str:
         """Find the registry, once: scheme and host of its API."""
@@ -79,14 +59,15 @@ class RegistryClient:
         method: str,
         url: str,
         *,
+        scopes: tuple[str, ...],
         headers: Mapping[str, str] | None = None,
         body: Body = None,
-        extra_scopes: tuple[str, ...] = (),
         retry: Retry | None = None,
         load: int = 0,
     ) -> Response:
         """Send a request with what authorization the registry wants; any status comes back.
 
+        ``scopes`` are what a token for it has to open (distribution's ``docs/spec/auth/scope.md``).
         A body that is streamed is a function that starts it: it may be sent again where the
         registry redirects, but not after a failure. A URL elsewhere, where a registry may send us,
         is asked without authorization. Redirects are followed: of GET and HEAD anywhere, of others
@@ -96,49 +77,26 @@ class RegistryClient:
 
         def send(url: str) -> Response:
             return self._authorized(
-                method, url, headers or {}, body, extra_scopes, retry or self.retry, load
+                method, url, scopes, headers or {}, body, retry or self.retry, load
             )
 
         return _redirected(method, url, send, elsewhere=method in _READING)
-
-    def get(self, path: str, headers: Mapping[str, str], load: int = 0) -> Response:
-        """Read from the repository; any status but redirects comes back."""
-        return self.request("GET", self.url(path), headers=headers, load=load)
-
-    def put_manifest(
-        self, manifest: Manifest, name: str, *, retry: Retry | None = None
-    ) -> Response:
-        """Send a manifest under ``name``, its digest or a tag; any status comes back."""
-        headers = {"Content-Type": manifest.media_type}
-        url = self.url(f"manifests/{name}")
-        return self.request("PUT", url, headers=headers, body=manifest.raw, retry=retry)
 
     def refused(self, response: Response, what: str = "") -> RemoteError:
         """Make the error for an answer of the wrong status, and close it."""
         return refused(response, self._access, what, self._credentials)
 
-    def has_blob(self, digest: Digest, size: int | None = None) -> bool:
-        """Ask whether the repository has a blob, of ``size`` bytes if that is known."""
-        with self.request("HEAD", self.url(f"blobs/{digest}")) as response:
-            if response.status == 404:
-                return False
-            if not response.ok:
-                raise self.refused(response)
-            length = response.headers.get("Content-Length")
-            return size is None or length is None or length == str(size)
-
     def _authorized(
         self,
         method: str,
         url: str,
+        scopes: tuple[str, ...],
         headers: Mapping[str, str],
         body: Body,
-        extra_scopes: tuple[str, ...],
         retry: Retry,
         load: int,
     ) -> Response:
         own = same_origin(url, self.base())
-        scopes = (self.scope, *extra_scopes)
         streamed = callable(body)
 
         def send(authorization: Mapping[str, str]) -> Response:

@@ -56,57 +56,66 @@ class _Registry:
     file: Path
 
 
-def places_to_read(image: RegistryReference, access: Access) -> list[Place]:
-    """Return where an image may be read, in order: mirrors, then the registry itself.
+class Configuration:
+    """What the files say, read once. Raises ``InputError`` for a file that is none."""
 
-    Raises ``RefusedError`` where it is blocked, ``InputError`` for a file that is none.
-    """
-    known = _registries()
-    registry = _registry_of(image, known)
-    if registry is None:
-        return [Place(image, _secured(access, insecure=False))]
-    when = "digest-only" if image.digest else "tag-only"
-    mirrors = [
-        mirror
-        for mirror in registry.mirrors
-        if mirror.when in ("all", when) and (image.digest or not registry.by_digest)
-    ]
-    places = []
-    for endpoint in (*mirrors, registry.endpoint):
-        there = _moved(image, registry, endpoint)
-        try:
-            _registry_of(there, known)
-        except RefusedError:
-            if endpoint is registry.endpoint:
-                raise
-            continue  # a mirror that is blocked itself
-        # What was given for the registry itself is told to no mirror.
-        own = access if there.host == image.host else replace(access, credentials=None)
-        places.append(Place(there, _secured(own, insecure=endpoint.insecure)))
-    return places
+    def __init__(self) -> None:
+        self._known = _registries()
 
+    def places_to_read(self, image: RegistryReference, access: Access) -> list[Place]:
+        """Return where an image may be read, in order: mirrors, then the registry itself.
 
-def place_to_write(image: RegistryReference, access: Access) -> Place:
-    """Return where an image is written: never a mirror, nor moved. Raises as above."""
-    registry = _registry_of(image, _registries())
-    insecure = registry is not None and registry.endpoint.insecure
-    return Place(image, _secured(access, insecure=insecure))
+        Raises ``RefusedError`` where it is blocked.
+        """
+        registry = self._registry_of(_name(image))
+        if registry is None:
+            return [Place(image, _secured(access, insecure=False))]
+        when = "digest-only" if image.digest else "tag-only"
+        mirrors = [
+            mirror
+            for mirror in registry.mirrors
+            if mirror.when in ("all", when) and (image.digest or not registry.by_digest)
+        ]
+        places = []
+        for endpoint in (*mirrors, registry.endpoint):
+            there = _moved(image, registry, endpoint)
+            try:
+                self._registry_of(_name(there))
+            except RefusedError:
+                if endpoint is registry.endpoint:
+                    raise
+                continue  # a mirror that is blocked itself
+            # What was given for the registry itself is told to no mirror.
+            own = access if there.host == image.host else replace(access, credentials=None)
+            places.append(Place(there, _secured(own, insecure=endpoint.insecure)))
+        return places
+
+    def place_to_write(self, image: RegistryReference, access: Access) -> Place:
+        """Return where an image is written: never a mirror, nor moved. Raises as above."""
+        return Place(image, self._reaching(_name(image), access))
+
+    def access_to(self, host: str, access: Access) -> Access:
+        """Return how a registry itself is reached, for what is no image. Raises as above."""
+        return self._reaching(host, access)
+
+    def _reaching(self, name: str, access: Access) -> Access:
+        registry = self._registry_of(name)
+        return _secured(access, insecure=registry is not None and registry.endpoint.insecure)
+
+    def _registry_of(self, name: str) -> _Registry | None:
+        matching = [r for r in self._known if _matched(name, r.prefix)]
+        registry = max(matching, key=lambda r: len(r.prefix), default=None)
+        if registry is not None and registry.blocked:
+            raise RefusedError(
+                f"docker://{name} is blocked: "
+                f"'{registry.file}' has 'blocked = true' for '{registry.prefix}'"
+            )
+        return registry
 
 
 def _secured(access: Access, *, insecure: bool) -> Access:
     """Decide what no option decided."""
     return access if access.tls_verify is not None else replace(access, tls_verify=not insecure)
-
-
-def _registry_of(image: RegistryReference, known: Sequence[_Registry]) -> _Registry | None:
-    name = _name(image)
-    matching = [r for r in known if _matched(name, r.prefix)]
-    registry = max(matching, key=lambda r: len(r.prefix), default=None)
-    if registry is not None and registry.blocked:
-        raise RefusedError(
-            f"{image} is blocked: '{registry.file}' has 'blocked = true' for '{registry.prefix}'"
-        )
-    return registry
 
 
 def _name(image: RegistryReference) -> str:

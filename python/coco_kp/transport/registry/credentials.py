@@ -14,14 +14,15 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError, shown
 from coco_kp.files import home, is_there, reason
 from coco_kp.model.encoding import decode_base64, parse_json_object
-from coco_kp.model.reference import DOCKER_HUB, RegistryReference
+from coco_kp.model.reference import DOCKER_HUB
 from coco_kp.transport.access import Access, Credentials, parse_credentials
 from coco_kp.transport.files import read_small
 
@@ -37,17 +38,65 @@ _IDENTITY_TOKEN: Final = "<token>"
 _log = logging.getLogger(__name__)
 
 
-def find_credentials(image: RegistryReference, access: Access) -> Credentials | None:
-    """Find the credentials for an image's repository; None where there are none.
+class Logins:
+    """What auth files and helpers say, each asked once; threads may share it."""
 
-    Raises ``InputError`` for a file, ``RemoteError`` for a helper that is broken.
-    """
-    if access.credentials is not None:
-        return access.credentials
-    for path in _files(access):
-        if found := _from_file(path, image):
-            return found
-    return None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._files: dict[Path, Mapping[str, object]] = {}
+        self._answers: dict[tuple[str, str], Credentials | RemoteError | None] = {}
+        self._said: set[str] = set()
+
+    def find(self, host: str, repository: str, access: Access) -> Credentials | None:
+        """Find the credentials for a repository, or where it is empty for a registry itself.
+
+        None where there are none. Raises ``InputError`` for a file, ``RemoteError`` for a helper
+        that is broken.
+        """
+        if access.credentials is not None:
+            return access.credentials
+        with self._lock:
+            for path in _files(access):
+                if found := self._from_file(path, host, repository):
+                    return found
+        return None
+
+    def _from_file(self, path: Path, host: str, repository: str) -> Credentials | None:
+        what = f"the auth file '{path}'"
+        if path not in self._files:
+            self._files[path] = parse_json_object(read_small(path, _MAX_FILE), what)
+        document = self._files[path]
+        helpers = _object(document, "credHelpers", what)
+        for name in _HUB_NAMES if host == DOCKER_HUB else (host,):
+            if helper := helpers.get(name):
+                return self._ask_helper(helper, _server(host))
+        auths = _object(document, "auths", what)
+        for name in _names(host, repository):
+            for key, entry in auths.items():
+                if _normal(key) == name and (found := _from_entry(entry, key, path)):
+                    return found
+        store = document.get("credsStore")
+        try:
+            return self._ask_helper(store, _server(host)) if store else None
+        except RemoteError as error:
+            self._warn(f"no credentials from the credsStore of {what}: {error.message}")
+            return None
+
+    def _warn(self, message: str) -> None:
+        """Say it, but not for each image again."""
+        if message not in self._said:
+            self._said.add(message)
+            _log.warning("%s", message)
+
+    def _ask_helper(self, helper: object, server: str) -> Credentials | None:
+        if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
+            raise InputError(f"{shown(str(helper))} is not the name of a credential helper")
+        if (helper, server) not in self._answers:
+            self._answers[helper, server] = _answer(helper, server)
+        answer = self._answers[helper, server]
+        if isinstance(answer, RemoteError):
+            raise RemoteError(answer.message, answer.hint)
+        return answer
 
 
 def _files(access: Access) -> Iterator[Path]:
@@ -71,29 +120,9 @@ def _files(access: Access) -> Iterator[Path]:
             yield path
 
 
-def _from_file(path: Path, image: RegistryReference) -> Credentials | None:
-    what = f"the auth file '{path}'"
-    document = parse_json_object(read_small(path, _MAX_FILE), what)
-    helpers = _object(document, "credHelpers", what)
-    for host in _HUB_NAMES if image.host == DOCKER_HUB else (image.host,):
-        if helper := helpers.get(host):
-            return _ask_helper(helper, _server(image))
-    auths = _object(document, "auths", what)
-    for name in _names(image):
-        for key, entry in auths.items():
-            if _normal(key) == name and (found := _from_entry(entry, key, path)):
-                return found
-    store = document.get("credsStore")
-    try:
-        return _ask_helper(store, _server(image)) if store else None
-    except RemoteError as error:
-        _log.warning("no credentials from the credsStore of %s: %s", what, error.message)
-        return None
-
-
-def _names(image: RegistryReference) -> Iterator[str]:
+def _names(host: str, repository: str) -> Iterator[str]:
     """Give the keys under which a file may keep the credentials, the closest first."""
-    name = f"{image.host}/{image.repository}"
+    name = f"{host}/{repository}" if repository else host
     while name:
         yield name
         name = name.rpartition("/")[0]
@@ -107,8 +136,8 @@ def _normal(key: str) -> str:
     return f"{DOCKER_HUB if host in _HUB_NAMES else host}{slash}{rest}"
 
 
-def _server(image: RegistryReference) -> str:
-    return _HUB_SERVER if image.host == DOCKER_HUB else image.host
+def _server(host: str) -> str:
+    return _HUB_SERVER if host == DOCKER_HUB else host
 
 
 def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
@@ -131,10 +160,16 @@ def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
     return parse_credentials(pair, f"'{path}'")
 
 
-def _ask_helper(helper: object, server: str) -> Credentials | None:
+def _answer(helper: str, server: str) -> Credentials | RemoteError | None:
+    """Return what a helper says, or that it is broken: it is not asked again."""
+    try:
+        return _ask_helper(helper, server)
+    except RemoteError as error:
+        return error
+
+
+def _ask_helper(helper: str, server: str) -> Credentials | None:
     """Ask ``docker-credential-<helper> get`` (the protocol of docker-credential-helpers)."""
-    if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
-        raise InputError(f"{shown(str(helper))} is not the name of a credential helper")
     program = f"docker-credential-{helper}"
     try:
         result = subprocess.run(
@@ -170,7 +205,7 @@ def _ask_helper(helper: object, server: str) -> Credentials | None:
     return Credentials(username, secret, origin=program)
 
 
-def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:
+def _object(document: Mapping[str, object], name: str, what: str) -> dict[str, object]:
     value = document.get(name)
     if value is None:
         return {}

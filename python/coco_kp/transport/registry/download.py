@@ -8,17 +8,17 @@ from coco_kp.errors import RemoteError, UnreachableError
 from coco_kp.http import Response
 from coco_kp.model.manifest import Descriptor
 from coco_kp.transport.base import CHUNK, RawBlob
-from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.repository import Repository
 
 
 class RegistryBlob(RawBlob):
     """A blob that a registry sends."""
 
-    def __init__(self, client: RegistryClient, blob: Descriptor) -> None:
-        self._client = client
+    def __init__(self, repository: Repository, blob: Descriptor) -> None:
+        self._repository = repository
         self._blob = blob
         self._offset = 0
-        self._retry = client.retry
+        self._retry = repository.retry
         self._known = 0  # bytes to be read past: the registry began anew
         self._response = self._open()
 
@@ -37,7 +37,7 @@ class RegistryBlob(RawBlob):
                 continue
             buffer[: len(data)] = data
             self._offset += len(data)
-            self._retry = self._client.retry
+            self._retry = self._repository.retry
             return len(data)
 
     def skip(self, count: int) -> None:
@@ -55,12 +55,12 @@ class RegistryBlob(RawBlob):
         self._retry = self._retry.after()
         if self._retry.over:
             raise broken
-        self._retry.wait(broken.message, self._client.sleep)
+        self._retry.wait(broken.message, self._repository.sleep)
         self._response = self._open()
 
     def _open(self) -> Response:
         headers = {"Range": f"bytes={self._offset}-"} if self._offset else {}
-        response = self._client.get(f"blobs/{self._blob.digest}", headers)
+        response = self._repository.get(f"blobs/{self._blob.digest}", headers)
         self._known = self._offset if response.status == 200 else 0
         if response.status == 200:
             return response
@@ -73,4 +73,4 @@ class RegistryBlob(RawBlob):
                         f"got {response.quote(given) or 'others'}"
                     )
             return response
-        raise self._client.refused(response)
+        raise self._repository.refused(response)

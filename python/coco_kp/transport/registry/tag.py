@@ -16,13 +16,9 @@ from coco_kp.errors import (
 from coco_kp.http import NEVER
 from coco_kp.http.retry import RETRIED, retry_after
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import MAX_MANIFEST, Manifest
-from coco_kp.model.media_type import INDEXES, MANIFESTS
-from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.model.manifest import Manifest
+from coco_kp.transport.registry.repository import Repository
 from coco_kp.transport.registry.upload import check_digest
-
-ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
-"""Headers of a request for a manifest."""
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -39,14 +35,14 @@ class _Lost:
 
 
 class Tag:
-    """The tag ``name`` in the repository of ``client``; ``reference`` names the image in messages.
+    """The tag ``name`` in the given repository; ``reference`` names the image in messages.
 
     ``touched`` says whether it may point elsewhere through us.
     """
 
-    def __init__(self, client: RegistryClient, name: str, reference: str) -> None:
+    def __init__(self, repository: Repository, name: str, reference: str) -> None:
         self.touched = False
-        self._client = client
+        self._repository = repository
         self._name = name
         self._reference = reference
 
@@ -65,11 +61,11 @@ class Tag:
 
     def _point_to(self, manifest: Manifest, replacing: Digest | None) -> None:
         """Send the manifest until an answer comes, or a look tells that only that was lost."""
-        retry = self._client.retry
+        retry = self._repository.retry
         while lost := self._put(manifest):
             retry = retry.after(lost.asked)
             if not retry.over:
-                retry.wait(lost.error.message, self._client.sleep)
+                retry.wait(lost.error.message, self._repository.sleep)
             now = self._look(lost, blind=replacing is None)
             if now == str(manifest.digest):
                 return
@@ -81,13 +77,15 @@ class Tag:
 
     def _put(self, manifest: Manifest) -> _Lost | None:
         try:
-            response = self._client.put_manifest(manifest, self._name, retry=NEVER)
+            response = self._repository.put_manifest(manifest, self._name, retry=NEVER)
         except UnreachableError as broken:
             self.touched = True
             return _Lost(broken)
         if not response.ok:
             asked = retry_after(response.headers)
-            error = self._client.refused(response, f"{self._reference} does not take the manifest")
+            error = self._repository.refused(
+                response, f"{self._reference} does not take the manifest"
+            )
             if response.status in RETRIED:
                 self.touched = True
                 return _Lost(error, asked)
@@ -111,7 +109,7 @@ class Tag:
 
     def _check_kept(self, digest: Digest) -> None:
         """Look again: who looked before we wrote, and wrote after us, undid what we changed."""
-        self._client.sleep(_SETTLED)
+        self._repository.sleep(_SETTLED)
         try:
             now = self._digest()
         except RemoteError as error:
@@ -122,19 +120,8 @@ class Tag:
 
     def _digest(self) -> str:
         """Return the digest to which it points, empty where it is gone."""
-        path = f"manifests/{self._name}"
-        with self._client.request("HEAD", self._client.url(path), headers=ACCEPT) as response:
-            stated = response.headers.get("Docker-Content-Digest", "")
-        if response.ok and stated.startswith("sha256:"):
-            return stated
-        # Not every registry answers HEAD, or says a digest; one that fails says so here.
-        response = self._client.get(path, ACCEPT, MAX_MANIFEST)
-        if response.status == 404:
-            response.close()
-            return ""
-        if response.status != 200:
-            raise self._client.refused(response, f"{self._reference} cannot be read again")
-        return str(Digest.of(response.document(MAX_MANIFEST)))
+        what = f"{self._reference} cannot be read again"
+        return str(self._repository.digest(self._name, what) or "")
 
     def _unsure(self, error: RemoteError) -> RemoteError:
         return RemoteError(

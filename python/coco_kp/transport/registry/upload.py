@@ -18,7 +18,7 @@ from coco_kp.http import NEVER, Response
 from coco_kp.http.retry import RETRIED, retry_after
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter, Pieces
-from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.repository import Repository
 
 _BROKEN: Final = RETRIED | {401, 404, 416}
 """Answers to a PATCH after which there may be something to go on with: the registry is busy, our
@@ -46,9 +46,9 @@ class RegistryBlobWriter(BlobWriter):
     """
 
     def __init__(
-        self, client: RegistryClient, size: int | None, keep: Callable[[Digest], None]
+        self, repository: Repository, size: int | None, keep: Callable[[Digest], None]
     ) -> None:
-        self._client = client
+        self._repository = repository
         self._size = size
         self._keep = keep
         self._blob = _Blob(lambda _: iter(()))
@@ -80,11 +80,11 @@ class RegistryBlobWriter(BlobWriter):
         location, self._location = self._location, ""
         if location:
             with contextlib.suppress(CocoKpError):
-                self._client.request("DELETE", location, retry=NEVER).close()
+                self._repository.request("DELETE", location, retry=NEVER).close()
 
     def _transfer(self) -> None:
         """Send until all is there; several breaks in a row without progress end it."""
-        offset, reached, piece, retry = self._start(), 0, 0, self._client.retry
+        offset, reached, piece, retry = self._start(), 0, 0, self._repository.retry
         while True:
             broken = self._send_piece(offset, piece) if piece else self._send_rest(offset)
             if broken is None:
@@ -98,19 +98,21 @@ class RegistryBlobWriter(BlobWriter):
                     # Distribution loses an upload of which a request broke: let a piece arrive.
                     piece = max(piece // 4 if piece else _FIRST_PIECE, self._least)
                 if not retry.over:
-                    retry.wait(broken.error.message, self._client.sleep)
+                    retry.wait(broken.error.message, self._repository.sleep)
                 offset = self._reported_offset()
                 if self._blob.ends_at(offset):
                     return  # only the answer was lost
                 if offset <= reached and retry.over:
                     raise broken.error
             if offset > reached:
-                reached, retry = offset, self._client.retry
+                reached, retry = offset, self._repository.retry
 
     def _start(self) -> int:
-        response = self._client.request("POST", self._client.url("blobs/uploads/"), body=b"")
+        response = self._repository.request(
+            "POST", self._repository.url("blobs/uploads/"), body=b""
+        )
         if not response.ok:
-            raise self._client.refused(response)
+            raise self._repository.refused(response)
         with response:
             self._location = response.location
             least = response.headers.get("OCI-Chunk-Min-Length", "")
@@ -146,16 +148,16 @@ class RegistryBlobWriter(BlobWriter):
     ) -> _Broken | None:
         headers["Content-Type"] = "application/octet-stream"
         try:
-            response = self._client.request("PATCH", self._location, headers=headers, body=body)
+            response = self._repository.request("PATCH", self._location, headers=headers, body=body)
         except UnreachableError as error:
             if error is self._blob.failure:
                 raise
             return _Broken(error)
         if response.status in _BROKEN:
             asked = retry_after(response.headers)
-            return _Broken(self._client.refused(response), asked)
+            return _Broken(self._repository.refused(response), asked)
         if not response.ok:
-            raise self._client.refused(response)
+            raise self._repository.refused(response)
         with response:
             self._follow(response)
             reached, sent = _end_of_range(response), self._blob.position
@@ -167,7 +169,7 @@ class RegistryBlobWriter(BlobWriter):
 
     def _reported_offset(self) -> int:
         """Ask the registry how much it has; where it does not know, start anew."""
-        with self._client.request("GET", self._location) as response:
+        with self._repository.request("GET", self._location) as response:
             offset = _end_of_range(response)
             if response.ok and offset is not None and offset > 1:
                 self._follow(response)
@@ -176,16 +178,16 @@ class RegistryBlobWriter(BlobWriter):
         return self._start()
 
     def _finish(self, digest: Digest) -> None:
-        retry = self._client.retry
+        retry = self._repository.retry
         while True:
             separator = "&" if "?" in self._location else "?"
             url = f"{self._location}{separator}{urlencode({'digest': str(digest)})}"
             try:
-                response = self._client.request("PUT", url, body=b"", retry=NEVER)
+                response = self._repository.request("PUT", url, body=b"", retry=NEVER)
             except UnreachableError as exc:
                 broken = _Broken(exc)
                 with contextlib.suppress(UnreachableError):
-                    if self._client.has_blob(digest):
+                    if self._repository.has_blob(digest):
                         return  # only the answer was lost
             else:
                 if response.ok:
@@ -193,7 +195,7 @@ class RegistryBlobWriter(BlobWriter):
                         check_digest(response, digest)
                     return
                 asked = retry_after(response.headers)
-                broken = _Broken(self._client.refused(response), asked)
+                broken = _Broken(self._repository.refused(response), asked)
                 if response.status in (404, 416) or (response.status == 400 and self._resumed):
                     self._resumed = False
                     self._transfer()  # the registry lost what it got, or mixed it up
@@ -202,7 +204,7 @@ class RegistryBlobWriter(BlobWriter):
             retry = retry.after(broken.asked)
             if retry.over:
                 raise broken.error
-            retry.wait(broken.error.message, self._client.sleep)
+            retry.wait(broken.error.message, self._repository.sleep)
 
     def _follow(self, response: Response) -> None:
         if "Location" in response.headers:

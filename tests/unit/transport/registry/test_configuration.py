@@ -13,7 +13,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
 from coco_kp.transport.registry import RegistrySink, RegistrySource
-from coco_kp.transport.registry.configuration import place_to_write, places_to_read
+from coco_kp.transport.registry.configuration import Configuration
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store
@@ -31,7 +31,7 @@ def own(home: Path) -> Path:
 
 
 def names(reference: RegistryReference = APP) -> list[str]:
-    places = places_to_read(reference, Access())
+    places = Configuration().places_to_read(reference, Access())
     return [str(place.image).removeprefix("docker://") for place in places]
 
 
@@ -42,9 +42,9 @@ def insecure(host: str) -> str:
 class TestFiles:
     def test_registries_conf_of_user_hides_that_of_system(self, system: Path, own: Path) -> None:
         (system / "registries.conf").write_text(insecure(APP.host))
-        assert place_to_write(APP, Access()).access.tls_verify is False
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is False
         (own / "registries.conf").write_text("")
-        assert place_to_write(APP, Access()).access.tls_verify is True
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
 
     def test_registries_conf_from_environment_hides_both(
         self, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,10 +52,10 @@ class TestFiles:
         (own / "registries.conf").write_text(insecure(APP.host))
         (tmp_path / "named.conf").write_text("")
         monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "named.conf"))
-        assert place_to_write(APP, Access()).access.tls_verify is True
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
         monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "absent.conf"))
         with pytest.raises(InputError, match=r"absent\.conf"):
-            place_to_write(APP, Access())
+            Configuration().place_to_write(APP, Access())
 
     def test_registries_conf_d_goes_before_in_order(self, system: Path, own: Path) -> None:
         (system / "registries.conf").write_text(insecure(APP.host))
@@ -64,7 +64,7 @@ class TestFiles:
             text = f'[[registry]]\nlocation = "{APP.host}"\ninsecure = {value}\n'
             (folder / "registries.conf.d" / "a.conf").write_text(text)
             (folder / "registries.conf.d" / "ignored.txt").write_text("not TOML")
-        assert place_to_write(APP, Access()).access.tls_verify is True
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
 
     def test_registries_conf_of_user_hides_drop_ins_of_system(
         self, system: Path, own: Path
@@ -72,9 +72,9 @@ class TestFiles:
         """As the library of skopeo and podman has it (sysregistriesv2)."""
         (system / "registries.conf.d").mkdir()
         (system / "registries.conf.d" / "a.conf").write_text(insecure(APP.host))
-        assert place_to_write(APP, Access()).access.tls_verify is False
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is False
         (own / "registries.conf").write_text("")
-        assert place_to_write(APP, Access()).access.tls_verify is True
+        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -103,10 +103,10 @@ class TestRules:
     def test_option_goes_before_registries_conf(self, own: Path) -> None:
         (own / "registries.conf").write_text(insecure(APP.host))
         for chosen in (True, False):
-            place = place_to_write(APP, Access(tls_verify=chosen))
+            place = Configuration().place_to_write(APP, Access(tls_verify=chosen))
             assert place.access.tls_verify is chosen
 
-    @pytest.mark.parametrize("place", [places_to_read, place_to_write])
+    @pytest.mark.parametrize("place", [Configuration.places_to_read, Configuration.place_to_write])
     @pytest.mark.parametrize(
         "text",
         [
@@ -116,16 +116,19 @@ class TestRules:
         ],
     )
     def test_blocked_registry_is_refused(
-        self, own: Path, text: str, place: Callable[[RegistryReference, Access], object]
+        self,
+        own: Path,
+        text: str,
+        place: Callable[[Configuration, RegistryReference, Access], object],
     ) -> None:
         (own / "registries.conf").write_text(text)
         with pytest.raises(RefusedError, match=r"is blocked: '.*registries\.conf'"):
-            place(APP, PLAIN)
+            place(Configuration(), APP, PLAIN)
 
     def test_insecure_registry_of_version_1_is_known(self, own: Path) -> None:
         text = '[registries.insecure]\nregistries = ["h.example:5000"]'
         (own / "registries.conf").write_text(text)
-        assert places_to_read(APP, Access())[0].access.tls_verify is False
+        assert Configuration().places_to_read(APP, Access())[0].access.tls_verify is False
 
     @pytest.mark.parametrize(
         ("prefix", "location", "expected"),
@@ -146,7 +149,9 @@ class TestRules:
         where = f'location = "{location}"\n' if location else ""
         (own / "registries.conf").write_text(f'[[registry]]\nprefix = "{prefix}"\n{where}')
         assert names() == [expected]
-        assert place_to_write(APP, Access()).image == APP, "what is written is not moved"
+        assert Configuration().place_to_write(APP, Access()).image == APP, (
+            "what is written is not moved"
+        )
 
     def test_longest_prefix_decides(self, own: Path) -> None:
         (own / "registries.conf").write_text(
@@ -165,10 +170,16 @@ class TestRules:
         )
         by_digest = replace(APP, tag=None, digest=Digest.of(b"x"))
         hosts = ["all.example", "tag.example", "h.example:5000"]
-        assert [place.image.host for place in places_to_read(APP, Access())] == hosts
+        assert [
+            place.image.host for place in Configuration().places_to_read(APP, Access())
+        ] == hosts
         hosts = ["all.example", "digest.example", "h.example:5000"]
-        assert [place.image.host for place in places_to_read(by_digest, Access())] == hosts
-        verified = [place.access.tls_verify for place in places_to_read(APP, Access())]
+        assert [
+            place.image.host for place in Configuration().places_to_read(by_digest, Access())
+        ] == hosts
+        verified = [
+            place.access.tls_verify for place in Configuration().places_to_read(APP, Access())
+        ]
         assert verified == [False, True, True]
 
     def test_mirror_by_digest_only_serves_no_tags(self, own: Path) -> None:
@@ -182,7 +193,9 @@ class TestRules:
         (own / "registries.conf").write_text(
             '[[registry]]\nlocation = "h.example:5000"\n[[registry.mirror]]\nlocation = "m.x"\n'
         )
-        mirror, itself = places_to_read(APP, Access(Credentials("user", "password")))
+        mirror, itself = Configuration().places_to_read(
+            APP, Access(Credentials("user", "password"))
+        )
         assert mirror.access.credentials is None
         assert itself.access.credentials is not None
 

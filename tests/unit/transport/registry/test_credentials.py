@@ -20,12 +20,16 @@ from coco_kp.transport import (
     open_source,
     parse_credentials,
 )
-from coco_kp.transport.registry.credentials import find_credentials
+from coco_kp.transport.registry.credentials import Logins
 from tests.sim.registry import Registry
 from tests.support.stored import image
 
 APP = RegistryReference("h.example:5000", "team/app", "v1")
 HUB = RegistryReference("docker.io", "library/nginx", "latest")
+
+
+def find(image: RegistryReference, access: Access) -> Credentials | None:
+    return Logins().find(image.host, image.repository, access)
 
 
 def auth(user: str, password: str = "pw") -> dict[str, str]:  # noqa: S107
@@ -39,12 +43,12 @@ def write(path: Path, document: object) -> Path:
 
 
 def user(image: RegistryReference = APP, access: Access | None = None) -> str | None:
-    found = find_credentials(image, access or Access())
+    found = find(image, access or Access())
     return found.username if found else None
 
 
 class TestFiles:
-    def test_find_credentials_searches_auth_files_in_order(
+    def test_logins_searches_auth_files_in_order(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert user() is None
@@ -73,9 +77,7 @@ class TestFiles:
         given = Access(Credentials("given", "pw"), authfile=own)
         assert user(access=given) == "given"
 
-    def test_find_credentials_skips_auth_files_without_the_registry(
-        self, home: Path, tmp_path: Path
-    ) -> None:
+    def test_logins_skips_auth_files_without_the_registry(self, home: Path, tmp_path: Path) -> None:
         write(
             home / ".config" / "containers" / "auth.json", {"auths": {"other.example": auth("x")}}
         )
@@ -84,7 +86,7 @@ class TestFiles:
         own = write(tmp_path / "own.json", {"auths": {}})
         assert user(access=Access(authfile=own)) is None, "another file than the named one was read"
 
-    def test_find_credentials_requires_named_authfile_to_exist(self, tmp_path: Path) -> None:
+    def test_logins_requires_named_authfile_to_exist(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file"):
             user(access=Access(authfile=tmp_path / "none.json"))
 
@@ -103,27 +105,25 @@ class TestFiles:
             (["docker.io"], APP, None),
         ],
     )
-    def test_find_credentials_prefers_most_specific_key_of_auth_file(
+    def test_logins_prefers_most_specific_key_of_auth_file(
         self, tmp_path: Path, keys: list[str], image: RegistryReference, expected: str | None
     ) -> None:
         names = {key: f"user{number}" for number, key in enumerate(keys)}
         own = write(tmp_path / "own.json", {"auths": {k: auth(name) for k, name in names.items()}})
         assert user(image, Access(authfile=own)) == (expected and names[expected])
 
-    def test_find_credentials_reads_password_with_colons(self, tmp_path: Path) -> None:
+    def test_logins_reads_password_with_colons(self, tmp_path: Path) -> None:
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": auth("u", "a:b:ü")}})
-        assert find_credentials(APP, Access(authfile=own)) == Credentials("u", "a:b:ü")
+        assert find(APP, Access(authfile=own)) == Credentials("u", "a:b:ü")
 
-    def test_find_credentials_reads_identity_token(self, tmp_path: Path) -> None:
+    def test_logins_reads_identity_token(self, tmp_path: Path) -> None:
         entry = {**auth("00000000-0000-0000-0000-000000000000", ""), "identitytoken": "refresh"}
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
-        found = find_credentials(APP, Access(authfile=own))
+        found = find(APP, Access(authfile=own))
         assert found == Credentials("<token>", "", "refresh")
 
     @pytest.mark.parametrize("entry", [None, {}, {"auth": ""}, {"auth": 5}, {"email": "x"}])
-    def test_find_credentials_ignores_entry_without_credentials(
-        self, tmp_path: Path, entry: object
-    ) -> None:
+    def test_logins_ignores_entry_without_credentials(self, tmp_path: Path, entry: object) -> None:
         own = write(tmp_path / "own.json", {"auths": {"h.example:5000": entry}})
         assert user(access=Access(authfile=own)) is None
 
@@ -135,16 +135,16 @@ class TestFiles:
             {"credHelpers": {APP.host: None}},
         ],
     )
-    def test_find_credentials_takes_null_for_absent(self, tmp_path: Path, document: object) -> None:
+    def test_logins_takes_null_for_absent(self, tmp_path: Path, document: object) -> None:
         own = write(tmp_path / "own.json", document)
         assert user(access=Access(authfile=own)) is None
 
     @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-    def test_find_credentials_skips_line_feeds_in_base64(self, tmp_path: Path, ending: str) -> None:
+    def test_logins_skips_line_feeds_in_base64(self, tmp_path: Path, ending: str) -> None:
         text = base64.b64encode(b"me:a long password").decode()
         entry = {"auth": f"{text[:8]}{ending}{text[8:]}{ending}"}
         own = write(tmp_path / "own.json", {"auths": {APP.host: entry}})
-        assert find_credentials(APP, Access(authfile=own)) == Credentials("me", "a long password")
+        assert find(APP, Access(authfile=own)) == Credentials("me", "a long password")
 
     @pytest.mark.parametrize(
         ("document", "words"),
@@ -161,7 +161,7 @@ class TestFiles:
             ({"credsStore": "a b"}, "not the name of a credential helper"),
         ],
     )
-    def test_find_credentials_refuses_malformed_auth_file_without_showing_secret(
+    def test_logins_refuses_malformed_auth_file_without_showing_secret(
         self, tmp_path: Path, document: object, words: str
     ) -> None:
         own = write(tmp_path / "own.json", document)
@@ -199,7 +199,7 @@ class TestHelpers:
         self, tmp_path: Path, document: object, image: RegistryReference
     ) -> Credentials | None:
         own = write(tmp_path / "own.json", document)
-        return find_credentials(image, Access(authfile=own))
+        return find(image, Access(authfile=own))
 
     @pytest.mark.usefixtures("helper")
     @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ class TestHelpers:
             ({"credsStore": "test"}, RegistryReference("unknown.example", "x", "v"), None),
         ],
     )
-    def test_find_credentials_asks_credential_helper(
+    def test_logins_asks_credential_helper(
         self, tmp_path: Path, document: object, image: RegistryReference, expected: object
     ) -> None:
         assert self.find(tmp_path, document, image) == expected

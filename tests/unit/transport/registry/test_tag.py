@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coco_kp.errors import ChangedError, IntegrityError, RemoteError
+from coco_kp.errors import ChangedError, DeniedError, IntegrityError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource
@@ -36,6 +36,52 @@ WITHOUT_DIGEST = [
     head(error(403, "DENIED", "no")),
     head(error(404, "MANIFEST_UNKNOWN", "unknown")),
 ]
+
+
+def test_registry_source_asks_for_digest_with_head_alone(
+    registry: Registry, sink: RegistrySink, source: RegistrySource
+) -> None:
+    store(sink, OLD)
+    registry.seen.clear()
+    assert source.digest() == OLD.top.digest
+    assert [r.method for r in registry.seen if r.path != "/v2/"] == ["HEAD"]
+
+
+@pytest.mark.parametrize("fault", WITHOUT_DIGEST)
+def test_registry_source_reads_tag_where_head_tells_no_digest(
+    registry: Registry, sink: RegistrySink, source: RegistrySource, fault: Fault
+) -> None:
+    store(sink, OLD)
+    registry.faults = [fault]
+    assert source.digest() == OLD.top.digest
+
+
+@pytest.mark.parametrize("digest", ["sha256:", "sha256:" + "A" * 64, "sha256:../../etc/passwd"])
+def test_registry_source_refuses_digest_that_is_none(
+    registry: Registry, source: RegistrySource, digest: str
+) -> None:
+    registry.faults = [head(Reply(200, {"Docker-Content-Digest": digest}))]
+    with pytest.raises(RemoteError, match="says a digest that is none"):
+        source.digest()
+
+
+def test_registry_source_says_which_tag_there_is_not(source: RegistrySource) -> None:
+    with pytest.raises(DeniedError, match=rf"{source.reference}: GET .*404"):
+        source.digest()
+
+
+def test_registry_source_checks_image_whose_digest_is_its_name(
+    registry: Registry, sink: RegistrySink, host: str
+) -> None:
+    store(sink, OLD)
+    for digest, found in ((OLD.top.digest, True), (NEW.top.digest, False)):
+        with RegistrySource(RegistryReference(host, REPOSITORY, None, digest), PLAIN) as named:
+            if found:
+                assert named.digest() == digest
+            else:
+                with pytest.raises(DeniedError):
+                    named.digest()
+    assert len(registry.requests("HEAD", "manifests")) == 0
 
 
 @pytest.mark.parametrize("fault", WITHOUT_DIGEST)

@@ -1,0 +1,90 @@
+"""What all images of a process share on their way to registries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from coco_kp.http import HttpClient, PlainHttp, Tls
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport.access import Access, Credentials
+from coco_kp.transport.registry.advice import trusting
+from coco_kp.transport.registry.certificates import tls_settings
+from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.configuration import Configuration
+from coco_kp.transport.registry.credentials import Logins
+from coco_kp.transport.registry.repository import Repository
+
+
+class Session:
+    """Logins, connections and tokens, kept for all images that are opened with it.
+
+    The user's files are read, and credential helpers run, when they are first needed and not again.
+    What one registry was told goes to no other. Threads may share it. A context manager: whoever
+    made it closes it, after all sources and sinks that use it.
+    """
+
+    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._logins = Logins()
+        self._configuration: Configuration | None = None
+        self._http: dict[tuple[Tls, PlainHttp, str], HttpClient] = {}
+        self._clients: dict[tuple[str, Access, Credentials | None], RegistryClient] = {}
+
+    @property
+    def configuration(self) -> Configuration:
+        """What ``registries.conf`` says. Raises ``InputError`` for a file that is none."""
+        with self._lock:
+            if self._configuration is None:
+                self._configuration = Configuration()
+            return self._configuration
+
+    def repository(self, image: RegistryReference, access: Access, actions: str) -> Repository:
+        """Return the repository of an image, for ``actions``; nothing is asked of it yet."""
+        credentials = self._logins.find(image.host, image.repository, access)
+        return Repository(self._client(image.host, access, credentials), image.repository, actions)
+
+    def registry(self, host: str, access: Access) -> RegistryClient:
+        """Return a registry itself, for what is asked of no repository."""
+        return self._client(host, access, self._logins.find(host, "", access))
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for http in self._http.values():
+                http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _client(self, host: str, access: Access, credentials: Credentials | None) -> RegistryClient:
+        key = (host, access, credentials)
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None:
+                http = self._client_of_http(host, access)
+                client = RegistryClient(host, access, credentials, http, self._sleep)
+                self._clients[key] = client
+            return client
+
+    def _client_of_http(self, host: str, access: Access) -> HttpClient:
+        tls = tls_settings(host, access)
+        plain_http: PlainHttp = "allowed" if access.tls_verify is False else "never"
+        key = (tls, plain_http, trusting(access, host))
+        http = self._http.get(key)
+        if http is None:
+            http = HttpClient(tls=tls, plain_http=plain_http, ca_hint=key[-1], sleep=self._sleep)
+            self._http[key] = http
+        return http
