@@ -82,9 +82,8 @@ bench: build peers ## Measure this machine: native core, a WrapKey call, peers b
 	$(BIN)/pytest benches --benchmark-columns=median,min,ops
 
 .PHONY: bench-quick
-bench-quick: build peers ## The same in three minutes: real layers and smaller ones, to a layout alone
-	$(BIN)/python -m benches.content --rounds 3
-	$(BIN)/python -m benches.peers --rounds 3 --scale 25 --quick --output target/benches/quick
+bench-quick: build peers ## Of it in three minutes: real layers in gzip and smaller ones, between layouts
+	$(BIN)/python -m benches.peers --scale 25 --quick --output target/benches/quick
 
 # What a wheel installs beside the package; maturin looks for it under this name.
 WHEEL_DATA := coco_kp._native.data

@@ -1,11 +1,9 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import content, latency, peers, throughput
+from benches import latency, peers, throughput
 
 if __name__ == "__main__":
     throughput.main()
-    print()
-    content.main()
     print()
     peers.main()
     print()

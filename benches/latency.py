@@ -10,16 +10,11 @@ should run meanwhile (the load is printed, too).
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,19 +25,19 @@ from tests.peers.daemon import daemon
 from tests.peers.skopeo import Skopeo, find_skopeo
 from tests.peers.upstream import upstream_provider
 from tests.support import ocicrypt
-from tests.support.documents import TAR_GZIP, sha256
-from tests.support.image import Image
-from tests.support.layout import LayoutWriter
+from tests.support.image import write_image
+from tests.support.key import make_key
 from tests.support.ocicrypt import WRAP_KEY
 from tests.support.provider import COCO_KP, grpc_config, served_address, serving
 
-from benches.throughput import machine, tmpfs, verdict
+from benches.machine import machine, tmpfs
+from benches.series import in_turn, verdict
 from coco_kp.keyprovider.call import Call
 from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 MOST_OVER_EMPTY: Final = 0.1
 """Milliseconds that a call of ours may take more than one of the empty handler."""
@@ -55,45 +50,6 @@ MOST_START: Final = 60.0
 
 LOCAL = [("grpc.use_local_subchannel_pool", 1)]
 """Or the client library would keep a closed channel's connection for the next."""
-
-
-@dataclass
-class Series:
-    """Times of one thing, in seconds; ``processor`` is that of the processes it began."""
-
-    seconds: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """Milliseconds."""
-        return 1000 * statistics.median(self.seconds)
-
-    @property
-    def best(self) -> float:
-        """Milliseconds."""
-        return 1000 * min(self.seconds)
-
-    def time(self, work: Callable[[], object]) -> None:
-        """Do the work once more."""
-        began, used = time.perf_counter(), _used_by_children()
-        work()
-        self.seconds.append(time.perf_counter() - began)
-        self.processor.append(_used_by_children() - used)
-
-
-def _used_by_children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def in_turn(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Series]:
-    """Measure all cases, each round every one, after a tenth of the rounds to warm up."""
-    series = {name: Series() for name in cases}
-    for number in range(-(rounds // 10) - 1, rounds):
-        for name, work in cases.items():
-            (series[name] if number >= 0 else Series()).time(work)
-    return series
 
 
 def servers(folder: Path, stack: ExitStack) -> dict[str, str]:
@@ -132,30 +88,21 @@ def calls(addresses: Mapping[str, str], request: bytes, rounds: int, stack: Exit
         )
         for name, at in addresses.items()
     }
-    print("\nA WrapKey call, ms | median | best | over empty | target")
+    print("\n| A WrapKey call, ms | median | best | over empty | target |\n|---|---|---|---|---|")
     for title, cases in (("fresh channel", fresh), ("kept channel", kept)):
         measured = in_turn(cases, rounds)
         empty = measured["empty"].median
         for name, series in measured.items():
-            over = series.median - empty
+            over = 1000 * (series.median - empty)
             target = (
                 f"{MOST_OVER_EMPTY} {verdict(over <= MOST_OVER_EMPTY)}" if name == "ours" else ""
             )
             print(
-                f"{title}, {name} | {series.median:.3f} | {series.best:.3f} | {over:+.3f} | "
-                f"{target}"
+                f"| {title}, {name} | {1000 * series.median:.3f} | {1000 * series.best:.3f} "
+                f"| {over:+.3f} | {target} |"
             )
     alone = in_turn({"": partial(answer, Provider(), Call(request, "keywrap"))}, rounds)[""]
-    print(f"ours without gRPC | {alone.median:.3f} | {alone.best:.3f} | |")
-
-
-def image_of_layers(folder: Path, count: int) -> Image:
-    """Write an image of many small layers, all different."""
-    layout = LayoutWriter(folder)
-    contents = [os.urandom(1024) for _ in range(count)]
-    layers = [layout.put(TAR_GZIP, gzip.compress(content)) for content in contents]
-    layout.name(layout.put_image(layers, map(sha256, contents)))
-    return Image(folder)
+    print(f"| ours without gRPC | {1000 * alone.median:.3f} | {1000 * alone.best:.3f} | | |")
 
 
 def images(
@@ -165,7 +112,7 @@ def images(
     home = folder / "skopeo"
     home.mkdir()
     skopeo = Skopeo(find_skopeo(), home)
-    image = image_of_layers(folder / "image", layers)
+    image = write_image(folder / "image", [os.urandom(1024) for _ in range(layers)])
 
     def copy(name: str) -> None:
         target = folder / "copied"
@@ -174,11 +121,14 @@ def images(
         shutil.rmtree(target)
 
     measured = in_turn({name: partial(copy, name) for name in addresses}, rounds)
-    print(f"\nskopeo copies an image of {layers} layers, ms | median | best | of empty | target")
+    print(
+        f"\n| skopeo copies an image of {layers} layers, s | median | best | of empty | target |\n"
+        "|---|---|---|---|---|"
+    )
     for name, series in measured.items():
         times = series.median / measured["empty"].median
         target = f"{MOST_IMAGE} {verdict(times <= MOST_IMAGE)}" if name == "ours" else ""
-        print(f"{name} | {series.median:.0f} | {series.best:.0f} | {times:.3f} | {target}")
+        print(f"| {name} | {series.median:.3f} | {series.best:.3f} | {times:.3f} | {target} |")
 
 
 def starts(request: Path, rounds: int) -> None:
@@ -204,12 +154,16 @@ def starts(request: Path, rounds: int) -> None:
         },
         rounds,
     )
-    print("\nFrom start to answer, ms | median | best | of processors | target")
+    print(
+        "\n| From start to answer, ms | median | best | of processors | target |\n"
+        "|---|---|---|---|---|"
+    )
     for name, series in measured.items():
         ours = name.startswith("coco-kp")
-        target = f"{MOST_START:.0f} {verdict(series.median <= MOST_START)}" if ours else ""
-        processor = 1000 * statistics.median(series.processor)
-        print(f"{name} | {series.median:.0f} | {series.best:.0f} | {processor:.0f} | {target}")
+        median, best = 1000 * series.median, 1000 * series.best
+        target = f"{MOST_START:.0f} {verdict(median <= MOST_START)}" if ours else ""
+        processor = 1000 * series.processor_median
+        print(f"| {name} | {median:.0f} | {best:.0f} | {processor:.0f} | {target} |")
 
 
 def main() -> None:
@@ -219,19 +173,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", type=int, default=100)
     chosen = parser.parse_args()
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}")
+    print(machine())
     with tmpfs() as folder, ExitStack() as stack:
-        key = folder / "kek"
-        key.write_bytes(os.urandom(32))
-        key.chmod(0o600)
-        parameters = f"keypath={key}::keyid=kbs:///default/key/key_id1"
+        parameters = make_key(folder / "key").parameters()
         request = folder / "request.json"
         request.write_bytes(ocicrypt.wrap_request(parameters, ocicrypt.new_private_options()))
         addresses = servers(folder, stack)
         calls(addresses, request.read_bytes(), chosen.calls, stack)
         starts(request, 4 * chosen.rounds)
         images(addresses, parameters, folder, chosen.layers, chosen.rounds)
-    print(f"load afterwards {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

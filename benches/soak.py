@@ -6,13 +6,12 @@ What it does is in ``tests/support/soak.py``; a short one is among the tests.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
 from tests.support.soak import soak
 
-from benches.throughput import machine
+from benches.machine import machine
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--clients", type=int, default=64)
     chosen = parser.parse_args()
-    print(f"{machine()}; load {os.getloadavg()[0]:.1f}; {chosen.minutes:g} minutes")
+    print(f"{machine()}; {chosen.minutes:g} minutes")
     with tempfile.TemporaryDirectory() as folder:
         for line in soak(Path(folder), chosen.minutes * 60, chosen.clients).lines():
             print(line)

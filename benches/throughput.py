@@ -7,25 +7,24 @@ so that what else the machine does falls on all alike. Files lie on tmpfs.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benches.machine import MIB, machine, tmpfs, warm
+from benches.series import verdict
 from coco_kp import _native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MIB = 1 << 20
 PIECE = MIB
 SIZE = 1024 * MIB
 ROUNDS = 7
@@ -213,45 +212,10 @@ def chart(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def warm(folder: Path, size: int) -> None:
-    """Touch as much memory as will be written.
-
-    A virtual machine's host takes free memory back, and its first touch then costs ten times the
-    second: as much as all that is measured.
-    """
-    file, block = folder / "warm", bytes(MIB)
-    with file.open("wb", buffering=0) as target:
-        for _ in range(size // MIB + 64):
-            target.write(block)
-    file.unlink()
-
-
-def verdict(met: bool) -> str:
-    """Say whether a target was met."""
-    return "met" if met else "MISSED"
-
-
-@contextlib.contextmanager
-def tmpfs() -> Iterator[Path]:
-    """Give a folder in memory while the block runs."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
-
-
 def _seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def machine() -> str:
-    """Name the processor that the figures were taken on."""
-    with contextlib.suppress(OSError):
-        model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        if model is not None:
-            return f"{model[1]}, {os.cpu_count()} cores"
-    return f"{os.uname().machine}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ func run(arguments []string) error {
 	flags.BoolFunc("dest-tls-verify", "", insecureUnless(destination))
 	flags.StringVar(&source.BigFilesTemporaryDir, "tmpdir", "", "")
 	flags.BoolVar(&options.PreserveDigests, "preserve-digests", false, "")
+	flags.BoolVar(&destination.OCIAcceptUncompressedLayers, "dest-oci-accept-uncompressed-layers", false, "")
 	all := flags.Bool("all", false, "copy every image of an index")
 	if err := flags.Parse(arguments); err != nil {
 		return err
