@@ -32,6 +32,8 @@ class Suite:
     """Packages that the programs need and only recommend."""
     package_of: tuple[tuple[str, str], ...] = ()
     """Each program that is in a package of another name, with that."""
+    folder: str = "usr/bin"
+    """Where the programs are in the suite."""
     modules: tuple[str, ...] = ()
     """Shared objects that the tests' own process loads: paths in the suite."""
     suffix: str = ""
@@ -113,6 +115,16 @@ SOFTHSM = Suite(
     package_of=(("softhsm2-util", "softhsm2"), ("pkcs11-tool", "opensc")),
     modules=("usr/lib/softhsm/libsofthsm2.so",),
     suffix="-softhsm",
+)
+
+# The shell has no windows, and so none of a desktop's libraries; a page is drawn by the same code.
+CHROMIUM = Suite(
+    "trixie",
+    ("chromium-headless-shell",),
+    170,
+    also=("fonts-dejavu-core",),
+    folder="usr/lib/chromium",
+    suffix="-chromium",
 )
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -228,12 +240,12 @@ def _make_runnable(suite: Suite, folder: Path) -> None:
     patchelf = [*unpatched, root / "usr/bin/patchelf"]
     (folder / "bin").mkdir()
     for name in suite.programs:
-        program = root / "usr/bin" / name
+        program = root / suite.folder / name
         # RPATH, since RUNPATH holds for a program's own libraries and not for theirs; and two
         # calls, since Go's programs crash after one that sets both. No $ORIGIN: rootless buildah
         # runs from a copy of itself in memory.
         run([*patchelf, "--force-rpath", "--set-rpath", str(place / libraries), program])
         run([*patchelf, "--set-interpreter", str(place / loader), program])
-        (folder / "bin" / name).symlink_to(Path("../root/usr/bin") / name)
+        (folder / "bin" / name).symlink_to(Path("../root") / suite.folder / name)
     for module in suite.modules:
         run([*patchelf, "--force-rpath", "--set-rpath", str(place / libraries), root / module])
