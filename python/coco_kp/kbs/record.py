@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -101,24 +102,41 @@ class Record:
 
         An entry that cannot be read names no key. Raises ``InputError`` if none can be listed.
         """
-        found: set[str] = set()
+        return {
+            str(entry.get("kid"))
+            for _, entry in self._entries()
+            if (entry.get("kbs"), entry.get("fingerprint")) == (str(kbs), fingerprint)
+        }
+
+    def times(self) -> dict[str, dict[str, datetime]]:
+        """Return when each key ID was last registered from here, by KBS.
+
+        An entry that cannot be read is left out. Raises ``InputError`` if none can be listed.
+        """
+        found: dict[str, dict[str, datetime]] = {}
+        for file, entry in self._entries():
+            kid, kbs = entry.get("kid"), entry.get("kbs")
+            if isinstance(kid, str) and isinstance(kbs, str):
+                with contextlib.suppress(OSError):
+                    # It is written at each registration, and by nothing else.
+                    at = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+                    found.setdefault(kid, {})[kbs] = at
+        return found
+
+    def _entries(self) -> Iterator[tuple[Path, dict[str, object]]]:
+        """Find the entries that can be read. Raises ``InputError`` if none can be listed."""
         try:
             files = [file for file in self.folder.iterdir() if file.suffix == ".json"]
         except FileNotFoundError:
-            return found
+            return
         except OSError as failure:
             raise InputError(
                 f"cannot read the record of registered keys in {shown(str(self.folder))}: "
                 f"{reason(failure)}"
             ) from None
         for file in files:
-            try:
-                entry = parse_json_object(_read(file), "entry", _MAX_ENTRY)
-            except InputError:
-                continue
-            if (entry.get("kbs"), entry.get("fingerprint")) == (str(kbs), fingerprint):
-                found.add(str(entry.get("kid")))
-        return found
+            with contextlib.suppress(InputError):
+                yield file, parse_json_object(_read(file), "entry", _MAX_ENTRY)
 
     def _file(self, kbs: KbsUrl, kid: ResourceUri) -> Path:
         name = f"{kbs} {replace(kid, address='')}"
