@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Literal, TypeVar, cast, get_args
 
@@ -219,7 +220,7 @@ def parse_result_line(text: bytes, what: str = "the line") -> ResultLine:
     seconds, finished = document.get("seconds"), member(document, "finished", str, what)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise InputError(f"'seconds' of {what} is not a number of seconds")
-    if not _TIME.fullmatch(finished):
+    if not _is_time(finished):
         raise InputError(f"'finished' of {what} is not a time like 2026-01-31T12:00:00Z")
     read = ResultLine(
         _plan_line(member(document, "line", dict, what), f"'line' of {what}"),
@@ -404,6 +405,13 @@ def _check_members(
         raise InputError(f"{what} has the unknown member {shown(min(unknown))}")
     if missing := known - document.keys():
         raise InputError(f"{what} has no '{min(missing)}'")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _word(document: dict[str, object], name: str, words: object, what: str) -> str:
