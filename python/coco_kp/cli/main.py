@@ -40,6 +40,7 @@ _COMMANDS: Final = {
     "verify": "verify",
     "rewrap": "rewrap",
     "prune": "prune",
+    "fleet": "fleet",
     "schema": "schema",
     "completion": "completion",
     "doctor": "doctor",

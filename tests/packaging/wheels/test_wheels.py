@@ -64,6 +64,11 @@ def test_wheel_has_the_schemas(wheel: Path) -> None:
     assert "coco_kp/schemas/inspect.schema.json" in names(wheel)
 
 
+def test_wheel_has_the_parts_of_the_fleet_report(wheel: Path) -> None:
+    parts = {f"coco_kp/fleet/page/report.{kind}" for kind in ("html", "css", "js")}
+    assert parts <= set(names(wheel))
+
+
 def names(wheel: Path) -> list[str]:
     with ZipFile(wheel) as archive:
         return archive.namelist()
