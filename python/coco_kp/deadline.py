@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import heapq
+import itertools
 import math
 import threading
 import time
@@ -123,23 +125,25 @@ def start(thread: threading.Thread) -> None:
 class Alarm:
     """Calls ``wake`` once, in another thread: after ``seconds``, or when the time is over.
 
-    ``wake`` must not wait for anything. To be turned off by whoever set it. Raises ``OSError`` as
-    `start` does.
+    ``wake`` must neither wait for anything nor raise. To be turned off by whoever set it. Raises
+    ``OSError`` as `start` does.
     """
 
     def __init__(self, seconds: float, wake: Callable[[], object]) -> None:
         self._waking = threading.Lock()
         self._caller = _scope.get().caller
-        self._timer: threading.Timer | None = None
         left = remaining(seconds)
         endless = left == math.inf and not self._caller
         self._wake: Callable[[], object] | None = None if endless else wake
         if left < math.inf:
-            self._timer = threading.Timer(left, self.ring)
-            self._timer.daemon = True
-            start(self._timer)
+            _clock.set(self, time.monotonic() + left)
         if self._caller and not self._caller.add(self):
             self.ring()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it may still wake."""
+        return self._wake is not None
 
     def ring(self) -> None:
         """Wake, unless that was done or turned off."""
@@ -152,7 +156,59 @@ class Alarm:
         """Wake nobody from now on."""
         with self._waking:
             self._wake = None
-        if self._timer:
-            self._timer.cancel()
         if self._caller:
             self._caller.discard(self)
+
+
+class _Clock:
+    """Rings alarms when their time has come, all on one thread, which ends when there are none.
+
+    A thread for each would cost as much as a small request.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._alarms: list[tuple[float, int, Alarm]] = []  # a heap
+        self._numbers = itertools.count()
+        self._asleep_until = math.inf
+        self._thread: threading.Thread | None = None
+
+    def set(self, alarm: Alarm, end: float) -> None:
+        """Have an alarm ring at ``end``, of time.monotonic."""
+        with self._changed:
+            self._drop_those_off()
+            # After a fork, the child has no such thread.
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+                start(thread)
+                self._thread = thread
+            elif end < self._asleep_until:
+                self._changed.notify()
+            heapq.heappush(self._alarms, (end, next(self._numbers), alarm))
+
+    def _run(self) -> None:
+        while alarm := self._next():
+            alarm.ring()
+
+    def _next(self) -> Alarm | None:
+        """Wait for the next alarm whose time has come; None where no alarm is left."""
+        with self._changed:
+            while True:
+                self._drop_those_off()
+                if not self._alarms:
+                    self._thread = None
+                    return None
+                end, _, alarm = self._alarms[0]
+                left = end - time.monotonic()
+                if left <= 0:
+                    heapq.heappop(self._alarms)
+                    return alarm
+                self._asleep_until = end
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+
+    def _drop_those_off(self) -> None:
+        while self._alarms and not self._alarms[0][-1].is_on:
+            heapq.heappop(self._alarms)
+
+
+_clock = _Clock()

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -79,10 +80,75 @@ def test_alarm_that_is_off_wakes_nobody() -> None:
         Alarm(1000, woken.set).off()
     caller.leave()
     assert not woken.is_set()
-    timers = (thread for thread in threading.enumerate() if isinstance(thread, threading.Timer))
-    for timer in timers:
-        timer.join(PATIENCE)
-        assert not timer.is_alive()
+
+
+def test_alarms_ring_in_order_of_their_time_on_one_thread() -> None:
+    rung: list[tuple[int, str]] = []
+    over = threading.Event()
+
+    def ring(number: int) -> None:
+        rung.append((number, threading.current_thread().name))
+        if len(rung) == 3:
+            over.set()
+
+    with deadline._clock._changed:  # whose thread may be slow to start
+        for number in (3, 1, 2):
+            Alarm(number / 100, partial(ring, number))
+    with ends():
+        assert over.wait(PATIENCE)
+    assert rung == [(number, "alarms") for number in (1, 2, 3)]
+
+
+def test_alarm_that_is_due_before_the_one_waited_for_rings_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, woken = deadline._Clock(), threading.Event()
+    monkeypatch.setattr(deadline, "_clock", clock)
+    late = Alarm(1000.0, lambda: None)
+    with ends():
+        while clock._asleep_until == math.inf:
+            time.sleep(0.001)
+        Alarm(0.01, woken.set)
+        assert woken.wait(PATIENCE)
+    late.off()
+
+
+def test_clock_without_alarms_has_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = deadline._Clock()
+    monkeypatch.setattr(deadline, "_clock", clock)
+    off, woken = Alarm(0.01, lambda: None), threading.Event()
+    off.off()
+    Alarm(0.02, woken.set)
+    thread = clock._thread
+    assert thread is not None
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert woken.is_set()
+
+
+def test_clock_whose_thread_a_fork_left_behind_starts_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, woken = deadline._Clock(), threading.Event()
+    monkeypatch.setattr(deadline, "_clock", clock)
+    clock._thread = threading.Thread()  # one that does not run
+    Alarm(0.0, woken.set)
+    assert woken.wait(PATIENCE)
+
+
+def test_alarm_without_thread_is_an_error_and_never_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    woken, later = threading.Event(), threading.Event()
+    monkeypatch.setattr(deadline, "_clock", deadline._Clock())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="gives no further thread"):
+            Alarm(0.0, woken.set)
+    Alarm(0.01, later.set)
+    assert later.wait(PATIENCE)
+    assert not woken.is_set()
 
 
 @pytest.mark.parametrize(

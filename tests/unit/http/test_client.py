@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import itertools
 import logging
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from coco_kp import deadline
 from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
 from coco_kp.http import HttpClient, Retry, Tls, client, connection
@@ -97,17 +99,17 @@ class TestExchange:
     def test_http_client_without_a_thread_for_its_deadline_says_so(
         self, http: HttpClient, monkeypatch: pytest.MonkeyPatch, first: int
     ) -> None:
-        """The first bounds the head of an answer, the second all of it."""
-        started = itertools.count(1)
-        start = threading.Thread.start
+        """The first alarm bounds the head of an answer, the second all of it."""
+        asked = itertools.count(1)
 
-        def refuse(thread: threading.Thread) -> None:
-            if isinstance(thread, threading.Timer) and next(started) == first:
-                raise RuntimeError("can't start new thread")
-            start(thread)
+        class Refused(deadline._Clock):
+            def set(self, alarm: deadline.Alarm, end: float) -> None:
+                if next(asked) == first:
+                    raise OSError(errno.EAGAIN, "the system gives no further thread")
+                super().set(alarm, end)
 
         with http_server(lambda _request: Reply()) as url, within(60):
-            monkeypatch.setattr(threading.Thread, "start", refuse)
+            monkeypatch.setattr(deadline, "_clock", Refused())
             with pytest.raises(UnreachableError, match="gives no further thread") as caught:
                 http.request("GET", url)
         assert caught.value.hint == "allow this user or container more processes"
