@@ -59,6 +59,7 @@ class HttpClient:
         self._ca_hint = ca_hint
         self._sleep = sleep
         self._connections: dict[tuple[str, str], urllib3.PoolManager] = {}  # by scheme and proxy
+        self._proxies: dict[tuple[str | None, ...], str] = {}  # by scheme, host and port
         self._making = threading.Lock()
         if not tls.verify:
             _log.warning("TLS certificates are not verified, as asked")
@@ -156,13 +157,13 @@ class HttpClient:
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             # Without the cause: urllib3's messages quote targets with their queries.
             if isinstance(exc, urllib3.exceptions.ProxyError):
-                error = failure(f"{request} by the proxy {display_url(_proxy(target))}", exc)
+                error = failure(f"{request} by the proxy {display_url(self._proxy(target))}", exc)
                 error.hint = (
                     "check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, and the proxy itself"
                 )
                 raise error from None
             raise failure(request, exc, self._ca_hint) from None
-        return Response(raw, method, target.url, credentials_in(headers))
+        return Response(raw, request, target.url, credentials_in(headers))
 
     def _check_scheme(self, target: Url) -> None:
         if target.scheme == "https" or self._plain_http == "allowed":
@@ -175,7 +176,7 @@ class HttpClient:
         )
 
     def _pools(self, target: Url) -> urllib3.PoolManager:
-        scheme, proxy = target.scheme or "", _proxy(target)
+        scheme, proxy = target.scheme or "", self._proxy(target)
         with self._making:
             pools = self._connections.get((scheme, proxy))
             if pools is None:
@@ -185,6 +186,14 @@ class HttpClient:
                 pools.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
                 self._connections[scheme, proxy] = pools
             return pools
+
+    def _proxy(self, target: Url) -> str:
+        """Return the proxy for a target, empty for none; the environment is asked once for each."""
+        place = (target.scheme, target.host, str(port_of(target)))
+        proxy = self._proxies.get(place)
+        if proxy is None:
+            proxy = self._proxies[place] = _proxy(target)
+        return proxy
 
     def _direct(self) -> urllib3.PoolManager:
         return urllib3.PoolManager(ssl_context=self._context, maxsize=CONNECTIONS_PER_HOST)

@@ -18,7 +18,7 @@ import urllib3
 from coco_kp.deadline import Alarm
 from coco_kp.errors import InputError, RemoteError, UnreachableError
 from coco_kp.http.failure import LATER, failure
-from coco_kp.http.url import display_url, parse_target
+from coco_kp.http.url import parse_target
 
 SAID_LIMIT = 8192
 """Bytes read of an answer that is only quoted in an error."""
@@ -38,14 +38,14 @@ class Response:
     def __init__(
         self,
         raw: urllib3.BaseHTTPResponse,
-        method: str,
+        request: str,
         url: str,
         credentials: tuple[str, ...],
     ) -> None:
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.url = url
-        self.request = f"{method} {display_url(url)}"
+        self.request = request
         self._raw = raw
         self._credentials = credentials
         self._loaded: io.BytesIO | None = None

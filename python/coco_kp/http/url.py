@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import urllib3
 from urllib3.util import Url, parse_url
@@ -34,7 +35,7 @@ def parse_target(url: str, *, user_info: bool = False) -> Url:
 def display_url(url: str) -> str:
     """Give scheme, host, port and path: the part of a URL that may stand in a message."""
     try:
-        return parse_url(url)._replace(auth=None, query=None, fragment=None).url
+        return parse_url(_without_query(url))._replace(auth=None).url
     except urllib3.exceptions.LocationParseError:
         return "(not a URL)"
 
@@ -59,5 +60,10 @@ def port_of(url: Url) -> int | None:
 
 
 def _origin(url: str) -> tuple[str | None, str | None, int | None]:
-    parts = parse_url(url)
+    parts = parse_url(_without_query(url))
     return parts.scheme, parts.host, port_of(parts)
+
+
+def _without_query(url: str) -> str:
+    """Cut off query and fragment, which an upload's URL is mostly made of, and which take long."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
