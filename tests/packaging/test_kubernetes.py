@@ -1,4 +1,7 @@
-"""contrib/kubernetes, built by kustomize and held to the schemas of Kubernetes and cert-manager."""
+"""contrib/kubernetes and what `fleet k8s` writes, held to the schemas of Kubernetes.
+
+The first is built by kustomize, and also held to those of cert-manager.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from coco_kp.keyprovider.call import SERVICE
 from coco_kp.keyprovider.server import READY
 from coco_kp.service.clients_file import read_clients
 from tests.peers.golang import KUBECTL_VALIDATE, KUBERNETES_OBJECTS, KUSTOMIZE
+from tests.support.command import Command
+from tests.support.fleet import plan_line
 from tests.support.markdown import ROOT
 
 FOLDER = ROOT / "contrib" / "kubernetes"
@@ -57,6 +62,30 @@ def test_all_objects_are_valid(tmp_path: Path) -> None:
     }
     spaces = {document["metadata"].get("namespace", "coco-kp") for document in objects}
     assert spaces == {"coco-kp"}
+
+
+@pytest.fixture
+def fleet(command: Command, tmp_path: Path) -> list[dict[str, Any]]:
+    """What `coco-kp fleet k8s` makes of a plan, with all that it can have."""
+    plan = tmp_path / "plan.jsonl"
+    plan.write_text(plan_line().to_json() * 3)
+    line = ("fleet", "k8s", plan, "--image", "registry.example/coco-kp:slim", "--completions", "3")
+    secrets = ("--key-secret", "app-keys:/run/keys", "--registry-secret", "registries")
+    made = command(*line, *secrets, "--environment-secret", "vault").out
+    return list(yaml.safe_load_all(made))
+
+
+@pytest.mark.peer
+def test_objects_of_a_fleet_are_valid(fleet: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert [document["kind"] for document in fleet] == ["ConfigMap", "Job"]
+    assert [objection(document, tmp_path) for document in fleet] == ["", ""]
+
+
+@pytest.mark.peer
+def test_wrong_member_of_a_job_is_found(fleet: list[dict[str, Any]], tmp_path: Path) -> None:
+    _, job = fleet
+    job["spec"]["backoffLimitPerIndexes"] = 6
+    assert "backoffLimitPerIndexes" in objection(job, tmp_path)
 
 
 @pytest.mark.peer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from coco_kp.cli.fleet_k8s import k8s
 from coco_kp.cli.fleet_report import report
 
 
@@ -12,4 +13,5 @@ def command() -> None:
     """Encrypt, rewrap, verify or inspect many images by a plan: lines of JSON, one an image."""
 
 
+command.add_command(k8s)
 command.add_command(report)

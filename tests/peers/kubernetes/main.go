@@ -12,6 +12,7 @@ import (
 
 	certmanager "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
@@ -30,8 +31,8 @@ func main() {
 func read(source io.Reader) error {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		core.AddToScheme, apps.AddToScheme, networking.AddToScheme, policy.AddToScheme,
-		certmanager.AddToScheme,
+		core.AddToScheme, apps.AddToScheme, batch.AddToScheme, networking.AddToScheme,
+		policy.AddToScheme, certmanager.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return err
