@@ -106,6 +106,17 @@ PROMETHEUS = Suite(
     suffix="-prometheus",
 )
 
+CONTAINERD, CONTAINERD_2 = (
+    Suite(
+        codename,
+        ("containerd", "ctd-decoder"),
+        90,
+        package_of=(("ctd-decoder", "imgcrypt"),),
+        suffix="-containerd",
+    )
+    for codename in ("trixie", "sid")
+)
+
 # A library that the tests' own Python loads must go with that Python's C library and OpenSSL: it is
 # of the machine's own suite.
 SOFTHSM = Suite(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from .debian import CHROMIUM, PROMETHEUS, SID, SOFTHSM, TRIXIE
+from .debian import CHROMIUM, CONTAINERD, CONTAINERD_2, PROMETHEUS, SID, SOFTHSM, TRIXIE
 from .golang import (
     ACTIONLINT,
     CIMAGE_CLIENT,
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 SOURCES: Final[tuple[Source, ...]] = (
-    *(TRIXIE, SID, SOFTHSM, PROMETHEUS, CHROMIUM),
+    *(TRIXIE, SID, SOFTHSM, PROMETHEUS, CHROMIUM, CONTAINERD, CONTAINERD_2),
     *(CIMAGE_CLIENT, CRANE, ACTIONLINT, LOCAL_KMS),
     *(KUSTOMIZE, KUBERNETES_OBJECTS),
     MOTO,
