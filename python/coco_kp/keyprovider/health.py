@@ -8,12 +8,15 @@ for the health, and the server itself, which could then not even be told to end.
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-_SERVICE = "grpc.health.v1.Health"
+SERVICE: Final = "grpc.health.v1.Health"
+LONGEST_PROBE: Final = 1024
+"""Bytes of a request, at the most."""
 
 
 class Health:
@@ -36,19 +39,8 @@ class Health:
             self._ended = True
             self._serving = dict.fromkeys(self._serving, False)
 
-    def offer(self, server: grpc.Server) -> None:
-        """Have a server answer for it."""
-        check: grpc.RpcMethodHandler[bytes, health_pb2.HealthCheckResponse] = (
-            grpc.unary_unary_rpc_method_handler(
-                self._check, response_serializer=health_pb2.HealthCheckResponse.SerializeToString
-            )
-        )
-        handler = grpc.method_handlers_generic_handler(_SERVICE, {"Check": check})
-        server.add_generic_rpc_handlers((handler,))
-
-    def _check(
-        self, message: bytes, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
+    def check(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        """Answer the method ``Check``."""
         try:
             name = health_pb2.HealthCheckRequest.FromString(message).service
         except DecodeError:
@@ -58,4 +50,5 @@ class Health:
         if serving is None:
             context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         known = health_pb2.HealthCheckResponse
-        return known(status=known.SERVING if serving else known.NOT_SERVING)
+        status = known.SERVING if serving else known.NOT_SERVING
+        return known(status=status).SerializeToString()

@@ -12,23 +12,34 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import grpc
 
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.channel import Bound, bind
-from coco_kp.keyprovider.health import Health
+from coco_kp.keyprovider.health import LONGEST_PROBE, Health
+from coco_kp.keyprovider.health import SERVICE as HEALTH
 from coco_kp.keyprovider.threads import Threads
+from coco_kp.keyprovider.waiting import MOST, Behavior, Waiting
 from coco_kp.observe import event, in_background
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.server_tls import ServerTls
 
-_MOST_CALLS: Final = 600
-"""Calls at a time; more are refused with RESOURCE_EXHAUSTED. Each takes a thread, made when it is
-needed: a client that begins a call and sends nothing keeps one, and must not keep others out."""
+_MOST_AT_WORK: Final = 600
+"""Calls of the service at work at a time; more are refused with RESOURCE_EXHAUSTED. Health checks
+are not counted, and there is always room for them."""
+
+_MOST_CALLS: Final = _MOST_AT_WORK + MOST + 144
+"""Calls at a time, whatever they do, with those that have only just come or gone. Each takes a
+thread, made when it is needed."""
+
+_MOST_STREAMS: Final = 100
+"""Calls of one connection at a time, which is what HTTP/2 recommends (RFC 9113, 6.5.2): clients let
+more of them wait."""
 
 READY: Final = "/ready"
 """Behind the service's name, the health of what it needs of others; its own name's is its life."""
@@ -38,8 +49,6 @@ _LAST: Final = 5.0  # seconds after that, when the process ends in any case
 _ARRIVING: Final = 0.25  # seconds in which calls that are on their way arrive
 _TELLING: Final = 0.05  # seconds in which clients learn that they must go elsewhere
 _ANSWERING: Final = 1.0  # seconds in which the last answers leave
-_MOST_PROBES: Final = 8  # at a time
-_LONGEST_PROBE: Final = 1024  # bytes
 _LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobody
 
 # What a client begins and does not end, the server ends: a connection is asked to close after the
@@ -53,10 +62,10 @@ _M_ARENA_MAX: Final = -8
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a server offers: handlers by method, each of which reads the request's bytes itself."""
+    """What a server offers: what answers each method, from bytes to bytes."""
 
     name: str
-    methods: Mapping[str, grpc.RpcMethodHandler[bytes, Any]]
+    methods: Mapping[str, Behavior]
     most_bytes: int
     """Bytes of a request at the most; longer ones are refused with RESOURCE_EXHAUSTED."""
 
@@ -102,9 +111,9 @@ def serve(
     if moments.reload:
         signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     _return_large_buffers()
-    statuses, threads = Health(), Threads(_return_memory)
-    with in_background(), _answering_probes(statuses, health_address):
-        server = new_server(service, threads, statuses)
+    statuses, waiting, threads = Health(), Waiting(), Threads(_return_memory)
+    with in_background(), _answering_probes(statuses, health_address, waiting):
+        server = new_server(service, threads, statuses, waiting)
         bound = bind(server, address, tls.credentials() if tls else None)
         try:
             server.start()
@@ -117,6 +126,7 @@ def serve(
                 if moments.reload and reload.is_set():
                     reload.clear()
                     moments.reload()
+                waiting.look()
                 statuses.set(f"{service.name}{READY}", serving=moments.can_serve())
         except BaseException:
             bound.leave()
@@ -127,11 +137,11 @@ def serve(
         signal.alarm(round(_GRACE + _LAST))
         moments.stopping()
         statuses.end()
-        _end(server, threads, bound)
+        _end(server, threads, bound, waiting)
     signal.alarm(0)
 
 
-def _end(server: grpc.Server, threads: Threads, bound: Bound) -> None:
+def _end(server: grpc.Server, threads: Threads, bound: Bound, waiting: Waiting) -> None:
     """Answer all that came, and see that nothing else comes.
 
     gRPC cuts off (CANCELLED) what has arrived and was not yet handed to Python when it is told to
@@ -146,43 +156,60 @@ def _end(server: grpc.Server, threads: Threads, bound: Bound) -> None:
     time.sleep(_TELLING)
     threads.go_on()
     while threads.busy and not ended.wait(_TELLING):
-        pass
+        waiting.look()
     if not ended.wait(_ANSWERING):
         server.stop(None)  # whoever does not take his answer would go on to do so
 
 
-def new_server(service: Service, pool: Executor, statuses: Health | None = None) -> grpc.Server:
+def new_server(
+    service: Service,
+    pool: Executor,
+    statuses: Health | None = None,
+    waiting: Waiting | None = None,
+) -> grpc.Server:
     """Make the server; it is not bound and not started.
 
-    ``statuses`` says how it is: it lives, and is not yet known to be ready.
+    ``statuses`` says how it is: it lives, and is not yet known to be ready. ``waiting`` is to be
+    looked after by the caller.
     """
-    server = grpc.server(
-        cast("ThreadPoolExecutor", pool),  # of which it calls ``submit`` alone
-        options=_options(service.most_bytes),
-        maximum_concurrent_rpcs=_MOST_CALLS,
-    )
-    handler = grpc.method_handlers_generic_handler(service.name, dict(service.methods))
-    server.add_generic_rpc_handlers((handler,))
-    statuses = statuses or Health()
+    statuses, waiting = statuses or Health(), waiting or Waiting()
+    places = threading.BoundedSemaphore(_MOST_AT_WORK)
+    methods = {
+        name: waiting.handler(partial(_in_place, places, behavior))
+        for name, behavior in service.methods.items()
+    }
+    server = _server(pool, service.most_bytes, statuses, waiting)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.name, methods),))
     for name in ("", service.name):
         statuses.set(name, serving=True)
     statuses.set(f"{service.name}{READY}", serving=False)
-    statuses.offer(server)
     return server
 
 
+def _in_place(
+    places: threading.BoundedSemaphore,
+    behavior: Behavior,
+    request: bytes,
+    context: grpc.ServicerContext,
+) -> bytes:
+    if not places.acquire(blocking=False):
+        text = f"{_MOST_AT_WORK} calls are at work here (hint: call again in a minute)"
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    try:
+        return behavior(request, context)
+    finally:
+        places.release()
+
+
 @contextmanager
-def _answering_probes(statuses: Health, address: TcpAddress | None) -> Iterator[None]:
+def _answering_probes(
+    statuses: Health, address: TcpAddress | None, waiting: Waiting
+) -> Iterator[None]:
     """Answer who asks for the health alone, while the block runs, if there is an address for it."""
     if address is None:
         yield
         return
-    server = grpc.server(
-        cast("ThreadPoolExecutor", Threads()),
-        options=_options(_LONGEST_PROBE),
-        maximum_concurrent_rpcs=_MOST_PROBES,
-    )
-    statuses.offer(server)
+    server = _server(Threads(), LONGEST_PROBE, statuses, waiting)
     bound = bind(server, address)
     server.start()
     event(logging.INFO, "health", address=bound.address)
@@ -192,10 +219,23 @@ def _answering_probes(statuses: Health, address: TcpAddress | None) -> Iterator[
         server.stop(None).wait()
 
 
+def _server(pool: Executor, most_bytes: int, statuses: Health, waiting: Waiting) -> grpc.Server:
+    """Make a server that offers its health."""
+    server = grpc.server(
+        cast("ThreadPoolExecutor", pool),  # of which it calls ``submit`` alone
+        options=_options(most_bytes),
+        maximum_concurrent_rpcs=_MOST_CALLS,
+    )
+    check = {"Check": waiting.handler(statuses.check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(HEALTH, check),))
+    return server
+
+
 def _options(most_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
         ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_concurrent_streams", _MOST_STREAMS),
         ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
         ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
     ]

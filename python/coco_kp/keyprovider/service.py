@@ -5,7 +5,6 @@ Its messages are a coat around the protocol's JSON, which the handler reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -20,6 +19,7 @@ from coco_kp.keyprovider.messages_pb2 import (
 )
 from coco_kp.keyprovider.peer import client_of
 from coco_kp.keyprovider.server import Service
+from coco_kp.keyprovider.waiting import Behavior
 from coco_kp.model.client import ClientIdentity
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
@@ -29,20 +29,12 @@ _LONGEST_TEXT: Final = 2000  # bytes of a status text; it travels in a header, %
 
 def key_provider(handler: Handler) -> Service:
     """Return the service that answers by ``handler``."""
-    methods: dict[str, grpc.RpcMethodHandler[bytes, keyProviderKeyWrapProtocolOutput]] = {
-        method: grpc.unary_unary_rpc_method_handler(
-            _method(handler, operation),
-            response_serializer=keyProviderKeyWrapProtocolOutput.SerializeToString,
-        )
-        for operation, method in METHODS.items()
-    }
+    methods = {method: _method(handler, operation) for operation, method in METHODS.items()}
     return Service(SERVICE, methods, MAX_MESSAGE)
 
 
-def _method(
-    handler: Handler, operation: Operation
-) -> Callable[[bytes, grpc.ServicerContext], keyProviderKeyWrapProtocolOutput]:
-    def handle(message: bytes, context: grpc.ServicerContext) -> keyProviderKeyWrapProtocolOutput:
+def _method(handler: Handler, operation: Operation) -> Behavior:
+    def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
         caller = Caller()
         if not context.add_callback(caller.leave):
             caller.leave()
@@ -54,7 +46,8 @@ def _method(
             bug = f"unexpected error in coco-kp: {type(error).__name__}"
             text = str(error) if isinstance(error, CocoKpError) else bug
             context.abort(grpc.StatusCode[code_of(error)], _shortened(text))
-        return keyProviderKeyWrapProtocolOutput(KeyProviderKeyWrapProtocolOutput=response)
+        output = keyProviderKeyWrapProtocolOutput(KeyProviderKeyWrapProtocolOutput=response)
+        return output.SerializeToString()
 
     return handle
 

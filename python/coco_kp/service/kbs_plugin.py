@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from coco_kp.errors import CocoKpError, InputError, shown
 from coco_kp.keyprovider.server import Service
+from coco_kp.keyprovider.waiting import Behavior
 from coco_kp.keys.external import parse_ciphertext
 from coco_kp.keys.stores import CiphertextError
 from coco_kp.model.resource_uri import MAX_LENGTH
@@ -50,33 +51,29 @@ _Response = TypeVar("_Response", bound=Message)
 
 def kbs_plugin(unwrapping: Unwrapping) -> Service:
     """Return the service that unwraps KEKs."""
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, Any]] = {
+    methods = {
         "Handle": _method(
             PluginRequest, lambda request, seconds: _handle(unwrapping, request, seconds)
         ),
         "ValidateAuth": _method(ValidateAuthRequest, _validate_auth),
         "NeedsEncryption": _method(NeedsEncryptionRequest, _needs_encryption),
     }
-    return Service(SERVICE, handlers, _MOST_BYTES)
+    return Service(SERVICE, methods, _MOST_BYTES)
 
 
-def _method(
-    kind: type[_Request], answer: Callable[[_Request, float], _Response]
-) -> grpc.RpcMethodHandler[bytes, _Response]:
-    """Return a handler; ``answer`` has the seconds that the caller waits at the most."""
+def _method(kind: type[_Request], answer: Callable[[_Request, float], _Response]) -> Behavior:
+    """Return what answers; ``answer`` has the seconds that the caller waits at the most."""
 
-    def handle(message: bytes, context: grpc.ServicerContext) -> _Response:
+    def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
         try:
             request = kind.FromString(message)
         except DecodeError:
             text = "the request is not a protobuf message"
             event(logging.INFO, "refused", method=kind.__name__, message=text)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        return answer(request, context.time_remaining())
+        return answer(request, context.time_remaining()).SerializeToString()
 
-    return grpc.unary_unary_rpc_method_handler(
-        handle, response_serializer=lambda response: response.SerializeToString()
-    )
+    return handle
 
 
 def _validate_auth(request: ValidateAuthRequest, _seconds: float) -> ValidateAuthResponse:

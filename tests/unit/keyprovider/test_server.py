@@ -13,7 +13,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,6 +30,7 @@ from coco_kp.keyprovider.call import SERVICE
 from coco_kp.keyprovider.channel import bind
 from coco_kp.keyprovider.server import new_server
 from coco_kp.keyprovider.service import key_provider
+from coco_kp.keyprovider.waiting import MOST
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import parse_request
 from coco_kp.provider import Provider
@@ -469,6 +470,92 @@ def test_server_answers_and_ends_while_a_client_takes_no_answer(
         wait_until(lambda: health_of(channel, ready) == health_pb2.HealthCheckResponse.SERVING)
         process.terminate()
         assert process.wait(PATIENCE / 4) == 0
+
+
+@contextmanager
+def half_open_calls(address: str, method: str, connections: int, calls: int) -> Iterator[list[Any]]:
+    """Begin calls that send no message, so many on each connection; give them once all began."""
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait()
+        yield from ()
+
+    with ExitStack() as stack:
+        stack.callback(never.set)
+        begun = []
+        for _ in range(connections):
+            channel = stack.enter_context(ocicrypt.connection(address))
+            grpc.channel_ready_future(channel).result(PATIENCE)
+            call = channel.stream_unary(method, bytes, bytes)
+            begun += [call.future(nothing()) for _ in range(calls)]
+        yield begun
+
+
+CHECK = "/grpc.health.v1.Health/Check"
+
+
+@pytest.mark.parametrize("method", [WRAP_KEY, CHECK])
+@pytest.mark.parametrize(("connections", "calls"), [(1, 620), (11, 100)])
+def test_server_answers_others_while_a_client_sends_no_requests(
+    tmp_path: Path, method: str, connections: int, calls: int
+) -> None:
+    """620 calls that were begun kept health checks out, for up to 180 s."""
+    with (
+        serving_process(serving_script(tmp_path)) as (process, address),
+        half_open_calls(address, method, connections, calls) as begun,
+        ocicrypt.connection(address) as channel,
+    ):
+        if connections > 1:  # those without a place wait at the client
+            wait_until(lambda: sum(call.done() for call in begun) >= len(begun) - MOST)
+        assert health_of(channel, SERVICE) == health_pb2.HealthCheckResponse.SERVING
+        ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
+        assert threads_of(process) < 600
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+def threads_of(process: subprocess.Popen[str]) -> int:
+    return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+
+
+def test_connection_has_no_more_than_its_calls_at_work(tmp_path: Path) -> None:
+    """One client's calls that hung took every place, and others of the machine found none."""
+    body = HUNG + "server._MOST_AT_WORK = 150\n"
+    with (
+        serving_process(serving_script(tmp_path, body)) as (_, address),
+        ocicrypt.connection(address) as greedy,
+        ocicrypt.connection(address) as other,
+    ):
+        unwrap = greedy.unary_unary(UNWRAP_KEY, ocicrypt.encode_message, bytes)
+        calls = [unwrap.future(unwrap_request(PACKET, "sample")) for _ in range(300)]
+        ocicrypt.wrap(other, "sample=true", PRIVATE_OPTIONS)
+        assert not any(call.done() for call in calls)
+
+
+def test_server_refuses_calls_beyond_its_places_but_no_health_check(tmp_path: Path) -> None:
+    body = HUNG + "server._MOST_AT_WORK = 4\n"
+    with (
+        serving_process(serving_script(tmp_path, body)) as (_, address),
+        ocicrypt.connection(address) as channel,
+    ):
+        unwrap = channel.unary_unary(UNWRAP_KEY, ocicrypt.encode_message, bytes)
+        calls = [unwrap.future(unwrap_request(PACKET, "sample")) for _ in range(5)]
+        wait_until(lambda: any(call.done() for call in calls))
+        (refused,) = (call for call in calls if call.done())
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "4 calls are at work here" in refused.details()
+        assert health_of(channel, SERVICE) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_server_ends_a_call_whose_request_does_not_come(tmp_path: Path) -> None:
+    body = "server.Waiting = partial(server.Waiting, longest=0.1)\n"
+    with (
+        serving_process(serving_script(tmp_path, body)) as (_, address),
+        half_open_calls(address, WRAP_KEY, 1, 1) as (call,),
+    ):
+        assert call.exception(PATIENCE)
+        assert call.code() is grpc.StatusCode.CANCELLED
 
 
 NO_THREAD = """
