@@ -1,8 +1,8 @@
 """What one caller, and all together, may take of a server.
 
 A caller is who his certificate says, or else the address that he calls from. Those on this machine
-that show no certificate cannot be told apart: they have no rate, by which one could keep the others
-out, and one bound together on the keys that are made for them.
+that show no certificate cannot be told apart: they have no rate and no share, by which one could
+keep the others out, and one bound together on the keys that are made for them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,7 +21,8 @@ from coco_kp.keyprovider.call import Call, TooManyCallsError
 from coco_kp.model.client import ClientIdentity
 
 AT_A_TIME: Final = 256
-"""Calls of each operation at a time: where unwraps wait for a KBS that hangs, wraps go on."""
+"""Calls of each operation at a time: where unwraps wait for a KBS that hangs, wraps go on. One
+caller has no more of them than he leaves to others: half, where he alone calls."""
 
 _BURST: Final = 10.0  # seconds' worth of calls that a caller may make at once
 _HOUR: Final = 3600.0
@@ -44,8 +46,7 @@ class Limits:
         self._calls = _Buckets(rate, rate * _BURST, clock)
         self._keks = _Buckets(keks / _HOUR, keks, clock)
         self._places = {
-            operation: threading.BoundedSemaphore(AT_A_TIME)
-            for operation in ("keywrap", "keyunwrap", None)
+            operation: _Places(AT_A_TIME) for operation in ("keywrap", "keyunwrap", None)
         }
 
     @contextmanager
@@ -54,15 +55,8 @@ class Limits:
         caller = _caller(call.client)
         if caller is not None and not self._calls.take(caller):
             raise TooManyCallsError(f"too many calls of {call.client}", "call again in a second")
-        places = self._places[call.operation]
-        if not places.acquire(blocking=False):
-            raise TooManyCallsError(
-                f"{AT_A_TIME} calls of this kind are at work here", "call again in a minute"
-            )
-        try:
+        with self._places[call.operation].one(caller, call.client):
             yield
-        finally:
-            places.release()
 
     def new_kek(self, client: ClientIdentity) -> Kek:
         """Draw a KEK for a caller. Raises ``TooManyCallsError``."""
@@ -73,6 +67,41 @@ class Limits:
                 "--key-dir DIR",
             )
         return Kek.generate()
+
+
+class _Places:
+    """Places for calls, of which one caller has no more than he leaves to the others."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._free = most
+        self._lock = threading.Lock()
+        self._taken: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def one(self, caller: Hashable, client: ClientIdentity) -> Iterator[None]:
+        """Have a place while the block runs. Raises ``TooManyCallsError``."""
+        with self._lock:
+            taken = self._taken[caller] if caller is not None else 0
+            if not self._free:
+                raise TooManyCallsError(
+                    f"{self._most} calls of this kind are at work here", "call again in a minute"
+                )
+            if taken >= self._free:
+                raise TooManyCallsError(
+                    f"{taken} calls of this kind of {client} are at work here; the places that "
+                    f"are left ({self._free}) are for others",
+                    "call again in a minute",
+                )
+            self._free -= 1
+            self._taken[caller] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._free += 1
+                self._taken[caller] -= 1
+                if not self._taken[caller]:
+                    del self._taken[caller]
 
 
 class _Buckets:

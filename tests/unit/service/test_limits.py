@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_hung_calls_of_one_operation_leave_room_for_the_other(
     inside = threading.Barrier(5)
 
     def hang() -> None:
-        with limits.place(Call(b"", "keyunwrap", OTHER)):
+        with limits.place(Call(b"", "keyunwrap", ClientIdentity("unix"))):
             inside.wait(PATIENCE)
             go_on.wait(PATIENCE)
 
@@ -152,6 +153,39 @@ def test_hung_calls_of_one_operation_leave_room_for_the_other(
             thread.join()
     with limits.place(Call(b"", "keyunwrap", TEAM)):
         pass
+
+
+def places_had(stack: ExitStack, limits: Limits, client: ClientIdentity) -> tuple[int, str]:
+    """Take places until one is refused, and return how many were not, and why that was."""
+    for number in range(1000):
+        try:
+            stack.enter_context(limits.place(Call(b"", "keyunwrap", client)))
+        except TooManyCallsError as error:
+            return number, error.message
+    raise AssertionError
+
+
+def test_client_leaves_to_others_as_many_places_as_it_has() -> None:
+    """One whose KBS hung had all 256 for half a minute, and nobody else could unwrap."""
+    limits = Limits()
+    for _ in range(2):  # those that have ended are free again
+        with ExitStack() as stack:
+            number, why = places_had(stack, limits, TEAM)
+            assert number == 128
+            assert why.startswith("128 calls of this kind of dns:team.example are at work here;")
+            assert places_had(stack, limits, OTHER)[0] == 64
+            assert places_had(stack, limits, ClientIdentity("tcp", "192.0.2.1"))[0] == 32
+            with limits.place(Call(b"", "keywrap", TEAM)):
+                pass
+
+
+@pytest.mark.parametrize("client", [ClientIdentity("unix"), ClientIdentity("tcp", "127.0.0.1")])
+def test_clients_that_nothing_tells_apart_have_no_share(client: ClientIdentity) -> None:
+    with ExitStack() as stack:
+        assert places_had(stack, Limits(), client) == (
+            256,
+            "256 calls of this kind are at work here",
+        )
 
 
 def test_keys_made_for_a_client_have_a_bound_each_hour(clock: Clock, tmp_path: Path) -> None:
