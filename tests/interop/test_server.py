@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import pytest
 
 from tests.peers.skopeo import PROVIDER
@@ -54,15 +55,35 @@ def test_server_answers_64_concurrent_calls(tmp_path: Path, key: Key) -> None:
         ("0.0.0.0:0", ("--insecure-listen",), "is open to other machines"),
         ("127.0.0.1:0", ("--key-dir", "."), ""),
         ("unix", (), ""),
+        ("unix", ("--socket-mode", "640"), ""),
+        ("unix", ("--socket-mode", "660"), "is open to its group"),
+        ("unix", ("--socket-mode", "666"), "is open to every user of this machine"),
+        ("unix", ("--socket-mode", "666", "--key-dir", "."), ""),
     ],
 )
-def test_server_warns_where_callers_over_tcp_may_name_any_file(
+def test_server_warns_where_others_may_name_any_file(
     tmp_path: Path, socket: str, flags: tuple[str, ...], warned: str
 ) -> None:
     address = f"unix://{tmp_path}/kp.sock" if socket == "unix" else socket
     with serving(tmp_path, *flags, socket=address) as server:
         assert ("can name any file" in server.output()) is bool(warned)
         assert warned in server.output()
+
+
+@pytest.mark.parametrize(("mode", "told"), [("600", "is a directory"), ("660", "cannot be used")])
+def test_server_tells_nobody_but_its_owner_why_a_file_is_no_key(
+    tmp_path: Path, mode: str, told: str
+) -> None:
+    """A socket for a group had the reasons of each file, as loopback once."""
+    address = f"unix://{tmp_path}/kp.sock"
+    parameters = f"keypath={tmp_path}::keyid=/default/key/1"
+    with (
+        serving(tmp_path, "--socket-mode", mode, socket=address),
+        ocicrypt.connection(address) as channel,
+        pytest.raises(grpc.RpcError) as error,
+    ):
+        ocicrypt.wrap(channel, parameters, ocicrypt.new_private_options())
+    assert told in (error.value.details() or "")
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -65,7 +65,6 @@ def command(
     import logging
     from functools import partial
 
-    from coco_kp.keyprovider.address import TcpAddress
     from coco_kp.observe import configure
     from coco_kp.service.daemon import Daemon
 
@@ -74,18 +73,17 @@ def command(
     operations.check(daemon=daemon)
     configure(log_format, log_level(logging.INFO))
     # Whoever has the machine's network calls over TCP, a guest on it, too.
-    any_file = isinstance(address, TcpAddress) and callers.key_dir is None
+    any_file = bool(address.others) and callers.key_dir is None
     provider = callers.provider(registration, kbc, files_untold=any_file)
     known_clients = clients.read(tls)
     process = Daemon.start() if daemon else None
 
     def ready(bound: str) -> None:
         if any_file and known_clients is None:
-            whose = "other machines" if address.beyond_loopback else "every user of this machine"
             warn(
-                f"{bound} is open to {whose}: whoever calls can name any file that this process "
-                "may read, and learns whether it is a key; limit them with --key-dir DIR, or "
-                "listen on a Unix socket"
+                f"{bound} is open to {address.others}: whoever calls can name any file that this "
+                "process may read, and learns whether it is a key; limit them with --key-dir DIR, "
+                "or listen on a Unix socket that is yours alone"
             )
         announce(log_format, "ready", bound, f"key provider ready on {bound}")
         if process:

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class TcpAddress:
     def beyond_loopback(self) -> bool:
         """Tell whether other machines may reach it."""
         return not self.ip.is_loopback
+
+    @property
+    def others(self) -> str:
+        """Who can call but the server's own user, whom nothing keeps out."""
+        return "other machines" if self.beyond_loopback else "every user of this machine"
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -78,6 +84,13 @@ class UnixAddress:
     def beyond_loopback(self) -> bool:
         """Tell whether other machines may reach it: never."""
         return False
+
+    @property
+    def others(self) -> str:
+        """Who can call but the socket's owner, by its mode; empty where nobody can."""
+        if self.mode & stat.S_IWOTH:
+            return "every user of this machine"
+        return "its group" if self.mode & stat.S_IWGRP else ""
 
     def check(self) -> None:
         """Make sure that nobody listens here.
