@@ -1,78 +1,124 @@
-"""Every exception of coco-kp, each with the exit code and the hint that a user gets.
+"""Every exception of coco-kp: a fact, a stable code, and the exit code of the command line.
 
 The classes are grouped by who is at fault, because that is what the exit code tells a script:
-the caller, the input, the key, the data, the other side, or a rule that protects the user.
-Messages are lower case, carry no full stop and never a key.
+the input, the key, the data, the other side, or a rule that protects the user. Messages are lower
+case, carry no full stop and never a key. docs/errors.md lists the codes.
+
+Nothing here, nor in what raises these errors, knows of a command or an option: ``cli.hints`` turns
+codes into advice for the command at hand.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
 from coco_kp.redact import looks_like_a_key, printable, redacted
 
 
-class CocoKpError(Exception):
-    """The base of all errors that users see: a fact, and a way out of it.
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What to do about a fault that may come later: an error's hint, code and fields."""
 
-    ``message`` says what happened; ``hint`` (may be empty) says what to do about it. Both are made
-    printable, whoever's words they quote, and lose what looks like a key.
+    text: str
+    code: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class CocoKpError(Exception):
+    """The base of all errors that users see.
+
+    ``message`` says what happened, ``hint`` (may be empty) what to do about it, whoever calls. Both
+    are made printable, whoever's words they quote, and lose what looks like a key. ``code`` names
+    the kind of fault for programs and never changes: that of the class, or a more precise one given
+    where the error is raised; ``fields`` are the values that go with it.
     """
 
-    exit_code = 1
+    exit_code: ClassVar[int] = 1
+    severity: ClassVar[int] = 0
+    """Of several faults of one image that with the highest is reported."""
+    code: str = "failed"
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, code: str = "", **fields: str) -> None:
         self.message = redacted(message)
         self.hint = redacted(hint)
+        self.code = code or type(self).code
+        self.fields = {name: redacted(value) for name, value in fields.items()}
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        """Give message and hint on one line, as a gRPC status text carries them."""
+        """Return message and hint on one line, as a gRPC status text carries them."""
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
+    def within(self, where: str) -> Self:
+        """Return the same error with where it happened before the message: ``where: message``."""
+        return self._saying(f"{redacted(where)}: {self.message}")
 
-class UsageError(CocoKpError):
-    """The command line is wrong."""
+    def adding(self, remark: str) -> Self:
+        """Return the same error with what became of the work behind it: ``message; remark``."""
+        return self._saying(f"{self.message}; {redacted(remark)}")
 
-    exit_code = 2
+    def _saying(self, message: str) -> Self:
+        # Not by the class: subclasses have parameters of their own.
+        same = type(self).__new__(type(self), message)
+        vars(same).update(vars(self), message=message)
+        return same
 
 
 class InputError(CocoKpError):
     """An image, reference, parameter, message or file does not have the form it must have."""
 
     exit_code = 3
+    severity = 1
+    code = "invalid-input"
 
 
 class MissingManifestError(InputError):
     """A list of images names a manifest that is not there."""
 
+    code = "manifest-missing"
+
 
 class InPlaceError(InputError):
     """The image has its name, and is not known to be on the disk."""
 
+    code = "in-place-unsynced"
+
 
 class UnrecordedError(InputError):
     """A KBS has a key, and the record of registered keys does not say so."""
+
+    code = "key-unrecorded"
 
 
 class KekError(CocoKpError):
     """A key is missing, unreadable, of the wrong length, or does not open the packet."""
 
     exit_code = 4
+    severity = 4
+    code = "key-unusable"
 
 
 class IntegrityError(CocoKpError):
     """A digest, HMAC, tag or diff_id disagrees with the data."""
 
     exit_code = 5
+    severity = 5
+    code = "data-damaged"
 
 
 class RemoteError(CocoKpError):
     """A registry, KBS or key provider is unreachable, refused the request, or failed."""
 
     exit_code = 6
+    severity = 2
+    code = "remote-failed"
 
 
 class ChangedError(RemoteError):
     """Somebody else changed meanwhile what was to be changed: nothing of theirs is undone."""
+
+    code = "changed-meanwhile"
 
     def __init__(self, reference: str) -> None:
         super().__init__(f"{reference} changed meanwhile", "nothing was written: run again")
@@ -81,43 +127,60 @@ class ChangedError(RemoteError):
 class NotStoredError(RemoteError):
     """A KBS refused before it looked at the key: it does not have it."""
 
+    code = "key-not-stored"
+
 
 class UnreachableError(RemoteError):
     """The other side did not answer, or the connection broke: a later repeat may succeed."""
 
+    code = "unreachable"
+
 
 class TlsFailedError(UnreachableError):
     """What answered does not speak TLS, or not as we do."""
+
+    code = "tls-failed"
 
 
 class DeniedError(RemoteError):
     """A registry does not know the image or the user, or does not let him: no repeat helps."""
 
     exit_code = 8
+    severity = 3
+    code = "access-denied"
 
 
 class RefusedError(CocoKpError):
     """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
 
     exit_code = 7
+    severity = 6
+    code = "refused"
 
 
 class NotAllowedError(RefusedError):
     """A caller of the provider may not do what he asks for."""
 
+    code = "not-allowed"
+
 
 class KeyPathForbiddenError(NotAllowedError):
     """A caller of the provider named a key file outside the folder that the server allows."""
 
+    code = "key-path-forbidden"
+
 
 class StreamClosedError(CocoKpError):
     """A sealer or opener was used after ``finalize`` or after an earlier error: a caller's bug."""
+
+    code = "stream-closed"
 
 
 class CancelledError(CocoKpError):
     """A copy was ended from another thread before it was complete."""
 
     exit_code = 130
+    code = "cancelled"
 
 
 def shown(value: str, within: str = "") -> str:

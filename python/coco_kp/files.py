@@ -124,7 +124,7 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
         _sync_name(path, replace=replace)
     except FileExistsError:
         raise RefusedError(
-            f"{shown(str(path))} exists", "choose another name, or pass --force to overwrite it"
+            f"{shown(str(path))} exists", "choose another name", code="file-exists"
         ) from None
     except OSError as failure:
         raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None

@@ -65,7 +65,7 @@ CTR_WARNING: Final = "A256CTR does not detect tampering: verify refuses such pac
 
 _KEEP_HINT: Final = (
     "leave keyid out: the key then gets a key ID of its own; or name the key with keypath=, or "
-    "start the provider with --key-dir DIR, where it keeps keys"
+    "have the provider's owner give it a directory for keys"
 )
 
 _OWN_FILES_HINT: Final = "the provider reads the key file itself: name it as it sees it"
@@ -77,11 +77,13 @@ MAX_KBCS: Final = 8
 class KeyFileError(KekError):
     """A key file that a caller named is none; ``why`` is for this provider's own log alone."""
 
+    code = "key-file-unusable"
+
     def __init__(self, path: str, why: str) -> None:
         super().__init__(
             f"the key file {shown(path)} cannot be used",
-            f"{_OWN_FILES_HINT}; its log has the reason, which it tells over TCP only with "
-            "--key-dir DIR",
+            f"{_OWN_FILES_HINT}; its log has the reason, which it tells over TCP only where it has "
+            "a directory for keys",
         )
         self.why = why
 
@@ -182,7 +184,7 @@ class Provider:
             raise InputError(
                 f"the request names {len(request.parameters)} recipients of this provider, but the "
                 "protocol's answer holds one packet",
-                "give --encryption-key once, and mind that skopeo splits its value at commas",
+                "name one, and mind that skopeo splits what names them at commas",
             )
         params = self._params(request.parameters[0])
         layer = parse_private_options(request.private_options).digest
@@ -242,8 +244,8 @@ class Provider:
                 if self.source is None and self.registrar is None:
                     raise InputError(
                         "keypath is missing: without it the key would be lost after this call",
-                        f"{PARAMETERS_HINT}; or let the provider make and register keys: "
-                        "serve --kbs URL",
+                        f"{PARAMETERS_HINT}; or have its owner let the provider make keys, and "
+                        "register them with a KBS",
                     )
                 return self.source or NewKek(), kid
 
@@ -264,7 +266,8 @@ class Provider:
         if ours or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
             raise RefusedError(
                 f"this provider does not fetch keys from {name_of(reference)}",
-                "its owner says where callers' keys may be: serve --allow-kek PATTERN",
+                "its owner says where callers' keys may be",
+                code="kek-source-not-allowed",
             )
         return reference
 
@@ -287,7 +290,8 @@ class Provider:
             raise InputError(
                 "the request names no KBC to open the packet with",
                 "decrypt with provider:attestation-agent:offline_fs_kbc::null, "
-                "or give this provider a KBC of its own with --kbc",
+                "or give this provider a KBC of its own",
+                code="kbc-unnamed",
             )
         packet = parse_packet(request.packet)
         kid, kbcs = packet.kid, ", ".join(map(str, specs))

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from coco_kp.cli.errors import UsageError
 from coco_kp.cli.main import _cli
 from coco_kp.errors import (
     CocoKpError,
@@ -15,7 +16,6 @@ from coco_kp.errors import (
     KekError,
     RefusedError,
     RemoteError,
-    UsageError,
 )
 from tests.support.cli_options import CONTEXT, options
 from tests.support.markdown import ROOT

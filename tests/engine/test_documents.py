@@ -93,7 +93,7 @@ def test_verify_that_fails_prints_one_document_with_the_error(
 ) -> None:
     report = document(command, "verify", plain.reference, ok=False)
     assert report["verified"] is False
-    assert report["error"]["code"] == 7
+    assert report["error"]["exit_code"] == 7
     assert "not encrypted" in report["error"]["message"]
 
 
@@ -127,7 +127,8 @@ def test_failure_is_a_document_with_the_words_of_stderr(
     outcome = command(*arguments, *form, ok=False)
     check_schema(outcome.json, command("schema", "error").json)
     error = outcome.json["error"]
-    assert error["code"] == outcome.code == code
+    assert error["exit_code"] == outcome.code == code
+    assert error["code"]
     assert f"coco-kp: {error['message']}\n" in outcome.err
     assert error["hint"] is None or f"hint: {error['hint']}\n" in outcome.err
 

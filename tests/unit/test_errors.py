@@ -7,13 +7,12 @@ from base64 import b64encode, urlsafe_b64encode
 import pytest
 
 from coco_kp import errors
-from coco_kp.errors import CocoKpError, shown
+from coco_kp.errors import ChangedError, CocoKpError, DeniedError, Hint, shown
 
 # docs/cli.md, "Exit codes"
 EXIT_CODES = {
     "CocoKpError": 1,
     "StreamClosedError": 1,
-    "UsageError": 2,
     "InputError": 3,
     "InPlaceError": 3,
     "MissingManifestError": 3,
@@ -39,7 +38,8 @@ PADDED = b64encode(KEY).decode()
 def test_error_exit_codes_match_the_contract() -> None:
     members = [member for _, member in inspect.getmembers(errors, inspect.isclass)]
     classes = [member for member in members if issubclass(member, CocoKpError)]
-    assert len(members) == len(classes)
+    ours = {one for one in members if one.__module__ == errors.__name__}
+    assert ours == {*classes, Hint}
     assert {error.__name__: error.exit_code for error in classes} == EXIT_CODES
 
 
@@ -128,3 +128,28 @@ def test_shown_truncates_long_value() -> None:
 )
 def test_shown_replaces_control_characters(character: str) -> None:
     assert shown(f"a{character}b") == "'a?b'"
+
+
+def test_error_within_keeps_class_code_fields_and_hint() -> None:
+    error = ChangedError("oci:a")
+    error.fields["side"] = "src-"
+    inside = error.within("layer 0 of linux/amd64").adding("nothing was written")
+    assert type(inside) is ChangedError
+    assert inside.message == "layer 0 of linux/amd64: oci:a changed meanwhile; nothing was written"
+    assert (inside.code, inside.hint, inside.fields) == (error.code, error.hint, error.fields)
+    assert error.message == "oci:a changed meanwhile"
+    assert inside.args == (inside.message,)
+
+
+def test_error_within_hides_what_looks_like_a_key() -> None:
+    assert KEY.hex() not in str(CocoKpError("x").within(KEY.hex()))
+    assert KEY.hex() not in CocoKpError("x", code="bug", path=KEY.hex()).fields["path"]
+
+
+def test_every_error_of_a_kind_of_its_own_has_a_severity() -> None:
+    """The gravest of several findings is reported: no exit code is unknown there."""
+    ranks = {error.exit_code: error.severity for error in CocoKpError.__subclasses__()}
+    ranks |= {DeniedError.exit_code: DeniedError.severity}
+    assert sorted((7, 5, 4, 8, 6, 3), key=lambda code: ranks[code], reverse=True) == [
+        *(7, 5, 4, 8, 6, 3)
+    ]

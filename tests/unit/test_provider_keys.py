@@ -96,7 +96,8 @@ def test_provider_makes_no_key_under_a_callers_key_id_that_only_the_kbs_would_ke
 ) -> None:
     with pytest.raises(UnkeptKeyError) as error:
         wrap(Provider(registrar=registrar), f"keyid={KID}")
-    assert "--key-dir DIR" in error.value.hint
+    assert error.value.code == "key-unkept"
+    assert "keypath=" in error.value.hint
     assert not sim.requests
 
 

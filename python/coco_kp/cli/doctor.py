@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from coco_kp.cli.errors import UsageError
+from coco_kp.cli.hints import advice
 from coco_kp.cli.options import AdminOptions, with_options
 from coco_kp.cli.output import FORMAT, print_json, say, verbosity
-from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, UsageError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, shown
 from coco_kp.keyprovider.client import check_health
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config
 from coco_kp.keys.kek_file import read_kek
@@ -70,8 +72,8 @@ def command(
     else:
         for finding in findings:
             say(f"{'FAIL' if finding.failure else 'ok  '}  {finding.check}: {finding.text}")
-            if finding.failure and finding.failure.hint:
-                say(f"      hint: {finding.failure.hint}")
+            if finding.failure and (hint := advice(finding.failure)):
+                say(f"      hint: {hint}")
     failures = [finding.failure for finding in findings if finding.failure]
     if failures:
         click.get_current_context().exit(failures[0].exit_code)
@@ -86,7 +88,7 @@ class _Finding:
     failure: CocoKpError | None = None
 
     def to_json(self) -> dict[str, object]:
-        hint = self.failure.hint if self.failure else ""
+        hint = advice(self.failure) if self.failure else ""
         return {"check": self.check, "ok": not self.failure, "found": self.text, "hint": hint}
 
 

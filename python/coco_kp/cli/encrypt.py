@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from coco_kp.cli.errors import UsageError
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
@@ -19,7 +20,6 @@ from coco_kp.cli.image_options import (
 from coco_kp.cli.options import FILE, RegistrationOptions, usage, with_options
 from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
-from coco_kp.errors import UsageError
 
 if TYPE_CHECKING:
     from coco_kp.image.encrypt import EncryptionResult
@@ -145,6 +145,10 @@ def command(
 
     if all_platforms and platforms:
         raise UsageError("--all and --platform exclude each other")
+    if layers and skip_base:
+        raise UsageError("--layer and --skip-base exclude each other")
+    if keep_attestations and drop_attestations:
+        raise UsageError("--keep-attestations and --drop-attestations exclude each other")
     registrar = registration.registrar()
     if register != (registrar is not None):
         raise UsageError("--register and --kbs URL go together")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 import click
 
+from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
 from coco_kp.cli.output import tell_made
-from coco_kp.errors import InputError, UsageError, shown
+from coco_kp.errors import InputError, shown
 
 if TYPE_CHECKING:
     from coco_kp.keys.reference import AwsKmsReference

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coco_kp.cli.hints import advice
 from coco_kp.cli.image_options import ImageAccess
 from coco_kp.cli.options import with_options
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, finding_document, print_json, say, verbosity
 
 if TYPE_CHECKING:
-    from coco_kp.errors import CocoKpError
     from coco_kp.image.facts import LayerFacts, PacketFacts
     from coco_kp.image.inspect import ImageFacts, Inspection
 
@@ -58,7 +58,7 @@ def _print(inspection: Inspection) -> None:
                 )
             )
             findings += [
-                (f"finding: layer {layer.number} of {where}: {finding.message}", finding.hint)
+                (f"finding: layer {layer.number} of {where}: {finding.message}", advice(finding))
                 for finding in layer.findings
             ]
     rows += [
@@ -128,8 +128,3 @@ def _layer(facts: LayerFacts) -> dict[str, object]:
         ],
         "findings": [finding_document(finding) for finding in facts.findings],
     }
-
-
-def finding_document(finding: CocoKpError) -> dict[str, object]:
-    """Give a finding as JSON has it."""
-    return {"message": finding.message, "hint": finding.hint or None}

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from coco_kp.cli.listener_options import TlsOptions
-from coco_kp.cli.options import FILE, LOG_FORMAT, with_options
+from coco_kp.cli.options import FILE, LOG_FORMAT, usage, with_options
 from coco_kp.cli.output import announce, log_level, verbosity, warn
 from coco_kp.errors import RefusedError
 
@@ -61,7 +61,8 @@ def command(
     from coco_kp.service.unwrapping import Unwrapping
 
     tls.check()
-    address = parse_address(listen_address)
+    with usage():
+        address = parse_address(listen_address)
     if address.beyond_loopback and not insecure_listen:
         raise RefusedError(
             f"{address} is open to other machines, whose calls cannot be told from the KBS's",

@@ -125,7 +125,7 @@ def register(
     silently, so what was registered from here is kept on record (fingerprints only), and another
     key under the same KID needs --force.
     """
-    from coco_kp.errors import UsageError
+    from coco_kp.cli.errors import UsageError
     from coco_kp.keys.keys_file import parse_keys_file_name
 
     registrar = registration.registrar()

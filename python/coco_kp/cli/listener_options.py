@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from coco_kp.cli.options import FILE, Option, OptionGroup
-from coco_kp.errors import RefusedError, UsageError
+from coco_kp.cli.errors import UsageError
+from coco_kp.cli.options import FILE, Option, OptionGroup, usage
+from coco_kp.errors import RefusedError
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.address import TcpAddress, UnixAddress
@@ -147,7 +148,8 @@ class SocketOptions(OptionGroup):
         """Read where to listen. Raises ``UsageError``, ``RefusedError`` where keys would leak."""
         from coco_kp.keyprovider.address import UnixAddress, parse_address
 
-        address = parse_address(text)
+        with usage():
+            address = parse_address(text)
         if isinstance(address, UnixAddress):
             mode = address.mode if self.socket_mode is None else self.socket_mode
             return replace(address, mode=mode, group=self.socket_group)

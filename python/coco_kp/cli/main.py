@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 import click
 
+from coco_kp.cli.errors import UsageError
+from coco_kp.cli.hints import set_command_line
 from coco_kp.cli.mistaken import usage_error
 from coco_kp.cli.output import (
     made,
@@ -25,7 +27,7 @@ from coco_kp.cli.output import (
     warn,
 )
 from coco_kp.cli.streams import escape_unprintable, flush, open_missing
-from coco_kp.errors import CocoKpError, InputError, UsageError, shown
+from coco_kp.errors import CocoKpError, InputError, shown
 from coco_kp.files import reason
 
 _COMMANDS: Final = {
@@ -65,6 +67,7 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run a command; give its exit code (docs/cli.md). Never raises."""
     reset(arguments)
+    set_command_line(_cli, arguments)
     show_warnings()
     try:
         _refuse_empty(arguments)

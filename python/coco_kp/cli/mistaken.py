@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from coco_kp.errors import UsageError
+from coco_kp.cli.errors import UsageError
 from coco_kp.redact import masked
 
 _LIKENESS: Final = 0.75  # of difflib; below, --force would be taken for --format

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from coco_kp.cli.options import Option, OptionGroup
-from coco_kp.errors import UsageError
+from coco_kp.cli.errors import UsageError
+from coco_kp.cli.options import Option, OptionGroup, usage
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.address import TcpAddress
@@ -118,7 +118,8 @@ class OperationOptions(OptionGroup):
 
         if text is None:
             return None
-        address = parse_address(text)
+        with usage():
+            address = parse_address(text)
         if not isinstance(address, TcpAddress):
             raise UsageError(f"{option} needs an IP address and a port, not a Unix socket")
         return address

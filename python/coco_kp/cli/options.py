@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 import click
 
-from coco_kp.errors import InputError, UsageError
+from coco_kp.cli.errors import UsageError
+from coco_kp.errors import InputError
 
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings
@@ -45,7 +46,7 @@ def usage() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise UsageError(error.message, error.hint) from None
+        raise UsageError(error.message, error.hint, code=error.code) from None
 
 
 def with_options(**groups: type[OptionGroup]) -> Option:
@@ -171,9 +172,22 @@ class KbcOptions(OptionGroup):
             return parse_kbc_spec(self.kbc)
         return KbcSpec("offline_fs", "") if self.keys else None
 
+    def _check_attester(self) -> None:
+        if self.attester in ("sample", "aa", "aa-token"):
+            return
+        from coco_kp.kbs.attester import check_name
+
+        check_name(self.attester)
+
     def settings(self) -> KbcSettings:
-        """Give the rest; paths absolute, since a daemon changes its folder."""
+        """Return the rest; paths absolute, since a daemon changes its folder.
+
+        Raises ``UsageError``.
+        """
         from coco_kp.kbc import SEV_SECRETS, KbcSettings
+
+        with usage():
+            self._check_attester()
 
         return KbcSettings(
             keys_file=self.keys and self.keys.absolute(),
@@ -231,6 +245,8 @@ class AdminOptions(OptionGroup):
             if self.auth_private_key or self.admin_token_file:
                 raise UsageError("admin tokens need a KBS to go to", "name it with --kbs URL")
             return None
+        if self.auth_private_key and self.admin_token_file:
+            raise UsageError("--auth-private-key and --admin-token-file exclude each other")
         from coco_kp.kbs import admin_token
         from coco_kp.kbs.admin import Admin
         from coco_kp.kbs.client import Kbs

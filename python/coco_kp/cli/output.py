@@ -12,7 +12,8 @@ from typing import Final, TypeVar
 
 import click
 
-from coco_kp.errors import CocoKpError
+from coco_kp.cli.hints import advice
+from coco_kp.errors import CancelledError, CocoKpError
 from coco_kp.redact import masked, printable, printable_json, printable_lines, redacted
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -181,22 +182,27 @@ def report(error: CocoKpError) -> int:
     if _Verbosity.level >= _TRACEBACK:
         _print_traceback()
     say(f"coco-kp: {error.message}", err=True)
-    if error.hint:
-        say(f"hint: {error.hint}", err=True)
-    _print_error(error.exit_code, error.message, error.hint)
+    if hint := advice(error):
+        say(f"hint: {hint}", err=True)
+    _print_error(error_document(error))
     return error.exit_code
 
 
-def error_document(code: int, message: str, hint: str) -> dict[str, object]:
+def error_document(error: CocoKpError) -> dict[str, object]:
     """Return an error as JSON has it."""
-    return {"code": code, "message": message, "hint": hint or None}
+    return {"exit_code": error.exit_code, **finding_document(error)}
 
 
-def _print_error(code: int, message: str, hint: str = "") -> None:
+def finding_document(finding: CocoKpError) -> dict[str, object]:
+    """Return as JSON has it what is wrong with a part of an image."""
+    return {"code": finding.code, "message": finding.message, "hint": advice(finding) or None}
+
+
+def _print_error(document: dict[str, object]) -> None:
     """Print an error as the JSON document, where one is wanted and was not printed."""
     if _Json.wanted and not _Json.printed:
         with contextlib.suppress(OSError):
-            print_json({"error": error_document(code, message, hint)})
+            print_json({"error": document})
 
 
 def report_bug(error: Exception) -> int:
@@ -206,10 +212,10 @@ def report_bug(error: Exception) -> int:
     """
     if _Verbosity.level >= _TRACEBACK:
         _print_traceback()
-    message, hint = f"unexpected error: {type(error).__name__}", _BUG_HINT
-    say(f"coco-kp: {message}", err=True)
-    say(f"hint: {hint}", err=True)
-    _print_error(BUG, message, hint)
+    bug = CocoKpError(f"unexpected error: {type(error).__name__}", _BUG_HINT, code="bug")
+    say(f"coco-kp: {bug.message}", err=True)
+    say(f"hint: {bug.hint}", err=True)
+    _print_error(error_document(bug))
     return BUG
 
 
@@ -223,7 +229,7 @@ def report_interrupt(*, image: bool) -> int:
     elif image:
         message += "; destination unchanged"
     say(f"coco-kp: {message}", err=True)
-    _print_error(INTERRUPTED, message)
+    _print_error(error_document(CancelledError(message, code="interrupted")))
     return INTERRUPTED
 
 

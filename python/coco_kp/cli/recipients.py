@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import click
 
+from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, Option, OptionGroup, usage
-from coco_kp.errors import UsageError
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
@@ -40,11 +40,6 @@ PACKET_OPTIONS: tuple[Option, ...] = (
         help="Name under which guests' ocicrypt knows its key provider; by default the one that "
         "the layer has packets of, attestation-agent for a new image.",
     ),
-)
-
-_WAYS_OUT = (
-    "keep it in a file, too, with --generate-key FILE, or leave --keyid out: the key then gets a "
-    "key ID that nobody else has"
 )
 
 
@@ -172,7 +167,7 @@ class RecipientOptions(OptionGroup):
 
     def _own(self, settings: KeySettings) -> list[Recipient]:
         from coco_kp.cli.output import warn
-        from coco_kp.keys.resolve import NewKek, SampleKek, UnkeptKeyError, resolve
+        from coco_kp.keys.resolve import NewKek, SampleKek, resolve
         from coco_kp.model.resource_uri import parse_key_id
         from coco_kp.provider import SAMPLE_WARNING
 
@@ -195,10 +190,7 @@ class RecipientOptions(OptionGroup):
             return []
         if source is not None and kid is None and not self.wrap_with and not settings.registrar:
             raise UsageError(f"{self._given()[0]} needs --keyid URI, by which guests find the key")
-        try:
-            return [resolve(source or NewKek(), kid, settings)]
-        except UnkeptKeyError as error:
-            raise UnkeptKeyError(error.message, _WAYS_OUT) from None
+        return [resolve(source or NewKek(), kid, settings)]
 
     def _given(self) -> list[str]:
         """Return the options that say which key it is, of which there may be one."""
@@ -272,7 +264,7 @@ def read_key_file(path: Path) -> Kek:
 
 
 def parse_recipient(text: str, form: PacketForm, registrar: Registrar | None = None) -> Recipient:
-    """Read ``keyid=URI,keypath=FILE``. Raises ``UsageError``, ``InputError``."""
+    """Read ``keyid=URI,keypath=FILE``. Raises ``InputError``."""
     from coco_kp.keys.named import parse_named_key
     from coco_kp.keys.resolve import resolve
 

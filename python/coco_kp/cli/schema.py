@@ -6,8 +6,9 @@ from importlib.resources import files
 
 import click
 
+from coco_kp.cli.errors import UsageError
 from coco_kp.cli.output import verbosity
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import shown
 
 _SUFFIX = ".schema.json"
 

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
-from coco_kp.cli.inspect import finding_document
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import FORMAT, error_document, print_json, quiet, say, verbosity
+from coco_kp.cli.output import (
+    FORMAT,
+    error_document,
+    finding_document,
+    print_json,
+    quiet,
+    say,
+    verbosity,
+)
 
 if TYPE_CHECKING:
     from coco_kp.image.verify import RecipientVerdict, VerificationReport
@@ -152,9 +159,7 @@ def _document(report: VerificationReport) -> dict[str, object]:
         "reference": report.reference,
         "digest": str(report.digest),
         "verified": report.failure is None,
-        "error": None
-        if report.failure is None
-        else error_document(report.failure.exit_code, report.failure.message, report.failure.hint),
+        "error": None if report.failure is None else error_document(report.failure),
         "with_key": report.with_key,
         "findings": [finding_document(finding) for finding in report.findings],
         "layers": [

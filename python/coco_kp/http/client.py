@@ -15,7 +15,7 @@ import urllib3
 from urllib3.util import Url, make_headers
 
 from coco_kp.deadline import pause, remaining
-from coco_kp.errors import InputError, RefusedError, UnreachableError
+from coco_kp.errors import Hint, InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
 from coco_kp.http.failure import CA_HINT, LATER, failure
 from coco_kp.http.response import Response, credentials_in
@@ -48,7 +48,7 @@ class HttpClient:
         tls: Tls | None = None,
         plain_http: PlainHttp = "never",
         headers: Mapping[str, str] | None = None,
-        ca_hint: str = CA_HINT,
+        ca_hint: Hint = CA_HINT,
         sleep: Callable[[float], None] = pause,
     ) -> None:
         tls = tls or Tls()

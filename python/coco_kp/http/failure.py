@@ -8,15 +8,18 @@ import ssl
 
 import urllib3
 
-from coco_kp.errors import RemoteError, TlsFailedError, UnreachableError
+from coco_kp.errors import Hint, RemoteError, TlsFailedError, UnreachableError
 
 LATER = "check the network and any proxy on the way, or try again later"
 
 
-CA_HINT = "if the server has a certificate authority of its own, have this machine trust it"
+CA_HINT = Hint(
+    "if the server has a certificate authority of its own, have this machine trust it",
+    "certificate-untrusted",
+)
 
 
-def failure(request: str, exc: Exception, ca_hint: str = CA_HINT) -> RemoteError:
+def failure(request: str, exc: Exception, ca_hint: Hint = CA_HINT) -> RemoteError:
     """Turn what urllib3 raised during ``request`` (for people) into an error of ours.
 
     ``ca_hint`` says how to have an authority trusted.
@@ -24,7 +27,10 @@ def failure(request: str, exc: Exception, ca_hint: str = CA_HINT) -> RemoteError
     cause = _innermost(exc)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return RemoteError(
-            f"{request}: the server's certificate is not trusted: {cause.verify_message}", ca_hint
+            f"{request}: the server's certificate is not trusted: {cause.verify_message}",
+            ca_hint.text,
+            code=ca_hint.code,
+            **dict(ca_hint.fields),
         )
     if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
         return RemoteError(f"{request}: the host name is not known", "check its spelling")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from coco_kp.errors import InputError, UsageError
+from coco_kp.errors import InputError
 from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
@@ -74,7 +74,7 @@ def decrypt_image(
     an image that has nothing encrypted; the destination is then as it was.
     """
     if not openers:
-        raise UsageError("name what opens the image: a KBC, a keys file or a key")
+        raise ValueError("without an opener nothing can be decrypted")
     work = Work(progress or Progress(), jobs, source_access)
     reference, target = map(parse_image_reference, (source, destination))
     check_destination(target, encrypted=False)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from coco_kp.errors import InputError, IntegrityError, UsageError, shown
+from coco_kp.errors import InputError, IntegrityError, shown
 from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
@@ -120,7 +120,7 @@ def encrypt_image(
     ``RemoteError`` for a registry; the destination is then as it was.
     """
     if not recipients:
-        raise UsageError("an image is encrypted for somebody: name a key")
+        raise ValueError("without a recipient nothing can be encrypted")
     _check_names(recipients)
     progress = progress or Progress()
     source_reference = parse_image_reference(source)
@@ -188,9 +188,10 @@ def _check_names(recipients: Sequence[Recipient]) -> None:
     names = [recipient.name for recipient in recipients if recipient.name]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(
+            raise InputError(
                 f"two recipients have the key ID {shown(name)}",
                 "guests find one key under a key ID: name another for each key",
+                code="key-id-twice",
             )
 
 

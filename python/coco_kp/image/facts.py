@@ -133,7 +133,8 @@ def ctr_findings(facts: LayerFacts) -> list[CocoKpError]:
     return [
         RefusedError(
             "a packet is wrapped with A256CTR, which does not detect tampering",
-            "coco-kp rewrap wraps the layer's key with A256GCM",
+            "rewrapping wraps the layer's key with A256GCM",
+            code="packet-malleable",
         )
     ]
 
@@ -186,8 +187,8 @@ def _provider_findings(facts: LayerFacts) -> list[CocoKpError]:
         InputError(
             "only guests whose Confidential Data Hub was built with the provider "
             f"{' or '.join(map(shown, sorted(seen)))} open the layer",
-            "for AWS KMS that is 0.21 or newer with KMS_PROVIDER=aws, which no default build is; "
-            "coco-kp rewrap --add gives the image a key that every guest can fetch",
+            "for AWS KMS that is 0.21 or newer with KMS_PROVIDER=aws, which no default build is",
+            code="guest-lacks-provider",
         )
     ]
 
@@ -210,7 +211,7 @@ def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[Coc
         return [
             InputError(
                 "guests look at the first provider's packets by name alone, and the key opens none",
-                "coco-kp rewrap --remove takes away those of another provider, by scheme",
+                code="guest-reads-other-provider",
             )
         ]
     for packet, ours in seen:
@@ -222,7 +223,8 @@ def guest_packet_findings(facts: LayerFacts, opened: Sequence[bool]) -> list[Coc
                 InputError(
                     "guests take an A256CTR packet for theirs that has their key ID, but another "
                     "key",
-                    "encrypt the original again, or coco-kp rewrap it to another key ID",
+                    "encrypt the original again, or rewrap it to another key ID",
+                    code="guest-takes-other-packet",
                 )
             ]
     return []
@@ -281,7 +283,8 @@ def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:
     except InputError:
         return InputError(
             f"not every guest finds a key by the key id {shown(facts.kid)}",
-            "coco-kp rewrap mends it: --keypath FILE --to-keyid kbs:///… --to-keypath FILE",
+            "rewrapping mends it",
+            code="key-id-not-canonical",
         )
     plain = re.search(rb'"kid"\s*:\s*"' + re.escape(facts.kid.encode()) + b'"', data)
     if facts.version == "v1" and not plain:

@@ -110,11 +110,10 @@ class ForeignProvider:
         try:
             return self.open(packet) == options
         except CocoKpError as error:
-            raise type(error)(
-                f"{self.name} does not open what it wrapped: {error.message}",
-                "give the parameters for that with --provider-unwrap, or trust it with "
-                "--trust-provider",
-            ) from None
+            unopened = error.within(f"{self.name} does not open what it wrapped")
+            unopened.hint = "give the parameters for that, or trust it"
+            unopened.code = "provider-cannot-unwrap"
+            raise unopened from None
 
     def wrote(self, packet: LayerPacket) -> bool:  # noqa: ARG002
         """Never tell: what it would write now is its own affair."""

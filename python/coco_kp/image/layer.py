@@ -319,12 +319,13 @@ def layer_compression(head: bytes, plan: LayerPlan, zstd: ZstdRule) -> str:
     try:
         found = compression_of_bytes(head, plan.media_type)
     except (IntegrityError, RefusedError) as error:
-        raise type(error)(f"{where} ({plan.layer.digest}): {error.message}", error.hint) from None
+        raise error.within(f"{where} ({plan.layer.digest})") from None
     if found == ZSTD and zstd == "refuse":
         raise RefusedError(
             f"{where} ({plan.layer.digest}) is compressed with zstd, which guests cannot read once "
             "it is encrypted, whatever its media type says",
-            "--zstd gzip compresses it anew, --zstd keep takes it as it is",
+            "have it compressed anew, as gzip",
+            code="zstd-layer",
         )
     return found
 

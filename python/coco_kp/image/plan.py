@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from coco_kp.errors import InputError, RefusedError, UsageError, shown
+from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.image.base import BaseLayers, SharedLayer
 from coco_kp.image.compression import ZstdRule
 from coco_kp.image.tree import (
@@ -78,7 +78,7 @@ class Fate(StrEnum):
     KEEP = "keep encrypted"
     """It is encrypted in the source, and stays so."""
     UNSELECTED = "leave readable"
-    """``--layer`` does not name it."""
+    """The caller did not pick it."""
     BASE = "leave readable: base image"
     FOREIGN = "leave readable: foreign"
 
@@ -168,12 +168,12 @@ def plan_encryption(
 
     ``reusable`` are the digests of plain layers that an earlier image holds encrypted. Raises
     ``RefusedError`` where something would stay readable that the user did not name, ``InputError``
-    for an image that cannot be encrypted, ``UsageError`` for rules that contradict each other.
+    for an image that cannot be encrypted, ``ValueError`` for rules that contradict each other.
     """
     if base and rules.layers is not None:
-        raise UsageError("--layer and --skip-base exclude each other")
+        raise ValueError("a base image and rules.layers exclude each other")
     if rules.keep_attestations and rules.drop_attestations:
-        raise UsageError("--keep-attestations and --drop-attestations exclude each other")
+        raise ValueError("keep_attestations and drop_attestations exclude each other")
     chosen = _chosen(tree, rules)
     subjects = [image for image in images(chosen) if not image.describes_another]
     attestations = tuple(image for image in images(chosen) if image.describes_another)
@@ -273,7 +273,8 @@ def _chosen(tree: Node, rules: Rules) -> Node:
         if image.is_soci_index:
             raise RefusedError(
                 f"{image.manifest.digest} is a SOCI index, which holds parts of the plaintext",
-                "--drop-attestations leaves it out",
+                "leave it out",
+                code="soci-index",
             )
     left = list(images(chosen))
     # One platform of a list is no list, as with skopeo and crane.
@@ -380,11 +381,12 @@ def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
                 if packet.scheme.startswith(PROVIDER_SCHEME):
                     wrap_type_of(packet.data)
         except InputError as error:
-            raise InputError(f"{where} cannot stay as it is: {error.message}", error.hint) from None
+            raise error.within(f"{where} cannot stay as it is") from None
         return Fate.KEEP
     raise RefusedError(
         f"{where} is encrypted already",
-        "coco-kp rewrap gives an encrypted image another key; --keep-encrypted leaves it as it is",
+        "rewrapping gives an encrypted image another key",
+        code="encrypted-already",
     )
 
 
@@ -394,12 +396,13 @@ def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules)
             return Fate.FOREIGN
         raise RefusedError(
             f"{where} is foreign: it can be read elsewhere, whatever happens here",
-            "--allow-foreign leaves it readable, and encrypts the rest",
+            code="foreign-layer",
         )
     if not is_encryptable(media_type):
         raise RefusedError(
             f"{where} is {shown(layer.media_type)}, which cannot be encrypted",
-            "name the layers to encrypt with --layer, or the images with --platform",
+            "name the layers to encrypt, or the images",
+            code="layer-not-encryptable",
         )
     return Fate.ENCRYPT
 
@@ -411,7 +414,8 @@ def _readable_by_guests(media_type: str, where: str, rules: Rules) -> str:
         return compressed_as(media_type, GZIP)
     raise RefusedError(
         f"{where} is compressed with zstd, which guests cannot read once it is encrypted",
-        "--zstd gzip compresses it anew, --zstd keep takes it as it is",
+        "have it compressed anew, as gzip",
+        code="zstd-layer",
     )
 
 
@@ -419,7 +423,8 @@ def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
     if base and not plan.layers(Fate.BASE):
         raise InputError(
             "the base image shares no layer with the image",
-            "--skip-base names the image that this one was built from",
+            "name the image that this one was built from",
+            code="base-unrelated",
         )
 
 
@@ -438,7 +443,8 @@ def _check_nothing_leaks(plan: EncryptionPlan) -> None:
             raise RefusedError(
                 f"layer {layer.number} would be encrypted, but an attestation holds the same and "
                 "would stay readable",
-                "leave --keep-attestations out",
+                "leave attestations out",
+                code="attestation-holds-layer",
             )
         same = by_content.get(layer.diff_id) if layer.diff_id else None
         other = by_digest.get(layer.layer.digest) or same

@@ -22,7 +22,8 @@ def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]
                     f"the image needs another key of the key ID {shown(key.name)}, and registering "
                     "this one would replace that in the KBS",
                     "guests could not open what is encrypted with it any more: choose another key "
-                    "ID; or leave out --register, and then run coco-kp keys register --force",
+                    "ID",
+                    code="registered-key-needed",
                 )
 
 

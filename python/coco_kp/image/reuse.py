@@ -55,9 +55,9 @@ class EarlierLayer:
                 head=head,
             )
         except CocoKpError as error:
-            error.message = f"{self.source.reference} cannot be reused: {error.message}"
-            error.hint = error.hint or "encrypt without --reuse"
-            raise
+            unusable = error.within(f"{self.source.reference} cannot be reused")
+            unusable.hint = error.hint or "encrypt without reusing layers"
+            raise unusable from None
         return head.data
 
     def packets_for(self, recipients: Sequence[KeyWrapper]) -> list[LayerPacket]:
@@ -106,5 +106,6 @@ def _check_secret(packets: Sequence[LayerPacket], recipients: Sequence[KeyWrappe
         raise RefusedError(
             "the layers of the earlier image are open to everybody: they have packets of the "
             "public sample key",
-            "encrypt without --reuse",
+            "encrypt without reusing layers",
+            code="reused-image-open",
         )

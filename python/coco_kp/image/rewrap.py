@@ -16,7 +16,6 @@ from coco_kp.errors import (
     IntegrityError,
     KekError,
     RefusedError,
-    UsageError,
     shown,
 )
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
@@ -122,9 +121,9 @@ def rewrap_image(
     ``InputError`` for a kid to remove that no layer has; the destination is then as it was.
     """
     if not openers:
-        raise UsageError("name what opens the image now: a KBC, a keys file or a key")
+        raise ValueError("without an opener nothing can be rewrapped")
     if changes == Changes():
-        raise UsageError("name a change: a recipient to replace, to add or to remove")
+        raise ValueError("there is no change: no recipient to replace, to add or to remove")
     reference, target = map(parse_image_reference, (image, destination or image))
     check_destination(target)
     check_source(reference)
@@ -224,7 +223,7 @@ def _changed(
         if kid not in removed and count:
             raise InputError(
                 f"no layer has a packet with the key id or scheme {shown(kid)}",
-                "coco-kp inspect shows for whom each layer is encrypted",
+                code="packet-missing",
             )
     return new, count
 
@@ -319,7 +318,8 @@ def _check_names(
         ):
             raise InputError(
                 f"another key has the key ID {shown(recipient.name)}",
-                "guests find one key under a key ID: name another, or --remove the old one",
+                "guests find one key under a key ID: name another, or remove the old one",
+                code="key-id-taken",
             )
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
-from typing import Final, Literal
+from typing import Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
 from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
@@ -42,9 +42,6 @@ from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.transport import Access, Source, access_beside, open_source
-
-_GRAVEST_FIRST: Final = (7, 5, 4, 8, 6, 3)  # exit codes: what others can read outweighs all else
-
 
 Target = Literal["coco", "nitro"]
 
@@ -117,14 +114,14 @@ class VerificationReport:
         """The gravest finding; None for an image that is as it should be."""
         found = [(finding, "") for finding in self.findings]
         found += [
-            (finding, f"layer {verdict.number} of {verdict.image}: ")
+            (finding, f"layer {verdict.number} of {verdict.image}")
             for verdict in self.layers
             for finding in verdict.findings
         ]
         if not found:
             return None
-        finding, where = min(found, key=lambda pair: _GRAVEST_FIRST.index(pair[0].exit_code))
-        return type(finding)(f"{where}{finding.message}", finding.hint)
+        finding, where = max(found, key=lambda pair: pair[0].severity)
+        return finding.within(where) if where else finding
 
 
 def verify_image(
@@ -377,7 +374,8 @@ class _LayerCheck:
         if self.image.describes_another:
             return RefusedError(
                 "an attestation is readable: it describes the plaintext",
-                "--allow-attestations accepts it; encrypt leaves it out by default",
+                "encryption leaves it out by default",
+                code="attestation-readable",
             )
         return RefusedError("the layer is not encrypted")
 

@@ -48,7 +48,8 @@ class CcKbc:
         except KekError as error:
             raise KekError(
                 f"what the KBS {url} keeps as '{packet.kid}' is no key: {error.message}",
-                "register the raw 32 bytes: coco-kp keys register",
+                "register the raw 32 bytes",
+                code="kbs-resource-no-key",
             ) from None
         return open_packet(kek, packet)
 

@@ -97,7 +97,8 @@ def open_kbc(spec: KbcSpec, settings: KbcSettings) -> EaaKbc:
         raise RefusedError(
             f"nothing proves that it is Verdictd that answers at {address}",
             "whoever sits in between would read the layer keys that it sends back, and so the "
-            "image; --eaa-allow-unverified accepts that",
+            "image",
+            code="verdictd-unproven",
         )
     return EaaKbc(address)
 

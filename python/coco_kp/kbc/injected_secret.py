@@ -59,8 +59,11 @@ def take_secret(
     try:
         data = read_file(file, MAX_SECRET, KekError).data
     except KekError as error:
-        hint = "there the kernel of a SEV guest shows it; --keys FILE names a copy"
-        raise KekError(error.message, hint) from None
+        raise KekError(
+            error.message,
+            "there the kernel of a SEV guest shows it",
+            code="injected-secret-unreadable",
+        ) from None
     if len(data) > MAX_SECRET:
         raise KekError(f"the secret {shown(str(file))} has more than {MAX_SECRET} bytes")
     if keep:
@@ -70,7 +73,8 @@ def take_secret(
     except OSError as failure:
         raise KekError(
             f"cannot delete the secret {shown(str(file))}: {reason(failure)}",
-            "others in this guest could read it; --keep-secret leaves it on purpose",
+            "others in this guest could read it",
+            code="injected-secret-undeleted",
         ) from None
     if is_kernels and not run("modprobe", "-r", "efi_secret"):
         _log.warning("the kernel module efi_secret could not be unloaded")

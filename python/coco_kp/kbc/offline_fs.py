@@ -51,6 +51,6 @@ def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineFsKbc:
     if not files:
         raise KekError(
             f"there is no keys file: none of {', '.join(map(str, candidates))} exists",
-            "name one with --keys FILE",
+            code="keys-file-missing",
         )
     return OfflineFsKbc(files)

@@ -29,8 +29,7 @@ _NO_PLUGIN: Final = "PluginNotFound"
 
 _CANNOT_STORE: Final = {
     "resource": "the storage of this KBS takes no keys from it: AWS, GCP and Aliyun are only read, "
-    "and Vault takes text alone before Trustee 0.16; write the key into that store itself, with "
-    "keys register --into or --kek-into",
+    "and Vault takes text alone before Trustee 0.16; write the key into that store itself",
     _PKCS11: "the HSM of the KBS did not take it: the log of the KBS says why",
 }
 
@@ -57,8 +56,8 @@ class Admin:
         self._store(uri, resource)
         if uri.plugin == _PKCS11:
             _log.warning(
-                "if '%s' had a key before, that is still there, and guests may get it: --force "
-                "deletes it first",
+                "if '%s' had a key before, that is still there, and guests may get it, unless it "
+                "is deleted first",
                 uri,
             )
 
@@ -73,8 +72,9 @@ class Admin:
             try:
                 self._store(uri, resource)
             except RemoteError as error:
-                lost = f"; what it had there is deleted ({deleted} keys)" if deleted else ""
-                raise type(error)(error.message + lost, error.hint) from None
+                if not deleted:
+                    raise
+                raise error.adding(f"what it had there is deleted ({deleted} keys)") from None
 
     def _store(self, uri: ResourceUri, resource: bytes) -> None:
         self.check(uri)
@@ -86,10 +86,12 @@ class Admin:
             repeatable=True,
         )
         if refusal := answer.refusal:
-            hint = _CANNOT_STORE[uri.plugin] if refusal.variant == _FAILED else ""
-            error = refusal.without_text().error(f"register '{uri}'", hint or self._hint(refusal))
+            error = self._refused(refusal.without_text(), f"register '{uri}'")
+            if refusal.variant == _FAILED:
+                error.hint = _CANNOT_STORE[uri.plugin]
+                error.code = "kbs-cannot-store"
             if refusal.is_about_admin or refusal.variant == _NO_PLUGIN:
-                raise NotStoredError(error.message, error.hint)
+                raise NotStoredError(error.message, error.hint, code=error.code)
             raise error
         if answer.body:
             raise RemoteError(
@@ -112,7 +114,7 @@ class Admin:
                 continue
             if refusal.variant == _FAILED:
                 return count
-            raise refusal.error(f"delete '{uri}'", self._hint(refusal))
+            raise self._refused(refusal, f"delete '{uri}'")
         raise RemoteError(
             f"the KBS {self.kbs.url} goes on deleting '{uri}' after {_MOST_OBJECTS} times",
             "check host, port and path prefix of the address of the KBS",
@@ -123,13 +125,13 @@ class Admin:
         self.check(uri)
         answer = self._call("DELETE", resource_path(uri))
         if answer.refusal:
-            raise answer.refusal.error(f"delete '{uri}'", self._hint(answer.refusal))
+            raise self._refused(answer.refusal, f"delete '{uri}'")
 
     def list_policies(self) -> Answer:
         """Ask for something that only an admin may see and that changes nothing."""
         answer = self._call("GET", "resource-policy", repeatable=True)
         if answer.refusal:
-            raise answer.refusal.error("accept the admin token", self._hint(answer.refusal))
+            raise self._refused(answer.refusal, "accept the admin token")
         return answer
 
     def check(self, uri: ResourceUri) -> None:
@@ -176,11 +178,10 @@ class Admin:
             repeatable=repeatable,
         )
 
-    def _hint(self, refusal: Refusal) -> str:
-        """Replace the variant's hint where no token was sent at all."""
+    def _refused(self, refusal: Refusal, what: str) -> RemoteError:
+        """Return the error; its hint is another where no token was sent at all."""
         if self.token or not refusal.is_about_admin:
-            return ""
-        return (
-            "no admin token was sent: pass --admin-token-file or --auth-private-key, or set "
-            "COCO_KP_ADMIN_TOKEN"
-        )
+            return refusal.error(what)
+        error = refusal.error(what, "no admin token was sent: set COCO_KP_ADMIN_TOKEN")
+        error.code = "admin-token-missing"
+        return error

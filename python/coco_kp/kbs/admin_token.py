@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 from jwcrypto.jwt import JWT  # type: ignore[import-untyped]
 
-from coco_kp.errors import KekError, UsageError, shown
+from coco_kp.errors import KekError, shown
 from coco_kp.exposure import exposure
 from coco_kp.files import is_there, read_file
 
@@ -66,12 +66,10 @@ def find(
     """Choose the token: the file or key that the user named, else the environment, else home.
 
     Without any the answer is None: a KBS that lets everybody write needs none. Raises ``KekError``
-    for one that cannot be used, ``UsageError`` if two are named.
+    for one that cannot be used, ``ValueError`` if two are named.
     """
     if token_file and private_key:
-        raise UsageError(
-            "an admin token file and a key to make admin tokens exclude each other", "give one"
-        )
+        raise ValueError("token_file and private_key exclude each other")
     if token_file:
         return ReadyToken.read(token_file)
     if private_key:
@@ -112,8 +110,8 @@ class ReadyToken:
         except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
             raise KekError(
                 f"what {source} holds is not an admin token",
-                "expected a signed JWT with the claims exp and role; to make tokens from a "
-                "private key instead, pass --auth-private-key",
+                "expected a signed JWT with the claims exp and role",
+                code="admin-token-invalid",
             ) from None
         return cls(source, text, expires)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode
 
 from coco_kp.deadline import within
-from coco_kp.errors import InputError, RefusedError, RemoteError, UsageError, shown
+from coco_kp.errors import InputError, RefusedError, RemoteError, shown
 from coco_kp.http import HttpClient
 from coco_kp.kbs.session import Session
 from coco_kp.kbs.tee_key import TeeKey
@@ -52,19 +52,29 @@ class Attester(Protocol):
 def load(name: str, agent: str = "") -> Attester:
     """Find an attester by its name; ``agent`` is the address of the Attestation Agent.
 
-    Raises ``UsageError`` for an unknown one.
+    Raises ``InputError`` for an unknown one.
     """
     match name:
         case "sample":
             return Sample()
         case "aa":
             return Agent(agent or AGENT_URL)
-    plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
-    if name not in plugins:
-        known = ", ".join(["sample", "aa", *sorted(plugins)])
-        raise UsageError(f"attester {shown(name)} is unknown", f"installed here: {known}")
-    attester: Attester = plugins[name].load()(agent)
+    check_name(name)
+    (plugin,) = entry_points(group=PLUGINS, name=name)
+    attester: Attester = plugin.load()(agent)
     return attester
+
+
+def check_name(name: str) -> None:
+    """Raise ``InputError`` for the name of no attester; loads none."""
+    ours = ("sample", "aa")
+    if name not in ours and not entry_points(group=PLUGINS, name=name):
+        known = ", ".join([*ours, *sorted(entry_points(group=PLUGINS).names)])
+        raise InputError(
+            f"attester {shown(name)} is unknown",
+            f"installed here: {known}",
+            code="attester-unknown",
+        )
 
 
 class Sample:
@@ -138,8 +148,10 @@ class Agent:
             with within(_AGENT_DEADLINE):
                 response = self._http.request("GET", url, load=_AGENT_LIMIT)
         except RefusedError as error:
-            hint = f"the agent's API listens within the guest alone: --aa {AGENT_URL}"
-            raise RefusedError(error.message, hint) from error
+            hint = f"the agent's API listens within the guest alone, at {AGENT_URL}"
+            raise RefusedError(
+                error.message, hint, code="agent-not-local", url=AGENT_URL
+            ) from error
         if response.status != 200:
             raise RemoteError(
                 f"the attestation agent refused: {response.request}: {response.outcome}",

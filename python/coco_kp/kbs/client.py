@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.deadline import within
-from coco_kp.errors import InputError, RefusedError, RemoteError
+from coco_kp.errors import Hint, InputError, RefusedError, RemoteError
 from coco_kp.http import NEVER, HttpClient, Retry, Tls
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
@@ -27,8 +27,9 @@ needs several calls, all of them."""
 
 _LIMIT: Final = 1024 * 1024  # bytes of an answer; a token of a TDX guest has some 20 KiB
 _RETRY: Final = Retry(2)
-_CA_HINT: Final = (
-    "if the KBS has a certificate authority of its own, name its certificate with --kbs-ca"
+_CA_HINT: Final = Hint(
+    "if the KBS has a certificate authority of its own, name its certificate",
+    "kbs-certificate-untrusted",
 )
 
 
@@ -95,9 +96,7 @@ class Kbs:
                     load=_LIMIT,
                 )
             except RefusedError as error:
-                raise RefusedError(
-                    error.message, "use https, or pass --kbs-insecure-http if the way is safe"
-                ) from error
+                raise RefusedError(error.message, "use https", code="kbs-without-tls") from error
             answer = response.document(_LIMIT)
             question.refused = response.status != 200
         if response.status == 200:

@@ -16,7 +16,7 @@ from jwcrypto.common import JWException  # type: ignore[import-untyped]
 from jwcrypto.jwe import JWE  # type: ignore[import-untyped]
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 
-from coco_kp.errors import InputError, IntegrityError, RemoteError, UsageError
+from coco_kp.errors import InputError, IntegrityError, RemoteError
 from coco_kp.model.encoding import parse_json_object
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TeeKey:
 
     @classmethod
     def generate(cls, kind: str = "P-256") -> TeeKey:
-        """Make a key of one of ``KINDS``. Raises ``UsageError``."""
+        """Make a key of one of ``KINDS``. Raises ``ValueError``."""
         match kind:
             case "P-256":
                 return cls(ec.generate_private_key(ec.SECP256R1()))
@@ -61,7 +61,7 @@ class TeeKey:
                 return cls(ec.generate_private_key(ec.SECP521R1()))
             case "RSA-OAEP-256":
                 return cls(rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS))
-        raise UsageError(f"unknown kind of TEE key {kind!r}", f"accepted: {', '.join(KINDS)}")
+        raise ValueError(f"unknown kind of TEE key {kind!r}, accepted: {', '.join(KINDS)}")
 
     @classmethod
     def from_pem(cls, pem: str) -> TeeKey:

@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from coco_kp.errors import InputError, RemoteError, UsageError, shown
+from coco_kp.errors import InputError, RemoteError, shown
 from coco_kp.files import is_folder, reason
 from coco_kp.model.host_port import HostPort
 
@@ -142,20 +142,20 @@ class UnixAddress:
 
 
 def parse_address(text: str) -> TcpAddress | UnixAddress:
-    """Read a listening address. Raises ``UsageError``."""
+    """Read a listening address. Raises ``InputError``."""
     if text.startswith("unix:"):
         path = text.removeprefix("unix://")
         if not path.startswith("/"):
-            raise UsageError(f"socket {shown(text)} is not unix:///<absolute path>")
+            raise InputError(f"socket {shown(text)} is not unix:///<absolute path>")
         if not path.isprintable() or set(path) & _NO_SOCKET_PATH:
-            raise UsageError(
+            raise InputError(
                 f"the socket path {shown(path)} has a character that gRPC reads as another",
                 "use letters, digits and the like, no blanks and none of % ? #",
             )
         # It is bound under a name of 9 bytes beside it first.
         name = max(len(path.rpartition("/")[2].encode()), 9)
         if len(path.rpartition("/")[0].encode()) + 1 + name > _LONGEST_SOCKET_PATH:
-            raise UsageError(
+            raise InputError(
                 f"the socket path {shown(path)} is too long",
                 f"Unix sockets take at most {_LONGEST_SOCKET_PATH} bytes",
             )
@@ -166,7 +166,7 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
             raise ValueError
         return TcpAddress(ipaddress.ip_address(match["v6"] or match["v4"]), int(match["port"]))
     except ValueError:
-        raise UsageError(
+        raise InputError(
             f"socket {shown(text)} is no address to listen on",
             "write 127.0.0.1:50000, [::1]:50000 or unix:///path/to.sock; no host names",
         ) from None

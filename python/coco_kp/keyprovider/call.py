@@ -37,12 +37,14 @@ class MalformedRequestError(CocoKpError):
     """The request is no request at all: the client's fault, not that of a key or a parameter."""
 
     exit_code = 3
+    code = "request-malformed"
 
 
 class TooManyCallsError(CocoKpError):
     """More calls came than this server, or this client's share of it, has room for."""
 
     exit_code = 6
+    code = "too-many-calls"
 
 
 def code_of(error: Exception) -> str:

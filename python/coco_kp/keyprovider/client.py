@@ -61,7 +61,7 @@ def check_health(door: GrpcProvider) -> str:
                 return "answers, without a health service"
             why = f": {_said(error.details())}" if door.tls else ""
             raise RemoteError(
-                f"no key provider answers at {door.address}{why}", "start it: coco-kp serve"
+                f"no key provider answers at {door.address}{why}", code="provider-silent"
             ) from None
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 

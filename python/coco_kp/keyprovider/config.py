@@ -84,7 +84,8 @@ def read_ocicrypt_config() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
     if not path:
         raise InputError(
             f"{VARIABLE} is not set: no provider is known",
-            f"coco-kp config --grpc 127.0.0.1:50000 -o ocicrypt.json, then export {VARIABLE}",
+            code="providers-unknown",
+            variable=VARIABLE,
         )
     # A file that is missing or malformed is silently no provider to ocicrypt.
     return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)

@@ -20,8 +20,7 @@ _HINTS: Final = {
     "line break": f"a line break follows the key; cut it off: head -c {KEK_SIZE} old > key",
     "PEM": "the file is PEM, as keys of public-key algorithms are; a KEK is 32 random bytes: "
     f"head -c {KEK_SIZE} /dev/urandom > key",
-    "keys file": "the file looks like a keys file; take one key out of it: "
-    "coco-kp keys export FILE KID key",
+    "keys file": "the file looks like a keys file; take one key out of it",
     "": f"make one with: head -c {KEK_SIZE} /dev/urandom > key",
 }
 
@@ -54,7 +53,9 @@ def _kek_of(data: bytes, name: str) -> Kek:
     try:
         return kek_of(data, name)
     except KekError as error:
-        raise KekError(error.message, _HINTS[resemblance(data)]) from None
+        like = resemblance(data)
+        code = "key-is-keys-file" if like == "keys file" else ""
+        raise KekError(error.message, _HINTS[like], code=code) from None
 
 
 def _within(key_dir: Path, path: Path) -> Path:
@@ -67,6 +68,6 @@ def _within(key_dir: Path, path: Path) -> Path:
     if not inside:
         raise KeyPathForbiddenError(
             f"the key file {shown(str(path))} is outside the folder that this provider may read",
-            "put the key into the folder that --key-dir names",
+            "put the key into that folder",
         )
     return resolved

@@ -23,7 +23,7 @@ from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource
 MAX_KEYS_FILE = 4 * 1024 * 1024
 """Bytes of a keys file at the most: some 50,000 keys."""
 
-_FORM = "a keys file is JSON, as coco-kp keys generate writes it; a file of one key is none"
+_FORM = "a keys file is JSON, a key in base64 under each name; a file of one key is none"
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
     if uri.path not in keys:
         raise KekError(
             f"there is no key {shown(uri.path)} in {source}",
-            "coco-kp keys list FILE shows which keys a file has",
+            code="key-not-in-file",
         )
     return kek_of_base64(keys[uri.path], f"{shown(uri.path)} of {source}")
 
@@ -113,8 +113,8 @@ def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
         if uri.path in keys and not replace:
             raise RefusedError(
                 f"the keys file {shown(str(path))} has a key {shown(uri.path)}",
-                "a replaced key is lost, and so is every image that it opens; "
-                "choose another name, or pass --force",
+                "a replaced key is lost, and so is every image that it opens; choose another name",
+                code="keys-file-has-key",
             )
         keys[uri.path] = encode_base64(kek.raw())
         write_file(path, format_keys(keys), replace=True)

@@ -1,11 +1,11 @@
-"""``keyid=URI,keypath=FILE``: a key and its key ID in one text, as ``--recipient`` takes it."""
+"""``keyid=URI,keypath=FILE``: a key and its key ID in one text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import InputError, shown
 from coco_kp.keys.reference import FileReference, parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
@@ -27,18 +27,18 @@ class NamedKey:
 def parse_named_key(text: str, *, kid_needed: bool = True) -> NamedKey:
     """Read it; a key that stays in its KMS needs no key ID, and with ``kid_needed=False`` none.
 
-    Raises ``UsageError`` for the form, ``InputError`` for a reference or key ID in it.
+    Raises ``InputError``.
     """
     fields: dict[str, str] = {}
     for field in text.split(","):
         name, equals, value = field.partition("=")
         known = name in {"keyid", "keypath", "kek-from", "wrap-with"}
         if not equals or not known or name in fields:
-            raise UsageError(f"the recipient {shown(text)} cannot be read", _HINT)
+            raise InputError(f"the recipient {shown(text)} cannot be read", _HINT)
         fields[name] = value
     kid = fields.pop("keyid", None)
     if len(fields) != 1 or (kid is None and kid_needed and "wrap-with" not in fields):
-        raise UsageError(f"the recipient {shown(text)} lacks its key or key id", _HINT)
+        raise InputError(f"the recipient {shown(text)} lacks its key or key id", _HINT)
     ((name, value),) = fields.items()
     return NamedKey(None if kid is None else parse_key_id(kid), _source(name, value))
 

@@ -97,7 +97,8 @@ class Registrar:
                 f"'{kid}' was registered with {self.kbs_url} for another key ({before}; "
                 f"this one is {kek.fingerprint})",
                 "images that need the other key could not be opened any more; choose another key "
-                "id, or replace it with: coco-kp keys register --force",
+                "id",
+                code="key-id-registered",
             )
 
     def _refuse_alias(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
@@ -110,8 +111,8 @@ class Registrar:
             raise RefusedError(
                 f"the key {kek.fingerprint} {registered} with {self.kbs_url} as "
                 f"'{min(others)}', and would get a second name, '{kid}'",
-                "whoever may read either name has the key: use the first one, or allow a second "
-                "with --allow-alias",
+                "whoever may read either name has the key: use the first one, or allow a second",
+                code="key-has-name",
             )
 
 

@@ -90,6 +90,8 @@ class UnkeptKeyError(RefusedError):
     nobody could open the first image any more.
     """
 
+    code = "key-unkept"
+
 
 NEW_KIDS: Final = ResourceUri("resource", "", ("default", "image-kek", "new"))
 """What the key IDs look like that are drawn; the last part is each one's own."""

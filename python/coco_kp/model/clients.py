@@ -63,24 +63,24 @@ class Rights:
         if not self.grants:
             raise NotAllowedError(
                 f"{self._who} is no client of this provider",
-                "its owner names clients by their certificates: serve --clients FILE",
+                "its owner names clients by their certificates, in its file of clients",
             )
         grants = [grant for grant in self.grants if operation in grant.operations]
         if not grants:
             raise NotAllowedError(
                 f"{self._who} may not {_VERBS[operation]} here",
-                "over TLS its owner says who may: serve --clients FILE",
+                "over TLS its owner says who may, in its file of clients",
             )
         grants = [grant for grant in grants if not kid or _among(kid, grant.kids)]
         if not grants:
             raise NotAllowedError(
                 f"{self._who} may not {_VERBS[operation]} for the key ID {shown(kid)}",
-                "the provider's owner says for which: kids in serve --clients FILE",
+                "the provider's owner says for which: kids in its file of clients",
             )
         if kek_from and not any(_among(kek_from, grant.kek_from) for grant in grants):
             raise NotAllowedError(
                 f"{self._who} may not {_VERBS[operation]} with the key that it names",
-                "the provider's owner says with which: kek-from in serve --clients FILE",
+                "the provider's owner says with which: kek-from in its file of clients",
             )
 
     @property

@@ -140,7 +140,8 @@ def parse_packet(data: bytes) -> AnnotationPacket:
     if key is None:
         raise KekError(
             f"the packet's key is held by {shown(packet.provider)}, which is no KBS",
-            "name the key that does: --wrap-with awskms:///KEY",
+            "name the key that does: awskms:///KEY",
+            code="key-held-by-kms",
         )
     kid = parse_resource_uri(packet.kid)
     return AnnotationPacket(kid, key.wrapped_data, key.iv, key.wrap_type)

@@ -164,7 +164,8 @@ def _parameters(config: dict[str, object], what: str, own: str | None) -> tuple[
         some = ", ".join(shown(name) for name in names[:_NAMES_SHOWN])
         raise InputError(
             f"the request names {len(names)} providers, among them {some}",
-            "tell this one its name: start it with --name NAME",
+            "tell this one its name",
+            code="provider-name-missing",
         )
     elements = by_name[names[0]] if names else None
     if elements is None:

@@ -36,6 +36,8 @@ _NEW: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXE
 class UnauditedError(RemoteError):
     """A call could not be recorded, and none is answered that is not."""
 
+    code = "call-unaudited"
+
 
 class AuditLog:
     """Where calls are recorded; threads may share it.

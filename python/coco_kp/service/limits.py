@@ -63,8 +63,8 @@ class Limits:
         if not self._keks.take(_caller(client)):
             raise TooManyCallsError(
                 f"too many keys were made for {client} in this hour",
-                "wrap several layers with one key: name its keyid, and start the provider with "
-                "--key-dir DIR",
+                "wrap several layers with one key: name its keyid, and have the provider's owner "
+                "give it a directory for keys",
             )
         return Kek.generate()
 

@@ -26,6 +26,8 @@ _MOST_AT_WORK: Final = 32
 class UnknownNameError(CocoKpError):
     """No key is configured for the name."""
 
+    code = "name-unknown"
+
 
 @dataclass(frozen=True, slots=True)
 class Unwrapping:

@@ -46,11 +46,8 @@ class Access:
     max_unpacked: int = Unpacking.FREE
     retries: int = 4
     side: Literal["", "src-", "dest-"] | None = ""
-    """How the options of this side begin, for hints; None where the command has none."""
-
-    def option(self, name: str) -> str:
-        """Return the command line's option for this side, such as ``--dest-creds``."""
-        return f"--{self.side}{name}"
+    """Which side of a copy this is, for errors (``side`` of their fields): empty for an only one,
+    None where the caller has no say in it."""
 
     def elsewhere(self) -> Access:
         """Return what of this holds for another registry: nothing that was said of this one."""

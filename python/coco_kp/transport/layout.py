@@ -40,8 +40,6 @@ from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)
 
-_PRUNE: Final = "coco-kp prune removes it"
-
 
 class LayoutSource(Source):
     """An image in a layout."""
@@ -108,7 +106,8 @@ class LayoutSink(Sink):
             except InPlaceError as error:
                 if replaced:
                     # A crash may bring the old index back.
-                    error.hint = f"the old image is there, too: {_PRUNE}"
+                    error.hint = "the old image is there, too, until the layout is pruned"
+                    error.code = "old-image-there"
                 raise
             self._remove(replaced, after)
 
@@ -150,9 +149,8 @@ class LayoutSink(Sink):
             remove(self._folder, reachable(self._folder, replaced, known=False) - kept)
         except (CocoKpError, OSError) as error:
             _LOG.warning(
-                "%s is in place, but the old image is there, too (%s): %s",
+                "%s is in place, but the old image is there, too, until the layout is pruned: %s",
                 self.reference,
-                _PRUNE,
                 error,
             )
 

@@ -310,4 +310,16 @@ def test_failure_is_json_where_the_environment_asks_for_it(
 ) -> None:
     monkeypatch.setenv("COCO_KP_INSPECT_FORMAT", "json")
     assert run(["inspect", "oci:/nowhere"]) == 3
-    assert json.loads(capsys.readouterr().out)["error"]["code"] == 3
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 3
+
+
+@pytest.mark.parametrize("image", ["verify", "decrypt"])
+def test_unknown_attester_is_wrong_usage_and_no_bug(
+    image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = ["oci:/nowhere"] * (1 + (image == "decrypt"))
+    kbc = ["--kbc", "cc::https://kbs.example", "--attester", "nosuch"]
+    assert run([image, *images, *kbc]) == 2
+    assert capsys.readouterr().err == (
+        "coco-kp: attester 'nosuch' is unknown\nhint: installed here: sample, aa\n"
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UsageError
+from coco_kp.errors import InputError, KekError, RefusedError, RemoteError
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
@@ -122,5 +122,5 @@ def test_cc_refuses_plain_http_beyond_loopback(wrapping: Wrapping) -> None:
 
 
 def test_cc_refuses_unknown_attester(spec: KbcSpec) -> None:
-    with pytest.raises(UsageError, match="attester 'other' is unknown"):
+    with pytest.raises(InputError, match="attester 'other' is unknown"):
         open_kbc(spec, KbcSettings(attester="other"))

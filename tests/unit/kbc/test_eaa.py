@@ -147,7 +147,7 @@ def test_eaa_refuses_address_beyond_loopback_unless_allowed(address: str) -> Non
     spec = parse_kbc_spec(f"eaa::{address}")
     with pytest.raises(RefusedError, match="nothing proves that it is Verdictd") as refused:
         open_kbc(spec, KbcSettings())
-    assert "--eaa-allow-unverified" in refused.value.hint
+    assert refused.value.code == "verdictd-unproven"
     open_kbc(spec, KbcSettings(eaa_allow_unverified=True))
 
 

@@ -76,7 +76,7 @@ def test_take_secret_runs_no_command_for_folder_outside_securityfs(tmp_path: Pat
     take_secret(GUID, tmp_path, run=run)
     with pytest.raises(KekError, match="no such file") as refused:
         take_secret(GUID, tmp_path, run=run)
-    assert "--keys FILE names a copy" in refused.value.hint
+    assert refused.value.code == "injected-secret-unreadable"
 
 
 def test_take_secret_refuses_secret_that_cannot_be_deleted(
@@ -91,7 +91,7 @@ def test_take_secret_refuses_secret_that_cannot_be_deleted(
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(KekError, match="cannot delete the secret") as refused:
         take_secret(GUID, tmp_path)
-    assert "--keep-secret" in refused.value.hint
+    assert refused.value.code == "injected-secret-undeleted"
 
 
 def test_take_secret_reports_folder_readable_by_root_only(

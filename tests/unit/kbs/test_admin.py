@@ -146,7 +146,7 @@ def test_admin_put_that_kbs_cannot_store_points_to_store_itself(
     with pytest.raises(RemoteError, match="PluginInternalError 401") as refused:
         admin.put(KID, b"key")
     assert "AWS, GCP and Aliyun are only read" in refused.value.hint
-    assert "--kek-into" in refused.value.hint
+    assert refused.value.code == "kbs-cannot-store"
     with pytest.raises(RemoteError) as refused:
         admin.delete(KID)
     assert "there is no such resource" in refused.value.hint
@@ -292,7 +292,7 @@ def test_admin_refuses_plain_http_beyond_loopback_without_sending_anything() -> 
     with Kbs(KbsUrl.parse("http://192.0.2.1:8080")) as kbs, pytest.raises(RefusedError) as refused:
         Admin(kbs, None).put(KID, b"key")
     assert "plain http" in refused.value.message
-    assert "--kbs-insecure-http" in refused.value.hint
+    assert refused.value.code == "kbs-without-tls"
 
 
 @pytest.mark.usefixtures("impatient")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from coco_kp.errors import KekError, UsageError
+from coco_kp.errors import KekError
 from coco_kp.kbs.admin_token import ReadyToken, SigningKey, find
 from tests.sim.kbs import decode, encode
 from tests.support.refusing import refuse
@@ -90,7 +90,7 @@ def test_find_token_returns_none_without_any_source() -> None:
 
 
 def test_find_token_refuses_both_token_file_and_private_key(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
+    with pytest.raises(ValueError, match="exclude each other"):
         find(token_file=tmp_path / "token", private_key=tmp_path / "key", environ=NOBODY)
 
 

@@ -6,14 +6,14 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING
+from importlib.metadata import EntryPoint, EntryPoints
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from coco_kp.errors import RefusedError, RemoteError, UsageError
+from coco_kp.errors import InputError, RefusedError, RemoteError
 from coco_kp.kbs import attester
 from coco_kp.kbs.attester import Agent, Sample, load
 from coco_kp.kbs.rcar import Handshake
@@ -150,18 +150,23 @@ def test_agent_evidence_fails_when_answer_is_not_a_json_object(
 def test_agent_beyond_loopback_is_refused() -> None:
     with pytest.raises(RefusedError, match="plain http") as refused:
         Agent("http://192.0.2.1:8006").primary_evidence(bytes(48))
-    assert "--aa http://127.0.0.1:8006" in refused.value.hint
+    assert refused.value.code == "agent-not-local"
+    assert refused.value.fields == {"url": "http://127.0.0.1:8006"}
 
 
 def test_load_attester_returns_builtin_or_plugin_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(load("sample"), Sample)
     assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
     plugin = EntryPoint("mine", f"{__name__}:make_plugin", attester.PLUGINS)
-    monkeypatch.setattr(attester, "entry_points", lambda group: [plugin] * (group == plugin.group))
+
+    def entry_points(**wanted: Any) -> EntryPoints:
+        return EntryPoints([plugin]).select(**wanted)
+
+    monkeypatch.setattr(attester, "entry_points", entry_points)
     mine = load("mine", "http://agent")
     assert isinstance(mine, Mine)
     assert mine.agent == "http://agent"
-    with pytest.raises(UsageError, match="attester 'other' is unknown") as refused:
+    with pytest.raises(InputError, match="attester 'other' is unknown") as refused:
         load("other")
     assert refused.value.hint == "installed here: sample, aa, mine"
 

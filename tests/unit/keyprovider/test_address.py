@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import InputError, RemoteError, UsageError
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress, parse_address, parse_target
 from tests.support.refusing import refuse
 
@@ -74,7 +74,7 @@ def test_parse_address_reads_unix_sockets(path: str) -> None:
     ],
 )
 def test_parse_address_refuses_malformed_text(text: str, message: str) -> None:
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(InputError) as error:
         parse_address(text)
     assert message in error.value.message
 

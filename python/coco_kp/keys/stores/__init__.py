@@ -58,6 +58,8 @@ class Store(Protocol):
 class CiphertextError(KekError):
     """The key is at work, and this is nothing that it encrypted under this context, unaltered."""
 
+    code = "ciphertext-refused"
+
 
 class WrappingKey(Protocol):
     """A key that never leaves its KMS or HSM."""

@@ -28,7 +28,7 @@ _SECRET_MEANINGS: Final = {
     "ResourceExistsException": Meaning(
         RefusedError,
         "a secret of that name exists: a key is never replaced",
-        "choose another name, or fetch the key that is there with --kek-from",
+        "choose another name, or fetch the key that is there",
     ),
     "InvalidRequestException": Meaning(
         KekError,

@@ -15,7 +15,15 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, RemoteError, shown
+from coco_kp.errors import (
+    CocoKpError,
+    Hint,
+    InputError,
+    KekError,
+    RefusedError,
+    RemoteError,
+    shown,
+)
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.keys.stores.deadline import in_time
@@ -37,7 +45,7 @@ _CREDENTIALS_HINT: Final = (
     "`aws sts get-caller-identity`"
 )
 _REGION_HINT: Final = "set AWS_REGION, or name it by its whole ARN"
-_CA_HINT: Final = "name the certificate of the endpoint's own authority with AWS_CA_BUNDLE"
+_CA_HINT: Final = Hint("name the certificate of the endpoint's own authority with AWS_CA_BUNDLE")
 
 
 @dataclass(frozen=True, slots=True)

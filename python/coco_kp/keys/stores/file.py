@@ -28,7 +28,8 @@ class FileStore:
         if is_there(self.path):
             raise RefusedError(
                 f"{shown(str(self.path))} exists, and a key file is never overwritten",
-                "name another file for the new key, or use the key that is there with --keypath",
+                "name another file for the new key, or use the key that is there",
+                code="key-file-exists",
             )
         if not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise InputError(f"cannot write {shown(str(self.path))}: its directory is not writable")

@@ -72,7 +72,8 @@ class Pkcs11Store:
         except (AttributeSensitive, AttributeTypeInvalid):
             raise KekError(
                 f"the HSM does not hand out {name}: it is sensitive or not extractable",
-                "let the HSM itself wrap, with --wrap-with instead of --kek-from",
+                "let the HSM itself wrap",
+                code="key-not-extractable",
             ) from None
 
     def _make(self, session: Session, kek: bytes) -> None:

@@ -183,7 +183,8 @@ class VaultStore:
     def _taken(self) -> RefusedError:
         return RefusedError(
             f"{self._name} of Vault exists, or existed: a key is never replaced",
-            "choose another path, or fetch the key that is there with --kek-from",
+            "choose another path, or fetch the key that is there",
+            code="key-exists",
         )
 
     def _missing(self, refusal: exceptions.InvalidPath) -> KekError:

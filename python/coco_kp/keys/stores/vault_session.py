@@ -25,7 +25,7 @@ import urllib3
 from hvac import exceptions
 from urllib3.util import Url
 
-from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
+from coco_kp.errors import Hint, InputError, KekError, RefusedError, RemoteError, shown
 from coco_kp.files import home, is_there, read_file, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
@@ -49,7 +49,7 @@ _TOKEN_HINT: Final = (
     "run `vault login`, or set VAULT_TOKEN, or VAULT_ROLE_ID and VAULT_SECRET_ID (AppRole), or "
     "VAULT_K8S_ROLE (Kubernetes)"
 )
-_CA_HINT: Final = "name the certificate of the server's own authority with VAULT_CACERT"
+_CA_HINT: Final = Hint("name the certificate of the server's own authority with VAULT_CACERT")
 _OFF: Final = {"", "0", "f", "false"}  # what Go's ParseBool, which Vault's command uses, takes so
 
 
@@ -227,7 +227,7 @@ def _address(host: str) -> Url:
     if os.environ.get("VAULT_SKIP_VERIFY", "").lower() not in _OFF:
         raise RefusedError(
             "VAULT_SKIP_VERIFY is set: a key would go to, or come from, whoever poses as Vault",
-            f"unset it, and {_CA_HINT}",
+            f"unset it, and {_CA_HINT.text}",
         )
     if host:
         url = parse_target(f"https://{host}")

@@ -97,8 +97,12 @@ class Authorizer:
 
     def _basic(self) -> str:
         if self._credentials is None or self._credentials.identity_token:
+            hint = logging_in(self._access)
             raise DeniedError(
-                f"{self._registry} wants a user name and a password", logging_in(self._access)
+                f"{self._registry} wants a user name and a password",
+                hint.text,
+                code=hint.code,
+                **dict(hint.fields),
             )
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"

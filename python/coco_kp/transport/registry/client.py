@@ -10,7 +10,7 @@ from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
 from coco_kp.model.reference import DOCKER_HUB
 from coco_kp.transport.access import Access, Credentials
-from coco_kp.transport.registry.advice import allowing_plain_http
+from coco_kp.transport.registry.advice import allowing_named_http, allowing_plain_http
 from coco_kp.transport.registry.auth import Authorizer
 from coco_kp.transport.registry.refusal import refused
 
@@ -118,10 +118,12 @@ class RegistryClient:
                 response.close()
                 return send(self._auth.headers(scopes))
         except RefusedError as error:  # our own URLs of the registry are none
+            hint = allowing_named_http(self._access)
             raise RefusedError(
                 f"{self.host} itself named a place that is not used: {error.message}",
-                "set the registry's public URL to https (its proxy may have to send "
-                f"X-Forwarded-Proto), or allow plain http {allowing_plain_http(self._access)}",
+                hint.text,
+                code=hint.code,
+                **dict(hint.fields),
             ) from None
         return response
 
@@ -133,18 +135,19 @@ class RegistryClient:
             try:
                 return self._ping(f"https://{host}", once)
             except TlsFailedError as error:
-                how = allowing_plain_http(self._access)
-                hint = f"if the registry speaks plain http, allow that {how}"
-                raise TlsFailedError(error.message, hint) from None
+                hint = allowing_plain_http(self._access)
+                raise TlsFailedError(
+                    error.message, hint.text, code=hint.code, **dict(hint.fields)
+                ) from None
         try:
             return self._ping(f"https://{host}", NEVER)
         except RemoteError as secure:
             try:
                 return self._ping(f"http://{host}", once)
             except RemoteError as plain:
-                raise type(plain)(
-                    f"{secure.message}; over plain http: {plain.message}", plain.hint or secure.hint
-                ) from None
+                both = plain.within(f"{secure.message}; over plain http")
+                both.hint = plain.hint or secure.hint
+                raise both from None
 
     def _ping(self, base: str, retry: Retry) -> str:
         def send(url: str) -> Response:

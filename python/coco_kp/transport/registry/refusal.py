@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from coco_kp.errors import DeniedError, InputError, RemoteError
+from coco_kp.errors import DeniedError, Hint, InputError, RemoteError
 from coco_kp.http import Response
 from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
@@ -31,11 +31,17 @@ def refused(
     """
     said = codes(response)
     fact = f"{what}: " if what else ""
-    hint = logging_in(access) if response.status == 401 else _HINTS.get(response.status, "")
+    hint = Hint(_HINTS.get(response.status, ""))
+    if response.status == 401:
+        hint = logging_in(access)
+    text = hint.text
     if credentials is not None and credentials.origin and response.status in _SHORT_OF:
-        hint = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {hint}"
+        text = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {text}"
     return (DeniedError if response.status in _DENIED else RemoteError)(
-        f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""), hint
+        f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""),
+        text,
+        code=hint.code,
+        **dict(hint.fields),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from coco_kp.errors import Hint
 from coco_kp.http import HttpClient, PlainHttp, Tls
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.access import Access, Credentials
@@ -32,7 +33,7 @@ class Session:
         self._lock = threading.Lock()
         self._logins = Logins()
         self._configuration: Configuration | None = None
-        self._http: dict[tuple[Tls, PlainHttp, str], HttpClient] = {}
+        self._http: dict[tuple[Tls, PlainHttp, Hint], HttpClient] = {}
         self._clients: dict[tuple[str, Access, Credentials | None], RegistryClient] = {}
 
     @property

@@ -127,11 +127,13 @@ class Tag:
         return RemoteError(
             f"{self._reference} may be in place: the registry did not say whether it took the "
             f"manifest, nor what it has now: {error.message}",
-            "coco-kp inspect shows which image it is; run again where it is not yours",
+            "look which image it is, and run again where it is not yours",
+            code="name-unsure",
         )
 
     def _taken(self) -> RemoteError:
         return RemoteError(
             f"{self._reference} changed meanwhile: another image took the place of this one",
-            "run again, unless coco-kp inspect shows your change in it",
+            "run again, unless your change is in it",
+            code="changed-meanwhile",
         )

@@ -148,9 +148,8 @@ def test_keep_in_version_2_refuses_what_exists(vault: ScriptedVault) -> None:
     assert error.value.message == (
         "'kv/default/key/1' of Vault exists, or existed: a key is never replaced"
     )
-    assert error.value.hint == (
-        "choose another path, or fetch the key that is there with --kek-from"
-    )
+    assert error.value.hint == "choose another path, or fetch the key that is there"
+    assert error.value.code == "key-exists"
 
 
 def test_keep_in_version_1_refuses_what_exists_without_writing(vault: ScriptedVault) -> None:

@@ -87,7 +87,8 @@ class TestBasic:
             pytest.raises(RemoteError, match="wants a user name and a password") as caught,
         ):
             source.manifest()
-        assert "--creds" in caught.value.hint
+        assert caught.value.code == "login-needed"
+        assert caught.value.fields == {"side": ""}
 
     def test_basic_auth_error_does_not_show_password_that_registry_repeated(
         self, registry: Registry, image_name: RegistryReference
