@@ -1,6 +1,6 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import latency, peers, throughput
+from benches import growth, latency, peers, throughput
 
 if __name__ == "__main__":
     throughput.main()
@@ -8,3 +8,5 @@ if __name__ == "__main__":
     peers.main()
     print()
     latency.main()
+    print()
+    growth.main()

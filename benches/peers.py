@@ -38,8 +38,8 @@ from tests.support.provider import COCO_KP, grpc_config, served_address, serving
 
 from benches.chart import bar_chart
 from benches.layers import random, random_image, real
-from benches.machine import MIB, machine, tmpfs, warm
-from benches.series import Series, verdict
+from benches.machine import machine, tmpfs, warm
+from benches.series import Series, figures, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,7 +158,7 @@ class Row:
     def line(self) -> str:
         """Give the row of the table."""
         cells = [f"{self.operation} {self.kind.name}", " to ".join(filter(None, self.way))]
-        cells += [_figures(self.yardstick), *(_figures(self.tools.get(name)) for name in TOOLS)]
+        cells += [figures(series) for series in (self.yardstick, *map(self.tools.get, TOOLS))]
         cells.append(
             " / ".join(f"{statistics.median(used):.2f}" for used in self.registry.values())
         )
@@ -180,12 +180,6 @@ LEGEND: Final = (
     "of the layers, to verify reading, inflating and hashing alone; the registry's are seconds of "
     "its processors, by tool."
 )
-
-
-def _figures(series: Series | None) -> str:
-    if series is None:
-        return ""
-    return f"{series.median:.2f} / {series.processor_median:.2f} / {series.memory // MIB}"
 
 
 @dataclass(frozen=True)

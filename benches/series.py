@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benches.machine import MIB
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -83,6 +85,13 @@ def in_turn(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
         for name, work in cases.items():
             (series[name] if number >= 0 else Series()).time(work)
     return series
+
+
+def figures(series: Series | None) -> str:
+    """Give a cell of a table: seconds, of processors, and MiB of memory."""
+    if series is None:
+        return ""
+    return f"{series.median:.2f} / {series.processor_median:.2f} / {series.memory // MIB}"
 
 
 def verdict(met: bool) -> str:
