@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.options import FILE
+from coco_kp.cli.errors import UsageError
+from coco_kp.cli.options import FILE, usage
 from coco_kp.cli.output import notice, verbosity
-from coco_kp.errors import UsageError, shown
+from coco_kp.errors import shown
 
 
 @click.command("k8s", short_help="Write a plan as an Indexed Job of Kubernetes.")
@@ -70,7 +71,10 @@ def k8s(
     folders = dict(map(_split, key_secrets))
     if len(folders) < len(key_secrets):
         raise UsageError("a Secret is named twice with --key-secret")
-    settings = JobSettings(name, image, completions, folders, registry_secret, environment_secret)
+    with usage():
+        settings = JobSettings(
+            name, image, completions, folders, registry_secret, environment_secret
+        )
     lines = [
         line
         for document in kubernetes_objects(read_plan(plan), settings)

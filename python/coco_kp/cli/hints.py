@@ -30,6 +30,10 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
         "coco-kp rewrap gives an encrypted image another key; --keep-encrypted leaves it as it is",
     ),
     "file-exists": ("choose another name, or pass --force to overwrite it",),
+    "fleet-key-without-secret": (
+        "pass --key-secret NAME:FOLDER: the Secret's members become files of FOLDER",
+    ),
+    "fleet-too-many-pods": ("an index would have nothing to do: pass a smaller --completions",),
     "foreign-layer": ("--allow-foreign leaves it readable, and encrypts the rest",),
     "guest-lacks-provider": (
         "{hint}; coco-kp rewrap --add gives the image a key that every guest can fetch",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from coco_kp.errors import InputError, UsageError, shown
+from coco_kp.errors import InputError, shown
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.reference import FileReference
 
@@ -61,23 +61,23 @@ class JobSettings:
     environment_secret: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise ``UsageError`` for what Kubernetes would refuse."""
+        """Raise ``InputError`` for what Kubernetes would refuse."""
         if not _NAME.fullmatch(self.name):
-            raise UsageError(
+            raise InputError(
                 f"{shown(self.name)} cannot be the Job's name",
                 "take up to 50 of a-z, 0-9 and -, from a letter on",
             )
         if not _IMAGE.fullmatch(self.image):
-            raise UsageError(f"{shown(self.image)} is not the name of an image")
+            raise InputError(f"{shown(self.image)} is not the name of an image")
         named = (*self.key_folders, self.registry_secret, self.environment_secret)
         for secret in filter(None, named):
             if not _SECRET.fullmatch(secret):
-                raise UsageError(f"{shown(secret)} cannot be a Secret's name")
+                raise InputError(f"{shown(secret)} cannot be a Secret's name")
         for folder in self.key_folders.values():
             if not _FOLDER.fullmatch(folder) or ".." in PurePosixPath(folder).parts:
-                raise UsageError(f"{shown(folder)} is not a folder's absolute path")
+                raise InputError(f"{shown(folder)} is not a folder's absolute path")
         if len(set(self.key_folders.values())) < len(self.key_folders):
-            raise UsageError("two Secrets are to be in one folder")
+            raise InputError("two Secrets are to be in one folder")
 
 
 def kubernetes_objects(lines: Iterable[PlanLine], settings: JobSettings) -> list[Object]:
@@ -106,7 +106,8 @@ def _checked(lines: Iterable[PlanLine], settings: JobSettings) -> Iterator[str]:
     if number < settings.completions:
         raise InputError(
             f"the plan has {number} lines, fewer than the {settings.completions} completions",
-            "an index would have nothing to do: pass a smaller --completions",
+            "an index would have nothing to do: use fewer completions",
+            code="fleet-too-many-pods",
         )
 
 
@@ -114,7 +115,8 @@ def _check_file(path: str, number: int, folders: Iterable[str]) -> None:
     if str(PurePosixPath(path).parent) not in folders:
         raise InputError(
             f"line {number} names the key file {shown(path)}, which no Secret brings into the pod",
-            "pass --key-secret NAME:FOLDER: the Secret's members become files of FOLDER",
+            "name a Secret for its folder",
+            code="fleet-key-without-secret",
         )
 
 

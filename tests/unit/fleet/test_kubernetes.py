@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coco_kp.errors import CocoKpError, InputError, UsageError
+from coco_kp.errors import CocoKpError, InputError
 from coco_kp.fleet import kubernetes
 from coco_kp.fleet.kubernetes import JobSettings, kubernetes_objects
 from coco_kp.fleet.lines import PlanLine
@@ -149,7 +149,7 @@ def test_secrets_are_named_and_their_files_are_not_for_others() -> None:
 def test_settings_that_kubernetes_would_refuse_are_refused(
     wrong: Mapping[str, Any], what: str
 ) -> None:
-    with pytest.raises(UsageError, match=what):
+    with pytest.raises(InputError, match=what):
         replace(SETTINGS, **wrong)
 
 
