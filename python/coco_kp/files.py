@@ -59,6 +59,30 @@ def read_file(
         close(descriptor)
 
 
+def read_small(
+    path: Path,
+    limit: int,
+    error: type[CocoKpError] = InputError,
+    *,
+    named: Path | None = None,
+) -> bytes:
+    """Read a regular file of at most ``limit`` bytes; messages call it ``named``.
+
+    Raises ``error`` for a longer one, too.
+    """
+    data = read_file(path, limit, error, named=named).data
+    if len(data) > limit:
+        raise error(
+            f"{shown(str(named or path))} is longer than the {limit} bytes that it may have"
+        )
+    return data
+
+
+def read_small_if_there(path: Path, limit: int, *, named: Path | None = None) -> bytes | None:
+    """Read a file as :func:`read_small` does; None where there is nothing of that name."""
+    return read_small(path, limit, named=named) if is_there(path) else None
+
+
 def close(descriptor: int) -> None:
     """Close a file that was only read, or is of no more use, or is on the disk by fsync(2).
 

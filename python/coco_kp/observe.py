@@ -33,8 +33,8 @@ LogFormat = Literal["text", "json"]
 
 _FIELDS: Final = frozenset(
     {
-        *("address", "algorithm", "client", "code", "digest", "expires", "hint", "kbc", "kid"),
-        *("count", "message", "method", "name", "outcome", "pid", "seconds"),
+        *("address", "client", "code", "count", "digest", "expires", "kid"),
+        *("message", "method", "name", "outcome", "seconds"),
     }
 )
 

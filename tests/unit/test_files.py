@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError
-from coco_kp.files import is_folder, is_there, locked, read_file, write_file
+from coco_kp.files import is_folder, is_there, locked, read_file, read_small, write_file
 from tests.support.refusing import refuse
 
 TOO_LONG = "x" * 300  # more than any file system takes for a name
@@ -41,6 +41,14 @@ def test_read_file_returns_whole_file_or_one_byte_beyond_limit(tmp_path: Path) -
         b"12345",
         b"1",
     ]
+
+
+def test_read_small_refuses_what_is_longer_than_its_limit(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"12345")
+    assert read_small(file, 5) == b"12345"
+    with pytest.raises(KekError, match="'it' is longer than the 4 bytes"):
+        read_small(file, 4, KekError, named=Path("it"))
 
 
 def test_read_file_returns_owner_and_mode(tmp_path: Path) -> None:

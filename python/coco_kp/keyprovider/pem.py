@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import read_file
+from coco_kp.files import read_small
 
 LONGEST_FILE: Final = 1024 * 1024
 """Bytes of a PEM file at the most."""
@@ -73,7 +73,7 @@ def _belong_together(certificate: x509.Certificate, key: _PrivateKey) -> bool:
 
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(_pem_file(path))
+        return x509.load_pem_x509_certificates(read_small(path, LONGEST_FILE))
     except (ValueError, x509.InvalidVersion):
         raise InputError(f"{shown(str(path))} holds no certificates in PEM") from None
 
@@ -81,7 +81,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
 def _private_key(path: Path) -> _PrivateKey:
     name = shown(str(path))
     try:
-        key = load_pem_private_key(_pem_file(path), None)
+        key = load_pem_private_key(read_small(path, LONGEST_FILE), None)
     except (ValueError, UnsupportedAlgorithm):
         raise InputError(f"{name} holds no private key in PEM") from None
     except TypeError:
@@ -97,13 +97,6 @@ def _private_key(path: Path) -> _PrivateKey:
         f"the private key in {name} is of a kind that gRPC does not take",
         "RSA, ECDSA with P-256, P-384 or P-521, and Ed25519 it takes",
     )
-
-
-def _pem_file(path: Path) -> bytes:
-    data = read_file(path, LONGEST_FILE).data
-    if len(data) > LONGEST_FILE:
-        raise InputError(f"{shown(str(path))} has more than {LONGEST_FILE} bytes")
-    return data
 
 
 def _pem(certificates: list[x509.Certificate]) -> bytes:

@@ -11,10 +11,10 @@ from typing import Final
 import grpc
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import read_file
+from coco_kp.files import read_small
 from coco_kp.keyprovider.config import GrpcTls
 
-_LONGEST: Final = 1024 * 1024  # bytes of a PEM file
+_LONGEST: Final = 8 * 1024 * 1024  # bytes of a PEM file; bundles hold text between their CAs, too
 _CERTIFICATE: Final = re.compile(
     rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
@@ -38,7 +38,7 @@ def channel_credentials(tls: GrpcTls) -> grpc.ChannelCredentials:
 
 def _roots(file: Path) -> bytes:
     """Read the certificates of CAs. Raises ``InputError`` for a file without any."""
-    found = b"\n".join(_CERTIFICATE.findall(read_file(file, _LONGEST).data))
+    found = b"\n".join(_CERTIFICATE.findall(read_small(file, _LONGEST)))
     try:
         if not found:
             raise ValueError
@@ -65,4 +65,4 @@ def _system_roots() -> Iterator[bytes]:
             "name the CA of the server's certificate with root-ca-file",
         )
     for file in files:
-        yield from _CERTIFICATE.findall(read_file(file, _LONGEST).data)
+        yield from _CERTIFICATE.findall(read_small(file, _LONGEST))

@@ -29,7 +29,7 @@ from coco_kp.model.clients import Clients, Grant
 from coco_kp.model.pattern import Pattern, parse_pattern
 from coco_kp.model.protocol import Operation
 from coco_kp.model.resource_uri import parse_resource_uri
-from coco_kp.service.toml_file import check_members, read_toml
+from coco_kp.service.toml_file import read_tables
 
 _FORM: Final = (
     'write [clients.NAME] and below it dns, uri or cn, operations = ["wrap", "unwrap"], '
@@ -59,17 +59,8 @@ T = TypeVar("T")
 def read_clients(path: Path) -> Clients:
     """Read who may do what. Raises ``InputError``."""
     what = f"the clients' file {shown(str(path))}"
-    document = read_toml(path, what)
-    check_members(document, {"clients"}, what, _FORM)
-    clients = document.get("clients")
-    if not isinstance(clients, dict) or not clients:
-        raise InputError(f"{what} names no client", _FORM)
     by_name: dict[str, Grant] = {}
-    for title, entry in clients.items():
-        where = f"{shown(title)} in {what}"
-        if not isinstance(entry, dict):
-            raise InputError(f"{where} is not a table", _FORM)
-        check_members(entry, _MEMBERS, where, _FORM)
+    for _, where, entry in read_tables(path, what, "clients", _MEMBERS, _FORM):
         grant = _grant(entry, where)
         for name in _names(entry, where):
             if name in by_name:

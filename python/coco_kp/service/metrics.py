@@ -78,7 +78,9 @@ class Metrics:
             "coco_kp_ready", "Whether all that is needed of others can be had.", registry=registry
         )
         self._unaudited = Counter(
-            "coco_kp_audit_failures", "Calls that could not be recorded.", registry=registry
+            "coco_kp_audit_failures",
+            "Calls that could not be recorded, and audit logs that could not be opened anew.",
+            registry=registry,
         )
         self._expiry = Gauge(
             "coco_kp_certificate_expiry_timestamp_seconds",

@@ -16,7 +16,7 @@ from typing import Final
 from coco_kp.errors import InputError, shown
 from coco_kp.keys.reference import WrappingReference, parse_wrapping_reference
 from coco_kp.model.resource_uri import parse_resource_uri
-from coco_kp.service.toml_file import check_members, read_toml
+from coco_kp.service.toml_file import read_tables
 
 _FORM: Final = 'write [names.NAME] and below it unwrap-with = "URI"'
 
@@ -24,22 +24,11 @@ _FORM: Final = 'write [names.NAME] and below it unwrap-with = "URI"'
 def read_plugin_config(path: Path) -> dict[str, WrappingReference]:
     """Return the key references by name. Raises ``InputError``."""
     what = f"the plugin's file {shown(str(path))}"
-    return _references(read_toml(path, what), what)
+    tables = read_tables(path, what, "names", ("unwrap-with",), _FORM)
+    return {_checked(name, what): _reference(entry, where) for name, where, entry in tables}
 
 
-def _references(document: Mapping[str, object], what: str) -> dict[str, WrappingReference]:
-    check_members(document, {"names"}, what, _FORM)
-    names = document.get("names")
-    if not isinstance(names, dict) or not names:
-        raise InputError(f"{what} names no key", _FORM)
-    return {_checked(name, what): _reference(name, entry, what) for name, entry in names.items()}
-
-
-def _reference(name: str, entry: object, what: str) -> WrappingReference:
-    if not isinstance(entry, dict):
-        raise InputError(f"{shown(name)} in {what} is not a table", _FORM)
-    where = f"{shown(name)} in {what}"
-    check_members(entry, {"unwrap-with"}, where, _FORM)
+def _reference(entry: Mapping[str, object], where: str) -> WrappingReference:
     uri = entry.get("unwrap-with")
     if not isinstance(uri, str):
         raise InputError(f"{where} lacks a text unwrap-with", _FORM)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError, RefusedError
-from coco_kp.files import brief, is_there, locked, sync_directory
+from coco_kp.files import brief, is_there, locked, read_small, read_small_if_there, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
+from coco_kp.transport.files import naming, open_whole
 from coco_kp.transport.staging import StagedBlob, Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)

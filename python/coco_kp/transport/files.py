@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from coco_kp.errors import InputError, shown
-from coco_kp.files import close, is_there, open_regular, read_file, reason
+from coco_kp.files import close, open_regular, reason
 from coco_kp.transport.base import RawBlob
 
 
@@ -20,21 +20,6 @@ def naming(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise InputError(f"cannot {action} {shown(str(path))}: {reason(exc)}") from exc
-
-
-def read_small(path: Path, limit: int, *, named: Path | None = None) -> bytes:
-    """Read a plain file of at most ``limit`` bytes; messages call it ``named``."""
-    data = read_file(path, limit, named=named).data
-    if len(data) > limit:
-        raise InputError(
-            f"{shown(str(named or path))} is longer than the {limit} bytes that it may have"
-        )
-    return data
-
-
-def read_small_if_there(path: Path, limit: int, *, named: Path | None = None) -> bytes | None:
-    """Read a plain file as ``read_small`` does; None where there is nothing of that name."""
-    return read_small(path, limit, named=named) if is_there(path) else None
 
 
 def write_all(fd: int, data: memoryview) -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, InputError
-from coco_kp.files import is_there, locked, sync_directory
+from coco_kp.files import is_there, locked, read_small, read_small_if_there, sync_directory
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole, read_small, read_small_if_there
+from coco_kp.transport.files import naming, open_whole
 from coco_kp.transport.layout_blobs import all_blobs, is_blob_name, reachable, remove
 from coco_kp.transport.layout_index import (
     EMPTY_INDEX,

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import read_small_if_there
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor
-from coco_kp.transport.files import naming, read_small_if_there
+from coco_kp.transport.files import naming
 from coco_kp.transport.layout_index import blob_name
 
 _BLOB: Final = re.compile(r"sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128}")

@@ -156,7 +156,9 @@ def test_client_says_which_certificate_file_it_cannot_use(pki: Pki, tmp_path: Pa
     (tmp_path / "broken").write_text(
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     )
+    (tmp_path / "long").write_bytes(pki.ca.read_bytes() + b"\n" * 8 * 1024 * 1024)
     for tls, words in (
+        (GrpcTls(str(tmp_path / "long")), "long' is longer than the 8388608 bytes"),  # it was cut
         (GrpcTls(str(tmp_path / "absent")), "absent': no such file"),
         (GrpcTls(str(tmp_path / "empty")), "empty' holds no certificate of a CA"),
         (GrpcTls(str(tmp_path / "broken")), "broken' holds no certificate of a CA"),

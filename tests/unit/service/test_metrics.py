@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +21,7 @@ from coco_kp.keyprovider.call import Call
 from coco_kp.observe import asking, event, observed_by
 from coco_kp.provider import Provider
 from coco_kp.service import calls
+from coco_kp.service.audit import open_audit_log
 from coco_kp.service.calls import answer
 from coco_kp.service.metrics import _MOST_SCRAPES, Metrics, serve_metrics
 from tests.support import ocicrypt
@@ -98,6 +100,15 @@ def test_states_are_those_last_reported(metrics: Metrics) -> None:
     assert value(metrics, "coco_kp_build_info", version="1.2.3") == 1
     event(30, "readiness", outcome="not ready", message="KBS: down")
     assert value(metrics, "coco_kp_ready") == 0
+
+
+def test_audit_log_that_cannot_be_opened_anew_is_counted(metrics: Metrics, tmp_path: Path) -> None:
+    file = tmp_path / "audit"
+    log = open_audit_log(str(file), required=False)
+    file.unlink()
+    file.mkdir()
+    log.reopen()
+    assert value(metrics, "coco_kp_audit_failures_total") == 1
 
 
 def test_no_label_is_what_a_caller_chose(metrics: Metrics) -> None:

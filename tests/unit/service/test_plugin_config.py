@@ -27,9 +27,9 @@ def test_plugin_config_reads_a_key_for_each_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "names no key"),
-        ("names = {}", "names no key"),
-        ("names = 1", "names no key"),
+        ("", "has no \\[names.NAME\\]"),
+        ("names = {}", "has no \\[names.NAME\\]"),
+        ("names = 1", "has no \\[names.NAME\\]"),
         ("[names]\nprod = 1", "'prod' in .* is not a table"),
         ("[names.prod]", "'prod' in .* lacks a text unwrap-with"),
         ("[names.prod]\nunwrap-with = 1", "lacks a text unwrap-with"),
@@ -47,7 +47,7 @@ def test_plugin_config_reads_a_key_for_each_name(tmp_path: Path) -> None:
         ("[", "is not TOML: "),
         ("a = " + "[" * 5000, "is not TOML"),
         ("\xff", "is not TOML text"),
-        ("#" * (MAX_FILE + 1), f"more than {MAX_FILE} bytes"),
+        ("#" * (MAX_FILE + 1), f"longer than the {MAX_FILE} bytes"),
         (
             '[names.prod]\nunwrap-with = "pkcs11:object=x?pin-value=1234"',
             "pin-value would show the secret",

@@ -19,7 +19,7 @@ import pkcs11
 from pkcs11 import Session, Slot, Token, TokenFlag, exceptions
 
 from coco_kp.errors import KekError, shown
-from coco_kp.files import is_there, read_file
+from coco_kp.files import is_there, read_small
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
@@ -144,10 +144,8 @@ def _pin(reference: Pkcs11Reference) -> str:
     """Return the PIN, or an empty text where none is named."""
     if not reference.pin_source:
         return os.environ.get(PIN_VARIABLE, "")
-    data = read_file(Path(reference.pin_source), _LONGEST_PIN, KekError).data
+    data = read_small(Path(reference.pin_source), _LONGEST_PIN, KekError)
     what = f"the PIN file {shown(reference.pin_source)}"
-    if len(data) > _LONGEST_PIN:
-        raise KekError(f"{what} has more than {_LONGEST_PIN} bytes")
     try:
         pin = data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:

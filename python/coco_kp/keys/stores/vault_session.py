@@ -26,7 +26,7 @@ from hvac import exceptions
 from urllib3.util import Url
 
 from coco_kp.errors import Hint, InputError, KekError, RefusedError, RemoteError, shown
-from coco_kp.files import home, is_there, read_file, reason
+from coco_kp.files import home, is_there, read_small, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
@@ -307,7 +307,7 @@ def _variable_or_file(name: str) -> str:
 
 def _text(path: Path, what: str) -> str:
     try:
-        text = read_file(path, _TOKEN_LIMIT, KekError).data.decode("ascii").strip()
+        text = read_small(path, _TOKEN_LIMIT, KekError).decode("ascii").strip()
     except UnicodeDecodeError:
         raise KekError(f"{what}, {shown(str(path))}, is not text") from None
     return text

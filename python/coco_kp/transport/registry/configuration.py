@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import home, is_there
+from coco_kp.files import home, is_there, read_small
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.transport.access import Access
-from coco_kp.transport.files import read_small
 
 _SYSTEM: Final = Path("/etc/containers")
 _MAX_FILE: Final = 1024 * 1024

@@ -123,6 +123,17 @@ def test_approle_reads_its_ids_from_files(
     }
 
 
+def test_approle_refuses_a_file_that_is_too_long_for_an_id(
+    approle: ScriptedVault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its beginning was sent, and Vault's refusal said nothing of the file."""
+    monkeypatch.delenv("VAULT_SECRET_ID")
+    (tmp_path / "id").write_text("a" * 70_000)
+    monkeypatch.setenv("VAULT_SECRET_ID_FILE", str(tmp_path / "id"))
+    assert "id' is longer than the" in refusal(KekError).message
+    assert approle.requests == []
+
+
 def test_approle_logs_in_again_when_its_token_has_expired(approle: ScriptedVault) -> None:
     approle.on(APPROLE, logged_in("first"), logged_in("second"))
     approle.on(READ, ok({"data": list(KEK)}), DENIED, ok({"data": list(KEK)}))
