@@ -27,6 +27,8 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     complete: bool
+    port: int = 0
+    """The client's: one of each connection."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         broken = self.fault(self.command, url.path)
         body, complete = self._body(broken.take if broken else None)
         query = parse_qs(url.query, keep_blank_values=True)
-        request = Request(self.command, url.path, query, self._headers(), body, complete)
+        port = self.client_address[1]
+        request = Request(self.command, url.path, query, self._headers(), body, complete, port)
         reply = self.answer(request) if broken is None or broken.kept else broken
         if broken is None and isinstance(reply, Reply):
             self._send(reply)

@@ -49,6 +49,8 @@ class Registry:
     """The status of a manifest's PUT that succeeded; some registries answer 202."""
     page: int = 100
     """Names of a page of a list."""
+    before: Callable[[Request], None] = lambda _: None
+    """Called with each request, by several threads at once."""
     finished: int = 201
     """The status of a blob's PUT that succeeded."""
 
@@ -56,6 +58,7 @@ class Registry:
         self._lock = threading.Lock()
 
     def answer(self, request: Request) -> Reply | BreakOff:
+        self.before(request)
         with self._lock:
             self.seen.append(request)
             for fault in self.faults:

@@ -17,6 +17,7 @@ Proxies come from ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; loopback is 
 """
 
 from coco_kp.http.client import HttpClient, PlainHttp
+from coco_kp.http.pace import Pace
 from coco_kp.http.response import Response
 from coco_kp.http.retry import NEVER, Retry
 from coco_kp.http.tls import Tls
@@ -25,6 +26,7 @@ from coco_kp.http.url import display_url, is_loopback, same_origin
 __all__ = [
     "NEVER",
     "HttpClient",
+    "Pace",
     "PlainHttp",
     "Response",
     "Retry",

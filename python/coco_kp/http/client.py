@@ -18,10 +18,11 @@ from coco_kp.deadline import pause, remaining
 from coco_kp.errors import Hint, InputError, RefusedError, UnreachableError
 from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
 from coco_kp.http.failure import CA_HINT, LATER, failure
+from coco_kp.http.pace import Pace
 from coco_kp.http.response import Response, credentials_in
 from coco_kp.http.retry import NEVER, RETRIED, Retry, retry_after
 from coco_kp.http.tls import Tls
-from coco_kp.http.url import display_url, is_loopback, parse_target, port_of
+from coco_kp.http.url import display_url, is_loopback, origin, parse_target, port_of
 
 CONNECT_TIMEOUT = 15.0
 """Seconds to connect, TLS handshake included."""
@@ -39,7 +40,8 @@ class HttpClient:
 
     ``headers`` go with every request (never put a credential there: hosts differ). Without
     ``tls``, servers are verified against the system's roots. ``ca_hint`` says how to have another
-    authority trusted.
+    authority trusted. With a ``pace``, what a server's ``Retry-After`` says to one request holds
+    for all others, of all clients that have it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HttpClient:
         plain_http: PlainHttp = "never",
         headers: Mapping[str, str] | None = None,
         ca_hint: Hint = CA_HINT,
+        pace: Pace | None = None,
         sleep: Callable[[float], None] = pause,
     ) -> None:
         tls = tls or Tls()
@@ -57,6 +60,7 @@ class HttpClient:
         self._plain_http = plain_http
         self._headers = {"User-Agent": "coco-kp", **(headers or {})}
         self._ca_hint = ca_hint
+        self._pace = pace
         self._sleep = sleep
         self._connections: dict[tuple[str, str], urllib3.PoolManager] = {}  # by scheme and proxy
         self._proxies: dict[tuple[str | None, ...], str] = {}  # by scheme, host and port
@@ -137,6 +141,8 @@ class HttpClient:
         body: bytes | Iterable[bytes | memoryview] | None,
     ) -> Response:
         request = f"{method} {display_url(target.url)}"
+        if self._pace is not None:
+            self._pace.wait(request, origin(target), self._sleep)
         left = remaining()
         if not left:
             raise UnreachableError(f"{request}: no answer in time", LATER)
@@ -163,6 +169,8 @@ class HttpClient:
                 )
                 raise error from None
             raise failure(request, exc, self._ca_hint) from None
+        if self._pace is not None and raw.status in RETRIED:
+            self._pace.heed(origin(target), raw.headers)
         return Response(raw, request, target.url, credentials_in(headers))
 
     def _check_scheme(self, target: Url) -> None:

@@ -13,6 +13,10 @@ from coco_kp.errors import InputError
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+Origin = tuple[str | None, str | None, int | None]
+"""Scheme, host and port."""
+
+
 def parse_target(url: str, *, user_info: bool = False) -> Url:
     """Parse an absolute http or https URL; raises :class:`InputError` for anything else.
 
@@ -42,7 +46,12 @@ def display_url(url: str) -> str:
 
 def same_origin(one: str, other: str) -> bool:
     """Tell whether two URLs have scheme, host and port in common: only then share credentials."""
-    return _origin(one) == _origin(other)
+    return _server(one) == _server(other)
+
+
+def origin(url: Url) -> Origin:
+    """Return the server that a URL is of."""
+    return url.scheme, url.host, port_of(url)
 
 
 def is_loopback(host: str) -> bool:
@@ -59,9 +68,8 @@ def port_of(url: Url) -> int | None:
     return url.port or _DEFAULT_PORTS.get(url.scheme or "")
 
 
-def _origin(url: str) -> tuple[str | None, str | None, int | None]:
-    parts = parse_url(_without_query(url))
-    return parts.scheme, parts.host, port_of(parts)
+def _server(url: str) -> Origin:
+    return origin(parse_url(_without_query(url)))
 
 
 def _without_query(url: str) -> str:

@@ -17,7 +17,7 @@ from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.registry.configuration import Place
 from coco_kp.transport.registry.download import RegistryBlob
-from coco_kp.transport.registry.repository import ACCEPT, Repository
+from coco_kp.transport.registry.repository import Repository
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.tag import Tag
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
@@ -77,7 +77,7 @@ class RegistrySource(Source):
 
     def _manifest_at(self, image: RegistryReference) -> Manifest:
         digest = image.digest
-        response = self.repository.get(f"manifests/{digest or image.tag}", ACCEPT, MAX_MANIFEST)
+        response = self.repository.get_manifest(str(digest or image.tag))
         if response.status != 200:
             raise self.repository.refused(response, self.reference)
         raw = response.document(MAX_MANIFEST)
@@ -200,7 +200,7 @@ class _ReadBack(Source):
 
 
 def _manifest_bytes(repository: Repository, descriptor: Descriptor) -> bytes | None:
-    response = repository.get(f"manifests/{descriptor.digest}", ACCEPT, MAX_MANIFEST)
+    response = repository.get_manifest(str(descriptor.digest))
     if response.status == 404:
         response.close()
         return None

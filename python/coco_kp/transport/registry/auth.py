@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
@@ -24,6 +23,7 @@ from coco_kp.transport.access import Access, Credentials
 from coco_kp.transport.registry.advice import logging_in
 from coco_kp.transport.registry.challenge import Challenge, parse_challenges
 from coco_kp.transport.registry.refusal import refused
+from coco_kp.transport.registry.tokens import Scopes, Token, Tokens
 
 _MAX_TOKEN: Final = 64 * 1024
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
@@ -32,12 +32,6 @@ _DEFAULT_LIFE: Final = 60
 
 _USED_LIFE: Final = 0.8
 """Part of a token's life after which a new one is fetched: requests take time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    value: str = field(repr=False)
-    fresh_until: float
 
 
 class Authorizer:
@@ -58,26 +52,30 @@ class Authorizer:
         self._retry = retry
         self._lock = threading.Lock()
         self._challenge: Challenge | None = None
-        self._tokens: dict[tuple[str, ...], _Token] = {}
+        self._asked_first = ""
+        """The scope that the registry named before it knew what it would be asked for."""
+        self._tokens = Tokens()
 
-    def headers(self, scopes: tuple[str, ...]) -> dict[str, str]:
+    def headers(self, scopes: Scopes) -> dict[str, str]:
         """Give the header for a request that needs ``scopes``; empty before any challenge."""
-        with self._lock:
-            if self._challenge is None:
-                return {}
-            if self._credentials is not None and self._credentials.registry_token:
-                return {"Authorization": f"Bearer {self._credentials.registry_token}"}
-            if self._challenge.scheme == "basic":
-                return {"Authorization": self._basic()}
-            token = self._tokens.get(scopes)
-            if token is None or time.monotonic() >= token.fresh_until:
-                token = self._tokens[scopes] = self._fetch(self._challenge, scopes)
-            return {"Authorization": f"Bearer {token.value}"}
+        challenge = self._challenge
+        if challenge is None:
+            return {}
+        if self._credentials is not None and self._credentials.registry_token:
+            return {"Authorization": f"Bearer {self._credentials.registry_token}"}
+        if challenge.scheme == "basic":
+            return {"Authorization": self._basic()}
 
-    def learn(self, response: Response, used: Mapping[str, str]) -> bool:
+        def fetch(asked: str) -> Token:
+            return self._fetch(challenge, (*scopes, asked or self._asked_first))
+
+        token = self._tokens.get(scopes, fetch)
+        return {"Authorization": f"Bearer {token.value}"}
+
+    def learn(self, response: Response, used: Mapping[str, str], scopes: Scopes) -> bool:
         """Take in the challenge of a 401; tell whether another try makes sense.
 
-        ``used`` are the headers that were not good enough.
+        ``used`` are the headers that were not good enough for a request that needs ``scopes``.
         """
         challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
         known = {challenge.scheme: challenge for challenge in reversed(challenges)}
@@ -85,15 +83,16 @@ class Authorizer:
         if challenge is None:
             return False
         spent = used.get("Authorization", "").partition(" ")[2]
+        asked = challenge.parameters.get("scope", "")
         with self._lock:
             first, self._challenge = self._challenge is None, challenge
+            self._asked_first = asked if first else self._asked_first
             if self._credentials is not None and self._credentials.registry_token:
                 return not used
             if challenge.scheme == "basic":
                 return not used and self._credentials is not None
-            # A token that another thread fetched since is kept, and tried.
-            self._tokens = {s: t for s, t in self._tokens.items() if t.value != spent}
-            return first or bool(used)
+        self._tokens.drop(scopes, spent, asked)
+        return first or bool(used)
 
     def _basic(self) -> str:
         if self._credentials is None or self._credentials.identity_token:
@@ -107,10 +106,10 @@ class Authorizer:
         pair = f"{self._credentials.username}:{self._credentials.password}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
-    def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> _Token:
+    def _fetch(self, challenge: Challenge, scopes: Scopes) -> Token:
         realm = self._realm(challenge)
-        service, asked = (challenge.parameters.get(name) for name in ("service", "scope"))
-        query = [("scope", scope) for scope in dict.fromkeys((*scopes, asked)) if scope]
+        service = challenge.parameters.get("service")
+        query = [("scope", scope) for scope in dict.fromkeys(scopes) if scope]
         query += [("service", service)] if service else []
         if self._credentials is not None and self._credentials.identity_token:
             response = self._exchange(realm, query)
@@ -155,7 +154,7 @@ class Authorizer:
             load=_MAX_TOKEN,
         )
 
-    def _read(self, response: Response) -> _Token:
+    def _read(self, response: Response) -> Token:
         start = time.monotonic()
         what = f"the answer of the token server {display_url(response.url)}"
         document = parse_json_object(response.document(_MAX_TOKEN), what)
@@ -164,4 +163,4 @@ class Authorizer:
             raise RemoteError(f"{what} has no usable token")
         life = document.get("expires_in")
         seconds = life if isinstance(life, int) and life > 0 else _DEFAULT_LIFE
-        return _Token(value, start + seconds * _USED_LIFE)
+        return Token(value, start + seconds * _USED_LIFE)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Final
 
 from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
+from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.reference import DOCKER_HUB
 from coco_kp.transport.access import Access, Credentials
 from coco_kp.transport.registry.advice import allowing_named_http, allowing_plain_http
 from coco_kp.transport.registry.auth import Authorizer
+from coco_kp.transport.registry.pulls import Pulls
 from coco_kp.transport.registry.refusal import refused
 
 _HUB_API: Final = "registry-1.docker.io"
@@ -26,7 +29,9 @@ Body = bytes | Callable[[], Iterable[bytes | memoryview]] | None
 class RegistryClient:
     """Speaks to one registry (OCI distribution-spec) as one user, over ``http``.
 
-    Threads may share it. Whoever made ``http`` closes it.
+    ``turns`` bounds how many requests are under way at a time. Streams do not count: one may wait
+    for another, and there are no more of them than threads that read or write blobs. Threads may
+    share it. Whoever made ``http`` closes it.
     """
 
     def __init__(
@@ -35,13 +40,16 @@ class RegistryClient:
         access: Access,
         credentials: Credentials | None,
         http: HttpClient,
+        turns: threading.Semaphore,
         sleep: Callable[[float], None],
     ) -> None:
         self.host = host
         self.retry = Retry(access.retries)
         self.sleep = sleep
+        self.pulls = Pulls()
         self._access = access
         self._http = http
+        self._turns = turns
         self._credentials = credentials
         self._auth = Authorizer(http, host, access, credentials, self.retry)
         self._base = ""
@@ -98,21 +106,23 @@ class RegistryClient:
     ) -> Response:
         own = same_origin(url, self.base())
         streamed = callable(body)
+        short = not streamed and (method != "GET" or load > 0)
 
         def send(authorization: Mapping[str, str]) -> Response:
-            return self._http.request(
-                method,
-                url,
-                headers={**headers, **authorization},
-                body=body() if callable(body) else body,
-                retry=NEVER if streamed else retry,
-                load=load,
-            )
+            with self._turns if short else nullcontext():
+                return self._http.request(
+                    method,
+                    url,
+                    headers={**headers, **authorization},
+                    body=body() if callable(body) else body,
+                    retry=NEVER if streamed else retry,
+                    load=load,
+                )
 
         try:
             authorization = self._auth.headers(scopes) if own else {}
             response = send(authorization)
-            if response.status == 401 and own and self._auth.learn(response, authorization):
+            if response.status == 401 and own and self._auth.learn(response, authorization, scopes):
                 if streamed:
                     return response
                 response.close()
@@ -151,11 +161,12 @@ class RegistryClient:
 
     def _ping(self, base: str, retry: Retry) -> str:
         def send(url: str) -> Response:
-            return self._http.request("GET", url, retry=retry)
+            # With its body, which would else cost the connection.
+            return self._http.request("GET", url, retry=retry, load=SAID_LIMIT)
 
         with _redirected("GET", f"{base}/v2/", send, elsewhere=False) as response:
             if response.status == 401:
-                self._auth.learn(response, {})
+                self._auth.learn(response, {}, ())
             elif not response.ok:
                 raise refused(response, self._access, f"{self.host} does not answer as a registry")
             return base

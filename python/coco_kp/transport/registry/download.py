@@ -60,7 +60,7 @@ class RegistryBlob(RawBlob):
 
     def _open(self) -> Response:
         headers = {"Range": f"bytes={self._offset}-"} if self._offset else {}
-        response = self._repository.get(f"blobs/{self._blob.digest}", headers)
+        response = self._repository.get_blob(self._blob.digest, headers)
         self._known = self._offset if response.status == 200 else 0
         if response.status == 200:
             return response

@@ -12,8 +12,7 @@ from coco_kp.model.manifest import MAX_MANIFEST, Manifest
 from coco_kp.model.media_type import INDEXES, MANIFESTS
 from coco_kp.transport.registry.client import Body, RegistryClient
 
-ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
-"""Headers of a request for a manifest."""
+_ACCEPT: Final = {"Accept": ", ".join((*MANIFESTS, *INDEXES))}
 
 
 class Repository:
@@ -28,6 +27,7 @@ class Repository:
         self.retry = client.retry
         self.sleep = client.sleep
         self.refused = client.refused
+        self._pulls = client.pulls
         self._client = client
         self._scope = f"repository:{name}:{actions}"
 
@@ -57,9 +57,26 @@ class Repository:
             load=load,
         )
 
-    def get(self, path: str, headers: Mapping[str, str], load: int = 0) -> Response:
-        """Read from the repository; any status but redirects comes back."""
-        return self.request("GET", self.url(path), headers=headers, load=load)
+    def get_blob(self, digest: Digest, headers: Mapping[str, str]) -> Response:
+        """Read a blob; any status but redirects comes back."""
+        return self.request("GET", self.url(f"blobs/{digest}"), headers=headers)
+
+    def get_manifest(self, name: str) -> Response:
+        """Read a manifest by its digest or a tag; any status but redirects comes back.
+
+        Raises ``RemoteError`` where the registry counts pulls, and leaves none.
+        """
+        before = self._pulls.begin()
+        if before is None:
+            before = self._pull_that_is_left(name)
+        headers: Mapping[str, str] = {}
+        try:
+            url = self.url(f"manifests/{name}")
+            response = self.request("GET", url, headers=_ACCEPT, load=MAX_MANIFEST)
+            headers = response.headers
+            return response
+        finally:
+            self._pulls.end(before, headers)
 
     def put_manifest(
         self, manifest: Manifest, name: str, *, retry: Retry | None = None
@@ -85,8 +102,7 @@ class Repository:
         Its headers are asked for (HEAD), which costs nothing where pulls are counted. Raises
         ``RemoteError`` in which ``what`` says what failed.
         """
-        path = f"manifests/{tag}"
-        with self.request("HEAD", self.url(path), headers=ACCEPT) as response:
+        with self._head(tag) as response:
             stated = response.headers.get("Docker-Content-Digest", "")
         if response.ok and stated.startswith("sha256:"):
             try:
@@ -96,10 +112,25 @@ class Repository:
                     f"{response.request}: the registry says a digest that is none"
                 ) from None
         # Not every registry answers HEAD, or says a digest; one that fails says so here.
-        response = self.get(path, ACCEPT, MAX_MANIFEST)
+        response = self.get_manifest(tag)
         if response.status == 404:
             response.close()
             return None
         if response.status != 200:
             raise self.refused(response, what)
         return Digest.of(response.document(MAX_MANIFEST))
+
+    def _pull_that_is_left(self, name: str) -> int:
+        """Begin a pull where none was left; the headers alone cost none, and say what is now."""
+        ended = self._pulls.ended
+        with self._head(name) as response:
+            before = self._pulls.renew(ended, response.headers)
+        if before is None:
+            raise RemoteError(
+                f"{response.request}: the registry leaves this user no pull for now",
+                "log in as a user who has more, or run again later",
+            )
+        return before
+
+    def _head(self, name: str) -> Response:
+        return self.request("HEAD", self.url(f"manifests/{name}"), headers=_ACCEPT)

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from coco_kp.errors import Hint
-from coco_kp.http import HttpClient, PlainHttp, Tls
+from coco_kp.http import HttpClient, Pace, PlainHttp, Tls
+from coco_kp.http.client import CONNECTIONS_PER_HOST
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.access import Access, Credentials
 from coco_kp.transport.registry.advice import trusting
@@ -21,7 +22,7 @@ from coco_kp.transport.registry.repository import Repository
 
 
 class Session:
-    """Logins, connections and tokens, kept for all images that are opened with it.
+    """Logins, connections, tokens and limits, for all images that are opened with it.
 
     The user's files are read, and credential helpers run, when they are first needed and not again.
     What one registry was told goes to no other. Threads may share it. A context manager: whoever
@@ -32,6 +33,8 @@ class Session:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._logins = Logins()
+        self._pace = Pace()
+        self._turns: dict[str, threading.Semaphore] = {}
         self._configuration: Configuration | None = None
         self._http: dict[tuple[Tls, PlainHttp, Hint], HttpClient] = {}
         self._clients: dict[tuple[str, Access, Credentials | None], RegistryClient] = {}
@@ -76,7 +79,8 @@ class Session:
             client = self._clients.get(key)
             if client is None:
                 http = self._client_of_http(host, access)
-                client = RegistryClient(host, access, credentials, http, self._sleep)
+                turns = self._turns.setdefault(host, threading.Semaphore(CONNECTIONS_PER_HOST))
+                client = RegistryClient(host, access, credentials, http, turns, self._sleep)
                 self._clients[key] = client
             return client
 
@@ -86,6 +90,12 @@ class Session:
         key = (tls, plain_http, trusting(access, host))
         http = self._http.get(key)
         if http is None:
-            http = HttpClient(tls=tls, plain_http=plain_http, ca_hint=key[-1], sleep=self._sleep)
+            http = HttpClient(
+                tls=tls,
+                plain_http=plain_http,
+                ca_hint=key[-1],
+                pace=self._pace,
+                sleep=self._sleep,
+            )
             self._http[key] = http
         return http

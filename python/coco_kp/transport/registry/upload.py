@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
 from coco_kp.http import NEVER, Response
-from coco_kp.http.retry import RETRIED, retry_after
+from coco_kp.http.retry import LONGEST_PAUSE, RETRIED, retry_after
 from coco_kp.model.digest import Digest
 from coco_kp.transport.base import BlobWriter, Pieces
 from coco_kp.transport.registry.repository import Repository
@@ -97,6 +97,8 @@ class RegistryBlobWriter(BlobWriter):
                 if (piece or retry.failures > 1) and isinstance(broken.error, UnreachableError):
                     # Distribution loses an upload of which a request broke: let a piece arrive.
                     piece = max(piece // 4 if piece else _FIRST_PIECE, self._least)
+                if retry.pause > LONGEST_PAUSE:
+                    raise broken.error
                 if not retry.over:
                     retry.wait(broken.error.message, self._repository.sleep)
                 offset = self._reported_offset()

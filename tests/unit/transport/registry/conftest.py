@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from coco_kp.http import pace
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource, configuration
 from tests.sim.registry import Registry, serve
@@ -45,8 +47,11 @@ def host(registry: Registry) -> Iterator[str]:
 
 
 @pytest.fixture
-def pauses() -> list[float]:
-    return []
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was waited for without waiting; the clock goes on by that."""
+    waited: list[float] = []
+    monkeypatch.setattr(pace, "monotonic", lambda: time.monotonic() + sum(waited))
+    return waited
 
 
 @pytest.fixture

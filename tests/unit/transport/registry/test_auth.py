@@ -15,6 +15,7 @@ from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
 from coco_kp.transport.registry import RegistrySink, RegistrySource, auth
+from coco_kp.transport.registry import tokens as tokens_module
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
@@ -179,7 +180,8 @@ class TestTokens:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         passed = 0.0
-        monkeypatch.setattr(auth, "time", SimpleNamespace(monotonic=lambda: passed))
+        for module in (auth, tokens_module):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: passed))
         with RegistrySink(image_name, PLAIN) as sink:
             put_blob(sink, describe("x", b"1"), b"1")
             assert len(tokens.issued) == 1

@@ -1,0 +1,73 @@
+"""Tokens that a registry's token server gave, by what they open."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+_MOST_KEPT: Final = 256
+"""Tokens that are kept; the one that was needed the longest ago is forgotten. Each is of some
+kilobytes, and a registry may have any number of repositories."""
+
+Scopes = tuple[str, ...]
+"""What a token is to open (distribution's ``docs/spec/auth/scope.md``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, and until when it is used (of ``time.monotonic``)."""
+
+    value: str = field(repr=False)
+    fresh_until: float
+
+
+@dataclass(slots=True)
+class _Place:
+    token: Token | None = None
+    asked: str = ""
+    fetching: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Tokens:
+    """Keeps tokens while they are fresh. Of threads that need one, one fetches it.
+
+    Who needs another one does not wait for that.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._places: dict[Scopes, _Place] = {}
+
+    def get(self, scopes: Scopes, fetch: Callable[[str], Token]) -> Token:
+        """Return a token that opens ``scopes``.
+
+        ``fetch`` is called with the scope that the registry itself named, empty if it named none.
+        It may raise, and is called again by whoever needs the token next.
+        """
+        place = self._place(scopes)
+        with place.fetching:
+            if place.token is None or time.monotonic() >= place.token.fresh_until:
+                place.token = fetch(place.asked)
+            return place.token
+
+    def drop(self, scopes: Scopes, spent: str, asked: str) -> None:
+        """Forget a token that did not suffice, unless another took its place since.
+
+        ``asked`` is the scope that the registry names in its stead.
+        """
+        place = self._place(scopes)
+        with place.fetching:
+            place.asked = asked
+            if place.token is not None and place.token.value == spent:
+                place.token = None
+
+    def _place(self, scopes: Scopes) -> _Place:
+        with self._lock:
+            place = self._places.pop(scopes, None) or _Place()
+            self._places[scopes] = place
+            if len(self._places) > _MOST_KEPT:
+                del self._places[next(iter(self._places))]
+            return place
