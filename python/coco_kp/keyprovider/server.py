@@ -236,6 +236,9 @@ def _options(most_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # or a second server would share the port unnoticed
         ("grpc.max_receive_message_length", most_bytes),
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # Else those that have ended count until they are cleared away, and REFUSED_STREAM is the
+        # answer to clients that keep to the limit.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
         ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
     ]

@@ -533,6 +533,18 @@ def test_connection_has_no_more_than_its_calls_at_work(tmp_path: Path) -> None:
         assert not any(call.done() for call in calls)
 
 
+def test_connection_with_all_its_calls_at_work_is_refused_none(tmp_path: Path) -> None:
+    """gRPC refused every tenth: it counted calls that had ended."""
+    with (
+        serving_process(serving_script(tmp_path)) as (_, address),
+        ocicrypt.connection(address) as channel,
+    ):
+        wrap = channel.unary_unary(WRAP_KEY, ocicrypt.encode_message, bytes)
+        for _ in range(10):
+            calls = [wrap.future(wrap_request("sample=true")) for _ in range(150)]
+            assert {call.exception(PATIENCE) for call in calls} == {None}
+
+
 def test_server_refuses_calls_beyond_its_places_but_no_health_check(tmp_path: Path) -> None:
     body = HUNG + "server._MOST_AT_WORK = 4\n"
     with (
