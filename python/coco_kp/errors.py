@@ -150,6 +150,12 @@ class DeniedError(RemoteError):
     code = "access-denied"
 
 
+class NotThereError(DeniedError):
+    """A registry does not know the image, or says so to who may not read it."""
+
+    code = "not-there"
+
+
 class RefusedError(CocoKpError):
     """Going on would leave data unencrypted, lose a key, or overwrite without consent."""
 

@@ -28,6 +28,7 @@ EXIT_CODES = {
     "NotAllowedError": 7,
     "KeyPathForbiddenError": 7,
     "DeniedError": 8,
+    "NotThereError": 8,
     "CancelledError": 130,
 }
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from coco_kp.errors import (
     ChangedError,
@@ -22,15 +23,22 @@ from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import FileReference, ImageReference
 from coco_kp.transport import Access, Sink, open_sink
 
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
+
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def writing(
-    reference: ImageReference, access: Access | None, *, keep_replaced: bool
+    reference: ImageReference,
+    access: Access | None,
+    session: Session | None = None,
+    *,
+    keep_replaced: bool,
 ) -> Iterator[Sink]:
     """Open a place for an image; whatever a failure leaves there is named in its hint."""
-    with open_sink(reference, access, keep_replaced=keep_replaced) as sink:
+    with open_sink(reference, access, session, keep_replaced=keep_replaced) as sink:
         try:
             yield sink
         except CocoKpError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from coco_kp.errors import InputError, IntegrityError, shown
 from coco_kp.image.base import BaseLayers, base_layers
@@ -70,6 +70,9 @@ from coco_kp.transport import (
     open_source,
 )
 
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
+
 Verification = Literal["packets", "full"]
 
 
@@ -98,11 +101,13 @@ def encrypt_image(
     base: str | None = None,
     reuse: str | None = None,
     reuse_openers: Sequence[Opener] = (),
+    earlier: Mapping[Digest, EarlierLayer] | None = None,
     verify: Verification = "packets",
     dry_run: bool = False,
     jobs: int | None = None,
     source_access: Access | None = None,
     destination_access: Access | None = None,
+    session: Session | None = None,
     progress: Progress | None = None,
     keep_replaced: bool = False,
 ) -> EncryptionResult:
@@ -110,10 +115,11 @@ def encrypt_image(
 
     Each recipient can open every layer. ``base`` names an image whose layers stay readable,
     ``reuse`` an earlier encrypted image from which unchanged layers are taken over if
-    ``reuse_openers`` or the recipients open them. ``verify="full"`` reads everything back, decrypts
-    it and compares it with the config's diff_ids, before the image gets its name. ``jobs`` layers
-    are worked on at once, by default one a processor. ``keep_replaced`` leaves what the image
-    replaces in its layout.
+    ``reuse_openers`` or the recipients open them; ``earlier`` are such layers that were opened
+    before, by the digests of what they hold. ``verify="full"`` reads everything back, decrypts it
+    and compares it with the config's diff_ids, before the image gets its name. ``jobs`` layers are
+    worked on at once, by default one a processor. Many images share a ``session``.
+    ``keep_replaced`` leaves what the image replaces in its layout.
 
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
@@ -135,20 +141,15 @@ def encrypt_image(
             access = access_beside(
                 reference, (target, destination_access), (source_reference, source_access)
             )
-            return stack.enter_context(open_source(reference, access))
+            return stack.enter_context(open_source(reference, access, session))
 
-        image = stack.enter_context(open_source(source_reference, source_access))
+        image = stack.enter_context(open_source(source_reference, source_access, session))
         rules = rules or Rules()
         tree = read_tree(image, select=partial(entries_to_read, rules=rules))
         of_base = base_layers(opened(base)) if base else None
-        keys: list[KeyWrapper] = []
-        earlier: dict[Digest, EarlierLayer] = {}
-        if reuse:
-            keys = [recipient.prepare() for recipient in recipients]
-            openers = (*reuse_openers, *keys)
-            earlier = read_earlier(opened(reuse), openers, keys)
-            for layer in earlier.values():
-                refuse_to_replace(keys, layer.encryption.packets)
+        keys, earlier = _reusable(
+            recipients, earlier or {}, opened(reuse) if reuse else None, reuse_openers
+        )
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
             progress.notice(notice)
@@ -157,7 +158,9 @@ def encrypt_image(
         check_sizes(plan, [key.name for key in keys])
         if dry_run:
             return EncryptionResult(str(target), None, (), plan, {})
-        sink = stack.enter_context(writing(target, destination_access, keep_replaced=keep_replaced))
+        sink = stack.enter_context(
+            writing(target, destination_access, session, keep_replaced=keep_replaced)
+        )
         work = Work(progress, jobs, source_access)
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
@@ -181,6 +184,24 @@ def encrypt_image(
         return EncryptionResult(
             str(target), top.digest, _names(plan, keys), plan, _new_manifests(there, plan)
         )
+
+
+def _reusable(
+    recipients: Sequence[Recipient],
+    earlier: Mapping[Digest, EarlierLayer],
+    reuse: Source | None,
+    openers: Sequence[Opener],
+) -> tuple[list[KeyWrapper], dict[Digest, EarlierLayer]]:
+    """Return the layers that can be taken over; and the keys, if they had to be asked for."""
+    if not earlier and reuse is None:
+        return [], {}
+    keys = [recipient.prepare() for recipient in recipients]
+    found = dict(earlier)
+    if reuse is not None:
+        found |= read_earlier(reuse, (*openers, *keys), keys)
+    for layer in found.values():
+        refuse_to_replace(keys, layer.encryption.packets)
+    return keys, found
 
 
 def _check_names(recipients: Sequence[Recipient]) -> None:

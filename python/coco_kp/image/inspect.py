@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from coco_kp.errors import InputError
 from coco_kp.image.facts import LayerFacts, layer_facts, sample_findings
@@ -12,6 +13,9 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Access, open_source
+
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,15 @@ class Inspection:
     missing: tuple[Descriptor, ...] = ()
 
 
-def inspect_image(image: str, *, access: Access | None = None) -> Inspection:
+def inspect_image(
+    image: str, *, access: Access | None = None, session: Session | None = None
+) -> Inspection:
     """Inspect the image that ``image`` names as skopeo does.
 
     Raises ``InputError`` where there is none. What is odd about it becomes a finding, and a
     manifest that a list names but that is not there does not hide the others.
     """
-    with open_source(parse_image_reference(image), access) as source:
+    with open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)
         found = tuple(
             ImageFacts(

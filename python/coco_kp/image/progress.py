@@ -20,7 +20,10 @@ _TICK: Final = 0.1  # seconds between two looks at what pumps did
 
 
 class Progress:
-    """Told of what happens, by several threads at once; this one tells nobody."""
+    """Told of what happens, by several threads at once; this one tells nobody.
+
+    What ``begin``, ``advance`` or ``end`` raise ends the work.
+    """
 
     def expect(self, size: int, verb: str, names: Mapping[str, str], then: str = "") -> None:
         """Learn how many more bytes there are to move, what is done to them (``encrypting``).
@@ -39,7 +42,10 @@ class Progress:
         """Learn that it is done."""
 
     def naming(self) -> None:
-        """Learn that the image gets its name from now on: all before left the old one there."""
+        """Learn that the image gets its name from now on: all before left the old one there.
+
+        What this raises keeps it so.
+        """
 
     def notice(self, text: str) -> None:
         """Learn something that the user should know."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coco_kp.errors import (
     CocoKpError,
@@ -36,6 +37,9 @@ from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Access, check_destination, check_source, open_source
+
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ def rewrap_image(
     destination: str | None = None,
     source_access: Access | None = None,
     destination_access: Access | None = None,
+    session: Session | None = None,
     progress: Progress | None = None,
     keep_replaced: bool = False,
     dry_run: bool = False,
@@ -128,7 +133,7 @@ def rewrap_image(
     check_destination(target)
     check_source(reference)
     work = Work(progress or Progress(), 1)
-    with open_source(reference, source_access) as source:
+    with open_source(reference, source_access, session) as source:
         tree = read_tree(source, configs=False)
         opened: _OpenedLayers = {}
         if move := _kms_move(openers, changes):
@@ -145,7 +150,7 @@ def rewrap_image(
             recipients = _recipients(new.values())
             return RewrapResult(str(target), None, rewrapped, recipients, ())
         with writing(
-            target, destination_access or source_access, keep_replaced=keep_replaced
+            target, destination_access or source_access, session, keep_replaced=keep_replaced
         ) as sink:
             for node in images(tree):
                 for blob in (node.manifest.config, *node.manifest.layers):

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
 from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
@@ -42,6 +42,10 @@ from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.transport import Access, Source, access_beside, open_source
+
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.session import Session
+
 
 Target = Literal["coco", "nitro"]
 
@@ -132,6 +136,7 @@ def verify_image(
     base: str | None = None,
     jobs: int | None = None,
     access: Access | None = None,
+    session: Session | None = None,
     progress: Progress | None = None,
 ) -> VerificationReport:
     """Verify the image that ``image`` names as skopeo does.
@@ -141,12 +146,12 @@ def verify_image(
     """
     with ExitStack() as stack:
         reference = parse_image_reference(image)
-        source = stack.enter_context(open_source(reference, access))
+        source = stack.enter_context(open_source(reference, access, session))
         base_of = BaseLayers()
         if base:
             beside = parse_image_reference(base)
             its_access = access_beside(beside, (reference, access))
-            base_of = base_layers(stack.enter_context(open_source(beside, its_access)))
+            base_of = base_layers(stack.enter_context(open_source(beside, its_access, session)))
         work = Work(progress or Progress(), jobs, access)
         tree = read_tree(source)
         return verify_tree(source, tree, openers, work, rules or VerificationRules(), base_of)

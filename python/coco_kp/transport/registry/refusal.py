@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-from coco_kp.errors import DeniedError, Hint, InputError, RemoteError
+from coco_kp.errors import DeniedError, Hint, InputError, NotThereError, RemoteError
 from coco_kp.http import Response
 from coco_kp.http.response import SAID_LIMIT
 from coco_kp.model.encoding import parse_json_object
@@ -18,7 +18,7 @@ _HINTS: Final = {
     429: "the registry limits how often it may be asked: try again later",
 }
 
-_DENIED: Final = {401, 403, 404}
+_ERRORS: Final = {401: DeniedError, 403: DeniedError, 404: NotThereError}
 _SHORT_OF: Final = {401: "were refused", 403: "do not suffice"}
 
 
@@ -37,7 +37,7 @@ def refused(
     text = hint.text
     if credentials is not None and credentials.origin and response.status in _SHORT_OF:
         text = f"the credentials from {credentials.origin} {_SHORT_OF[response.status]}: {text}"
-    return (DeniedError if response.status in _DENIED else RemoteError)(
+    return _ERRORS.get(response.status, RemoteError)(
         f"{fact}{response.request}: {response.outcome}" + (f": {said}" if said else ""),
         text,
         code=hint.code,
