@@ -285,12 +285,12 @@ def _plan_line(document: dict[str, object], what: str) -> PlanLine:
         ),
         _options(member(document, "options", dict, what), action, what),
     )
-    _check(line, what)
+    check_plan_line(line, what)
     return line
 
 
-def _check(line: PlanLine, what: str) -> None:
-    """Refuse what contradicts itself."""
+def check_plan_line(line: PlanLine, what: str) -> None:
+    """Refuse a line that contradicts itself. Raises ``InputError``; ``what`` names the line."""
     writes = line.action in {"encrypt", "rewrap"}
     if writes and not line.keys:
         raise InputError(f"{what} names no key to {line.action} for")
@@ -308,6 +308,11 @@ def _check(line: PlanLine, what: str) -> None:
         parse_plan_key(key, what, kid_needed=writes)
     for key in line.old_keys:
         parse_plan_key(key, what, kid_needed=False)
+
+
+def options_of(action: Action) -> frozenset[str]:
+    """Return the options that an action takes, by their names in a plan."""
+    return _TAKEN[action]
 
 
 def parse_plan_key(text: str, what: str, *, kid_needed: bool) -> NamedKey:

@@ -1,0 +1,103 @@
+"""The keys of a plan: each asked for once, before the first image, for all workers of a process.
+
+Whoever asked for a key while the work goes on could get another one than those before him.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from coco_kp.crypto import Kek
+from coco_kp.fleet.lines import PlanLine, parse_plan_key
+from coco_kp.keys.named import NamedKey
+from coco_kp.keys.reference import AwsKmsReference, name_of
+from coco_kp.keys.resolve import FetchedKek, GivenKek, KeySettings, fetch, opener, resolve
+from coco_kp.keys.wrapper import KekOpener, KeyWrapper, Opener
+from coco_kp.model.resource_uri import ResourceUri
+
+
+@dataclass(frozen=True, slots=True)
+class LineKeys:
+    """The keys of one line, at hand.
+
+    ``recipients`` are those for whom an image is encrypted, ``openers`` what opens one that is
+    there, ``expected`` the names of recipients that are to be found in it.
+    """
+
+    recipients: tuple[KeyWrapper, ...]
+    openers: tuple[Opener, ...]
+    expected: tuple[ResourceUri | AwsKmsReference, ...]
+
+
+@dataclass(slots=True)
+class KeyRing:
+    """Keys by their names in a plan; threads may share what :meth:`of` returns.
+
+    ``warn`` takes what the owner of a key should know, each thing once.
+    """
+
+    warn: Callable[[str], None]
+    _settings: KeySettings = field(init=False, repr=False)
+    _told: set[str] = field(default_factory=set)
+    _keks: dict[str, Kek] = field(default_factory=dict, repr=False)
+    _recipients: dict[str, KeyWrapper] = field(default_factory=dict, repr=False)
+    _openers: dict[str, Opener] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Make what resolves keys."""
+        self._settings = KeySettings(warn=self._warn_once)
+
+    def of(self, line: PlanLine) -> LineKeys:
+        """Return the keys of a line; those that were not asked for yet, now.
+
+        Raises ``KekError``, ``RemoteError``, ``InputError``.
+        """
+        writes = line.action in {"encrypt", "rewrap"}
+        named = {key: parse_plan_key(key, "a key", kid_needed=writes) for key in line.keys}
+        old = [parse_plan_key(key, "an old key", kid_needed=False) for key in line.old_keys]
+        recipients = tuple(self._recipient(*key) for key in named.items()) if writes else ()
+        own: tuple[Opener, ...] = recipients or tuple(map(self._opener, named.values()))
+        return LineKeys(
+            recipients,
+            (*own, *map(self._opener, old)),
+            tuple(name for key in named.values() if (name := _name(key))),
+        )
+
+    def _recipient(self, text: str, key: NamedKey) -> KeyWrapper:
+        if text not in self._recipients:
+            source = key.source
+            if isinstance(source, FetchedKek):
+                made = resolve(GivenKek(self._kek(source)), key.kid, self._settings)
+            else:
+                made = resolve(source, key.kid, self._settings)
+            self._recipients[text] = made.prepare()
+        return self._recipients[text]
+
+    def _opener(self, key: NamedKey) -> Opener:
+        name = str(key.source.reference)
+        if name not in self._openers:
+            if isinstance(key.source, FetchedKek):
+                whose = f"the key of {name_of(key.source.reference)}"
+                self._openers[name] = KekOpener(self._kek(key.source), whose)
+            else:
+                self._openers[name] = opener(key.source)
+        return self._openers[name]
+
+    def _kek(self, source: FetchedKek) -> Kek:
+        name = str(source.reference)
+        if name not in self._keks:
+            self._keks[name] = fetch(source.reference, self._settings)
+        return self._keks[name]
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.warn(text)
+
+
+def _name(key: NamedKey) -> ResourceUri | AwsKmsReference | None:
+    if key.kid is not None:
+        return key.kid
+    reference = key.source.reference
+    return AwsKmsReference("", reference.key) if isinstance(reference, AwsKmsReference) else None

@@ -1,0 +1,178 @@
+"""A plan, or a shard of it, on this machine: several images at once, in a process that may end.
+
+All lines are read before the first image is touched, so that a plan is right as a whole or not run.
+They are not kept: a line is read again when its turn comes, so that a plan may be of any length.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coco_kp.errors import CancelledError, InputError, shown
+from coco_kp.files import reason
+from coco_kp.fleet.hosts import check_one_registry
+from coco_kp.fleet.keys import KeyRing
+from coco_kp.fleet.lines import MAX_LINE, PlanLine, ResultLine, parse_plan_line
+from coco_kp.fleet.work import Reach, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``number`` (from 0) of so many: lines that stand together, for they share layers."""
+
+    number: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a part that there is not."""
+        if not 0 <= self.number < self.count:
+            raise InputError(
+                f"there is no shard {self.number} of {self.count}",
+                f"shards are 0 to {max(0, self.count - 1)}",
+            )
+
+    def of(self, count: int) -> range:
+        """Return which of so many lines are its own."""
+        return range(self.number * count // self.count, (self.number + 1) * count // self.count)
+
+
+class PlanFile:
+    """An open plan, of which lines are read when they are needed."""
+
+    def __init__(self, descriptor: int, path: Path) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._ends = array("Q")
+        self._find_lines()
+
+    def __len__(self) -> int:
+        """Return how many lines there are."""
+        return len(self._ends)
+
+    def line(self, number: int) -> PlanLine:
+        """Read a line, by its number from 0. Raises ``InputError``."""
+        start = self._ends[number - 1] if number else 0
+        size = self._ends[number] - start
+        what = f"line {number + 1} of {shown(str(self._path))}"
+        return parse_plan_line(os.pread(self._descriptor, size, start), what)
+
+    def _find_lines(self) -> None:
+        end = 0
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            while text := file.readline(MAX_LINE + 1):
+                end += len(text)
+                self._ends.append(end)
+
+
+@contextmanager
+def open_plan(path: Path) -> Iterator[PlanFile]:
+    """Open a plan. Raises ``InputError`` for a file that cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as failure:
+        raise InputError(f"cannot read {shown(str(path))}: {reason(failure)}") from None
+    try:
+        yield PlanFile(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Lines whose turn has not come: those whose layers are first to be made by others."""
+
+    needs: dict[int, int] = field(default_factory=dict)
+    wanted_by: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, number: int, needed: set[int]) -> None:
+        self.needs[number] = len(needed)
+        for other in needed:
+            self.wanted_by.setdefault(other, []).append(number)
+
+    def ended(self, number: int) -> list[int]:
+        """Return the lines whose turn has come now that a line has ended, well or not."""
+        free = []
+        for other in self.wanted_by.pop(number, []):
+            self.needs[other] -= 1
+            if not self.needs[other]:
+                del self.needs[other]
+                free.append(other)
+        return free
+
+
+def run_plan(
+    plan: PlanFile,
+    shard: Shard,
+    ring: KeyRing,
+    worker: Worker,
+    jobs: int,
+    tell: Callable[[ResultLine], None],
+) -> None:
+    """Run the shard's lines, ``jobs`` at once, and ``tell`` each one's result as it ends.
+
+    A line whose layers are to be taken over from others of the shard waits for them. Raises
+    ``CocoKpError`` for a plan or a key, before any image is touched. Whatever ends it early, such
+    as ``KeyboardInterrupt``: no worker is left when this returns, and what was done was told.
+    """
+    ready, waiting = _prepared(plan, shard, ring, worker.reach)
+    pending: dict[Future[ResultLine], int] = {}
+
+    def told(futures: set[Future[ResultLine]]) -> None:
+        for future in futures:
+            number = pending.pop(future)
+            tell(future.result())
+            ready.extend(waiting.ended(number))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            while ready or pending:
+                while ready and len(pending) < jobs:
+                    number = ready.popleft()
+                    line = plan.line(number)
+                    pending[pool.submit(worker.run, line, ring.of(line))] = number
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                told(done)
+        except BaseException:
+            worker.halt.ask()
+            pool.shutdown(wait=True, cancel_futures=True)
+            told({future for future in pending if _was_done(future)})
+            raise
+
+
+def _was_done(future: Future[ResultLine]) -> bool:
+    """Return whether a line's work came to a result before all was ended."""
+    return not future.cancelled() and not isinstance(future.exception(), CancelledError)
+
+
+def _prepared(
+    plan: PlanFile, shard: Shard, ring: KeyRing, reach: Reach
+) -> tuple[deque[int], _Waiting]:
+    """Read all lines, and have the shard's keys asked for; return whose turn it is."""
+    mine = shard.of(len(plan))
+    sources, destinations = set[str](), set[str]()
+    ready, waiting = deque[int](), _Waiting()
+    makers: dict[str, int] = {}
+    for number in range(len(plan)):
+        line = plan.line(number)
+        sources.add(line.source.host)
+        destinations |= {line.destination.host} if line.destination else set()
+        if number not in mine:
+            continue
+        ring.of(line)
+        needed = {makers[name] for name in map(str, line.reuse) if name in makers}
+        if needed:
+            waiting.add(number, needed)
+        else:
+            ready.append(number)
+        if line.destination:
+            makers[str(line.destination)] = number
+    check_one_registry(sources, reach.source)
+    check_one_registry(destinations, reach.destination)
+    return ready, waiting
