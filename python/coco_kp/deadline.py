@@ -19,8 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _LOOK: Final = 0.05  # seconds after which one who waits for a lock sees that his caller has gone
 
@@ -59,8 +58,7 @@ class Caller:
             self._alarms.discard(alarm)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scope:
+class _Scope(NamedTuple):
     end: float  # of time.monotonic
     caller: Caller | None
 

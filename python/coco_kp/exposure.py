@@ -5,9 +5,7 @@ A key that others may read is no secret; one that they may change or replace mak
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
 from pathlib import Path
 from typing import Final
@@ -71,6 +69,9 @@ def _others_may_write(directory: os.stat_result) -> bool:
 
 def _is_private(gid: int) -> bool:
     """Return whether a group is this user's alone, as Debian and Fedora make one for each user."""
+    import grp  # noqa: PLC0415 (files are seldom a group's)
+    import pwd  # noqa: PLC0415
+
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:

@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal, TextIO, TypeGuard
 
 from coco_kp.errors import RemoteError
@@ -81,11 +80,10 @@ def observed_by(observer: Observer) -> Iterator[None]:
         _observers = tuple(one for one in _observers if one is not observer)
 
 
-@dataclass(slots=True)
 class Question:
     """What another was asked; ``refused`` is set where its answer is no."""
 
-    refused: bool = False
+    refused = False
 
 
 @contextmanager

@@ -12,20 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.crypto import Kek
 from coco_kp.deadline import remaining, within
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError, shown
 from coco_kp.kbc import KbcSettings, open_kbc
-from coco_kp.keys.reference import (
-    ExecReference,
-    FileReference,
-    KekReference,
-    Pkcs11Reference,
-    name_of,
-    parse_kek_reference,
-)
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.resolve import (
     NEW_KIDS,
     FetchedKek,
@@ -56,6 +49,7 @@ from coco_kp.model.protocol import Operation, UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri, without_ciphertext
 
 if TYPE_CHECKING:
+    from coco_kp.keys.reference import KekReference
     from coco_kp.keys.register import Registrar
 
 SAMPLE_WARNING: Final = (
@@ -88,8 +82,7 @@ class KeyFileError(KekError):
         self.why = why
 
 
-@dataclass(frozen=True, slots=True)
-class KeyUse:
+class KeyUse(NamedTuple):
     """Which key a call is about to use, and what for; nobody has touched it yet.
 
     ``kid`` is None for a key that gets one of its own, ``algorithm`` None where another provider's
@@ -113,8 +106,7 @@ def _permit(_use: KeyUse) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Wrapped:
+class Wrapped(NamedTuple):
     """A packet as JSON, its kid, and what the owner of the key should know.
 
     ``layer`` is the digest that the layer's private options name, empty where they name none.
@@ -141,8 +133,7 @@ class Unwrapped:
     layer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """A key provider's settings. Calls do not change it: any number may run at once.
 
     ``key_dir`` bounds the files that callers may name; ``kbc`` opens packets of callers that name
@@ -158,7 +149,7 @@ class Provider:
     key_dir: Path | None = None
     packet_version: PacketVersion = "v1"
     kbc: KbcSpec | None = None
-    kbc_settings: KbcSettings = field(default_factory=KbcSettings)
+    kbc_settings: KbcSettings = KbcSettings()
     registrar: Registrar | None = None
     register_callers_files: bool = False
     source: KeySource | None = None
@@ -189,7 +180,7 @@ class Provider:
         params = self._params(request.parameters[0])
         layer = parse_private_options(request.private_options).digest
         warnings: list[str] = []
-        source, kid = self._source(params, warnings)
+        source, kid = self._source_of(params, warnings)
         callers = isinstance(params, FileParams | StoreParams)
         kek_from = self._place(source) if callers else ""
         scope = _scope(source, kid)
@@ -228,7 +219,7 @@ class Provider:
             return KeyIdParams(None, Algorithm.A256GCM)
         return parse_params(text)
 
-    def _source(
+    def _source_of(
         self, params: WrapParams, warnings: list[str]
     ) -> tuple[KeySource, ResourceUri | None]:
         """Return which key the caller means, and the key ID for it."""
@@ -258,6 +249,13 @@ class Provider:
 
     def _allowed(self, text: str) -> KekReference:
         """Read a caller's reference to a store, if the provider's owner allows it."""
+        from coco_kp.keys.reference import (  # noqa: PLC0415 (few callers name a store)
+            ExecReference,
+            Pkcs11Reference,
+            name_of,
+            parse_kek_reference,
+        )
+
         reference = parse_kek_reference(text)
         # This process would run or read a program, file or library of the caller's choice.
         ours = isinstance(reference, FileReference | ExecReference) or (

@@ -312,7 +312,7 @@ class TestLies:
         options, other = (private_options(encrypted, number, key) for number in (2, 0))
         layer = parse_descriptor(encrypted.manifest["layers"][2], "a layer")
         encryption = parse_layer_encryption(layer.annotations)
-        lying = replace(encryption, packets=(recipient.wrap(other.to_json()), *encryption.packets))
+        lying = encryption._replace(packets=(recipient.wrap(other.to_json()), *encryption.packets))
         with open_source(parse_image_reference(encrypted.reference)) as source:
             (found,) = EarlierLayer(source, layer, lying, options).packets_for([recipient])
         assert found == encryption.packets[0]

@@ -94,7 +94,7 @@ def test_guest_opens_packet_whose_kek_an_hsm_wrapped(
     kid, kek = wrap_new_kek(PROD, key)
     iv, wrapped = kek.wrap(Algorithm.A256GCM, SECRET)
     packet = AnnotationPacket(kid, wrapped, iv, Algorithm.A256GCM)
-    other = replace(packet, kid=replace(kid, segments=("coco-kp", "test")))
+    other = packet._replace(kid=replace(kid, segments=("coco-kp", "test")))
     with plugin_process(tmp_path, "--config", str(config)) as running, simulated_kbs() as kbs:
         external = kbs.with_external("coco-kp", f"http://{plugin_address(running)}")
         guest = open_kbc(parse_kbc_spec(f"cc::{kbs.url}"), KbcSettings())

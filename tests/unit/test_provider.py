@@ -4,7 +4,7 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from coco_kp.errors import (
     RefusedError,
 )
 from coco_kp.kbc import KbcSettings
-from coco_kp.keys import resolve as resolving
-from coco_kp.keys.reference import AwsKmsReference, FileReference, VaultReference
+from coco_kp.keys import stores
+from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.reference import AwsKmsReference, VaultReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import FetchedKek, NewKek, StayingKey
 from coco_kp.model.kbc_spec import KbcSpec
@@ -301,7 +302,7 @@ class Shelf:
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf(os.urandom(32))
-    monkeypatch.setattr(resolving, "open_store", lambda _reference: shelf)
+    monkeypatch.setattr(stores, "open_store", lambda _reference: shelf)
     return shelf
 
 
@@ -350,7 +351,7 @@ def test_provider_registers_no_key_that_a_caller_names(kek: Path) -> None:
     wrapped = provider.wrap(WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS))
     assert any("was not registered" in warning for warning in wrapped.warnings)
     with pytest.raises(AssertionError):
-        replace(provider, register_callers_files=True).wrap(
+        provider._replace(register_callers_files=True).wrap(
             WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
         )
 

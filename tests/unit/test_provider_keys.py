@@ -12,7 +12,7 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import InputError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
-from coco_kp.keys.reference import FileReference
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import FetchedKek, UnkeptKeyError
 from coco_kp.keys.wrapper import KekRecipient

@@ -205,7 +205,8 @@ class RecipientOptions(OptionGroup):
         return [name for name, value in options.items() if value is not None]
 
     def _source(self) -> KeySource | None:
-        from coco_kp.keys.reference import FileReference, parse_kek_reference
+        from coco_kp.keys.file_reference import FileReference
+        from coco_kp.keys.reference import parse_kek_reference
         from coco_kp.keys.resolve import GivenKek, NewKek
 
         given = self._given()
@@ -238,18 +239,21 @@ def named_source(
     keypath: Path | None, kek_from: str | None, wrap_with: str | None
 ) -> KeySource | None:
     """Return the key that one of these options names, None where none does."""
-    from coco_kp.keys.reference import (
-        FileReference,
-        parse_kek_reference,
-        parse_wrapping_reference,
-    )
     from coco_kp.keys.resolve import FetchedKek, StayingKey
 
     if keypath is not None:
+        from coco_kp.keys.file_reference import FileReference
+
         return FetchedKek(FileReference(str(keypath)))
     if kek_from is not None:
+        from coco_kp.keys.reference import parse_kek_reference
+
         return FetchedKek(parse_kek_reference(kek_from))
-    return StayingKey(parse_wrapping_reference(wrap_with)) if wrap_with is not None else None
+    if wrap_with is not None:
+        from coco_kp.keys.reference import parse_wrapping_reference
+
+        return StayingKey(parse_wrapping_reference(wrap_with))
+    return None
 
 
 def read_key_file(path: Path) -> Kek:

@@ -15,7 +15,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, shown
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
-from coco_kp.keys.reference import FileReference
+from coco_kp.keys.file_reference import FileReference
 
 MAX_COMPLETIONS: Final = 10_000
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import KekError
@@ -17,8 +16,7 @@ SEV_SECRETS: Final = Path("/sys/kernel/security/secrets/coco")
 """Where a SEV guest's kernel shows the secrets that the guest was launched with."""
 
 
-@dataclass(frozen=True, slots=True)
-class KbcSettings:
+class KbcSettings(NamedTuple):
     """What the owner of this machine set for KBCs; a caller of the provider cannot change it.
 
     ``keys_file`` replaces the file or files in which a KBC looks for its keys: of ``offline_fs``

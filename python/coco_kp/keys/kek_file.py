@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError, shown
@@ -25,8 +24,7 @@ _HINTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KekFile:
+class KekFile(NamedTuple):
     """A KEK as a file held it, with what its owner should know about the file."""
 
     kek: Kek

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import InputError, shown
-from coco_kp.keys.reference import FileReference, parse_kek_reference, parse_wrapping_reference
+from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 

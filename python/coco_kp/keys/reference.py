@@ -14,6 +14,7 @@ from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
 from coco_kp.errors import InputError, shown
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.redact import looks_like_a_key
 
 MAX_REFERENCE: Final = 2048
@@ -43,17 +44,6 @@ _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 # RFC 7512, section 2.3: the attributes that find one object, and where the library and PIN are.
 _PKCS11_PATH: Final = ("token", "manufacturer", "serial", "model", "object", "id", "type")
 _PKCS11_QUERY: Final = ("module-path", "pin-source")
-
-
-@dataclass(frozen=True, slots=True)
-class FileReference:
-    """``file:PATH``: 32 raw bytes in a file."""
-
-    path: str
-
-    def __str__(self) -> str:
-        """Return the URI."""
-        return f"file:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

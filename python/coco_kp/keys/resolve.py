@@ -8,27 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.keys.key_dir import check_named_key, find_kek, find_or_make_kek
-from coco_kp.keys.publication import Publication
-from coco_kp.keys.reference import (
-    AwsKmsReference,
-    AwsSecretReference,
-    FileReference,
-    KekReference,
-    TransitReference,
-    VaultReference,
-    WrappingReference,
-    name_of,
-)
-from coco_kp.keys.stores import open_store
 from coco_kp.keys.wrapper import (
     KekOpener,
     KekRecipient,
@@ -44,6 +33,7 @@ from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.observe import asking
 
 if TYPE_CHECKING:
+    from coco_kp.keys.reference import KekReference, WrappingReference
     from coco_kp.keys.register import Registrar
 
 
@@ -103,8 +93,7 @@ def _ignore(_warning: str) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class KeySettings:
+class KeySettings(NamedTuple):
     """How keys become packets, and where they go.
 
     ``registrar`` registers every key with a KBS. With ``key_dir`` only key files under it are read,
@@ -113,7 +102,7 @@ class KeySettings:
     makes a new key, or raises what forbids it.
     """
 
-    form: PacketForm = field(default_factory=PacketForm)
+    form: PacketForm = PacketForm()
     registrar: Registrar | None = None
     key_dir: Path | None = None
     warn: Callable[[str], None] = _ignore
@@ -149,6 +138,18 @@ def fetch(reference: KekReference, settings: KeySettings | None = None) -> Kek:
         for warning in file.warnings:
             settings.warn(warning)
         return file.kek
+    return _stored(reference)
+
+
+def _stored(reference: KekReference) -> Kek:
+    # Few keep keys elsewhere than in files.
+    from coco_kp.keys.reference import (  # noqa: PLC0415
+        AwsSecretReference,
+        VaultReference,
+        name_of,
+    )
+    from coco_kp.keys.stores import open_store  # noqa: PLC0415
+
     return kek_of(
         open_store(reference).fetch(),
         name_of(reference),
@@ -165,23 +166,24 @@ def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None)
     return _FetchedOpener(source.reference, settings or KeySettings())
 
 
-@dataclass(slots=True)
 class _FetchedOpener:
     """Opens packets whatever their key ID says, as every KEK at hand does."""
 
-    reference: KekReference
-    settings: KeySettings
-    _opener: KekOpener | None = field(default=None, repr=False)
+    def __init__(self, reference: KekReference, settings: KeySettings) -> None:
+        self.reference = reference
+        self.settings = settings
+        self._opener: KekOpener | None = None
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         if self._opener is None:
+            from coco_kp.keys.reference import name_of  # noqa: PLC0415 (loads all kinds)
+
             kek = fetch(self.reference, self.settings)
             self._opener = KekOpener(kek, f"the key of {name_of(self.reference)}")
         return self._opener.open(packet)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A recipient whose key is there."""
 
     source: GivenKek | FetchedKek
@@ -204,8 +206,7 @@ class _Found:
         return _published(self.kid, kek, (), settings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(NamedTuple):
     """A recipient whose key is yet to be drawn."""
 
     into: tuple[KekReference, ...]
@@ -237,6 +238,8 @@ def _published(
 ) -> KekRecipient:
     if not into and not settings.registrar:
         return KekRecipient(kid, kek, settings.form)
+    from coco_kp.keys.publication import Publication  # noqa: PLC0415 (few keep or register keys)
+
     publication = Publication(into, settings.registrar)
     publication.check(kid, kek)
     return KekRecipient(kid, kek, settings.form, publication)
@@ -274,35 +277,12 @@ def _staying(
     reference: WrappingReference, kid: ResourceUri | None, settings: KeySettings
 ) -> Recipient:
     # Few name such a key.
-    from coco_kp.keys.staying import (  # noqa: PLC0415
-        KMS_WARNING,
-        ExternalRecipient,
-        HsmRecipient,
-        KmsRecipient,
-    )
+    from coco_kp.keys.reference import name_of  # noqa: PLC0415
+    from coco_kp.keys.staying import staying_recipient  # noqa: PLC0415
 
     if settings.registrar:
         raise InputError(f"{name_of(reference)} does not leave its KMS or HSM: no KBS can get it")
-    if settings.form.algorithm is not Algorithm.A256GCM:
-        raise InputError(f"{name_of(reference)} wraps with A256GCM only")
-    if kid is None:
-        if not isinstance(reference, AwsKmsReference):
-            raise InputError(
-                f"no guest asks {name_of(reference)} for a key: a key ID is needed",
-                "name kbs+external:///coco-kp/NAME for a KBS with the plug-in of coco-kp, or for a "
-                "key of an HSM that the KBS has as well, that one's key ID",
-            )
-        settings.warn(KMS_WARNING)
-        return KmsRecipient(reference, settings.form)
-    if kid.plugin == "external":
-        return ExternalRecipient(kid, reference, settings.form)
-    if isinstance(reference, AwsKmsReference | TransitReference):
-        raise InputError(
-            f"no guest can open what {name_of(reference)} wraps for '{kid}': a KBS hands out "
-            "keys, and this one does not leave its KMS",
-            "name a key ID kbs+external:///coco-kp/NAME; for AWS KMS, or none",
-        )
-    return HsmRecipient(kid, reference, settings.form)
+    return staying_recipient(reference, kid, settings.form, settings.warn)
 
 
 def _needed(kid: ResourceUri | None) -> ResourceUri:

@@ -8,13 +8,13 @@ form stands in its key ID, for the KBS's plug-in to unwrap.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError, shown
 from coco_kp.keys.external import unwrap, wrap_new_kek
-from coco_kp.keys.reference import AwsKmsReference, WrappingReference, name_of
+from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference, name_of
 from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
 from coco_kp.keys.wrapper import (
     KekOpener,
@@ -34,6 +34,39 @@ KMS_WARNING: Final = (
     "only guests whose Confidential Data Hub was built with the provider aws (0.21 or newer, "
     "KMS_PROVIDER=aws) open the image: no default build is"
 )
+
+
+def staying_recipient(
+    reference: WrappingReference,
+    kid: ResourceUri | None,
+    form: PacketForm,
+    warn: Callable[[str], None],
+) -> KmsRecipient | ExternalRecipient | HsmRecipient:
+    """Return the recipient for a key and the key ID by which guests find it; touches nothing.
+
+    ``kid`` None means packets of the KMS. ``warn`` takes what the owner of the key should know.
+    Raises ``InputError`` for what does not go with such a key.
+    """
+    if form.algorithm is not Algorithm.A256GCM:
+        raise InputError(f"{name_of(reference)} wraps with A256GCM only")
+    if kid is None:
+        if not isinstance(reference, AwsKmsReference):
+            raise InputError(
+                f"no guest asks {name_of(reference)} for a key: a key ID is needed",
+                "name kbs+external:///coco-kp/NAME for a KBS with the plug-in of coco-kp, or for a "
+                "key of an HSM that the KBS has as well, that one's key ID",
+            )
+        warn(KMS_WARNING)
+        return KmsRecipient(reference, form)
+    if kid.plugin == "external":
+        return ExternalRecipient(kid, reference, form)
+    if isinstance(reference, AwsKmsReference | TransitReference):
+        raise InputError(
+            f"no guest can open what {name_of(reference)} wraps for '{kid}': a KBS hands out "
+            "keys, and this one does not leave its KMS",
+            "name a key ID kbs+external:///coco-kp/NAME; for AWS KMS, or none",
+        )
+    return HsmRecipient(kid, reference, form)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,11 @@ and draws, and what it made is kept and registered by ``publish``, once all else
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, shown
-from coco_kp.keys.publication import Publication
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
@@ -26,6 +25,7 @@ from coco_kp.model.packet import (
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 
 if TYPE_CHECKING:
+    from coco_kp.keys.publication import Publication
     from coco_kp.keys.register import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
@@ -82,8 +82,7 @@ class KeyWrapper(Recipient, Opener, Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class PacketForm:
+class PacketForm(NamedTuple):
     """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
 
     None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
@@ -100,14 +99,14 @@ class PacketForm:
         or would hide the others (tests/recordings/guest.json, "keys annotation").
         """
         schemes = (p.scheme for p in packets if p.scheme.startswith(PROVIDER_SCHEME))
-        return replace(self, scheme=self.scheme or min(schemes, default=DEFAULT_SCHEME))
+        return self._replace(scheme=self.scheme or min(schemes, default=DEFAULT_SCHEME))
 
     def is_of(self, packet: LayerPacket, read: UncheckedPacket) -> bool:
         """Return whether a packet, read as ``read``, is written in this form."""
         if read.wrapped_key is None:
             return False
         form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
-        return form == replace(self, scheme=self.scheme or DEFAULT_SCHEME)
+        return form == self._replace(scheme=self.scheme or DEFAULT_SCHEME)
 
     def layer_packet(self, packet: bytes) -> LayerPacket:
         """Return a packet's JSON under the provider's scheme."""
@@ -144,7 +143,7 @@ class KekRecipient:
 
     kid: ResourceUri
     kek: Kek
-    form: PacketForm = PacketForm()
+    form: PacketForm = field(default_factory=PacketForm)
     publication: Publication | None = None
 
     @property

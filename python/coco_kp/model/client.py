@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Transport = Literal["process", "unix", "tcp", "tls"]
 """How a call came: from the one who started this process, or through a socket of that kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertificateNames:
+class CertificateNames(NamedTuple):
     """The names in a certificate that was verified; what stands in none of them names nobody.
 
     ``dns`` (in lower case) and ``uris`` are of its subjectAltName, ``common_name`` is empty where
@@ -35,8 +33,7 @@ class CertificateNames:
         return next(iter(self.names), "a certificate without a name")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientIdentity:
+class ClientIdentity(NamedTuple):
     """A caller. ``certificate`` is None unless TLS has verified one against the clients' CA.
 
     ``ip`` is empty where there is none; of a Unix socket, the file's mode says who may call.

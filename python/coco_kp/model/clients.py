@@ -9,19 +9,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.errors import NotAllowedError, shown
 from coco_kp.model.client import CertificateNames, ClientIdentity
-from coco_kp.model.pattern import Pattern
 from coco_kp.model.protocol import Operation
+
+if TYPE_CHECKING:
+    from coco_kp.model.pattern import Pattern
 
 _VERBS: Final[dict[Operation, str]] = {"keywrap": "wrap", "keyunwrap": "unwrap"}
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """Operations, the key IDs they are for, and the keys that the caller may name for them.
 
     None stands for any.
@@ -36,8 +36,7 @@ EVERYTHING: Final = Grant(frozenset({"keywrap", "keyunwrap"}))
 WRAPPING: Final = Grant(frozenset({"keywrap"}))
 
 
-@dataclass(frozen=True, slots=True)
-class Clients:
+class Clients(NamedTuple):
     """The clients of a provider: what each name of a certificate is granted."""
 
     by_name: Mapping[str, Grant]
@@ -47,8 +46,7 @@ class Clients:
         return tuple(self.by_name[name] for name in certificate.names if name in self.by_name)
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
+class Rights(NamedTuple):
     """What a caller is granted."""
 
     identity: ClientIdentity

@@ -7,7 +7,6 @@ surrogate pair) is an error here, so that what coco-kp accepts means the same ev
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import math
@@ -60,7 +59,7 @@ def check_one_reading(document: Mapping[str, object], known: Collection[str], wh
 
 def encode_base64(data: bytes) -> str:
     """Give the standard alphabet with padding, on one line (docs/protocols.md 1.2)."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def decode_base64(text: str, what: str) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError, shown
 
@@ -11,8 +10,7 @@ KBC_NAMES: Final = ("sample", "offline_fs", "offline_sev", "online_sev", "cc", "
 """The six KBCs of the guide; each may also be written with ``_kbc`` behind it."""
 
 
-@dataclass(frozen=True, slots=True)
-class KbcSpec:
+class KbcSpec(NamedTuple):
     """A KBC's name, without ``_kbc``, and its address; empty where none was given or ``null``."""
 
     name: str

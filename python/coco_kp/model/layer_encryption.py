@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
@@ -43,8 +42,7 @@ def provider_scheme(name: str) -> str:
     return f"{PROVIDER_SCHEME}{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class LayerPacket:
+class LayerPacket(NamedTuple):
     """A layer's wrapped key as its recipient's key wrapper returned it, and the wrapper's scheme.
 
     ``data`` of a CoCo key provider is an annotation packet (:mod:`.packet`).
@@ -54,8 +52,7 @@ class LayerPacket:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class LayerEncryption:
+class LayerEncryption(NamedTuple):
     """All that a descriptor says of its layer's encryption: at least one packet, and the HMAC."""
 
     packets: tuple[LayerPacket, ...]

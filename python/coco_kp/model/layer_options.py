@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.encoding import (
@@ -56,8 +56,7 @@ class PrivateOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PublicOptions:
+class PublicOptions(NamedTuple):
     """What everybody may know of an encrypted layer: ``hmac``, 32 raw bytes."""
 
     hmac: bytes

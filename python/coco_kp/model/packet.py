@@ -7,8 +7,7 @@ Confidential Data Hub reads besides. Both are read here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from coco_kp.errors import InputError, KekError, shown
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
@@ -44,8 +43,7 @@ AWS: Final = "aws"
 _V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provider kbs
 
 
-@dataclass(frozen=True, slots=True)
-class AnnotationPacket:
+class AnnotationPacket(NamedTuple):
     """A wrapped private-options document. ``wrapped_data`` and ``iv`` are raw bytes.
 
     With ``A256GCM`` the 16-byte tag ends ``wrapped_data``; with ``A256CTR`` there is none.
@@ -78,8 +76,7 @@ class AnnotationPacket:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
+class WrappedKey(NamedTuple):
     """What a KEK opens: the wrapped data, its IV, and how it was wrapped."""
 
     wrapped_data: bytes
@@ -87,8 +84,7 @@ class WrappedKey:
     wrap_type: Algorithm
 
 
-@dataclass(frozen=True, slots=True)
-class KmsPacket:
+class KmsPacket(NamedTuple):
     """Private options that AWS KMS encrypted; a guest's CDH built with ``aws`` has it decrypt them.
 
     ``key`` is a key ID, an alias or an ARN; ``context`` the encryption context, which KMS demands
@@ -114,8 +110,7 @@ class KmsPacket:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UncheckedPacket:
+class UncheckedPacket(NamedTuple):
     """A packet as it stands in an image, whoever wrote it: its kid may be one that no guest reads.
 
     ``wrapped_key`` is None where ``provider`` is no KBS, but a cloud's key management service;

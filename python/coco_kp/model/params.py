@@ -7,8 +7,7 @@ know and falls back to a key that nobody keeps; here every word is used or refus
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
@@ -29,15 +28,13 @@ _NAMES: Final = ("sample", "keyid", "keypath", "kekfrom", "algorithm")
 _FIELD_START: Final = re.compile(r"(?:\A|::)(?=[^=:/\[\]]*=)")
 
 
-@dataclass(frozen=True, slots=True)
-class SampleParams:
+class SampleParams(NamedTuple):
     """``sample=true``: the KEK that is compiled into every sample KBC, for trials only."""
 
     algorithm: Algorithm
 
 
-@dataclass(frozen=True, slots=True)
-class FileParams:
+class FileParams(NamedTuple):
     """``keypath`` and ``keyid``: a KEK that the caller has in a file."""
 
     key_id: ResourceUri
@@ -45,8 +42,7 @@ class FileParams:
     algorithm: Algorithm
 
 
-@dataclass(frozen=True, slots=True)
-class StoreParams:
+class StoreParams(NamedTuple):
     """``kekfrom`` and ``keyid``: a KEK that the provider fetches where the caller says."""
 
     key_id: ResourceUri
@@ -54,8 +50,7 @@ class StoreParams:
     algorithm: Algorithm
 
 
-@dataclass(frozen=True, slots=True)
-class KeyIdParams:
+class KeyIdParams(NamedTuple):
     """No key: one that the provider has or makes; ``key_id`` None leaves its name to it, too."""
 
     key_id: ResourceUri | None

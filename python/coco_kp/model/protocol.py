@@ -8,7 +8,7 @@ written is byte arrays, the one form that every client accepts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from coco_kp.errors import InputError, shown
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object, write_json
@@ -48,8 +48,7 @@ class WrapRequest:
     private_options: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class UnwrapRequest:
+class UnwrapRequest(NamedTuple):
     """A call of UnWrapKey: an annotation packet, and the KBCs that the caller names, if any."""
 
     parameters: tuple[str, ...]

@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 from coco_kp.errors import InputError, shown
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import (
     AwsKmsReference,
     ExecReference,
-    FileReference,
     parse_kek_reference,
     parse_wrapping_reference,
 )

@@ -20,7 +20,7 @@ from coco_kp.image.destination import publish_and_name, read_in_place
 from coco_kp.image.tree import ImageNode
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
-from coco_kp.keys.reference import FileReference
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import KeySettings, NewKek, resolve
 from coco_kp.model.manifest import ImageManifest, Manifest

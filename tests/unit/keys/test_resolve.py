@@ -17,13 +17,8 @@ from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UnreachableError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
-from coco_kp.keys.reference import (
-    AwsKmsReference,
-    ExecReference,
-    FileReference,
-    Pkcs11Reference,
-    TransitReference,
-)
+from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.reference import AwsKmsReference, ExecReference, Pkcs11Reference, TransitReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import (
     FetchedKek,

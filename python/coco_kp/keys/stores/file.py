@@ -9,8 +9,8 @@ from pathlib import Path
 
 from coco_kp.errors import InputError, RefusedError, shown
 from coco_kp.files import is_there, write_file
+from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek_file import read_kek
-from coco_kp.keys.reference import FileReference
 
 
 @dataclass(frozen=True, slots=True)
