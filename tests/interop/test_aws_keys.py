@@ -10,7 +10,10 @@ import pytest
 from coco_kp.errors import CocoKpError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import AwsKmsReference, parse_kek_reference, parse_wrapping_reference
+from coco_kp.keys.resolve import StayingKey
 from coco_kp.keys.stores import CloudKey, Store, open_store, open_wrapping_key
+from coco_kp.provider import Provider
+from coco_kp.service.readiness import Readiness, checks_of
 from tests.peers.aws import ALIAS, REGION, RunningAws
 
 if TYPE_CHECKING:
@@ -137,3 +140,15 @@ def test_secret_that_is_about_to_be_deleted_is_told(moto: RunningAws) -> None:
         client.create_secret(Name="app", SecretBinary=KEK)
         client.delete_secret(SecretId="app", RecoveryWindowInDays=7)
     assert "the secret is about to be deleted" in message(store("app").fetch, KekError)
+
+
+def test_readiness_follows_a_kms(kms: RunningAws) -> None:
+    with closing(kms.kms()) as client:
+        made = client.create_key()["KeyMetadata"]["KeyId"]
+        reference = parse_wrapping_reference(f"awskms:///{made}")
+        readiness = Readiness(checks_of(Provider(source=StayingKey(reference))))
+        assert readiness.look()
+        client.disable_key(KeyId=made)
+        assert not readiness.look()
+        client.enable_key(KeyId=made)
+        assert readiness.look()
