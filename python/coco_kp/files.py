@@ -22,6 +22,9 @@ from typing import Final, NamedTuple
 from coco_kp.deadline import remaining, within
 from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
 
+StrPath = str | os.PathLike[str]
+"""A path as callers may give it."""
+
 LOCK_SECONDS: Final = 60.0
 """How long to wait for a lock that is held only while a file is replaced."""
 

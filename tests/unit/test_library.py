@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +48,52 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
         encrypted, decrypted.reference, [coco_kp.opener(coco_kp.FetchedKek(file))]
     )
     assert decrypted.layers == plain.layers
+
+
+KEY = coco_kp.KekRecipient(coco_kp.parse_key_id("/default/key/1"), coco_kp.Kek.generate())
+WORDS: list[tuple[Callable[[Any], object], str]] = [
+    (lambda word: coco_kp.Rules(zstd=word), "kepp"),
+    (lambda word: coco_kp.VerificationRules(target=word), "Coco"),
+    (lambda word: coco_kp.PacketForm(version=word), "V1"),
+    (lambda word: coco_kp.encrypt_image("oci:a", "oci:b", [KEY], verify=word), "Full"),
+]
+
+
+@pytest.mark.parametrize(("call", "word"), WORDS, ids=[word for _, word in WORDS])
+def test_library_refuses_word_that_is_none(call: Callable[[Any], object], word: str) -> None:
+    with pytest.raises(ValueError, match=f"='{word}' is none of '"):
+        call(word)
+
+
+def test_library_refuses_algorithm_by_its_name_alone() -> None:
+    algorithm: Any = "A256GCM"
+    with pytest.raises(TypeError, match="is no Algorithm"):
+        coco_kp.PacketForm(algorithm)
+
+
+class Place(os.PathLike[str]):
+    """A path that is no pathlib.Path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@pytest.mark.parametrize("form", [str, Place, Path], ids=["text", "PathLike", "Path"])
+def test_library_takes_path_in_any_form(form: Callable[[Path], Any], tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(range(32)))
+    (tmp_path / "auth.json").write_text("{}")
+    assert coco_kp.read_kek(form(tmp_path / "key")).kek.raw() == bytes(range(32))
+    assert coco_kp.read_kek("key", form(tmp_path)).kek.raw() == bytes(range(32))
+    access = coco_kp.Access(authfile=form(tmp_path / "auth.json"), cert_dir=form(tmp_path))
+    with pytest.raises(coco_kp.RemoteError, match="nothing|refused"):
+        coco_kp.inspect_image("docker://127.0.0.1:1/app:1", access=access)
+    keys = coco_kp.KbcSettings(keys_file=form(tmp_path / "auth.json"))
+    plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})])
+    encrypted = f"oci:{tmp_path}/encrypted"
+    coco_kp.encrypt_image(plain.reference, encrypted, [KEY])
+    opener = coco_kp.KbcOpener(coco_kp.parse_kbc_spec("offline_fs::null"), keys)
+    with pytest.raises(coco_kp.KekError, match="there is no key"):
+        coco_kp.decrypt_image(encrypted, f"oci:{tmp_path}/decrypted", [opener])

@@ -60,6 +60,7 @@ from coco_kp.model.media_type import (
     is_encrypted,
 )
 from coco_kp.model.reference import parse_image_reference
+from coco_kp.model.words import check_word
 from coco_kp.transport import (
     Access,
     Sink,
@@ -123,10 +124,12 @@ def encrypt_image(
 
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
-    ``RemoteError`` for a registry; the destination is then as it was.
+    ``RemoteError`` for a registry; the destination is then as it was. Raises ``ValueError`` without
+    a recipient, and for a word that is none.
     """
     if not recipients:
         raise ValueError("without a recipient nothing can be encrypted")
+    check_word("verify", verify, Verification)
     _check_names(recipients)
     progress = progress or Progress()
     source_reference = parse_image_reference(source)

@@ -47,6 +47,7 @@ from coco_kp.model.media_type import (
     plain_form,
 )
 from coco_kp.model.packet import wrap_type_of
+from coco_kp.model.words import check_word
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Rules:
     unless they are kept; ``drop_attestations`` leaves out SOCI indexes too, which are else refused.
     ``layers`` picks layers by number, negative ones from the end; None means all. ``zstd`` says
     what becomes of layers that are compressed in a way that guests cannot read once they are
-    encrypted.
+    encrypted. Raises ``ValueError`` for rules that contradict each other.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -67,6 +68,11 @@ class Rules:
     keep_attestations: bool = False
     drop_attestations: bool = False
     zstd: ZstdRule = "gzip"
+
+    def __post_init__(self) -> None:
+        check_word("zstd", self.zstd, ZstdRule)
+        if self.keep_attestations and self.drop_attestations:
+            raise ValueError("keep_attestations and drop_attestations exclude each other")
 
 
 class Fate(StrEnum):
@@ -168,12 +174,10 @@ def plan_encryption(
 
     ``reusable`` are the digests of plain layers that an earlier image holds encrypted. Raises
     ``RefusedError`` where something would stay readable that the user did not name, ``InputError``
-    for an image that cannot be encrypted, ``ValueError`` for rules that contradict each other.
+    for an image that cannot be encrypted, ``ValueError`` for layers picked beside a base.
     """
     if base and rules.layers is not None:
         raise ValueError("a base image and rules.layers exclude each other")
-    if rules.keep_attestations and rules.drop_attestations:
-        raise ValueError("keep_attestations and drop_attestations exclude each other")
     chosen = _chosen(tree, rules)
     subjects = [image for image in images(chosen) if not image.describes_another]
     attestations = tuple(image for image in images(chosen) if image.describes_another)

@@ -41,6 +41,7 @@ from coco_kp.model.manifest import Descriptor
 from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
+from coco_kp.model.words import check_word
 from coco_kp.transport import Access, Source, access_beside, open_source
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class VerificationRules:
     expected_keys: tuple[ResourceUri | AwsKmsReference, ...] = ()
     target: Target | None = None
     allow_attestations: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target is not None:
+            check_word("target", self.target, Target)
 
 
 @dataclass(frozen=True, slots=True)

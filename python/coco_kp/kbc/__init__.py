@@ -8,6 +8,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import KekError
+from coco_kp.files import StrPath
 from coco_kp.keys.wrapper import wrong_kek
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
@@ -33,10 +34,10 @@ class KbcSettings(NamedTuple):
     who answers there.
     """
 
-    keys_file: Path | None = None
-    sev_secrets: Path = SEV_SECRETS
+    keys_file: StrPath | None = None
+    sev_secrets: StrPath = SEV_SECRETS
     keep_secret: bool = False
-    kbs_ca: Path | None = None
+    kbs_ca: StrPath | None = None
     kbs_insecure_http: bool = False
     attester: str = "sample"
     agent: str = ""

@@ -7,6 +7,7 @@ the old one. Source: docs/protocols.md 3.3 and 5.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
@@ -60,7 +61,9 @@ def open_kbc(spec: KbcSpec, settings: KbcSettings) -> CcKbc:
     if not spec.uri:
         raise InputError("KBC 'cc' needs the address of the KBS", "write cc_kbc::https://host:port")
     kbs = Kbs(
-        KbsUrl.parse(spec.uri), ca_file=settings.kbs_ca, insecure_http=settings.kbs_insecure_http
+        KbsUrl.parse(spec.uri),
+        ca_file=Path(settings.kbs_ca) if settings.kbs_ca else None,
+        insecure_http=settings.kbs_insecure_http,
     )
     if settings.attester == "aa-token":
         return CcKbc(Reader(kbs, Agent(settings.agent).session))

@@ -48,12 +48,12 @@ def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineSevKbc:
     The injected secret is gone once it was read: its keys then stay in this process, for all calls.
     Raises ``KekError``, ``InputError``.
     """
-    file = settings.keys_file or settings.sev_secrets / KEYS_GUID
+    file = Path(settings.keys_file or Path(settings.sev_secrets, KEYS_GUID))
     source = f"the secret {shown(str(file))}"
     if settings.keys_file:
         return OfflineSevKbc(parse_keys(read_file(file, MAX_SECRET, KekError).data, source), source)
     with _lock:
         if file not in _taken:
-            secret = take_secret(KEYS_GUID, settings.sev_secrets, keep=settings.keep_secret)
+            secret = take_secret(KEYS_GUID, Path(settings.sev_secrets), keep=settings.keep_secret)
             _taken[file] = parse_keys(secret, source)
         return OfflineSevKbc(_taken[file], source)

@@ -150,13 +150,15 @@ def open_kbc(spec: KbcSpec, settings: KbcSettings) -> OnlineSevKbc:
             "KBC 'online_sev' needs the address of simple-kbs", "write online_sev_kbc::host:port"
         )
     address = HostPort.parse(spec.uri, "the address of simple-kbs")
-    file = settings.keys_file or settings.sev_secrets / CONNECTION_GUID
+    file = Path(settings.keys_file or Path(settings.sev_secrets, CONNECTION_GUID))
     what = f"the connection {shown(str(file))}"
     if settings.keys_file:
         data = read_file(file, MAX_SECRET, KekError).data
         return OnlineSevKbc(address, SevConnection.parse(data, what))
     with _lock:
         if file not in _taken:
-            data = take_secret(CONNECTION_GUID, settings.sev_secrets, keep=settings.keep_secret)
+            data = take_secret(
+                CONNECTION_GUID, Path(settings.sev_secrets), keep=settings.keep_secret
+            )
             _taken[file] = SevConnection.parse(data, what)
         return OnlineSevKbc(address, _taken[file])

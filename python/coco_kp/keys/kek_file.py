@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError, shown
 from coco_kp.exposure import exposure
-from coco_kp.files import read_file
+from coco_kp.files import StrPath, read_file
 from coco_kp.keys.kek import kek_of, resemblance
 
 _LONGEST_READ: Final = 4096  # enough to tell what a wrong file is
@@ -31,15 +31,16 @@ class KekFile(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def read_kek(path: Path, key_dir: Path | None = None) -> KekFile:
+def read_kek(path: StrPath, key_dir: StrPath | None = None) -> KekFile:
     """Read a KEK. With ``key_dir`` only files under it count, symbolic links resolved.
 
     A relative path starts at ``key_dir``, or at the working directory without one. Raises
     ``KekError`` for a file that cannot be read or is no KEK, ``KeyPathForbiddenError`` for one
     outside ``key_dir``.
     """
+    path = Path(path)
     if key_dir is not None:
-        path = _within(key_dir, path)
+        path = _within(Path(key_dir), path)
     data, status = read_file(path, _LONGEST_READ, KekError)
     return KekFile(_kek_of(data, shown(str(path))), exposure("key file", path, status))
 

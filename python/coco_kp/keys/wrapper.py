@@ -23,6 +23,7 @@ from coco_kp.model.packet import (
     read_packet,
 )
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
+from coco_kp.model.words import check_word
 
 if TYPE_CHECKING:
     from coco_kp.keys.publication import Publication
@@ -91,6 +92,11 @@ class PacketForm(NamedTuple):
     algorithm: Algorithm = Algorithm.A256GCM
     version: PacketVersion = "v1"
     scheme: str | None = None
+
+    def __post_init__(self) -> None:
+        check_word("version", self.version, PacketVersion)
+        if not isinstance(self.algorithm, Algorithm):
+            raise TypeError(f"algorithm={self.algorithm!r} is no Algorithm")
 
     def beside(self, packets: Iterable[LayerPacket]) -> PacketForm:
         """Return the form whose packets a guest finds in a layer that has these.

@@ -93,7 +93,7 @@ def checks_of(provider: Provider) -> dict[str, Check]:
         case StayingKey(wrapping):
             checks["key"] = partial(_check_wrapping_key, wrapping)
     if provider.kbc_settings.keys_file:
-        checks["keys file"] = partial(read_keys, provider.kbc_settings.keys_file)
+        checks["keys file"] = partial(read_keys, Path(provider.kbc_settings.keys_file))
     if provider.registrar:
         from coco_kp.kbs.checkup import reach  # noqa: PLC0415 (few have a KBS)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from coco_kp.errors import InputError
+from coco_kp.files import StrPath
 from coco_kp.model.reference import ImageReference, RegistryReference
 from coco_kp.unpacking import Unpacking
 
@@ -40,8 +40,8 @@ class Access:
     """
 
     credentials: Credentials | None = None
-    authfile: Path | None = None
-    cert_dir: Path | None = None
+    authfile: StrPath | None = None
+    cert_dir: StrPath | None = None
     tls_verify: bool | None = None
     max_unpacked: int = Unpacking.FREE
     retries: int = 4

@@ -26,7 +26,7 @@ def tls_settings(host: str, access: Access) -> Tls:
     """Give the settings for ``host`` (with its port, as in image names). Raises ``InputError``."""
     verify = access.tls_verify is not False
     if access.cert_dir is not None:
-        return _read(access.cert_dir, verify=verify)
+        return _read(Path(access.cert_dir), verify=verify)
     for folder in _folders(host):
         if is_folder(folder):
             return _read(folder, verify=verify)
