@@ -42,6 +42,7 @@ class Logins:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._paths: dict[Path | None, tuple[Path, ...]] = {}
         self._files: dict[Path, Mapping[str, object]] = {}
         self._answers: dict[tuple[str, str], Credentials | RemoteError | None] = {}
         self._said: set[str] = set()
@@ -55,7 +56,9 @@ class Logins:
         if access.credentials is not None:
             return access.credentials
         with self._lock:
-            for path in _files(access):
+            if access.authfile not in self._paths:
+                self._paths[access.authfile] = tuple(_files(access))
+            for path in self._paths[access.authfile]:
                 if found := self._from_file(path, host, repository):
                     return found
         return None
