@@ -42,6 +42,8 @@ def printable_json(document: object, indent: int | None = None) -> str:
     """Write a document as JSON in which such characters are escapes, so that nothing is lost."""
     text = json.dumps(document, indent=indent, ensure_ascii=False)
     # Between strings stand only ASCII characters and the line feeds of ``indent``.
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
