@@ -49,6 +49,12 @@ class Registry:
     """The status of a manifest's PUT that succeeded; some registries answer 202."""
     page: int = 100
     """Names of a page of a list."""
+    links: bool = True
+    """Whether a page says where the next one is."""
+    goes_on: bool = True
+    """Whether a list can go on behind a name."""
+    goes_round: bool = False
+    """Whether it begins anew behind the last."""
     before: Callable[[Request], None] = lambda _: None
     """Called with each request, by several threads at once."""
     finished: int = 201
@@ -114,8 +120,12 @@ class Registry:
     def _list(self, request: Request, member: str, names: set[str]) -> Reply:
         (n,), (last,) = (request.query.get(name, [""]) for name in ("n", "last"))
         size = min(int(n or self.page), self.page)
-        left = sorted(name for name in names if name > last)
-        query = urlencode({"n": size, "last": left[size - 1]}) if len(left) > size else ""
+        left = sorted(name for name in names if name > last or not self.goes_on)
+        query = (
+            urlencode({"n": size, "last": left[size - 1]})
+            if len(left) > size and self.links
+            else ""
+        )
         link = {"Link": f'<{request.path}?{query}>; rel="next"'} if query else {}
         return Reply(200, link, json.dumps({member: left[:size]}).encode())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from coco_kp.errors import InputError, RemoteError, shown
 from coco_kp.http import Response, display_url, same_origin
@@ -76,18 +76,32 @@ def _names(
     page: Callable[[str], Response], url: str, member: str, is_name: Callable[[str], bool]
 ) -> Iterator[str]:
     count = 0
+    first: list[str] = []
+    before: list[str] = []
     asked = f"{url}?n={_PAGE}"
     for _ in range(_MAX_PAGES):
         response = page(asked)
         following = _next_page(response, asked)
-        for name in _read(response, member):
+        names = _read(response, member)
+        if before and set(before) & set(names):
+            raise RemoteError(
+                f"the list of {member} at {display_url(url)} is cut off, and does not go on"
+            )
+        if before and set(first) & set(names):
+            return  # behind its last name, a registry began anew
+        first = first or names
+        for name in names:
             if not is_name(name):
                 raise RemoteError(
                     f"{response.request}: lists {shown(response.quote(name))}, which is none of "
                     f"the {member} that there can be"
                 )
             yield name
-            count += 1
+        count += len(names)
+        # As many as were asked for, and not a word on others: there may be some nonetheless.
+        before = names if following is None and len(names) == _PAGE else []
+        if before:
+            following = f"{url}?n={_PAGE}&last={quote(names[-1])}"
         if following is None:
             return
         if count > _MAX_NAMES:

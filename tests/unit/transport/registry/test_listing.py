@@ -53,6 +53,51 @@ class TestTags:
         pages = registry.requests("GET", "tags/list")
         assert [request.query.get("last") for request in pages] == [None, ["v2"], ["v5"], ["v8"]]
 
+    @pytest.mark.parametrize("page", [3, 5, 10])
+    def test_list_tags_asks_on_where_page_is_full_and_names_no_next(
+        self,
+        registry: Registry,
+        image_name: RegistryReference,
+        page: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(listing, "_PAGE", page)
+        registry.page, registry.links = page, False
+        assert list(list_tags(image_name, PLAIN)) == NAMES
+
+    def test_list_tags_ends_where_registry_begins_anew(
+        self,
+        registry: Registry,
+        image_name: RegistryReference,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As go-containerregistry's registry does behind the last tag."""
+        monkeypatch.setattr(listing, "_PAGE", 5)
+        registry.page, registry.links, registry.goes_round = 5, False, True
+        assert list(list_tags(image_name, PLAIN)) == NAMES
+
+    def test_list_tags_refuses_list_that_is_cut_off(
+        self,
+        registry: Registry,
+        image_name: RegistryReference,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """go-containerregistry's registry cuts its catalogue so."""
+        monkeypatch.setattr(listing, "_PAGE", 3)
+        registry.links = registry.goes_on = False
+        with pytest.raises(RemoteError, match="is cut off, and does not go on"):
+            list(list_tags(image_name, PLAIN))
+
+    def test_list_tags_takes_all_from_registry_that_knows_no_pages(
+        self,
+        registry: Registry,
+        image_name: RegistryReference,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(listing, "_PAGE", 3)
+        answer(registry, Reply(200, {}, json.dumps({"tags": NAMES}).encode()))
+        assert list(list_tags(image_name, PLAIN)) == NAMES
+
     def test_list_tags_asks_for_a_page_when_it_is_needed(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
