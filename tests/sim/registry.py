@@ -121,6 +121,7 @@ class Registry:
         (n,), (last,) = (request.query.get(name, [""]) for name in ("n", "last"))
         size = min(int(n or self.page), self.page)
         left = sorted(name for name in names if name > last or not self.goes_on)
+        left = left or (sorted(names) if self.goes_round else [])
         query = (
             urlencode({"n": size, "last": left[size - 1]})
             if len(left) > size and self.links

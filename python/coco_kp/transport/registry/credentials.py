@@ -42,7 +42,7 @@ class Logins:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._paths: dict[Path | None, tuple[Path, ...]] = {}
+        self._paths: dict[str | os.PathLike[str] | None, tuple[Path, ...]] = {}
         self._files: dict[Path, Mapping[str, object]] = {}
         self._answers: dict[tuple[str, str], Credentials | RemoteError | None] = {}
         self._said: set[str] = set()
