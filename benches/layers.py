@@ -14,7 +14,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from tests.peers.tree import BASE, LIBRARIES, gzip_layer
 from tests.support.documents import TAR, TAR_GZIP
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coco_kp.model.digest import Hasher
+
+
+SHARD: Final = 512 * MIB
+"""Bytes of one file of a model's weights."""
 
 
 class Digests(NamedTuple):
@@ -64,8 +68,8 @@ class Kind:
         return Image(folder)
 
 
-def real(*, quick: bool) -> Iterator[Kind]:
-    """Give the images that users have; when it has to be quick, those in gzip alone."""
+def real(percent: int, *, quick: bool) -> Iterator[Kind]:
+    """Give the images that users have, of the weights so much; if quick, those in gzip alone."""
     for name, packages in (("base", BASE), ("libraries", LIBRARIES)):
         compressed = partial(packed, name=name, packages=packages)
         yield Kind(f"{name}, gzip", f"{name}, gzip", TAR_GZIP, [compressed])
@@ -73,7 +77,9 @@ def real(*, quick: bool) -> Iterator[Kind]:
             unpacked = partial(bare, name=name, packages=packages)
             yield Kind(f"{name}, tar", f"{name}, tar", TAR, [unpacked])
     if not quick:
-        yield Kind("weights, 4 GiB, tar", "weights", TAR, [partial(weights, size=4 * GIB)])
+        shards = max(1, 8 * percent // 100)
+        name = f"weights, {shards * SHARD / GIB:g} GiB, tar"
+        yield Kind(name, "weights", TAR, [partial(weights, shards=shards)])
 
 
 def random(percent: int) -> Iterator[Kind]:
@@ -110,13 +116,13 @@ def bare(file: BinaryIO, name: str, packages: Sequence[str]) -> Digests:
     return Digests(writer.sha256.hexdigest(), writer.sha256.hexdigest())
 
 
-def weights(file: BinaryIO, size: int) -> Digests:
-    """Write a tar of files that nothing compresses, of so many bytes in sum."""
-    writer, shard = _Hashing(file), 512 * MIB
+def weights(file: BinaryIO, shards: int) -> Digests:
+    """Write a tar of so many files that nothing compresses."""
+    writer = _Hashing(file)
     with tarfile.open(fileobj=writer, mode="w|") as archive:  # type: ignore[call-overload]
-        for number in range(size // shard):
+        for number in range(shards):
             member = tarfile.TarInfo(f"models/model-{number:05}.safetensors")
-            member.size = shard
+            member.size = SHARD
             archive.addfile(member, _Random())
     return Digests(writer.sha256.hexdigest(), writer.sha256.hexdigest())
 

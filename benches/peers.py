@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for _ in place.rows(random_image(1, 1), 1, quick=options.quick):
             pass  # programs are read for the first time
         print(f"{machine()}; {options.rounds} rounds. {LEGEND}\n\n{HEADER}")
-        for kind in chain(real(quick=options.quick), random(options.scale)):
+        for kind in chain(real(options.scale, quick=options.quick), random(options.scale)):
             for row in place.rows(kind, options.rounds, quick=options.quick):
                 rows.append(row)
                 print(row.line(), flush=True)
