@@ -27,8 +27,10 @@ from coco_kp.errors import (
 )
 
 if TYPE_CHECKING:
+    from coco_kp.fleet.keys import KeyRing
     from coco_kp.fleet.lines import ResultLine
-    from coco_kp.fleet.run import Shard
+    from coco_kp.fleet.run import Engine, Shard
+    from coco_kp.fleet.work import Halt, Reach
 
 _GRAVEST_FIRST: Final = (7, 5, 4, 8, 3, 2)
 _ERRORS: Final[dict[int, type[CocoKpError]]] = {
@@ -68,6 +70,12 @@ _ERRORS: Final[dict[int, type[CocoKpError]]] = {
     metavar="FILE",
     help="Write the lines that are not done to FILE, which is a plan again.",
 )
+@click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Have the workers of this Dask scheduler do the images, tcp://HOST:PORT or tls://…; they "
+    "need coco-kp, keys and logins of their own.",
+)
 @with_options(access=CopyAccess)
 @verbosity
 def run(
@@ -76,6 +84,7 @@ def run(
     jobs: int | None,
     results: Path | None,
     failed_to: Path | None,
+    dask: str | None,
     access: CopyAccess,
 ) -> None:
     """Do what the lines of PLAN say: look at each image, do what is left to do, give it its name.
@@ -90,25 +99,43 @@ def run(
     from coco_kp.files import check_replaceable
     from coco_kp.fleet.keys import KeyRing
     from coco_kp.fleet.run import Shard, open_plan, run_plan
-    from coco_kp.fleet.work import Halt, Reach, Worker
-    from coco_kp.processors import processors
+    from coco_kp.fleet.work import Halt, Reach
     from coco_kp.transport.registry.session import Session
 
+    if dask and jobs:
+        raise UsageError("--jobs is about this machine: a cluster does what its workers can")
     part = parse_shard(shard) if shard else Shard()
     if failed_to:
         check_replaceable(failed_to)
-    at_once = jobs or processors()
-    halt, account = Halt(), _Account(_writer(results))
+    halt, ring, account = Halt(), KeyRing(warn), _Account(_writer(results))
     with open_plan(plan) as lines, Session(sleep=halt.sleep) as session:
         reach = Reach(session, access.source(), access.destination())
-        worker = Worker(reach, halt, max(1, processors() // at_once), notice)
+        engine = _engine(dask, jobs, reach, halt, ring)
         try:
             with interruptible():
-                run_plan(lines, part, KeyRing(warn), worker, at_once, account.tell)
+                run_plan(lines, part, ring, reach, engine, account.tell)
         finally:
             if failed_to:
                 account.write_failed(failed_to)
     account.conclude()
+
+
+def _engine(dask: str | None, jobs: int | None, reach: Reach, halt: Halt, ring: KeyRing) -> Engine:
+    if dask:
+        from coco_kp.fleet.dask import DaskEngine
+
+        if reach.source.credentials or reach.destination.credentials:
+            raise UsageError(
+                "credentials on the command line do not reach the workers of a cluster",
+                "have each worker log in: --authfile names a file there",
+            )
+        return DaskEngine(dask, reach.source, reach.destination, ring)
+    from coco_kp.fleet.run import Threads
+    from coco_kp.fleet.work import Worker
+    from coco_kp.processors import processors
+
+    at_once = jobs or processors()
+    return Threads(Worker(reach, halt, max(1, processors() // at_once), notice), ring, at_once)
 
 
 def parse_shard(text: str) -> Shard:

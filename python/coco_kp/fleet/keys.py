@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coco_kp.crypto import Kek
+from coco_kp.errors import KekError, shown
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.named import NamedKey
 from coco_kp.keys.reference import AwsKmsReference, name_of
@@ -30,6 +31,10 @@ class LineKeys:
     expected: tuple[ResourceUri | AwsKmsReference, ...]
 
 
+Fingerprints = tuple[tuple[str, str], ...]
+"""Which keys are meant: their names in a plan, and the fingerprints of what was got for them."""
+
+
 @dataclass(slots=True)
 class KeyRing:
     """Keys by their names in a plan; threads may share what :meth:`of` returns.
@@ -48,21 +53,38 @@ class KeyRing:
         """Make what resolves keys."""
         self._settings = KeySettings(warn=self._warn_once)
 
-    def of(self, line: PlanLine) -> LineKeys:
+    def of(self, line: PlanLine, expected: Fingerprints = ()) -> LineKeys:
         """Return the keys of a line; those that were not asked for yet, now.
 
-        Raises ``KekError``, ``RemoteError``, ``InputError``.
+        Raises ``KekError``, also where one is not the key that is ``expected``; ``RemoteError``,
+        ``InputError``.
         """
         writes = line.action in {"encrypt", "rewrap"}
         named = {key: parse_plan_key(key, "a key", kid_needed=writes) for key in line.keys}
         old = [parse_plan_key(key, "an old key", kid_needed=False) for key in line.old_keys]
         recipients = tuple(self._recipient(*key) for key in named.items()) if writes else ()
         own: tuple[Opener, ...] = recipients or tuple(map(self._opener, named.values()))
+        openers = (*own, *map(self._opener, old))
+        self._check(expected)
         return LineKeys(
             recipients,
-            (*own, *map(self._opener, old)),
+            openers,
             tuple(name for key in named.values() if (name := _name(key))),
         )
+
+    def fingerprints(self, line: PlanLine) -> Fingerprints:
+        """Return the fingerprints of a line's keys that are at hand."""
+        named = (parse_plan_key(key, "a key", kid_needed=False) for key in line.keys)
+        names = sorted({str(key.source.reference) for key in named} & self._keks.keys())
+        return tuple((name, self._keks[name].fingerprint) for name in names)
+
+    def _check(self, expected: Fingerprints) -> None:
+        for name, fingerprint in expected:
+            if self._keks[name].fingerprint != fingerprint:
+                raise KekError(
+                    f"the key {shown(name)} is not the same here as where the fleet was started",
+                    "nothing was written: give both the same key",
+                )
 
     def _recipient(self, text: str, key: NamedKey) -> KeyWrapper:
         if text not in self._recipients:

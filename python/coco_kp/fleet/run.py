@@ -1,4 +1,4 @@
-"""A plan, or a shard of it, on this machine: several images at once, in a process that may end.
+"""A plan, or a shard of it: several images at once, by threads of this process or another engine.
 
 All lines are read before the first image is touched, so that a plan is right as a whole or not run.
 They are not kept: a line is read again when its turn comes, so that a plan may be of any length.
@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from coco_kp.errors import CancelledError, InputError, shown
 from coco_kp.files import reason
@@ -107,21 +108,54 @@ class _Waiting:
         return free
 
 
+class Engine(Protocol):
+    """Who does lines, ``jobs`` of them at once."""
+
+    @property
+    def jobs(self) -> int:
+        """How many lines may be submitted and not ended."""
+
+    def submit(self, line: PlanLine) -> Future[ResultLine]:
+        """Have a line done."""
+
+    def end(self) -> None:
+        """Begin nothing more; have what goes on end where that can be, and wait for it then."""
+
+
+class Threads:
+    """The engine of this process. Threads do lines until the worker's ``halt`` is asked for."""
+
+    def __init__(self, worker: Worker, ring: KeyRing, jobs: int) -> None:
+        self.jobs = jobs
+        self._worker = worker
+        self._ring = ring
+        self._pool = ThreadPoolExecutor(jobs)
+
+    def submit(self, line: PlanLine) -> Future[ResultLine]:
+        """Have a thread do a line."""
+        return self._pool.submit(self._worker.run, line, self._ring.of(line))
+
+    def end(self) -> None:
+        """Halt the worker, and wait for its threads."""
+        self._worker.halt.ask()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 def run_plan(
     plan: PlanFile,
     shard: Shard,
     ring: KeyRing,
-    worker: Worker,
-    jobs: int,
+    reach: Reach,
+    engine: Engine,
     tell: Callable[[ResultLine], None],
 ) -> None:
-    """Run the shard's lines, ``jobs`` at once, and ``tell`` each one's result as it ends.
+    """Have an engine run the shard's lines, and ``tell`` each one's result as it ends.
 
     A line whose layers are to be taken over from others of the shard waits for them. Raises
     ``CocoKpError`` for a plan or a key, before any image is touched. Whatever ends it early, such
-    as ``KeyboardInterrupt``: no worker is left when this returns, and what was done was told.
+    as ``KeyboardInterrupt``: the engine has ended when this returns, and what was done was told.
     """
-    ready, waiting = _prepared(plan, shard, ring, worker.reach)
+    ready, waiting = _prepared(plan, shard, ring, reach)
     pending: dict[Future[ResultLine], int] = {}
 
     def told(futures: set[Future[ResultLine]]) -> None:
@@ -130,25 +164,27 @@ def run_plan(
             tell(future.result())
             ready.extend(waiting.ended(number))
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            while ready or pending:
-                while ready and len(pending) < jobs:
-                    number = ready.popleft()
-                    line = plan.line(number)
-                    pending[pool.submit(worker.run, line, ring.of(line))] = number
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                told(done)
-        except BaseException:
-            worker.halt.ask()
-            pool.shutdown(wait=True, cancel_futures=True)
-            told({future for future in pending if _was_done(future)})
-            raise
+    try:
+        while ready or pending:
+            while ready and len(pending) < engine.jobs:
+                number = ready.popleft()
+                pending[engine.submit(plan.line(number))] = number
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            told(done)
+    except BaseException:
+        engine.end()
+        told({future for future in pending if _was_done(future)})
+        raise
+    engine.end()
 
 
 def _was_done(future: Future[ResultLine]) -> bool:
     """Return whether a line's work came to a result before all was ended."""
-    return not future.cancelled() and not isinstance(future.exception(), CancelledError)
+    return (
+        future.done()
+        and not future.cancelled()
+        and not isinstance(future.exception(), CancelledError)
+    )
 
 
 def _prepared(

@@ -144,7 +144,7 @@ class Worker:
             done.outcome,
             done.did,
             done.result,
-            datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            _now(),
             time.monotonic() - started,
             done.recipients,
             done.layers,
@@ -191,6 +191,17 @@ class _Done:
     findings: tuple[Failure, ...] = ()
     error: Failure | None = None
     written: int = 0
+
+
+def failed(line: PlanLine, error: CocoKpError) -> ResultLine:
+    """Return the result of a line that was not begun."""
+    return ResultLine(
+        line, _outcome(error), line.action, None, _now(), 0.0, error=Failure.of(error)
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _outcome(error: CocoKpError) -> Outcome:
