@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from coco_kp.cli.errors import UsageError
+from coco_kp.cli.headings import HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
@@ -27,7 +28,37 @@ if TYPE_CHECKING:
     from coco_kp.model.manifest import ImageManifest
 
 
-@click.command("encrypt", short_help="Encrypt an image.")
+_HEADINGS: Final = {
+    "Most used": (
+        *("--keyid", "--keypath", "--generate-key", "--recipient", "--register", "--kbs"),
+        *("--platform", "--dry-run", "--format", "--help"),
+    ),
+    "For whom": (
+        *("--key", "--kek-from", "--wrap-with", "--kek-into", "--sample", "--provider"),
+        *("--provider-unwrap", "--trust-provider", "--algorithm", "--packet", "--provider-name"),
+    ),
+    "The KBS": (
+        *("--auth-private-key", "--admin-token-file", "--admin-role", "--admin-issuer"),
+        *("--admin-audience", "--kbs-ca", "--kbs-insecure-http", "--allow-alias"),
+    ),
+    "What is encrypted": (
+        *("--all", "--layer", "--skip-base", "--reuse", "--reuse-keypath", "--keep-encrypted"),
+        *("--allow-foreign", "--keep-attestations", "--drop-attestations", "--zstd", "--verify"),
+    ),
+    "Source": (
+        *("--src-creds", "--src-registry-token", "--src-authfile", "--src-cert-dir"),
+        *("--src-tls-verify", "--max-unpacked"),
+    ),
+    "Destination": (
+        *("--dest-creds", "--dest-registry-token", "--dest-authfile", "--dest-cert-dir"),
+        *("--dest-tls-verify", "--keep-replaced"),
+    ),
+    "Source and destination": ("--authfile", "--retries", "--jobs"),
+    "Output": ("--digestfile", "--no-progress", "--quiet", "--verbose"),
+}
+
+
+@click.command("encrypt", short_help="Encrypt an image.", cls=HeadedCommand, headings=_HEADINGS)
 @click.argument("source")
 @click.argument("destination")
 @with_options(recipients=RecipientOptions, packets=PacketOptions)
