@@ -45,6 +45,9 @@ snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri"]
 disable_apparmor = true
 restrict_oom_score_adj = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "{home}/cni"
 """,
     # goes on with the last of the sections
     2: """
@@ -53,6 +56,9 @@ snapshotter = "native"
 [plugins."io.containerd.cri.v1.runtime"]
 disable_apparmor = true
 restrict_oom_score_adj = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+conf_dir = "{home}/cni"
 """,
 }
 
@@ -99,9 +105,8 @@ def _running(suite: Suite, home: Path, sections: str, socket: Path) -> Iterator[
     home.mkdir()
     config = home / "config.toml"
     version = 2 if suite is CONTAINERD_2 else 1
-    config.write_text(
-        _CONFIG.format(home=home, socket=socket, sections=sections, cri=_CRI[version])
-    )
+    cri = _CRI[version].format(home=home)
+    config.write_text(_CONFIG.format(home=home, socket=socket, sections=sections, cri=cri))
     arguments = ["--config", config, "--root", home / "root", "--state", home / "state"]
     command = [suite.have() / "bin/containerd", *arguments]
     script = f"mount -t tmpfs run /run && exec {shlex.join(map(str, command))}"
