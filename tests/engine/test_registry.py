@@ -193,6 +193,12 @@ def large(tmp_path: Path) -> Image:
     return write_image(tmp_path / "large", [archive], compress=False)
 
 
+@pytest.fixture(params=["1", "2"])
+def jobs(request: pytest.FixtureRequest) -> str:
+    """How many threads work on a layer: the second makes what is sent ahead."""
+    return str(request.param)
+
+
 def break_upload_of_layer(registry: Registry, image: Image) -> None:
     """Have the first upload break that is not the config's, which is there already."""
     config = image.manifest["config"]["digest"]
@@ -229,6 +235,7 @@ def test_encrypt_goes_on_after_break_and_makes_the_missing_part_again(
     key: Path,
     registry: Registry,
     command: Command,
+    jobs: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -236,33 +243,67 @@ def test_encrypt_goes_on_after_break_and_makes_the_missing_part_again(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "there-is-none"))
     target = f"docker://{host}/team/app:1"
     break_upload_of_layer(registry, large)
-    arguments = ("--keyid", KID, "--keypath", key)
+    arguments = ("--keyid", KID, "--keypath", key, "--jobs", jobs)
     command("encrypt", large.reference, target, *PLAIN_HTTP, *arguments)
     first, second = parts_of_layer(registry)
     assert len(first) + len(second) == len(large.layers[0].blob), "it did not go on"
     back = Image(tmp_path / "back")
-    command("decrypt", target, back.reference, "--src-tls-verify=false", "--keypath", key)
+    command(
+        "decrypt",
+        target,
+        back.reference,
+        "--src-tls-verify=false",
+        "--keypath",
+        key,
+        "--jobs",
+        jobs,
+    )
     assert back.layers[0].blob == large.layers[0].blob
 
 
 def test_decrypt_goes_on_after_break_and_makes_the_missing_part_again(
-    host: str, large: Image, key: Path, registry: Registry, command: Command, tmp_path: Path
+    host: str,
+    large: Image,
+    key: Path,
+    registry: Registry,
+    command: Command,
+    jobs: str,
+    tmp_path: Path,
 ) -> None:
     encrypted, target = Image(tmp_path / "encrypted"), f"docker://{host}/team/app:1"
-    command("encrypt", large.reference, encrypted.reference, "--keyid", KID, "--keypath", key)
+    command(
+        "encrypt",
+        large.reference,
+        encrypted.reference,
+        "--keyid",
+        KID,
+        "--keypath",
+        key,
+        "--jobs",
+        jobs,
+    )
     break_upload_of_layer(registry, large)
-    command("decrypt", encrypted.reference, target, "--dest-tls-verify=false", "--keypath", key)
+    command(
+        "decrypt",
+        encrypted.reference,
+        target,
+        "--dest-tls-verify=false",
+        "--keypath",
+        key,
+        "--jobs",
+        jobs,
+    )
     digest = large.manifest["layers"][0]["digest"]
     assert registry.blobs["team/app", digest] == large.layers[0].blob
 
 
 def test_encrypt_from_registry_asks_for_the_missing_part_again(
-    pushed: str, host: str, large: Image, key: Path, registry: Registry, command: Command
+    pushed: str, host: str, large: Image, key: Path, registry: Registry, command: Command, jobs: str
 ) -> None:
     plain, target = f"docker://{host}/team/plain:1", f"docker://{host}/other/app:1"
-    arguments = ("--keyid", KID, "--keypath", key)
+    arguments = ("--keyid", KID, "--keypath", key, "--jobs", jobs)
     command("encrypt", large.reference, pushed, *PLAIN_HTTP, *arguments)
-    command("decrypt", pushed, plain, *PLAIN_HTTP, "--keypath", key)
+    command("decrypt", pushed, plain, *PLAIN_HTTP, "--keypath", key, "--jobs", jobs)
     registry.seen.clear()
     break_upload_of_layer(registry, large)
     command("encrypt", plain, target, *PLAIN_HTTP, *arguments)
@@ -273,7 +314,7 @@ def test_encrypt_from_registry_asks_for_the_missing_part_again(
 
 
 def test_encrypt_of_zstd_layer_goes_on_after_break(
-    host: str, key: Path, registry: Registry, command: Command, tmp_path: Path
+    host: str, key: Path, registry: Registry, command: Command, jobs: str, tmp_path: Path
 ) -> None:
     layout = LayoutWriter(tmp_path / "zstd")
     archive = tar({"data": os.urandom(3 * 1024 * 1024)})
@@ -283,20 +324,31 @@ def test_encrypt_of_zstd_layer_goes_on_after_break(
     image = Image(tmp_path / "zstd")
     target = f"docker://{host}/team/app:1"
     break_upload_of_layer(registry, image)
-    command("encrypt", image.reference, target, *PLAIN_HTTP, "--keyid", KID, "--keypath", key)
+    command(
+        "encrypt",
+        image.reference,
+        target,
+        *PLAIN_HTTP,
+        "--keyid",
+        KID,
+        "--keypath",
+        key,
+        "--jobs",
+        jobs,
+    )
     command("verify", target, "--tls-verify=false", "--keypath", key)
     assert len(parts_of_layer(registry)) == 2
 
 
 @pytest.mark.parametrize("at", [1024 * 1024, KEPT - 1, KEPT, KEPT + 10])
 def test_encrypt_sends_nothing_of_a_source_that_gives_other_bytes_the_second_time(
-    host: str, large: Image, key: Path, registry: Registry, command: Command, at: int
+    host: str, large: Image, key: Path, registry: Registry, command: Command, jobs: str, at: int
 ) -> None:
     """The same key stream over two plaintexts would give both away."""
     change_source_after_break(registry, large, at)
     outcome = command(
         *("encrypt", large.reference, f"docker://{host}/team/app:1", *PLAIN_HTTP),
-        *("--keyid", KID, "--keypath", key),
+        *("--keyid", KID, "--keypath", key, "--jobs", jobs),
         ok=False,
     )
     assert outcome.code == 5
@@ -306,12 +358,12 @@ def test_encrypt_sends_nothing_of_a_source_that_gives_other_bytes_the_second_tim
 
 
 def test_encrypt_refuses_source_that_changes_beyond_what_was_read(
-    host: str, large: Image, key: Path, registry: Registry, command: Command
+    host: str, large: Image, key: Path, registry: Registry, command: Command, jobs: str
 ) -> None:
     change_source_after_break(registry, large, -1)
     outcome = command(
         *("encrypt", large.reference, f"docker://{host}/team/app:1", *PLAIN_HTTP),
-        *("--keyid", KID, "--keypath", key),
+        *("--keyid", KID, "--keypath", key, "--jobs", jobs),
         ok=False,
     )
     assert outcome.code == 5

@@ -12,7 +12,7 @@ import pytest
 
 from coco_kp import deadline
 from coco_kp.deadline import Alarm, Caller, acquire, caller_has_gone, pause, remaining, within
-from tests.support.patience import PATIENCE, ends
+from tests.support.patience import PATIENCE, ends, wait_until
 
 
 def test_time_without_deadline_is_endless() -> None:
@@ -105,11 +105,9 @@ def test_alarm_that_is_due_before_the_one_waited_for_rings_first(
     clock, woken = deadline._Clock(), threading.Event()
     monkeypatch.setattr(deadline, "_clock", clock)
     late = Alarm(1000.0, lambda: None)
-    with ends():
-        while clock._asleep_until == math.inf:
-            time.sleep(0.001)
-        Alarm(0.01, woken.set)
-        assert woken.wait(PATIENCE)
+    wait_until(lambda: clock._asleep_until < math.inf)
+    Alarm(0.01, woken.set)
+    assert woken.wait(PATIENCE)
     late.off()
 
 

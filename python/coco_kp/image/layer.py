@@ -69,8 +69,7 @@ def seal_layer(
     """Encrypt a layer under a fresh key. Raises ``IntegrityError`` if it is not what it should be.
 
     How it is compressed is what its first bytes say. The options record the digest of what was
-    encrypted: the layer's own, unless it was transcoded. Between plain files ``threads``, 1 or 2,
-    work on it.
+    encrypted: the layer's own, unless it was transcoded. ``threads``, 1 or 2, work on it.
     """
     layer = plan.layer
     sealer = LayerSealer()
@@ -80,13 +79,15 @@ def seal_layer(
         transcoded = compression == ZSTD and zstd == "gzip"
         if transcoded:  # the cipher's pass does not yield this layer's digest
             opened.close()
-            given = LayerInput(source, layer, work)
+            given = LayerInput(source, layer, work, threads=threads)
             passage = Passage(sealer, _transcoding(given, plan.diff_id, work))
         else:
-            given = LayerInput(source, layer, work, verify=_verify(layer), opened=opened)
+            given = LayerInput(
+                source, layer, work, verify=_verify(layer), opened=opened, threads=threads
+            )
             passage = Passage(sealer, given.pieces)
         writer = stack.enter_context(sink.begin_blob(None if transcoded else layer.size))
-        passage.carry(given, writer, threads)
+        passage.carry(given, writer)
         passage.again = sealed = sealer.finalize()
         if not transcoded:
             _check_digest(layer, sealed.plaintext_sha256)
@@ -139,7 +140,9 @@ def open_layer(
     with ExitStack() as stack:
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
         opened = stack.enter_context(_open(source, layer))
-        given = LayerInput(source, layer, work, verify=_verify(layer), opened=opened)
+        given = LayerInput(
+            source, layer, work, verify=_verify(layer), opened=opened, threads=threads
+        )
         content = None
         if diff_id and (
             refusals is not None or is_compressed(layer.media_type) or diff_id.algorithm != _SHA256
@@ -147,7 +150,7 @@ def open_layer(
             content = stack.enter_context(_content(layer, diff_id, work, refusals, threads))
         also = [part.update for part in (content, other, head) if part]
         passage = Passage(opener, given.pieces, also)
-        passage.carry(given, writer, threads)
+        passage.carry(given, writer)
         passage.again = ended = opener.finalize()
         _check_digest(layer, ended.ciphertext_sha256)
         sha256 = Digest(_SHA256, ended.plaintext_sha256.hex())

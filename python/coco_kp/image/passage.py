@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Final, Protocol
 
 from coco_kp.crypto import CHUNK, LayerOpener, LayerSealer, OpenedLayer, SealedLayer
 from coco_kp.errors import InputError, IntegrityError, shown
 from coco_kp.files import reason
+from coco_kp.image.ahead import BUFFERS, Making, ahead
 from coco_kp.image.progress import Work
 from coco_kp.model.manifest import Descriptor
 from coco_kp.transport import CHUNK as BUFFER
@@ -41,7 +43,8 @@ class LayerInput:
     """A layer's bytes, which can be read more than once; progress is told of each byte once.
 
     ``opened`` is a reader at its start, for the first time; it is closed here. With
-    ``verify=False`` only the size is checked, as :meth:`Source.open_blob` says.
+    ``verify=False`` only the size is checked, as :meth:`Source.open_blob` says. ``threads``, 1 or
+    2, may work on the layer.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class LayerInput:
         *,
         verify: bool = True,
         opened: Opened | None = None,
+        threads: int = 1,
     ) -> None:
         self._source = source
         self._verify = verify
@@ -59,21 +63,26 @@ class LayerInput:
         self.layer = layer
         self.work = work
         self.opened = opened
+        self.threads = threads
 
     def pieces(self, offset: int = 0) -> Iterator[memoryview]:
-        """Yield the bytes from ``offset`` on; each piece may be overwritten until the next.
+        """Yield the bytes from ``offset`` on; each piece may be overwritten.
+
+        It is valid until the next, and with two threads until as many more as `ahead` needs.
 
         The end is a verdict: raises ``IntegrityError``.
         """
         name = str(self.layer.digest)
-        buffer = memoryview(bytearray(BUFFER))
+        buffers = cycle(
+            memoryview(bytearray(BUFFER)) for _ in range(BUFFERS if self.threads > 1 else 1)
+        )
         opened, self.opened = self.opened, None
         if opened is None or offset:
             opened = self._source.open_blob(self.layer, verify=self._verify, offset=offset)
         with closing(opened):
             if not self._told:
                 self.work.progress.begin(name, self.layer.size)
-            while count := opened.readinto(buffer):
+            while count := opened.readinto(buffer := next(buffers)):
                 self.work.check()
                 yield buffer[:count]
                 offset += count
@@ -101,23 +110,28 @@ class Passage:
         self._also = also
         self._done = 0
         self._ended = False
+        self._making: Making | None = None
         self.again: LayerSealer | LayerOpener | SealedLayer | OpenedLayer | None = cipher
         """What makes a chunk once more: when the cipher has ended, what that came to."""
 
-    def carry(self, given: LayerInput, writer: BlobWriter, threads: int) -> None:
+    def carry(self, given: LayerInput, writer: BlobWriter) -> None:
         """Bring the whole layer to ``writer``.
 
-        From file to file, and where nobody else wants it, outside the interpreter, by 1 or 2
-        ``threads``.
+        From file to file, and where nobody else wants it, outside the interpreter. Else a second
+        thread, if there is to be one and it has nothing else to do, makes what this one writes.
         """
         cipher, opened, target = self._cipher, given.opened, writer.fd
         if cipher is None or opened is None or opened.fd is None or target is None or self._also:
-            writer.take(self.pieces)
+            two = given.threads > 1 and not self._also
+            try:
+                writer.take(self._ahead if two else self.pieces)
+            finally:
+                self._stop()
             return
         with _naming(given.layer, opened, writer):
-            _pump(cipher, opened.fd, target, given, threads)
+            _pump(cipher, opened.fd, target, given)
 
-    def pieces(self, offset: int) -> Iterator[memoryview]:
+    def pieces(self, offset: int) -> Making:
         """Yield what comes out from ``offset`` on; each piece is valid until the next.
 
         Raises ``IntegrityError`` where the source gives other bytes than before: then none of them
@@ -142,11 +156,19 @@ class Passage:
             yield piece
         self._ended = True
 
+    def _ahead(self, offset: int) -> Making:
+        """Yield the same, made by a second thread; when all was made once, by this one."""
+        self._stop()  # the cipher is one thread's at a time
+        self._making = self.pieces(offset) if self._ended else ahead(self.pieces(offset))
+        return self._making
 
-def _pump(
-    cipher: LayerSealer | LayerOpener, source: int, target: int, given: LayerInput, threads: int
-) -> None:
-    layer = given.layer
+    def _stop(self) -> None:
+        if self._making:
+            self._making.close()
+
+
+def _pump(cipher: LayerSealer | LayerOpener, source: int, target: int, given: LayerInput) -> None:
+    layer, threads = given.layer, given.threads
     with given.work.pumping(str(layer.digest), layer.size) as progress:
         count = cipher.pump(source, target, limit=layer.size, threads=threads, progress=progress)
     if count != layer.size:
