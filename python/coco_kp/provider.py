@@ -244,7 +244,8 @@ class Provider(NamedTuple):
         """Return where a key is that a caller names."""
         match source:
             case FetchedKek(FileReference(path)):
-                return f"file:{(self.key_dir or Path.cwd()) / path}"
+                file = Path(path)
+                return f"file:{file if file.is_absolute() else (self.key_dir or Path.cwd()) / file}"
         return _named(source)
 
     def _allowed(self, text: str) -> KekReference:
