@@ -178,7 +178,7 @@ def main() -> None:
     (chosen.output / "fleet.json").write_text(found)
     measured = [(plan, run) for plan, run in pairwise(rows) if plan.command == "plan"]
     bars = [
-        (f"{plan.images:,} images, {plan.workers} workers", plan.rate, run.rate)
+        (f"{plan.images:,} images, --jobs {plan.workers}", plan.rate, run.rate)
         for plan, run in measured
     ]
     chart = bar_chart("images a second", ("plan", "run, unchanged"), bars)
