@@ -10,7 +10,7 @@ import json
 import os
 import threading
 from base64 import b64decode, b64encode
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -45,6 +45,26 @@ def begin_wrap(
 
     call = channel.stream_unary(WRAP_KEY, encode_message, decode_message)
     return call.future(message(), timeout=TIMEOUT)
+
+
+@contextmanager
+def half_open_calls(address: str, method: str, connections: int, calls: int) -> Iterator[list[Any]]:
+    """Begin calls that send no message, so many on each connection; they last as the block does."""
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait()
+        yield from ()
+
+    with ExitStack() as stack:
+        stack.callback(never.set)
+        begun: list[Any] = []
+        for _ in range(connections):
+            channel = stack.enter_context(connection(address))
+            grpc.channel_ready_future(channel).result(TIMEOUT)
+            call = channel.stream_unary(method, bytes, bytes)
+            begun += [call.future(nothing()) for _ in range(calls)]
+        yield begun
 
 
 def unwrap(channel: grpc.Channel, kbc: str, packet: bytes) -> bytes:

@@ -13,7 +13,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -472,26 +472,6 @@ def test_server_answers_and_ends_while_a_client_takes_no_answer(
         assert process.wait(PATIENCE / 4) == 0
 
 
-@contextmanager
-def half_open_calls(address: str, method: str, connections: int, calls: int) -> Iterator[list[Any]]:
-    """Begin calls that send no message, so many on each connection; give them once all began."""
-    never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait()
-        yield from ()
-
-    with ExitStack() as stack:
-        stack.callback(never.set)
-        begun = []
-        for _ in range(connections):
-            channel = stack.enter_context(ocicrypt.connection(address))
-            grpc.channel_ready_future(channel).result(PATIENCE)
-            call = channel.stream_unary(method, bytes, bytes)
-            begun += [call.future(nothing()) for _ in range(calls)]
-        yield begun
-
-
 CHECK = "/grpc.health.v1.Health/Check"
 
 
@@ -503,7 +483,7 @@ def test_server_answers_others_while_a_client_sends_no_requests(
     """620 calls that were begun kept health checks out, for up to 180 s."""
     with (
         serving_process(serving_script(tmp_path)) as (process, address),
-        half_open_calls(address, method, connections, calls) as begun,
+        ocicrypt.half_open_calls(address, method, connections, calls) as begun,
         ocicrypt.connection(address) as channel,
     ):
         if connections > 1:  # those without a place wait at the client
@@ -564,7 +544,7 @@ def test_server_ends_a_call_whose_request_does_not_come(tmp_path: Path) -> None:
     body = "server.Waiting = partial(server.Waiting, longest=0.1)\n"
     with (
         serving_process(serving_script(tmp_path, body)) as (_, address),
-        half_open_calls(address, WRAP_KEY, 1, 1) as (call,),
+        ocicrypt.half_open_calls(address, WRAP_KEY, 1, 1) as (call,),
     ):
         assert call.exception(PATIENCE)
         assert call.code() is grpc.StatusCode.CANCELLED
