@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from coco_kp.errors import RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport import Access, Credentials, read_blob
+from coco_kp.transport import Access, Credentials, list_repositories, list_tags, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry.session import Session
 from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
 from tests.sim.link import breaking_link
@@ -199,6 +200,27 @@ class TestTokens:
     def test_registry_accepts_bearer_tokens(self, address: str, tokens: TokenServer) -> None:
         round_trip(address, self.ACCESS)
         assert len(tokens.seen) == 4, "one for each source and each sink"
+
+    def test_session_needs_one_token_for_the_images_of_a_repository(
+        self, address: str, tokens: TokenServer
+    ) -> None:
+        images = [RegistryReference(address, "team/app", f"v{number}") for number in range(6)]
+        with Session() as session:
+            for each in images:
+                with RegistrySink(each, self.ACCESS, session) as sink:
+                    store(sink, ONE)
+            assert len(tokens.seen) == 1
+            for each in images:
+                with RegistrySource(each, self.ACCESS, session) as source:
+                    check(source, ONE)
+            assert sorted(list_tags(images[0], self.ACCESS, session)) == [i.tag for i in images]
+            assert list(list_repositories(address, self.ACCESS, session)) == ["team/app"]
+        scopes = [request.query["scope"] for request in tokens.seen]
+        assert scopes == [
+            ["repository:team/app:pull,push"],
+            ["repository:team/app:pull"],
+            ["registry:catalog:*"],
+        ]
 
     def test_token_server_refuses_wrong_password(self, address: str) -> None:
         with pytest.raises(RemoteError, match="gives no token"):
