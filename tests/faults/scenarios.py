@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.sim.kbs import ADMIN_TOKEN
+from tests.support.fleet import done, plan_line
 from tests.support.image import tar, write_image
 from tests.support.ocicrypt import unwrap_request, wrap_request
 from tests.vectors import load_vectors
@@ -69,6 +70,8 @@ def write_base(here: Path) -> None:
         json.dumps({"default/key/key_id1": b64encode(bytes.fromhex(_PACKET["kek"])).decode()})
     )
     (here / "packet-keys.json").chmod(0o600)
+    (here / "plan.jsonl").write_text(plan_line().to_json())
+    (here / "results.jsonl").write_text(done(plan_line()).to_json())
     for name in ("tmp", "home"):
         (here / name).mkdir()
 
@@ -234,6 +237,18 @@ SCENARIOS: Final = [
         ("prune", "oci:{here}/enc"),
         _opens(_ENC),
         setup=[_MAKE_ENC, (*_MAKE_ENC, "--keep-replaced")],
+    ),
+    Scenario(
+        "fleet report",
+        ("fleet", "report", "{here}/results.jsonl", "-o", "{here}/report.html"),
+        ("fleet", "report", "{here}/results.jsonl"),
+    ),
+    Scenario(
+        "fleet k8s",
+        (
+            *("fleet", "k8s", "{here}/plan.jsonl", "--image", "coco-kp", "--completions", "1"),
+            *("--key-secret", "keys:/run/keys", "-o", "{here}/job.yaml"),
+        ),
     ),
     Scenario(
         "keys generate",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, shown
-from coco_kp.files import close, open_regular
+from coco_kp.files import close, open_regular, reason
 from coco_kp.fleet.lines import Failure, LayerCounts, Options, PlanLine, ResultLine, read_results
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.redact import redacted
@@ -232,6 +232,8 @@ def _size(path: Path) -> int:
     descriptor = open_regular(path)
     try:
         return os.fstat(descriptor).st_size
+    except OSError as failure:
+        raise InputError(f"cannot read {shown(str(path))}: {reason(failure)}") from None
     finally:
         close(descriptor)
 
