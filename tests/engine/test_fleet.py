@@ -12,6 +12,8 @@ import pytest
 
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
+from tests.sim.transit import TransitKey
+from tests.sim.vault import DENIED, ROOT_TOKEN, SimulatedVault, errors
 from tests.support.command import KID, Command
 from tests.support.image import tar
 from tests.support.many_images import PLAIN_HTTP, Results, images, push, put
@@ -615,3 +617,60 @@ def test_fleet_plan_with_options_that_contradict_is_refused(
     outcome = teams.command("fleet", "plan", *sources, "--tls-verify=false", *given, ok=False)
     assert (outcome.code, outcome.out) == (code, "")
     assert words in outcome.err
+
+
+def transit(monkeypatch: pytest.MonkeyPatch, vault: SimulatedVault) -> list[Request]:
+    """Have a key ``app`` in the Vault; return a list that gets what it is asked to open."""
+    monkeypatch.setenv("VAULT_TOKEN", ROOT_TOKEN)
+    vault.transit.keys["app"] = TransitKey()
+    asked: list[Request] = []
+
+    def refused_half_way(request: Request) -> Reply | None:
+        asked.append(request)
+        return errors(403, DENIED) if len(asked) in {4, 5} else None
+
+    vault.faults["POST transit/decrypt/app"] = refused_half_way
+    vault.faults["PUT transit/decrypt/app"] = refused_half_way
+    return asked
+
+
+def test_fleet_run_whose_kms_refuses_half_way_leaves_what_it_cannot_open(
+    teams: Teams, registry: Registry, vault: SimulatedVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = transit(monkeypatch, vault)
+    plan = teams.plan()
+    named = "keyid=kbs+external:///coco-kp/app,wrap-with=hashivault://app"
+    plan.write_text(plan.read_text().replace(f"keyid={KID},keypath={teams.key}", named))
+    for number in range(4):  # a process and a KEK for each image
+        asked.clear()
+        teams.run(plan, "--shard", f"{number}/4")
+    asked.clear()
+    registry.seen.clear()
+    results = teams.run(plan, "--jobs=1", code=6)
+    assert results.outcomes == {"unchanged": 2, "failed": 2}
+    assert {r.method for r in registry.seen} == {"GET"}
+    assert teams.run(plan).outcomes == {"unchanged": 4}
+
+
+def test_fleet_run_asks_a_kms_once_for_all_images(
+    teams: Teams, vault: SimulatedVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transit(monkeypatch, vault)
+    plan = teams.plan()
+    named = "keyid=kbs+external:///coco-kp/app,wrap-with=hashivault://app"
+    plan.write_text(plan.read_text().replace(f"keyid={KID},keypath={teams.key}", named))
+    assert teams.run(plan, "--jobs=4").outcomes == {"done": 4}
+    assert [r.path for r in vault.requests if "transit" in r.path].count(
+        "/v1/transit/encrypt/app"
+    ) == 1
+
+
+def test_fleet_run_reads_a_layer_that_many_take_over_once(teams: Teams, registry: Registry) -> None:
+    teams.run(teams.plan(), "--jobs=3")
+    read = [
+        digest
+        for request in registry.requests("GET", "/v2/sealed/")
+        for repository, kind, digest in [request.path.removeprefix("/v2/").rsplit("/", 2)]
+        if kind == "blobs" and len(registry.blobs[repository, digest]) == 10240
+    ]
+    assert len(read) == len(set(read)) == 1 + 2  # the base, and that of each repository
