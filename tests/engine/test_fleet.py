@@ -400,12 +400,30 @@ def test_fleet_run_of_rewrap_elsewhere_is_unchanged_then(
     assert teams.run(path).outcomes == {"unchanged": 2}
 
 
-def test_fleet_run_without_its_key_touches_nothing(teams: Teams, registry: Registry) -> None:
+def test_fleet_run_without_the_last_key_touches_nothing(teams: Teams, registry: Registry) -> None:
     plan = teams.plan()
-    teams.key.unlink()
+    *others, last = plan.read_text().splitlines()
+    last = last.replace(str(teams.key), f"{teams.key}-that-is-nowhere")
+    plan.write_text("".join(f"{line}\n" for line in (*others, last)))
     registry.seen.clear()
     assert teams.run(plan, code=4).lines == []
     assert registry.seen == []
+
+
+def test_fleet_run_of_rewrap_in_place_leaves_another_image_than_was_planned(
+    teams: Teams, make_key: Callable[[str], Path], tmp_path: Path, registry: Registry
+) -> None:
+    teams.run(teams.plan())
+    path = tmp_path / "rewrap"
+    teams.command(
+        *("fleet", "plan", teams.sealed(), "--tls-verify=false", "--action=rewrap", "-o", path),
+        *("--recipient", f"keyid={OTHER_KID},keypath={make_key('new')}"),
+        *("--old-key", f"keypath={teams.key}"),
+    )
+    moved = registry.manifests["sealed/team/app0", "1"]
+    registry.manifests["sealed/team/app0", "0"] = moved
+    assert teams.run(path, code=6).outcomes == {"moved": 1}
+    assert registry.manifests["sealed/team/app0", "0"] == moved
 
 
 def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Registry) -> None:

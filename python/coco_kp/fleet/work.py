@@ -321,8 +321,6 @@ class _LineWork:
                 if look.todo == "nothing":
                     self.did = "nothing"
                     return _seen("unchanged", "nothing", there)
-                if there.tree.manifest.digest != line.digest:
-                    raise MovedError(line.source)
                 return self._change_recipients(line.source, None, there, look, self._reach.source)
             before = self._there(stack, self._pinned, self._reach.source)
             if before is None:
