@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import sys
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -10,14 +12,21 @@ from typing import Any
 
 import pytest
 
+from coco_kp.model.manifest import ImageManifest, parse_manifest
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
 from tests.sim.transit import TransitKey
 from tests.sim.vault import DENIED, ROOT_TOKEN, SimulatedVault, errors
 from tests.support.command import KID, Command
+from tests.support.documents import CONFIG, TAR, config, descriptor, manifest, sha256
 from tests.support.image import tar
 from tests.support.many_images import PLAIN_HTTP, Results, images, push, put
-from tests.support.stored import image, index
+from tests.support.stored import Image, image, index
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 FLEET = images(2, 2)
 LAYERS = 1 + 2 + 4
@@ -267,6 +276,64 @@ def test_fleet_run_of_list_leaves_attestations_out_and_is_unchanged_then(teams: 
     plan = teams.plan(f"docker://{teams.host}/team/list")
     assert teams.run(plan).summed("encrypted") == 2
     assert teams.run(plan).outcomes == {"unchanged": 1}
+
+
+DOCKER = "application/vnd.docker"
+ZSTD = f"{TAR}+zstd"
+
+
+def stored(layer_type: str, layer: bytes, archive: bytes, **types: str) -> Image:
+    """An image of one layer, compressed or of another kind than OCI's."""
+    settings = config([sha256(archive)])
+    described = descriptor(types.get("config", CONFIG), settings)
+    raw = manifest(
+        described,
+        [descriptor(layer_type, layer)],
+        **({"mediaType": types["manifest"]} if types else {}),
+    )
+    top = parse_manifest(raw)
+    assert isinstance(top, ImageManifest)
+    return Image(top, {top.config: settings, top.layers[0]: layer})
+
+
+@pytest.mark.parametrize("kind", ["zstd", "docker"])
+def test_fleet_run_of_layer_of_another_kind_is_unchanged_then(
+    teams: Teams, registry: Registry, kind: str
+) -> None:
+    archive = tar({"a": b"1" * 1000})
+    if kind == "zstd":
+        other = stored(ZSTD, zstd.compress(archive), archive)
+    else:
+        other = stored(
+            f"{DOCKER}.image.rootfs.diff.tar.gzip",
+            gzip.compress(archive, mtime=0),
+            archive,
+            config=f"{DOCKER}.container.image.v1+json",
+            manifest=f"{DOCKER}.distribution.manifest.v2+json",
+        )
+    put(teams.host, "team/other", "1", other)
+    plan = teams.plan(f"docker://{teams.host}/team/other")
+    assert teams.run(plan).summed("encrypted") == 1
+    registry.seen.clear()
+    assert teams.run(plan).outcomes == {"unchanged": 1}
+    assert {r.method for r in registry.seen} == {"GET"}
+
+
+def test_fleet_run_of_zstd_layer_believes_no_other_content(
+    teams: Teams, registry: Registry
+) -> None:
+    first, second = (tar({"a": digit * 1000}) for digit in (b"1", b"2"))
+    put(teams.host, "team/other", "1", stored(ZSTD, zstd.compress(first), first))
+    teams.run(teams.plan(f"docker://{teams.host}/team/other"))
+    put(teams.host, "team/other", "1", stored(ZSTD, zstd.compress(second), second))
+    media_type, raw = registry.manifests["sealed/team/other", "1"]
+    document = json.loads(raw)
+    moved = json.loads(registry.manifests["team/other", "1"][1])
+    document["config"] = moved["config"]  # all but the layer is that of the new source
+    digest = document["config"]["digest"]
+    registry.blobs["sealed/team/other", digest] = registry.blobs["team/other", digest]
+    registry.manifests["sealed/team/other", "1"] = media_type, json.dumps(document).encode()
+    assert teams.run(teams.plan(f"docker://{teams.host}/team/other")).outcomes == {"done": 1}
 
 
 def test_fleet_run_for_one_platform_is_unchanged_then(teams: Teams) -> None:
