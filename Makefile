@@ -76,7 +76,7 @@ audit: $(BIN)/.locked ## Look for known vulnerabilities in what is locked, for i
 	cargo deny --locked check
 
 .PHONY: bench
-bench: build peers ## Measure this machine: native core, a WrapKey call, peers beside us
+bench: build peers ## Measure this machine in half an hour: native core, peers beside us, a WrapKey call, growth
 	cargo bench --locked --package coco-kp-core
 	$(BIN)/python -m benches
 	$(BIN)/pytest benches --benchmark-columns=median,min,ops
