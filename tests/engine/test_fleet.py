@@ -635,6 +635,25 @@ def test_fleet_plan_finds_what_its_words_mean(teams: Teams, tmp_path: Path) -> N
     assert planned(teams, str(listed)) == {"app1:0", "app0:1"}
 
 
+def test_fleet_plan_passes_over_a_listed_repository_without_tags(
+    teams: Teams, registry: Registry
+) -> None:
+    registry.manifests["team/empty", f"sha256:{64 * '0'}"] = registry.manifests["team/app0", "0"]
+    outcome = teams.command(
+        "fleet", "plan", f"docker://{teams.host}", "--tls-verify=false", "--action=inspect"
+    )
+    assert len(outcome.out.splitlines()) == len(FLEET)
+    assert "without a tag: 1 repositories" in outcome.err
+
+
+def test_fleet_plan_of_a_named_repository_without_tags_fails(teams: Teams) -> None:
+    source = f"docker://{teams.host}/team/empty"
+    outcome = teams.command(
+        "fleet", "plan", source, "--tls-verify=false", "--action=inspect", ok=False
+    )
+    assert (outcome.code, outcome.out) == (8, "")
+
+
 def test_fleet_plan_reads_words_from_stdin(
     teams: Teams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -142,7 +142,8 @@ def plan(
         click.echo(text, nl=False)
     repositories = len({(line.source.host, line.source.repository) for line in lines})
     left_out = f"; left out: {found.left_out} tags of signatures and such" if found.left_out else ""
-    notice(f"planned: {len(lines)} images of {repositories} repositories{left_out}")
+    empty = f"; without a tag: {found.empty} repositories" if found.empty else ""
+    notice(f"planned: {len(lines)} images of {repositories} repositories{left_out}{empty}")
 
 
 def _tell_gone(name: RegistryReference) -> None:

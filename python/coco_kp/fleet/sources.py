@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError, NotThereError, shown
 from coco_kp.files import reason
 from coco_kp.fleet.hosts import check_one_registry
 from coco_kp.model.reference import (
@@ -35,11 +35,16 @@ _MAX_WORD: Final = 4096
 
 @dataclass(slots=True)
 class Sources:
-    """Finds the images that words mean; ``left_out`` counts tags that are about other images."""
+    """Finds the images that words mean.
+
+    ``left_out`` counts tags that are about other images, ``empty`` repositories of catalogues whose
+    tags are gone.
+    """
 
     access: Access
     session: Session
     left_out: int = field(default=0, init=False)
+    empty: int = field(default=0, init=False)
     _hosts: set[str] = field(default_factory=set, init=False)
 
     def images(self, words: Iterable[str]) -> Iterator[RegistryReference]:
@@ -79,7 +84,7 @@ class Sources:
         if host := _host(name):
             self._check(host)
             for name in list_repositories(host, self.access, self.session):
-                yield from self._tagged(parse_repository_reference(f"{host}/{name}"), "*")
+                yield from self._listed(parse_repository_reference(f"{host}/{name}"))
             return
         head, slash, last = name.rpartition("/")
         last, colon, tag = last.partition(":")
@@ -95,6 +100,18 @@ class Sources:
     def _check(self, host: str) -> None:
         self._hosts.add(host)
         check_one_registry(self._hosts, self.access)
+
+    def _listed(self, repository: RegistryReference) -> Iterator[RegistryReference]:
+        """Yield all images of a repository that a catalogue has: some keep those that are empty."""
+        found = self._tagged(repository, "*")
+        try:
+            first = next(found, None)
+        except NotThereError:
+            self.empty += 1
+            return
+        if first:
+            yield first
+            yield from found
 
     def _tagged(self, repository: RegistryReference, glob: str) -> Iterator[RegistryReference]:
         for tag in list_tags(repository, self.access, self.session):
