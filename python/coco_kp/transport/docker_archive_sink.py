@@ -12,6 +12,7 @@ from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import is_there
+from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
 from coco_kp.model.manifest import ImageManifest, Manifest
 from coco_kp.model.media_type import is_encrypted
@@ -27,7 +28,7 @@ _FULL_NAME: Final = "io.containerd.image.name"
 class DockerArchiveSink(OciArchiveSink):
     """A new archive with one image that is not encrypted: it keeps no annotations of layers."""
 
-    def _check_destination(self) -> None:
+    def _check_destination(self, replacing: Digest | None = None) -> None:  # noqa: ARG002
         """Refuse to replace anything: an archive may hold images of other names."""
         if is_there(Path(self._image.path)):
             raise RefusedError(

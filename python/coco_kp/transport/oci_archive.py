@@ -111,9 +111,7 @@ class OciArchiveSink(Sink):
             write_all(self._fd, memoryview(END))
             os.fsync(self._fd)
         with locked(self._final.parent):
-            if replacing is not None and _digest_in(self._image) != replacing:
-                raise ChangedError(self.reference)
-            self._check_destination()  # again: others may have written there meanwhile
+            self._check_destination(replacing)  # again: others may have written there meanwhile
             publish_image(self._path, self._final, self.reference)
 
     def read_back(self) -> Source:
@@ -127,8 +125,8 @@ class OciArchiveSink(Sink):
             self._fd = -1
         self._staging.close()
 
-    def _check_destination(self) -> None:
-        _check_replaceable(self._image)
+    def _check_destination(self, replacing: Digest | None = None) -> None:
+        _check_replaceable(self._image, replacing)
 
     def _documents(self, manifest: Manifest) -> dict[str, bytes]:
         """Return the members that make the blobs an image, by their names."""
@@ -185,14 +183,6 @@ class _GrowingArchive(Source):
         return self._blobs[blob.digest]
 
 
-def _digest_in(reference: FileReference) -> Digest | None:
-    """Return the digest of an archive's image, None where there is none."""
-    if not is_there(Path(reference.path)):
-        return None
-    with OciArchiveSource(reference) as archive:
-        return digest_of_image(archive.index, reference)
-
-
 def _append_file(target: int, staged: Path, size: int) -> None:
     with staged.open("rb") as file:
         copied = 0
@@ -203,18 +193,27 @@ def _append_file(target: int, staged: Path, size: int) -> None:
             copied += count
 
 
-def _check_replaceable(reference: FileReference) -> None:
-    """Refuse to replace a file that is no archive, or one with images of other names."""
+def _check_replaceable(reference: FileReference, replacing: Digest | None) -> None:
+    """Refuse to replace a file that is no archive, or one with images of other names.
+
+    Raises ``ChangedError`` where its image is not ``replacing``, if that is given.
+    """
     if not is_there(Path(reference.path)):
+        if replacing is not None:
+            raise ChangedError(str(reference))
         return
     try:
         with OciArchiveSource(reference) as old:
-            names = image_names(old.index)
+            names, digest = image_names(old.index), digest_of_image(old.index, reference)
     except InputError as exc:
+        if replacing is not None:  # it was an archive when it was read
+            raise
         raise RefusedError(
             f"'{reference.path}' exists and is not an OCI archive: {exc.message}",
             "remove it, or choose another name",
         ) from exc
+    if replacing not in {None, digest}:
+        raise ChangedError(str(reference))
     others = [shown(name) if name else "(no name)" for name in names if name != reference.name]
     if others:
         raise RefusedError(
