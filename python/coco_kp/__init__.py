@@ -28,12 +28,20 @@ if TYPE_CHECKING:
         RemoteError,
     )
     from coco_kp.image.decrypt import DecryptionResult, decrypt_image
-    from coco_kp.image.encrypt import EncryptionResult, encrypt_image
+    from coco_kp.image.encrypt import encrypt_image
     from coco_kp.image.inspect import Inspection, inspect_image
     from coco_kp.image.opener import KbcOpener
-    from coco_kp.image.plan import Rules
+    from coco_kp.image.plan import Fate, LeftOut, Rules
     from coco_kp.image.progress import Progress
-    from coco_kp.image.rewrap import Changes, RewrapResult, rewrap_image
+    from coco_kp.image.results import (
+        EncryptionResult,
+        ImageResult,
+        LayerResult,
+        RewrappedImage,
+        RewrappedLayer,
+        RewrapResult,
+    )
+    from coco_kp.image.rewrap import Changes, rewrap_image
     from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
     from coco_kp.kbc import KbcSettings
     from coco_kp.keys.kek_file import read_kek
@@ -60,7 +68,9 @@ __all__ = [
     "Credentials",
     "DecryptionResult",
     "EncryptionResult",
+    "Fate",
     "FetchedKek",
+    "ImageResult",
     "InputError",
     "Inspection",
     "IntegrityError",
@@ -72,6 +82,8 @@ __all__ = [
     "KekRecipient",
     "KeySettings",
     "KeyWrapper",
+    "LayerResult",
+    "LeftOut",
     "NewKek",
     "Opener",
     "PacketForm",
@@ -81,6 +93,8 @@ __all__ = [
     "RefusedError",
     "RemoteError",
     "RewrapResult",
+    "RewrappedImage",
+    "RewrappedLayer",
     "Rules",
     "StayingKey",
     "VerificationReport",
@@ -111,12 +125,20 @@ _MODULES: Final = {
         "RemoteError",
     ),
     "image.decrypt": ("DecryptionResult", "decrypt_image"),
-    "image.encrypt": ("EncryptionResult", "encrypt_image"),
+    "image.encrypt": ("encrypt_image",),
     "image.inspect": ("Inspection", "inspect_image"),
     "image.opener": ("KbcOpener",),
-    "image.plan": ("Rules",),
+    "image.plan": ("Fate", "LeftOut", "Rules"),
     "image.progress": ("Progress",),
-    "image.rewrap": ("Changes", "RewrapResult", "rewrap_image"),
+    "image.results": (
+        "EncryptionResult",
+        "ImageResult",
+        "LayerResult",
+        "RewrapResult",
+        "RewrappedImage",
+        "RewrappedLayer",
+    ),
+    "image.rewrap": ("Changes", "rewrap_image"),
     "image.verify": ("VerificationReport", "VerificationRules", "verify_image"),
     "kbc": ("KbcSettings",),
     "keys.kek_file": ("read_kek",),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import coco_kp
 from tests.support.image import Image, tar, write_image
+from tests.support.schema import check_schema
 
 
 def test_library_names_are_sorted_and_documented() -> None:
@@ -29,6 +32,12 @@ def test_library_import_loads_no_submodule() -> None:
     assert done.stdout == "[]\n"
 
 
+def schema(name: str) -> dict[str, Any]:
+    file = files("coco_kp") / "schemas" / f"{name}.schema.json"
+    document: dict[str, Any] = json.loads(file.read_bytes())
+    return document
+
+
 def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})])
     encrypted, decrypted = f"oci:{tmp_path}/encrypted", Image(tmp_path / "decrypted")
@@ -36,17 +45,20 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     key = coco_kp.KekRecipient(kid, coco_kp.Kek.generate())
     made = coco_kp.encrypt_image(plain.reference, encrypted, [key], verify="full")
     assert made.key_ids == ("kbs:///default/key/1",)
+    check_schema(made.to_json(), schema("encrypt"))
     assert coco_kp.inspect_image(encrypted).digest == made.digest
     opener = coco_kp.KekOpener(key.kek)
     assert coco_kp.verify_image(encrypted, [opener]).failure is None
     file = coco_kp.parse_kek_reference(f"file:{tmp_path}/new")
     new = coco_kp.resolve(coco_kp.NewKek((file,)), coco_kp.parse_key_id("/default/key/2"))
-    coco_kp.rewrap_image(encrypted, [opener], coco_kp.Changes(replace_by=(new,)))
+    rewrapped = coco_kp.rewrap_image(encrypted, [opener], coco_kp.Changes(replace_by=(new,)))
+    check_schema(rewrapped.to_json(), schema("rewrap"))
     with pytest.raises(coco_kp.KekError):
         coco_kp.decrypt_image(encrypted, decrypted.reference, [opener])
-    coco_kp.decrypt_image(
+    plaintext = coco_kp.decrypt_image(
         encrypted, decrypted.reference, [coco_kp.opener(coco_kp.FetchedKek(file))]
     )
+    check_schema(plaintext.to_json(), schema("decrypt"))
     assert decrypted.layers == plain.layers
 
 

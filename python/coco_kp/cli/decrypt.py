@@ -71,15 +71,7 @@ def command(
     if result.digest:
         tell_image(result.destination, result.digest, digestfile)
     if form == "json":
-        print_json(
-            {
-                "destination": result.destination,
-                "digest": str(result.digest) if result.digest else None,
-                "dry_run": dry_run,
-                "decrypted": result.decrypted,
-                "copied": result.copied,
-            }
-        )
+        print_json(result.to_json())
         return
     if dry_run:
         say(

@@ -23,9 +23,7 @@ from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 from coco_kp.cli.recipients import PacketOptions, RecipientOptions
 
 if TYPE_CHECKING:
-    from coco_kp.image.encrypt import EncryptionResult
-    from coco_kp.image.plan import ImagePlan, LayerPlan
-    from coco_kp.model.manifest import ImageManifest
+    from coco_kp.image.results import EncryptionResult, LayerResult
 
 
 _HEADINGS: Final = {
@@ -214,7 +212,7 @@ def command(
     if result.digest:
         tell_image(result.destination, result.digest, digestfile)
     if form == "json":
-        print_json(_document(result))
+        print_json(result.to_json())
     else:
         _print(result)
 
@@ -223,10 +221,9 @@ def _print(result: EncryptionResult) -> None:
     from coco_kp.cli.table import print_table, size_text
     from coco_kp.image.plan import Fate
 
-    for kept in result.plan.attestations:
-        digest = kept.manifest.digest
+    for digest in result.attestations:
         click.echo(f"left readable: attestation {digest}: it describes the plaintext")
-    for entry in result.plan.left_out:
+    for entry in result.left_out:
         if entry.what != "image":  # the user picked other platforms
             click.echo(f"left out: {entry}")
     if result.digest is None:
@@ -234,20 +231,20 @@ def _print(result: EncryptionResult) -> None:
             ("IMAGE", "LAYER", "ACTION", "SIZE", "DIGEST"),
             [
                 (
-                    str(image.image),
+                    image.name,
                     str(layer.number),
                     _action(layer),
-                    size_text(layer.layer.size),
-                    str(layer.layer.digest),
+                    size_text(layer.size),
+                    str(layer.source_digest),
                 )
-                for image in result.plan.images
+                for image in result.images
                 for layer in image.layers
             ],
         )
         say(f"would write {result.destination}; nothing was written")
         return
     counts = {
-        fate: sum(layer.fate is fate for image in result.plan.images for layer in image.layers)
+        fate: sum(layer.action is fate for image in result.images for layer in image.layers)
         for fate in Fate
     }
     readable = sum(count for fate, count in counts.items() if fate.readable)
@@ -261,60 +258,13 @@ def _print(result: EncryptionResult) -> None:
         )
         if count or what == "encrypted"
     ]
-    for image in result.plan.images:
+    for image in result.images:
         for layer in image.layers:
-            if layer.fate.readable:
-                click.echo(f"layer {layer.number} of {image.image}: {layer.fate}")
+            if layer.action.readable:
+                click.echo(f"layer {layer.number} of {image.name}: {layer.action}")
     keys = ", ".join(result.key_ids) or "none"
     say_made(f"{result.destination} {result.digest}: layers {', '.join(parts)}; keys {keys}")
 
 
-def _document(result: EncryptionResult) -> dict[str, object]:
-    return {
-        "destination": result.destination,
-        "digest": str(result.digest) if result.digest else None,
-        "dry_run": result.digest is None,
-        "key_ids": list(result.key_ids),
-        "images": [
-            _image_document(image, result.written.get(image.image.manifest.digest))
-            for image in result.plan.images
-        ],
-        "attestations": [str(image.manifest.digest) for image in result.plan.attestations],
-        "left_out": [
-            {
-                "digest": str(entry.digest),
-                "platform": str(entry.platform) if entry.platform else None,
-                "what": entry.what,
-            }
-            for entry in result.plan.left_out
-        ],
-        "notices": list(result.plan.notices),
-    }
-
-
-def _image_document(plan: ImagePlan, written: ImageManifest | None) -> dict[str, object]:
-    from coco_kp.cli.image_document import kids
-
-    return {
-        "platform": str(plan.image.platform) if plan.image.platform else None,
-        "source_digest": str(plan.image.manifest.digest),
-        "digest": str(written.digest) if written else None,
-        "layers": [
-            {
-                "number": layer.number,
-                "digest": str(written.layers[layer.number].digest) if written else None,
-                "kids": kids(layer.number, written.layers[layer.number]) if written else [],
-                "action": layer.fate.name.lower(),
-                "readable": layer.fate.readable,
-                "transcoded": layer.transcode,
-                "media_type": layer.layer.media_type,
-                "source_digest": str(layer.layer.digest),
-                "size": layer.layer.size,
-            }
-            for layer in plan.layers
-        ],
-    }
-
-
-def _action(layer: LayerPlan) -> str:
-    return f"{layer.fate}, as gzip" if layer.transcode else str(layer.fate)
+def _action(layer: LayerResult) -> str:
+    return f"{layer.action}, as gzip" if layer.transcoded else str(layer.action)

@@ -94,7 +94,6 @@ def command(
     For example: coco-kp rewrap oci:app --keypath old --to-keyid kbs:///default/key/2
     --to-keypath new
     """
-    from coco_kp.cli.image_document import image_documents
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.cli.recipients import key_settings, named_source, parse_recipient
@@ -147,16 +146,7 @@ def command(
     if result.digest:
         tell_image(result.destination, result.digest, digestfile)
     if form == "json":
-        print_json(
-            {
-                "destination": result.destination,
-                "digest": str(result.digest) if result.digest else None,
-                "dry_run": dry_run,
-                "rewrapped": result.rewrapped,
-                "recipients": list(result.recipients),
-                "images": image_documents(result.images),
-            }
-        )
+        print_json(result.to_json())
         return
     who = ", ".join(map(shown, result.recipients))
     if dry_run:

@@ -42,7 +42,7 @@ from coco_kp.fleet.look import (
     open_image,
 )
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.encrypt import EncryptionResult, encrypt_image
+from coco_kp.image.encrypt import encrypt_image
 from coco_kp.image.inspect import inspect_image
 from coco_kp.image.plan import (
     EncryptionPlan,
@@ -53,6 +53,7 @@ from coco_kp.image.plan import (
     plan_encryption,
 )
 from coco_kp.image.progress import Progress, Work
+from coco_kp.image.results import EncryptionResult
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.rewrap import Changes, rewrap_image
 from coco_kp.image.tree import Node, images, read_tree
@@ -492,14 +493,9 @@ def _seen(outcome: Outcome, did: Did, there: OpenedImage) -> _Done:
 
 
 def _encrypted(result: EncryptionResult) -> _Done:
-    layers = [(image, layer) for image in result.plan.images for layer in image.layers]
-    written = {
-        new.digest: new.size
-        for image, layer in layers
-        if layer.fate is Fate.ENCRYPT
-        for new in [result.written[image.image.manifest.digest].layers[layer.number]]
-    }
-    fates = [layer.fate for _, layer in layers]
+    layers = [layer for image in result.images for layer in image.layers]
+    written = {layer.digest: layer.written for layer in layers if layer.action is Fate.ENCRYPT}
+    fates = [layer.action for layer in layers]
     return _Done(
         "done",
         "encrypt",

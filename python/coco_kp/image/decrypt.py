@@ -51,6 +51,16 @@ class DecryptionResult:
     decrypted: int
     copied: int
 
+    def to_json(self) -> dict[str, object]:
+        """Return the document that ``schemas/decrypt.schema.json`` describes."""
+        return {
+            "destination": self.destination,
+            "digest": str(self.digest) if self.digest else None,
+            "dry_run": self.digest is None,
+            "decrypted": self.decrypted,
+            "copied": self.copied,
+        }
+
 
 def decrypt_image(
     source: str,

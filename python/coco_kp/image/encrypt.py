@@ -39,6 +39,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.restored import LayerKey, layer_key, restored_tree
+from coco_kp.image.results import EncryptionResult, ImageResult
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
@@ -59,7 +60,7 @@ from coco_kp.model.media_type import (
     encrypted_form,
     is_encrypted,
 )
-from coco_kp.model.reference import parse_image_reference
+from coco_kp.model.reference import ImageReference, parse_image_reference
 from coco_kp.model.words import check_word
 from coco_kp.transport import (
     Access,
@@ -75,22 +76,6 @@ if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
 
 Verification = Literal["packets", "full"]
-
-
-@dataclass(frozen=True, slots=True)
-class EncryptionResult:
-    """What was made, or with ``digest`` None what would be made.
-
-    ``key_ids`` are all that a layer has a packet for, also one that was kept as it is; another
-    tool's packet counts under its scheme. The plan says what became of each layer, and ``written``
-    has the new manifest of each image by the digest of the old.
-    """
-
-    destination: str
-    digest: Digest | None
-    key_ids: tuple[str, ...]
-    plan: EncryptionPlan
-    written: Mapping[Digest, ImageManifest]
 
 
 def encrypt_image(
@@ -160,7 +145,7 @@ def encrypt_image(
         _check_kept(plan, keys)
         check_sizes(plan, [key.name for key in keys])
         if dry_run:
-            return EncryptionResult(str(target), None, (), plan, {})
+            return _result(target, None, (), plan, {})
         sink = stack.enter_context(
             writing(target, destination_access, session, keep_replaced=keep_replaced)
         )
@@ -184,9 +169,8 @@ def encrypt_image(
             _open_all(sink.read_back(), plan, written, work)
         progress.naming()
         publish_and_name(keys, sink, top, read_in_place(source_reference, target, tree))
-        return EncryptionResult(
-            str(target), top.digest, _names(plan, keys), plan, _new_manifests(there, plan)
-        )
+        new = _new_manifests(there, plan)
+        return _result(target, top.digest, _names(plan, keys), plan, new)
 
 
 def _reusable(
@@ -459,6 +443,24 @@ def _check(
             if plan_.fate in {Fate.ENCRYPT, Fate.REUSE}:
                 _check_layer(layer, written[_key(plan_)], keys)
     return tree
+
+
+def _result(
+    target: ImageReference,
+    digest: Digest | None,
+    key_ids: tuple[str, ...],
+    plan: EncryptionPlan,
+    written: Mapping[Digest, ImageManifest],
+) -> EncryptionResult:
+    return EncryptionResult(
+        str(target),
+        digest,
+        key_ids,
+        tuple(ImageResult.of(one, written.get(one.image.manifest.digest)) for one in plan.images),
+        tuple(one.manifest.digest for one in plan.attestations),
+        plan.left_out,
+        plan.notices,
+    )
 
 
 def _new_manifests(there: Node, plan: EncryptionPlan) -> dict[Digest, ImageManifest]:

@@ -25,6 +25,7 @@ from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import open_one
 from coco_kp.image.progress import Progress, Work
 from coco_kp.image.registration import refuse_second_names, refuse_to_replace
+from coco_kp.image.results import RewrapResult, rewrapped_images
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.keys.reference import AwsKmsReference
@@ -55,13 +56,6 @@ class Changes:
     add: tuple[Recipient, ...] = ()
     remove: tuple[str, ...] = ()
 
-    def prepare(self) -> _Prepared:
-        """Have the recipients' keys fetched or drawn."""
-        replace_by = tuple(recipient.prepare() for recipient in self.replace_by)
-        add = tuple(recipient.prepare() for recipient in self.add)
-        refuse_second_names((*replace_by, *add))
-        return _Prepared(replace_by, add, self.remove)
-
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
@@ -76,6 +70,14 @@ class _Prepared:
         return (*self.replace_by, *self.add)
 
 
+def _prepare(changes: Changes) -> _Prepared:
+    """Have the recipients' keys fetched or drawn."""
+    replace_by = tuple(recipient.prepare() for recipient in changes.replace_by)
+    add = tuple(recipient.prepare() for recipient in changes.add)
+    refuse_second_names((*replace_by, *add))
+    return _Prepared(replace_by, add, changes.remove)
+
+
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A layer's packets, what they hold, and which of them are known to open."""
@@ -86,21 +88,6 @@ class _Opened:
 
 
 _OpenedLayers = Mapping[tuple[Digest, int], _Opened]
-
-
-@dataclass(frozen=True, slots=True)
-class RewrapResult:
-    """The image that was made, and how many of its layers have other packets than before.
-
-    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. ``images``
-    are those that were written. With ``digest`` None it would be made, and there are none.
-    """
-
-    destination: str
-    digest: Digest | None
-    rewrapped: int
-    recipients: tuple[str, ...]
-    images: tuple[ImageNode, ...]
 
 
 def rewrap_image(
@@ -142,7 +129,7 @@ def rewrap_image(
         else:
             # All of this before a key is made, a store asked or a KBS told.
             opened = _opened(tree, openers)
-            prepared = changes.prepare()
+            prepared = _prepare(changes)
             new, rewrapped = _changed(tree, opened, prepared)
         if not rewrapped:
             raise InputError(f"{source.reference} has no encrypted layer")
@@ -163,7 +150,9 @@ def rewrap_image(
             work.progress.naming()
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
     recipients = _recipients(image.manifest for image in images(written))
-    return RewrapResult(str(target), top.digest, rewrapped, recipients, tuple(images(written)))
+    return RewrapResult(
+        str(target), top.digest, rewrapped, recipients, rewrapped_images(images(written))
+    )
 
 
 def _recipients(manifests: Iterable[ImageManifest]) -> tuple[str, ...]:

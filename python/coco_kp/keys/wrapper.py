@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, shown
@@ -83,20 +83,32 @@ class KeyWrapper(Recipient, Opener, Protocol):
         """
 
 
-class PacketForm(NamedTuple):
+class _PacketForm(NamedTuple):
+    algorithm: Algorithm
+    version: PacketVersion
+    scheme: str | None
+
+
+class PacketForm(_PacketForm):
     """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
 
     None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
+    Raises ``ValueError`` for a version that is none, ``TypeError`` for no ``Algorithm``.
     """
 
-    algorithm: Algorithm = Algorithm.A256GCM
-    version: PacketVersion = "v1"
-    scheme: str | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        check_word("version", self.version, PacketVersion)
-        if not isinstance(self.algorithm, Algorithm):
-            raise TypeError(f"algorithm={self.algorithm!r} is no Algorithm")
+    def __new__(
+        cls,
+        algorithm: Algorithm = Algorithm.A256GCM,
+        version: PacketVersion = "v1",
+        scheme: str | None = None,
+    ) -> Self:
+        """Check the words; to make a dataclass takes a millisecond at every start."""
+        check_word("version", version, PacketVersion)
+        if not isinstance(algorithm, Algorithm):
+            raise TypeError(f"algorithm={algorithm!r} is no Algorithm")
+        return super().__new__(cls, algorithm, version, scheme)
 
     def beside(self, packets: Iterable[LayerPacket]) -> PacketForm:
         """Return the form whose packets a guest finds in a layer that has these.

@@ -1,0 +1,211 @@
+"""What operations on an image say that they made: plain values, and the documents of commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from coco_kp.image.facts import layer_facts
+from coco_kp.image.plan import Fate, ImagePlan, LeftOut
+from coco_kp.image.tree import ImageNode
+from coco_kp.model.digest import Digest
+from coco_kp.model.manifest import Descriptor, ImageManifest
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """What became of a layer; ``digest`` is None where nothing was written.
+
+    ``kids`` are the key IDs of its packets, or schemes of other tools. ``media_type`` and ``size``
+    (bytes) are the source's, ``written`` are the bytes of the new one. ``transcoded``: compressed
+    anew.
+    """
+
+    number: int
+    digest: Digest | None
+    kids: tuple[str, ...]
+    action: Fate
+    transcoded: bool
+    media_type: str
+    source_digest: Digest
+    size: int
+    written: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as the document of ``encrypt`` has it."""
+        return {
+            "number": self.number,
+            "digest": _text(self.digest),
+            "kids": list(self.kids),
+            "action": self.action.name.lower(),
+            "readable": self.action.readable,
+            "transcoded": self.transcoded,
+            "media_type": self.media_type,
+            "source_digest": str(self.source_digest),
+            "size": self.size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """What became of an image; ``name`` is what messages call it, its platform if it has one."""
+
+    name: str
+    platform: str | None
+    source_digest: Digest
+    digest: Digest | None
+    layers: tuple[LayerResult, ...]
+
+    @classmethod
+    def of(cls, plan: ImagePlan, written: ImageManifest | None) -> ImageResult:
+        """Return what ``plan`` became."""
+        layers = []
+        for layer in plan.layers:
+            new = written.layers[layer.number] if written else None
+            layers.append(
+                LayerResult(
+                    layer.number,
+                    new.digest if new else None,
+                    _kids(layer.number, new) if new else (),
+                    layer.fate,
+                    layer.transcode,
+                    layer.layer.media_type,
+                    layer.layer.digest,
+                    layer.layer.size,
+                    new.size if new else 0,
+                )
+            )
+        return cls(
+            str(plan.image),
+            _text(plan.image.platform),
+            plan.image.manifest.digest,
+            written.digest if written else None,
+            tuple(layers),
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as the document of ``encrypt`` has it."""
+        return {
+            "platform": self.platform,
+            "source_digest": str(self.source_digest),
+            "digest": _text(self.digest),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionResult:
+    """What was made, or with ``digest`` None what would be made.
+
+    ``key_ids`` are all that a layer has a packet for, also one that was kept as it is; another
+    tool's packet counts under its scheme. ``attestations`` stay readable.
+    """
+
+    destination: str
+    digest: Digest | None
+    key_ids: tuple[str, ...]
+    images: tuple[ImageResult, ...]
+    attestations: tuple[Digest, ...]
+    left_out: tuple[LeftOut, ...]
+    notices: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document that ``schemas/encrypt.schema.json`` describes."""
+        return {
+            "destination": self.destination,
+            "digest": _text(self.digest),
+            "dry_run": self.digest is None,
+            "key_ids": list(self.key_ids),
+            "images": [image.to_json() for image in self.images],
+            "attestations": list(map(str, self.attestations)),
+            "left_out": [
+                {
+                    "digest": str(entry.digest),
+                    "platform": _text(entry.platform),
+                    "what": entry.what,
+                }
+                for entry in self.left_out
+            ],
+            "notices": list(self.notices),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RewrappedLayer:
+    """A layer, and for whom it is encrypted now: key IDs, or schemes of other tools."""
+
+    number: int
+    digest: Digest
+    kids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewrappedImage:
+    """An image that was written."""
+
+    platform: str | None
+    digest: Digest
+    layers: tuple[RewrappedLayer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewrapResult:
+    """The image that was made, and how many of its layers have other packets than before.
+
+    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. ``images``
+    are those that were written. With ``digest`` None it would be made, and there are none.
+    """
+
+    destination: str
+    digest: Digest | None
+    rewrapped: int
+    recipients: tuple[str, ...]
+    images: tuple[RewrappedImage, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the document that ``schemas/rewrap.schema.json`` describes."""
+        return {
+            "destination": self.destination,
+            "digest": _text(self.digest),
+            "dry_run": self.digest is None,
+            "rewrapped": self.rewrapped,
+            "recipients": list(self.recipients),
+            "images": [
+                {
+                    "platform": image.platform,
+                    "digest": str(image.digest),
+                    "layers": [
+                        {
+                            "number": layer.number,
+                            "digest": str(layer.digest),
+                            "kids": list(layer.kids),
+                        }
+                        for layer in image.layers
+                    ],
+                }
+                for image in self.images
+            ],
+        }
+
+
+def rewrapped_images(images: Iterable[ImageNode]) -> tuple[RewrappedImage, ...]:
+    """Return each image that was written once."""
+    return tuple(
+        RewrappedImage(
+            _text(image.platform),
+            image.manifest.digest,
+            tuple(
+                RewrappedLayer(number, layer.digest, _kids(number, layer))
+                for number, layer in enumerate(image.manifest.layers)
+            ),
+        )
+        for image in {image.manifest.digest: image for image in images}.values()
+    )
+
+
+def _kids(number: int, layer: Descriptor) -> tuple[str, ...]:
+    return tuple(packet.name for packet in layer_facts(number, layer).packets)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
