@@ -203,7 +203,7 @@ def test_policy_of_the_page_lets_nothing_else_run_or_load(browser: Browser, tmp_
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 800, 1040, 1280])
+@pytest.mark.parametrize("width", [360, 800, 1160, 1280])
 def test_nothing_runs_out_of_the_window(
     browser: Browser, tmp_path: Path, width: int, scheme: str
 ) -> None:

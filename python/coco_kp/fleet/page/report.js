@@ -40,9 +40,9 @@ function make(name, { text, on, ...attributes } = {}, ...inside) {
   return element;
 }
 
-/** Text of others: it keeps its direction to itself, and may break after its slashes and colons. */
+/** Text of others: it keeps its direction to itself, and breaks after a slash rather than elsewhere. */
 const words = (text, attributes = {}) => make("bdi", attributes,
-  ...text.split(/(?<=[/:@])/).flatMap((part) => [part, make("wbr")]));
+  ...text.split(/(?<=[/@])/).flatMap((part) => [part, make("wbr")]));
 const link = (text, on) => make("button", { type: "button", class: "plain", on }, words(text));
 
 function standing(name) {
@@ -228,7 +228,7 @@ const images = new Table("images", [
   { title: "Image", value: (image) => image.image, cell: (image) => [imageName(image)] },
   { title: "Readable?", value: (image) => Object.keys(STANDINGS).indexOf(image.standing), number: false,
     cell: (image) => [standing(image.standing)] },
-  { title: "Outcome", value: (image) => image.outcome, cell: (image) => [
+  { title: "Outcome", value: (image) => image.outcome, class: "outcome", cell: (image) => [
     make("span", { text: `${image.action}: ${image.outcome}`, class: BAD.includes(image.outcome) ? "readable" : "" })] },
   { title: "For", value: (image) => image.recipients.join(" "), class: "names", cell: keysOf },
   { title: "Layers", value: layersOf, number: true, cell: (image) => (image.layers ? [String(layersOf(image))] : []) },
