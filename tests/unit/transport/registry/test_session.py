@@ -311,9 +311,10 @@ class TestPulls:
                 failures.append(failure.message)
 
         many(16, try_to)
-        assert hub == {"left": 0, "refused": 0}
-        assert len(registry.requests("GET", "/manifests/")) == 5
-        assert len(failures) == 12
+        asked = len(registry.requests("GET", "/manifests/"))
+        # Those under way are reckoned as not yet counted, so that the last may be left.
+        assert hub == {"left": 5 - asked, "refused": 0}
+        assert len(failures) == 17 - asked > 0
         assert all("leaves this user no pull for now" in message for message in failures)
 
     def test_session_goes_on_when_pulls_are_left_again(
