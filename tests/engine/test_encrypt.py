@@ -159,8 +159,8 @@ class TestKeys:
             (("--sample", "--platform", "linux"), 2),
             (("--sample", "--platform", "linux/amd64", "--all"), 2),
             (("--sample", "--register"), 2),
-            (("--recipient", "keyid=/a/b/c"), 3),
-            (("--recipient", "keyid=/a/b/c,keypath=k,keypath=l"), 3),
+            (("--recipient", "keyid=/a/b/c"), 2),
+            (("--recipient", "keyid=/a/b/c,keypath=k,keypath=l"), 2),
             (("--provider", "nobody"), 3),
         ],
     )

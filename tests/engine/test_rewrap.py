@@ -247,7 +247,7 @@ class TestRefused:
             (("--to-keyid", NEW), 2),
             (("--remove", "/default/key/9"), 3),
             (("--remove", "nonsense"), 3),
-            (("--add", "keyid=/a/b/c"), 3),
+            (("--add", "keyid=/a/b/c"), 2),
             (("--add", "keyid=/a/b/c,keypath=missing"), 4),
         ],
     )

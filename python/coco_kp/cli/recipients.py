@@ -268,9 +268,11 @@ def read_key_file(path: Path) -> Kek:
 
 
 def parse_recipient(text: str, form: PacketForm, registrar: Registrar | None = None) -> Recipient:
-    """Read ``keyid=URI,keypath=FILE``. Raises ``InputError``."""
-    from coco_kp.keys.named import parse_named_key
+    """Read ``keyid=URI,keypath=FILE``. Raises ``UsageError``, ``InputError``."""
+    from coco_kp.keys.named import key_fields, named_key
     from coco_kp.keys.resolve import resolve
 
-    key = parse_named_key(text)
+    with usage():
+        fields = key_fields(text)
+    key = named_key(fields)
     return resolve(key.source, key.kid, key_settings(form, registrar))

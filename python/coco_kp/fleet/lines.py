@@ -17,7 +17,7 @@ from typing import IO, Final, Literal, TypeVar, cast, get_args
 
 from coco_kp.errors import CocoKpError, InputError, shown
 from coco_kp.files import reason
-from coco_kp.keys.named import NamedKey, parse_named_key
+from coco_kp.keys.named import NamedKey, key_fields, named_key
 from coco_kp.keys.reference import ExecReference, Pkcs11Reference
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import member, parse_json_object
@@ -321,7 +321,7 @@ def parse_plan_key(text: str, what: str, *, kid_needed: bool) -> NamedKey:
     Raises ``InputError``.
     """
     try:
-        key = parse_named_key(text, kid_needed=kid_needed)
+        key = named_key(key_fields(text, kid_needed=kid_needed))
     except CocoKpError as error:
         raise InputError(f"{what}: {error.message}", error.hint) from None
     reference = key.source.reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,10 +26,10 @@ class NamedKey:
     source: FetchedKek | StayingKey
 
 
-def parse_named_key(text: str, *, kid_needed: bool = True) -> NamedKey:
-    """Read it; a key that stays in its KMS needs no key ID, and with ``kid_needed=False`` none.
+def key_fields(text: str, *, kid_needed: bool = True) -> dict[str, str]:
+    """Split it; a key that stays in its KMS needs no key ID, and with ``kid_needed=False`` none.
 
-    Raises ``InputError``.
+    Raises ``InputError`` where it is not of that form.
     """
     fields: dict[str, str] = {}
     for field in text.split(","):
@@ -37,10 +38,16 @@ def parse_named_key(text: str, *, kid_needed: bool = True) -> NamedKey:
         if not equals or not known or name in fields:
             raise InputError(f"the recipient {shown(text)} cannot be read", _HINT)
         fields[name] = value
-    kid = fields.pop("keyid", None)
-    if len(fields) != 1 or (kid is None and kid_needed and "wrap-with" not in fields):
+    sources = fields.keys() - {"keyid"}
+    if len(sources) != 1 or (kid_needed and not fields.keys() & {"keyid", "wrap-with"}):
         raise InputError(f"the recipient {shown(text)} lacks its key or key id", _HINT)
-    ((name, value),) = fields.items()
+    return fields
+
+
+def named_key(fields: Mapping[str, str]) -> NamedKey:
+    """Read what such fields name. Raises ``InputError``."""
+    ((name, value),) = ((name, value) for name, value in fields.items() if name != "keyid")
+    kid = fields.get("keyid")
     return NamedKey(None if kid is None else parse_key_id(kid), _source(name, value))
 
 
