@@ -1,4 +1,4 @@
-"""The house's rules for the tests themselves (CONTRIBUTING.md)."""
+"""The house's rules for the tests themselves, and for docstrings (CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tests", "benches")
+LIBRARY = ROOT / "python" / "coco_kp"
+FIRST_WORDS = {"Give": "Return", "Gives": "Returns", "Tell": "Return whether", "Tells": "Says"}
+"""What no docstring begins with, and what it says instead."""
 
 
 def test_no_module_imports_a_test_module_or_conftest() -> None:
@@ -22,6 +25,25 @@ def test_no_module_imports_a_test_module_or_conftest() -> None:
         if imported in private
     ]
     assert wrong == []
+
+
+def test_docstrings_begin_with_idiomatic_verbs() -> None:
+    """Readers and tools know "Return …", "Return whether …" and "Yield …" from everywhere."""
+    texts = [(path, text) for path in LIBRARY.rglob("*.py") for text in docstrings(path)]
+    assert len(texts) > 1000
+    wrong = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]} (write {FIRST_WORDS[first]})"
+        for path, text in texts
+        if (first := text.split(maxsplit=1)[0]) in FIRST_WORDS
+    ]
+    assert wrong == []
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Yield the docstrings of a module, of its classes and of its functions."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from filter(None, [ast.get_docstring(node)])
 
 
 def name_of(path: Path) -> str:

@@ -230,7 +230,7 @@ def _remove_unlocked(temporary: Path) -> None:
 
 
 def _take_name(temporary: Path, path: Path) -> None:
-    """Give a temporary file its name. Raises ``FileExistsError`` if the name is taken."""
+    """Rename a temporary file to a name. Raises ``FileExistsError`` if the name is taken."""
     try:
         os.link(temporary, path)  # unlike rename, fails if the name is taken
     except OSError as failure:

@@ -273,7 +273,7 @@ class Provider(NamedTuple):
     def unwrap(
         self, request: UnwrapRequest, permit: Callable[[KeyUse], None] = _permit
     ) -> Unwrapped:
-        """Give the private options that the request's packet holds.
+        """Return the private options that the request's packet holds.
 
         The KBCs that the request names are tried in order, or else this provider's own, each for
         its share of the time that there is (:mod:`coco_kp.deadline`). ``permit`` is told of the

@@ -108,7 +108,7 @@ class _Layers:
 
 
 def _measure(layers: _Layers) -> tuple[float, list[tuple[str, float, float]]]:
-    """Give SHA-256's speed, and each case's name, speed (bytes a second) and ratio to it.
+    """Return SHA-256's speed, and each case's name, speed (bytes a second) and ratio to it.
 
     All take turns in each round; what is given are medians over the rounds, also of the ratios.
     """

@@ -119,7 +119,7 @@ def _checked(address: str) -> str:
 
 
 def _own_path() -> str:
-    """Give an absolute path, since clients run it in their own working directory."""
+    """Return an absolute path, since clients run it in their own working directory."""
     from coco_kp.files import is_there
 
     beside_python = Path(sys.executable).with_name("coco-kp")

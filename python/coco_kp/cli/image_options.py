@@ -84,7 +84,7 @@ _RETRIES: Option = click.option(
 
 
 def _access_options(side: str, what: str) -> tuple[Option, ...]:
-    """Give skopeo's options of access to a registry; ``side`` is empty, ``src-`` or ``dest-``."""
+    """Return skopeo's options of access to a registry; ``side`` is empty, ``src-`` or ``dest-``."""
     return (
         click.option(
             f"--{side}creds",
@@ -260,7 +260,7 @@ class OpeningOptions(OptionGroup):
     )
 
     def openers(self, kbc: KbcOptions) -> list[Opener]:
-        """Give all that the user named, keys first. Raises ``CocoKpError``."""
+        """Return all that the user named, keys first. Raises ``CocoKpError``."""
         from coco_kp.cli.recipients import read_key_file
         from coco_kp.errors import shown
         from coco_kp.image.foreign_provider import ForeignProvider, split_parameters

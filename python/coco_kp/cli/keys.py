@@ -119,7 +119,7 @@ def list_(file: Path, form: str) -> None:
 def register(
     file: Path, kid: str, force: bool, into: str | None, registration: RegistrationOptions
 ) -> None:
-    """Give the key in FILE to a KBS, from where attested guests fetch it as KID.
+    """Register the key in FILE with a KBS, from where attested guests fetch it as KID.
 
     FILE holds 32 raw bytes, or is a keys file that has KID. The KBS must confirm. It overwrites
     silently, so what was registered from here is kept on record (fingerprints only), and another

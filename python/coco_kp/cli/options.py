@@ -50,7 +50,7 @@ def usage() -> Iterator[None]:
 
 
 def with_options(**groups: type[OptionGroup]) -> Option:
-    """Give a command the options of these groups; two groups may share one."""
+    """Add the options of these groups to a command; two groups may share one."""
     options = dict.fromkeys(option for group in groups.values() for option in group.options)
     names = {name for group in groups.values() for name in group.names()}
 
@@ -237,7 +237,7 @@ class AdminOptions(OptionGroup):
     )
 
     def admin(self) -> Admin | None:
-        """Give the KBS and the right to write into it, or None without ``--kbs``.
+        """Return the KBS and the right to write into it, or None without ``--kbs``.
 
         Raises ``CocoKpError``.
         """

@@ -78,7 +78,7 @@ def made() -> str:
 
 
 def verbosity(function: F) -> F:
-    """Give a command the options ``-q`` and ``-v``."""
+    """Add the options ``-q`` and ``-v`` to a command."""
     function = click.option(
         "-v",
         "--verbose",
@@ -110,14 +110,14 @@ def reset(arguments: Sequence[str] = ()) -> None:
 
 
 def log_level(default: int) -> int:
-    """Give the level of ``logging`` that the user asked for, ``default`` if for none."""
+    """Return the level of ``logging`` that the user asked for, ``default`` if for none."""
     if _Verbosity.level < 0:
         return logging.ERROR
     return logging.DEBUG if _Verbosity.level else default
 
 
 def quiet() -> bool:
-    """Tell whether the user wants to read nothing but errors."""
+    """Return whether the user wants to read nothing but errors."""
     return _Verbosity.level < 0
 
 
@@ -137,7 +137,7 @@ def say_made(line: str) -> None:
 
 
 def notice(text: str) -> None:
-    """Tell the user something that is no result, unless he wants quiet."""
+    """Print a notice, which is no result, unless the user wants quiet."""
     if _Verbosity.level >= 0:
         say(f"coco-kp: {redacted(text)}", err=True)
 
@@ -165,7 +165,7 @@ class _Warnings(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Give logged warnings the form of all other lines; a server sets its own."""
+    """Format logged warnings like all other lines; a server sets its own format."""
     logger = logging.getLogger("coco_kp")
     logger.handlers[:] = [_Warnings(logging.WARNING)]
 

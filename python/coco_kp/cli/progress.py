@@ -82,7 +82,7 @@ class ProgressBars(Progress):
         tell_naming()
 
     def notice(self, text: str) -> None:
-        """Tell it on stderr, above the bars."""
+        """Print it on stderr, above the bars."""
         notice(text)
 
     def __enter__(self) -> Self:

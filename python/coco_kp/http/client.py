@@ -223,7 +223,7 @@ class HttpClient:
 
 
 def _proxy(target: Url) -> str:
-    """Give the proxy that the environment names for a target, empty for none."""
+    """Return the proxy that the environment names for a target, empty for none."""
     host = (target.host or "").strip("[]")
     proxies = getproxies()
     proxy = proxies.get(target.scheme or "") or proxies.get("all") or ""

@@ -103,7 +103,7 @@ class Response:
         return data
 
     def said(self, limit: int = QUOTE_LIMIT) -> str:
-        """Give the body's start for an error message: printable, ``limit`` characters; close."""
+        """Return the body's start for an error message, printable, ``limit`` characters; close."""
         with contextlib.suppress(RemoteError):
             return self.quote(self._up_to(SAID_LIMIT).decode(errors="replace"), limit)
         return ""
@@ -116,7 +116,7 @@ class Response:
         return text if len(text) <= limit else f"{text[:limit]}…"
 
     def close(self) -> None:
-        """Give the connection back if nothing of the body is left, else close it."""
+        """Release the connection for reuse if the body is read to its end, else close it."""
         self._watchdog.off()
         with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
             if self._raw.length_remaining == 0:

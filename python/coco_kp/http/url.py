@@ -37,7 +37,7 @@ def parse_target(url: str, *, user_info: bool = False) -> Url:
 
 
 def display_url(url: str) -> str:
-    """Give scheme, host, port and path: the part of a URL that may stand in a message."""
+    """Return scheme, host, port and path: the part of a URL that may stand in a message."""
     try:
         return parse_url(_without_query(url))._replace(auth=None).url
     except urllib3.exceptions.LocationParseError:
@@ -45,7 +45,7 @@ def display_url(url: str) -> str:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Tell whether two URLs have scheme, host and port in common: only then share credentials."""
+    """Return whether two URLs have scheme, host and port in common: only then share credentials."""
     return _server(one) == _server(other)
 
 
@@ -55,7 +55,7 @@ def origin(url: Url) -> Origin:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host (name or address, brackets allowed) is this machine."""
+    """Return whether a host (name or address, brackets allowed) is this machine."""
     host = host.strip("[]").lower()
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -64,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 
 def port_of(url: Url) -> int | None:
-    """Give the port, the scheme's own where none is written."""
+    """Return the port, the scheme's own where none is written."""
     return url.port or _DEFAULT_PORTS.get(url.scheme or "")
 
 

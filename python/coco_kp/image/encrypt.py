@@ -287,7 +287,7 @@ class _Written:
 
 
 def _key(layer: LayerPlan) -> tuple[Digest, bool]:
-    """Tell layers apart that are to be written but once."""
+    """Return what two layers share that are written only once."""
     return layer.layer.digest, layer.transcode
 
 
@@ -497,7 +497,7 @@ def _pairs(there: Node, plan: EncryptionPlan) -> list[tuple[ImageNode, ImagePlan
 
 
 def _planned(plan: EncryptionPlan) -> list[ImagePlan]:
-    """Give the plans in the order of the lists, where an image may stand more than once."""
+    """Return the plans in the order of the indexes; an image may stand there more than once."""
     by_digest = {image.image.manifest.digest: image for image in plan.images}
     subjects = (image for image in images(plan.tree) if not image.describes_another)
     return [by_digest[image.manifest.digest] for image in subjects]

@@ -154,7 +154,7 @@ class EncryptionPlan:
     notices: tuple[str, ...]
 
     def layers(self, *fates: Fate) -> list[LayerPlan]:
-        """Give the layers of these fates, each content once."""
+        """Return the layers of these fates, each content once."""
         found = {
             (layer.layer.digest, layer.transcode): layer
             for image in self.images

@@ -114,7 +114,7 @@ class Work:
 
     @contextmanager
     def pumping(self, name: str, size: int) -> Iterator[PumpProgress]:
-        """Give what a native pump reports to, and is stopped by, while the block runs."""
+        """Yield what a native pump reports to, and is stopped by, while the block runs."""
         pump = _Pump(name, PumpProgress())
         with self._lock:
             self.check()

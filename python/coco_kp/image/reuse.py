@@ -61,7 +61,7 @@ class EarlierLayer:
         return head.data
 
     def packets_for(self, recipients: Sequence[KeyWrapper]) -> list[LayerPacket]:
-        """Give a packet for each recipient: one that the layer has, or else a new one."""
+        """Return a packet for each recipient: one that the layer has, or else a new one."""
         return [self._packet_for(recipient) for recipient in recipients]
 
     def _packet_for(self, recipient: KeyWrapper) -> LayerPacket:

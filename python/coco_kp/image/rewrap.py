@@ -1,4 +1,4 @@
-"""Give an encrypted image other recipients without touching a layer.
+"""Change the recipients of an encrypted image without touching a layer.
 
 Nothing changes but packets in manifests. The old packet must open first, and one that is known to
 open must remain: a mistyped key cannot make an image that nobody opens.
@@ -318,7 +318,10 @@ def _check_names(
 
 
 def _opens(packet: LayerPacket, openers: Sequence[Opener], options: PrivateOptions) -> bool:
-    """Tell whether a packet opens. Raises ``IntegrityError`` if it holds another layer's key."""
+    """Return whether a packet opens.
+
+    Raises ``IntegrityError`` if it holds another layer's key.
+    """
     try:
         opened = open_one([packet], openers).options
     except CocoKpError:

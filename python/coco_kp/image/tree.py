@@ -87,7 +87,7 @@ class ImageNode:
         return any(map(is_soci_index, types))
 
     def diff_id(self, number: int) -> Digest | None:
-        """Give the digest that layer ``number`` has uncompressed, where the config tells.
+        """Return the digest that layer ``number`` has uncompressed, where the config tells.
 
         What is no layer of files has none: attestations list something else there.
         """
@@ -97,7 +97,7 @@ class ImageNode:
         return self.config.diff_ids[number] if files else None
 
     def __str__(self) -> str:
-        """Give what a user knows it by: its platform, or else the digest of its manifest."""
+        """Return the name that users know: its platform, or else the digest of its manifest."""
         return str(self.platform or self.manifest.digest)
 
 
@@ -146,7 +146,7 @@ def is_no_platform(platform: Platform | None) -> bool:
 
 
 def images(node: Node) -> Iterator[ImageNode]:
-    """Give the images and artifacts of a tree, in the order of its lists."""
+    """Yield the images and artifacts of a tree, in the order of its indexes."""
     if isinstance(node, ImageNode):
         yield node
     else:
@@ -155,7 +155,7 @@ def images(node: Node) -> Iterator[ImageNode]:
 
 
 def pruned(node: Node, keep: Callable[[ImageNode], bool]) -> Node | None:
-    """Give the tree without the images that ``keep`` rejects; None where nothing is left."""
+    """Return the tree without the images that ``keep`` rejects; None where nothing is left."""
     if isinstance(node, ImageNode):
         return node if keep(node) else None
     kept = [child for child in (pruned(child, keep) for child in node.children) if child]

@@ -48,7 +48,7 @@ class Kbc(Protocol):
     """Opens packets. Made anew for each call, since each call may name another address."""
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
-        """Give the private options that the packet holds. Raises ``CocoKpError``."""
+        """Return the private options that the packet holds. Raises ``CocoKpError``."""
 
 
 def open_kbc(spec: KbcSpec, settings: KbcSettings) -> Kbc:

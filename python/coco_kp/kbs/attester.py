@@ -43,10 +43,10 @@ class Attester(Protocol):
         """The kind of TEE in the KBS's words, such as ``snp``, ``tdx`` or ``sample``."""
 
     def additional_evidence(self, report_data: bytes) -> str:
-        """Give the evidence of attached devices as JSON text, empty without any."""
+        """Return the evidence of attached devices as JSON text, empty without any."""
 
     def primary_evidence(self, report_data: bytes) -> Mapping[str, object]:
-        """Give the TEE's own evidence, with the raw digest ``report_data`` bound into it."""
+        """Return the TEE's own evidence, with the raw digest ``report_data`` bound into it."""
 
 
 def load(name: str, agent: str = "") -> Attester:
@@ -83,7 +83,7 @@ class Sample:
     tee = "sample"
 
     def additional_evidence(self, report_data: bytes) -> str:  # noqa: ARG002 (the interface)
-        """Give none: there are no devices."""
+        """Return an empty text: there are no devices."""
         return ""
 
     def primary_evidence(self, report_data: bytes) -> Mapping[str, object]:

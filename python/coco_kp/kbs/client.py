@@ -121,5 +121,5 @@ def one_use() -> AbstractContextManager[None]:
 
 
 def resource_path(uri: ResourceUri) -> str:
-    """Give the path behind ``/kbs/v0/`` under which a resource is read and written."""
+    """Return the path behind ``/kbs/v0/`` under which a resource is read and written."""
     return f"{uri.plugin}/{uri.path}" + (f"?{uri.query}" if uri.query else "")

@@ -80,5 +80,5 @@ def ask_for_challenge(kbs: Kbs, tee: str) -> tuple[Challenge, str]:
 
 
 def _refused(refusal: Refusal, what: str, hint: str) -> RemoteError:
-    """Give ``hint`` only where it was the attestation that the KBS did not like."""
+    """Return the error; ``hint`` only helps where the KBS rejected the attestation."""
     return refusal.error(what, hint if refusal.variant == "AttestationError" else "")

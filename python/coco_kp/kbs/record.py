@@ -29,7 +29,7 @@ _MAX_ENTRY: Final = 8192  # bytes
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Give the folder of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place.
+    """Return the directory of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place.
 
     Raises ``InputError`` if the user has no home.
     """
@@ -170,7 +170,7 @@ class Entry:
     _kid: str
 
     def fingerprint(self) -> str:
-        """Give the fingerprint of the key that was registered, empty if there was none.
+        """Return the fingerprint of the key that was registered, empty if there was none.
 
         An entry that cannot be read equals no fingerprint: nobody knows what depends on it.
         """

@@ -63,7 +63,7 @@ class Reader:
             stale = session
 
     def _current(self, stale: Session | None) -> tuple[Session, bool]:
-        """Give the session (never ``stale``), and whether it was made just now."""
+        """Return the session (never ``stale``), and whether it was made just now."""
         if not acquire(self._lock):
             raise UnreachableError(f"the KBS {self.kbs.url} did not attest this machine in time")
         try:

@@ -33,13 +33,13 @@ class TcpAddress:
     port: int
 
     def __str__(self) -> str:
-        """Give the form that clients' configuration takes."""
+        """Return the form that clients' configuration takes."""
         host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)
         return f"{host}:{self.port}"
 
     @property
     def beyond_loopback(self) -> bool:
-        """Tell whether other machines may reach it."""
+        """Return whether other machines may reach it."""
         return not self.ip.is_loopback
 
     @property
@@ -77,12 +77,12 @@ class UnixAddress:
     group: int | None = None
 
     def __str__(self) -> str:
-        """Give the form that clients' configuration takes."""
+        """Return the form that clients' configuration takes."""
         return f"unix://{self.path}"
 
     @property
     def beyond_loopback(self) -> bool:
-        """Tell whether other machines may reach it: never."""
+        """Return whether other machines may reach it: never."""
         return False
 
     @property
@@ -103,7 +103,7 @@ class UnixAddress:
             raise RemoteError(f"cannot listen on {self}: {reason(failure)}") from None
 
     def admit(self, unnamed: Path) -> None:
-        """Give a socket, which only its owner can use as yet, its group and then its mode.
+        """Set a socket's group and then its mode; until then only its owner can use it.
 
         Raises ``RemoteError``.
         """

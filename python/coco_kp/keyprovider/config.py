@@ -29,7 +29,7 @@ class CmdProvider:
     arguments: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Give the words in which a user would name it."""
+        """Return how a user would name it."""
         return f"the command {' '.join((self.path, *self.arguments))}"
 
 
@@ -71,7 +71,7 @@ class GrpcProvider:
     tls: GrpcTls | None = None
 
     def __str__(self) -> str:
-        """Give the words in which a user would name it."""
+        """Return how a user would name it."""
         return f"the server at {self.address}"
 
 

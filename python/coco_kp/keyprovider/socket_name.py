@@ -33,7 +33,7 @@ class SocketName:
         self.unnamed = path.with_name(f".{os.urandom(4).hex()}")
 
     def give(self) -> None:
-        """Give the bound socket its name. Raises ``OSError``."""
+        """Rename the bound socket to its final name. Raises ``OSError``."""
         self._socket = self.unnamed.lstat()
         self.unnamed.rename(self._path)
 

@@ -72,7 +72,7 @@ def parse_keys(data: bytes, what: str) -> dict[str, str]:
 
 
 def list_keys(keys: dict[str, str]) -> list[tuple[str, str]]:
-    """Give each key's kid and fingerprint, or what is wrong with it. Never raises."""
+    """Return each key's kid and fingerprint, or what is wrong with it. Never raises."""
     rows = []
     for name, value in keys.items():
         try:
@@ -89,7 +89,7 @@ def list_keys(keys: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
-    """Give the KEK that ``uri`` names; ``source`` says in errors where ``keys`` come from.
+    """Return the KEK that ``uri`` names; ``source`` says in errors where ``keys`` come from.
 
     Host, plugin and query of ``uri`` do not count (docs/protocols.md 3.3). Raises ``KekError``.
     """

@@ -19,7 +19,7 @@ class Hasher(Protocol):
         """Take more of the data."""
 
     def hexdigest(self) -> str:
-        """Give the digest of all data so far."""
+        """Return the digest of all data so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Digest:
     hex: str
 
     def __str__(self) -> str:
-        """Give ``algorithm:hex``, as it stands in descriptors."""
+        """Return ``algorithm:hex``, as it stands in descriptors."""
         return f"{self.algorithm}:{self.hex}"
 
     @classmethod
     def of(cls, data: bytes) -> Digest:
-        """Give the SHA-256 digest of ``data``."""
+        """Return the SHA-256 digest of ``data``."""
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
     def hasher(self) -> Hasher:
@@ -43,7 +43,7 @@ class Digest:
         return hashlib.new(self.algorithm)
 
     def matches(self, data: bytes) -> bool:
-        """Tell whether this is the digest of ``data``."""
+        """Return whether this is the digest of ``data``."""
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
 

@@ -60,7 +60,7 @@ def check_one_reading(document: Mapping[str, object], known: Collection[str], wh
 
 
 def encode_base64(data: bytes) -> str:
-    """Give the standard alphabet with padding, on one line (docs/protocols.md 1.2)."""
+    """Return the standard alphabet with padding, on one line (docs/protocols.md 1.2)."""
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
@@ -171,7 +171,7 @@ def write_json(document: object) -> bytes:
 
 
 def member(document: dict[str, object], name: str, kind: type[T], what: str) -> T:
-    """Give the member ``name``, which must be there and of type ``kind``. Raises ``InputError``."""
+    """Return the required member ``name`` of type ``kind``. Raises ``InputError``."""
     if name not in document:
         raise InputError(f"{what} has no '{name}'")
     value = document[name]

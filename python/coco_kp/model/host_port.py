@@ -47,10 +47,10 @@ class HostPort:
         return cls(host, int(match["port"]))
 
     def __str__(self) -> str:
-        """Give the one canonical spelling."""
+        """Return the one canonical spelling."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def is_host_name(text: str) -> bool:
-    """Tell whether a resolver can be asked for this name; IPv4 addresses look like one, too."""
+    """Return whether a resolver can be asked for this name; IPv4 addresses look like one, too."""
     return len(text) <= _LONGEST_NAME and bool(_NAME.fullmatch(text))

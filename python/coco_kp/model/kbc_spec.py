@@ -17,7 +17,7 @@ class KbcSpec(NamedTuple):
     uri: str
 
     def __str__(self) -> str:
-        """Give the form that decryption parameters have."""
+        """Return the form that decryption parameters have."""
         return f"{self.name}_kbc::{self.uri or 'null'}"
 
 

@@ -57,7 +57,7 @@ class KbsUrl:
         return cls(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], prefix)
 
     def names(self, address: str) -> bool:
-        """Tell whether the address in a key id is this KBS; an empty one is any KBS.
+        """Return whether the address in a key id is this KBS; an empty one is any KBS.
 
         ``host`` alone means the scheme's own port (docs/protocols.md 3.3).
         """
@@ -69,7 +69,7 @@ class KbsUrl:
         return (host.lower(), int(port or _DEFAULT_PORTS[self.scheme])) == (self._host, self.port)
 
     def __str__(self) -> str:
-        """Give the one canonical spelling."""
+        """Return the one canonical spelling."""
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{self._host}{port}{self.prefix}"
 

@@ -33,7 +33,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def provider_scheme(name: str) -> str:
-    """Give the scheme of the key provider ``name``. Raises ``InputError``."""
+    """Return the scheme of the key provider ``name``. Raises ``InputError``."""
     if not _NAME.fullmatch(name):
         raise InputError(
             f"the provider's name {shown(name)} cannot be used",
@@ -118,13 +118,13 @@ def has_cipher_options(annotations: Mapping[str, str]) -> bool:
 def with_encryption(
     annotations: Mapping[str, str], packets: Iterable[LayerPacket], public_options: PublicOptions
 ) -> dict[str, str]:
-    """Give a descriptor's annotations with these of encryption instead of any others."""
+    """Return a descriptor's annotations with these of encryption instead of any others."""
     public = encode_base64(public_options.to_json())
     return with_packets({**without_encryption(annotations), _PUBLIC_OPTIONS: public}, packets)
 
 
 def with_packets(annotations: Mapping[str, str], packets: Iterable[LayerPacket]) -> dict[str, str]:
-    """Give a descriptor's annotations with these packets instead of all others."""
+    """Return a descriptor's annotations with these packets instead of all others."""
     kept = {name: value for name, value in annotations.items() if not name.startswith(_KEYS)}
     by_scheme: dict[str, list[str]] = {}
     for packet in packets:
@@ -133,7 +133,7 @@ def with_packets(annotations: Mapping[str, str], packets: Iterable[LayerPacket])
 
 
 def without_encryption(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Give a descriptor's annotations without those of encryption."""
+    """Return a descriptor's annotations without those of encryption."""
     return {name: value for name, value in annotations.items() if not name.startswith(_PREFIX)}
 
 

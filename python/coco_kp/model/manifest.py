@@ -76,7 +76,7 @@ class Platform:
         return bool(self.os and self.architecture)
 
     def __str__(self) -> str:
-        """Give ``os/architecture[/variant]``."""
+        """Return ``os/architecture[/variant]``."""
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
@@ -111,7 +111,7 @@ class Descriptor:
         size: int | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> Descriptor:
-        """Give a descriptor that differs in what is named here, and keeps the rest.
+        """Return a descriptor that differs in what is named here, and keeps the rest.
 
         With another ``digest``, ``urls`` and ``data`` go: they give the old content away.
         """
@@ -146,7 +146,7 @@ class ImageManifest:
     document: Mapping[str, object] = field(hash=False, repr=False)
 
     def descriptor(self) -> Descriptor:
-        """Give the descriptor of this manifest."""
+        """Return the descriptor of this manifest."""
         return describe(self.media_type, self.raw)
 
     def replaced(
@@ -156,7 +156,7 @@ class ImageManifest:
         config: Descriptor | None = None,
         subject: Descriptor | None = None,
     ) -> ImageManifest:
-        """Give a manifest with other layers, config or subject, and the rest as it is.
+        """Return a manifest with other layers, config or subject, and the rest as it is.
 
         Where these are the same, so is the manifest, to the byte.
         """
@@ -173,7 +173,7 @@ class ImageManifest:
         return _image_manifest(write_json(document), document, self.media_type)
 
     def to_oci(self) -> ImageManifest:
-        """Give the same image in OCI's terms: other media types, the same blobs.
+        """Return the same image in OCI's terms: other media types, the same blobs.
 
         Raises ``InputError`` for a type that OCI has no word for.
         """
@@ -201,13 +201,13 @@ class ImageIndex:
     document: Mapping[str, object] = field(hash=False, repr=False)
 
     def descriptor(self) -> Descriptor:
-        """Give the descriptor of this index."""
+        """Return the descriptor of this index."""
         return describe(self.media_type, self.raw)
 
     def replaced(
         self, manifests: Sequence[Descriptor], subject: Descriptor | None = None
     ) -> ImageIndex:
-        """Give an index with other entries or another subject, the rest as it is.
+        """Return an index with other entries or another subject, the rest as it is.
 
         Where these are the same, so is the index, to the byte.
         """
@@ -219,7 +219,7 @@ class ImageIndex:
         return _image_index(write_json(document), document, self.media_type)
 
     def to_oci(self) -> ImageIndex:
-        """Give the same list as an OCI index; what its entries point at is the caller's part."""
+        """Return the same index in OCI's terms; what its entries point at is the caller's part."""
         if self.media_type == OCI_INDEX:
             return self
         document = {**self.document, "mediaType": OCI_INDEX}
@@ -288,7 +288,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def describe(media_type: str, data: bytes) -> Descriptor:
-    """Give the descriptor of content that is at hand, with its SHA-256 digest."""
+    """Return the descriptor of content that is at hand, with its SHA-256 digest."""
     document = {"mediaType": media_type, "digest": str(Digest.of(data)), "size": len(data)}
     return parse_descriptor(document, "the new descriptor")
 
@@ -311,7 +311,7 @@ def _media_type(document: Mapping[str, object], claimed: str | None) -> str:
 
 
 def _guessed(document: Mapping[str, object]) -> str:
-    """Tell by its members what a document is that nobody names; OCI makes 'mediaType' optional."""
+    """Return a document's type by its members: 'mediaType' is optional in OCI."""
     if "manifests" in document:
         return OCI_INDEX
     match document.get("config"):

@@ -48,12 +48,12 @@ _DOCKER_TO_OCI: Final = {
 
 
 def is_encrypted(media_type: str) -> bool:
-    """Tell whether a layer of this type is encrypted."""
+    """Return whether a layer of this type is encrypted."""
     return media_type.endswith(ENCRYPTED)
 
 
 def is_files(media_type: str) -> bool:
-    """Tell whether a layer of this type, encrypted or not, holds files of an image."""
+    """Return whether a layer of this type, encrypted or not, holds files of an image."""
     kinds = (OCI_LAYER, OCI_FOREIGN_LAYER, DOCKER_LAYER, DOCKER_FOREIGN_LAYER)
     return media_type.startswith(kinds)
 
@@ -113,17 +113,17 @@ def compressed_as(media_type: str, compression: str) -> str:
 
 
 def encrypted_form(media_type: str) -> str:
-    """Give the type that a layer of this type has when it is encrypted."""
+    """Return the type that a layer of this type has when it is encrypted."""
     return f"{media_type}{ENCRYPTED}"
 
 
 def plain_form(media_type: str) -> str:
-    """Give the type that a layer of this type has when it is decrypted."""
+    """Return the type that a layer of this type has when it is decrypted."""
     return media_type.removesuffix(ENCRYPTED)
 
 
 def oci_equivalent(media_type: str) -> str:
-    """Give the OCI type for a Docker one; any other type comes back as it is.
+    """Return the OCI type for a Docker one; any other type comes back as it is.
 
     Raises ``InputError`` for a Docker type that OCI has no word for (a plugin, for example).
     """

@@ -141,7 +141,7 @@ def parse_unwrap_response(data: bytes) -> bytes:
 
 
 def _object(document: dict[str, object], name: str, what: str) -> dict[str, object]:
-    """Give a member that is an object; null and missing are an empty one."""
+    """Return a member that is an object; null and missing are an empty one."""
     value = document.get(name)
     if value is None:
         return {}

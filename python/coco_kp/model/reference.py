@@ -46,7 +46,7 @@ class RegistryReference:
     digest: Digest | None = None
 
     def __str__(self) -> str:
-        """Give the image as a user may write it again."""
+        """Return the image as a user may write it again."""
         suffix = f"@{self.digest}" if self.digest else f":{self.tag}"
         return f"docker://{self.host}/{self.repository}{suffix}"
 
@@ -65,7 +65,7 @@ class FileReference:
     position: int | None = None
 
     def __str__(self) -> str:
-        """Give the image as a user may write it again."""
+        """Return the image as a user may write it again."""
         where = f"@{self.position}" if self.position is not None else self.name
         return f"{self.transport}:{self.path}" + (f":{where}" if where else "")
 
@@ -78,7 +78,7 @@ class SkopeoReference:
     text: str
 
     def __str__(self) -> str:
-        """Give the image as a user may write it again."""
+        """Return the image as a user may write it again."""
         return self.text
 
 
@@ -174,7 +174,7 @@ def _is_host(text: str) -> bool:
 
 
 def _split_host(name: str) -> tuple[str, str]:
-    """Tell a host from the first part of a repository as Docker does."""
+    """Split the registry host from the repository as Docker does."""
     first, slash, rest = name.partition("/")
     if not slash or not (set(first) & set(".:") or first == "localhost" or first != first.lower()):
         host, repository = DOCKER_HUB, name

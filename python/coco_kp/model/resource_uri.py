@@ -55,7 +55,7 @@ class ResourceUri:
         return "/".join(self.segments)
 
     def __str__(self) -> str:
-        """Give the canonical spelling, the only one that goes into a packet."""
+        """Return the canonical spelling, the only one that goes into a packet."""
         scheme = "kbs" if self.plugin == "resource" else f"kbs+{self.plugin}"
         query = f"?{self.query}" if self.query else ""
         return f"{scheme}://{self.address}/{self.path}{query}"

@@ -17,7 +17,7 @@ _PATIENCE: Final = 1.0  # seconds to hand over a datagram: systemd reads them at
 
 
 class Notifier:
-    """Tells systemd of the moments of a service's life."""
+    """Notifies systemd of the stages of a service's life."""
 
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         """Name the socket, empty for none, and the seconds after which silence means death."""

@@ -41,7 +41,7 @@ class Source(ABC):
     """The image as a user may write it; for messages."""
 
     def manifest(self, descriptor: Descriptor | None = None) -> Manifest:
-        """Give the manifest that the reference names, or the one in it that ``descriptor`` names.
+        """Return the manifest that the reference names, or the one in it that ``descriptor`` names.
 
         Raises ``InputError`` where there is none, ``MissingManifestError`` where the one named is
         not there, ``IntegrityError`` where its bytes are not what the descriptor says.
@@ -56,7 +56,7 @@ class Source(ABC):
         return parse_manifest(raw, descriptor.media_type)
 
     def digest(self) -> Digest:
-        """Give the digest of the manifest that the reference names, as the place itself says it.
+        """Return the digest of the manifest that the reference names, as the place itself says it.
 
         What was read of it may be another by now. Raises as :meth:`manifest`.
         """
@@ -92,7 +92,7 @@ class Source(ABC):
 
     @abstractmethod
     def _top_manifest(self) -> Manifest:
-        """Give the manifest that the reference names, checked where a digest is known."""
+        """Return the manifest that the reference names, checked where a digest is known."""
 
     @abstractmethod
     def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
@@ -170,7 +170,7 @@ class BlobReader(io.RawIOBase):
             count -= read
 
     def readable(self) -> bool:
-        """Tell that this stream is for reading."""
+        """Return True: this stream is for reading."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
@@ -220,7 +220,7 @@ class Sink(ABC):
 
     @abstractmethod
     def has_blob(self, blob: Descriptor) -> bool:
-        """Tell whether the destination, or this sink, holds the blob already."""
+        """Return whether the destination, or this sink, holds the blob already."""
 
     @abstractmethod
     def begin_blob(self, size: int | None = None) -> BlobWriter:
@@ -242,7 +242,7 @@ class Sink(ABC):
 
     @abstractmethod
     def read_back(self) -> Source:
-        """Give what was written so far as a source; its manifests are asked for by descriptor.
+        """Return what was written so far as a source; its manifests are asked for by descriptor.
 
         Valid until the sink is closed.
         """

@@ -77,7 +77,7 @@ class DirectorySink(Sink):
         self._staged[_manifest_name(manifest.digest)] = self._staging.write(manifest.raw)
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
-        """Give all files their names, ``manifest.json`` last, and remove what is left of before."""
+        """Rename all files to their final names, ``manifest.json`` last, and remove older files."""
         with locked(self._folder):
             self._check_unchanged(replacing)
             try:

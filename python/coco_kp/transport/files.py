@@ -29,7 +29,7 @@ def write_all(fd: int, data: memoryview) -> None:
 
 
 def temporary_folder() -> Path:
-    """Give the folder for large temporary files: ``TMPDIR``, else ``/var/tmp``.
+    """Return the directory for large temporary files: ``TMPDIR``, else ``/var/tmp``.
 
     ``/tmp`` is memory on many machines.
     """

@@ -94,7 +94,7 @@ class LayoutSink(Sink):
         self._staged[manifest.digest] = self._staging.write(manifest.raw)
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
-        """Give all blobs their names, then put the image into ``index.json``."""
+        """Rename all blobs to their final names, then put the image into ``index.json``."""
         with locked(self._folder):
             before = self._read_index()
             self._check_unchanged(before, replacing)

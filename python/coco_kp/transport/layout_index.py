@@ -22,7 +22,7 @@ EMPTY_INDEX: Final = write_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "ma
 
 
 def blob_name(digest: Digest) -> str:
-    """Give the path of a blob inside a layout."""
+    """Return the path of a blob inside a layout."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
@@ -45,7 +45,7 @@ def parse_layout_index(data: bytes) -> ImageIndex:
 
 
 def image_names(index: ImageIndex) -> list[str | None]:
-    """Give the name of each image, None for one without."""
+    """Return the name of each image, None for one without."""
     return [entry.annotations.get(REF_NAME) for entry in index.manifests]
 
 
@@ -99,7 +99,7 @@ def digest_of_image(index: ImageIndex, reference: FileReference) -> Digest | Non
 
 
 def with_image(index: ImageIndex, image: Descriptor, name: str | None) -> ImageIndex:
-    """Give an index in which ``name`` points to ``image``, whatever it pointed to before."""
+    """Return an index in which ``name`` points to ``image``, whatever it pointed to before."""
     check_room(index, name)
     kept = [entry for entry in index.manifests if entry.annotations.get(REF_NAME) != name]
     return index.replaced([*kept, image.replaced(annotations={REF_NAME: name} if name else {})])

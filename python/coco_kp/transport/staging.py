@@ -58,7 +58,7 @@ class Staging:
         return path
 
     def publish(self, staged: Path, final: Path) -> None:
-        """Give a durable staged file its final name, replacing what has it; not yet durable."""
+        """Rename a durable staged file to its final name, replacing an old one; not yet durable."""
         with naming("write to", final.parent):
             new = not is_there(final)
             self._made[:0] = _missing(final.parent)
@@ -68,7 +68,7 @@ class Staging:
             self._published.append(final)
 
     def publish_durably(self, staged: Path, final: Path) -> None:
-        """Give a durable staged file its final name, and make the name durable."""
+        """Rename a durable staged file to its final name, and make the name durable."""
         self.publish(staged, final)
         with naming("write", final):
             sync_directory(final.parent)
@@ -143,7 +143,7 @@ class StagedBlob(BlobWriter):
 
 
 def publish_image(staged: Path, final: Path, reference: str) -> None:
-    """Give the file its final name by which ``reference`` becomes the new image.
+    """Rename the file to its final name, with which ``reference`` becomes the new image.
 
     Raises ``InPlaceError`` if that has happened, else ``InputError``.
     """

@@ -120,7 +120,7 @@ class TarFile:
 
 
 def member_header(name: str, size: int) -> bytes:
-    """Give the header of a plain file, the same for the same name and size."""
+    """Return the header of a plain file, the same for the same name and size."""
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o644
@@ -128,7 +128,7 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Give the zero bytes between a member of ``size`` bytes and the next header."""
+    """Return the zero bytes between a member of ``size`` bytes and the next header."""
     return bytes(-size % BLOCK)
 
 

@@ -57,7 +57,7 @@ class Authorizer:
         self._tokens = Tokens()
 
     def headers(self, scopes: Scopes) -> dict[str, str]:
-        """Give the header for a request that needs ``scopes``; empty before any challenge."""
+        """Return the header for a request that needs ``scopes``; empty before any challenge."""
         challenge = self._challenge
         if challenge is None:
             return {}

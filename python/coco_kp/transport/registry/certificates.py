@@ -23,7 +23,7 @@ _SYSTEM: Final = (Path("/etc/containers"), Path("/etc/docker"))
 
 
 def tls_settings(host: str, access: Access) -> Tls:
-    """Give the settings for ``host`` (with its port, as in image names). Raises ``InputError``."""
+    """Return the settings for ``host`` (as in image names, with port). Raises ``InputError``."""
     verify = access.tls_verify is not False
     if access.cert_dir is not None:
         return _read(Path(access.cert_dir), verify=verify)

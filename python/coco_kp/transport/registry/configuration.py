@@ -168,7 +168,7 @@ def _check_conflicts(registries: Sequence[_Registry], file: Path) -> None:
 
 
 def _files() -> Iterator[tuple[Path, bool]]:
-    """Give the files, and whether each is a main file, those that go before others last."""
+    """Yield the files and whether each is a main file, in rising order of precedence."""
     own = home() / ".config" / "containers"
     named = os.environ.get("CONTAINERS_REGISTRIES_CONF")
     folders = [_SYSTEM, own]

@@ -123,7 +123,7 @@ def _files(access: Access) -> Iterator[Path]:
 
 
 def _names(host: str, repository: str) -> Iterator[str]:
-    """Give the keys under which a file may keep the credentials, the closest first."""
+    """Yield the keys under which a file may keep the credentials, the closest first."""
     name = f"{host}/{repository}" if repository else host
     while name:
         yield name

@@ -67,7 +67,7 @@ def _types(image: RegistryReference, file: Path) -> set[str]:
 
 
 def _scopes(image: RegistryReference) -> Iterator[str]:
-    """Give the scopes that hold for an image, the closest first."""
+    """Yield the scopes that hold for an image, the closest first."""
     name = str(image).removeprefix("docker://")
     yield name
     name = f"{image.host}/{image.repository}"

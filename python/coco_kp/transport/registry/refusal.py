@@ -46,7 +46,7 @@ def refused(
 
 
 def codes(response: Response) -> str:
-    """Give the registry's own words, its error codes first; other text as it is."""
+    """Return the registry's own words, its error codes first; other text as it is."""
     text = response.said(SAID_LIMIT)
     errors = None
     with contextlib.suppress(InputError):

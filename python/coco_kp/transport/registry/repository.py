@@ -32,7 +32,7 @@ class Repository:
         self._scope = f"repository:{name}:{actions}"
 
     def url(self, path: str) -> str:
-        """Give the URL of ``path`` in the repository, such as ``blobs/uploads/``."""
+        """Return the URL of ``path`` in the repository, such as ``blobs/uploads/``."""
         return f"{self._client.base()}/v2/{self.name}/{path}"
 
     def request(
