@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from coco_kp.image.encrypt import encrypt_image
     from coco_kp.image.inspect import Inspection, inspect_image
     from coco_kp.image.opener import KbcOpener
-    from coco_kp.image.plan import Fate, LeftOut, Rules
+    from coco_kp.image.plan import LayerAction, LeftOut, Rules
     from coco_kp.image.progress import Progress
     from coco_kp.image.results import (
         EncryptionResult,
@@ -68,7 +68,6 @@ __all__ = [
     "Credentials",
     "DecryptionResult",
     "EncryptionResult",
-    "Fate",
     "FetchedKek",
     "ImageResult",
     "InputError",
@@ -82,6 +81,7 @@ __all__ = [
     "KekRecipient",
     "KeySettings",
     "KeyWrapper",
+    "LayerAction",
     "LayerResult",
     "LeftOut",
     "NewKek",
@@ -128,7 +128,7 @@ _MODULES: Final = {
     "image.encrypt": ("encrypt_image",),
     "image.inspect": ("Inspection", "inspect_image"),
     "image.opener": ("KbcOpener",),
-    "image.plan": ("Fate", "LeftOut", "Rules"),
+    "image.plan": ("LayerAction", "LeftOut", "Rules"),
     "image.progress": ("Progress",),
     "image.results": (
         "EncryptionResult",

@@ -219,7 +219,7 @@ def command(
 
 def _print(result: EncryptionResult) -> None:
     from coco_kp.cli.table import print_table, size_text
-    from coco_kp.image.plan import Fate
+    from coco_kp.image.plan import LayerAction
 
     for digest in result.attestations:
         click.echo(f"left readable: attestation {digest}: it describes the plaintext")
@@ -244,16 +244,16 @@ def _print(result: EncryptionResult) -> None:
         say(f"would write {result.destination}; nothing was written")
         return
     counts = {
-        fate: sum(layer.action is fate for image in result.images for layer in image.layers)
-        for fate in Fate
+        action: sum(layer.action is action for image in result.images for layer in image.layers)
+        for action in LayerAction
     }
-    readable = sum(count for fate, count in counts.items() if fate.readable)
+    readable = sum(count for action, count in counts.items() if action.readable)
     parts = [
         f"{count} {what}"
         for count, what in (
-            (counts[Fate.ENCRYPT], "encrypted"),
-            (counts[Fate.REUSE], "reused"),
-            (counts[Fate.KEEP], "kept encrypted"),
+            (counts[LayerAction.ENCRYPT], "encrypted"),
+            (counts[LayerAction.REUSE], "reused"),
+            (counts[LayerAction.KEEP], "kept encrypted"),
             (readable, "left readable"),
         )
         if count or what == "encrypted"

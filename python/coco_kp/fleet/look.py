@@ -18,7 +18,7 @@ from coco_kp.fleet.lines import LayerCounts
 from coco_kp.image.facts import is_sample, layer_facts
 from coco_kp.image.layer import open_layer
 from coco_kp.image.opener import open_each
-from coco_kp.image.plan import EncryptionPlan, Fate, LayerPlan
+from coco_kp.image.plan import EncryptionPlan, LayerAction, LayerPlan
 from coco_kp.image.progress import Work
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.tree import ImageNode, Node, images
@@ -200,7 +200,7 @@ def _describes(old: ImageNode, new: ImageNode) -> bool:
 def _holds(image: ImageNode, plan: LayerPlan, there: OpenedImage, work: Work) -> bool:
     """Return whether a layer that is there holds the planned one, and is encrypted if that is."""
     layer, opened = image.manifest.layers[plan.number], there.layer(image, plan.number)
-    if plan.fate.readable or plan.fate is Fate.KEEP:
+    if plan.action.readable or plan.action is LayerAction.KEEP:
         return layer.digest == plan.layer.digest
     if opened is None:
         return False

@@ -46,7 +46,7 @@ from coco_kp.image.encrypt import encrypt_image
 from coco_kp.image.inspect import inspect_image
 from coco_kp.image.plan import (
     EncryptionPlan,
-    Fate,
+    LayerAction,
     LayerPlan,
     Rules,
     entries_to_read,
@@ -444,7 +444,9 @@ class _LineWork:
         self, stack: ExitStack, plan: EncryptionPlan, look: Look
     ) -> dict[Digest, EarlierLayer]:
         """Return what other destinations have of the layers that this one lacks."""
-        missing = {layer.layer.digest for layer in plan.layers(Fate.ENCRYPT)} - look.earlier.keys()
+        missing = {
+            layer.layer.digest for layer in plan.layers(LayerAction.ENCRYPT)
+        } - look.earlier.keys()
         found: dict[Digest, EarlierLayer] = {}
         for image in self._line.reuse:
             if missing <= found.keys():
@@ -494,17 +496,19 @@ def _seen(outcome: Outcome, did: Did, there: OpenedImage) -> _Done:
 
 def _encrypted(result: EncryptionResult) -> _Done:
     layers = [layer for image in result.images for layer in image.layers]
-    written = {layer.digest: layer.written for layer in layers if layer.action is Fate.ENCRYPT}
-    fates = [layer.action for layer in layers]
+    written = {
+        layer.digest: layer.written for layer in layers if layer.action is LayerAction.ENCRYPT
+    }
+    actions = [layer.action for layer in layers]
     return _Done(
         "done",
         "encrypt",
         result.digest,
         result.key_ids,
         LayerCounts(
-            fates.count(Fate.ENCRYPT),
-            sum(fate in {Fate.REUSE, Fate.KEEP} for fate in fates),
-            sum(fate.readable for fate in fates),
+            actions.count(LayerAction.ENCRYPT),
+            sum(action in {LayerAction.REUSE, LayerAction.KEEP} for action in actions),
+            sum(action.readable for action in actions),
         ),
         written=sum(written.values()),
     )

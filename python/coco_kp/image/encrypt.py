@@ -28,8 +28,8 @@ from coco_kp.image.layer import (
 )
 from coco_kp.image.plan import (
     EncryptionPlan,
-    Fate,
     ImagePlan,
+    LayerAction,
     LayerPlan,
     Rules,
     check_sizes,
@@ -205,7 +205,7 @@ def _check_names(recipients: Sequence[Recipient]) -> None:
 
 def _check_kept(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> None:
     """Refuse a key ID under which another key opens a layer that is kept as it is."""
-    if not plan.layers(Fate.ENCRYPT, Fate.REUSE):
+    if not plan.layers(LayerAction.ENCRYPT, LayerAction.REUSE):
         return  # no layer gets a packet of these keys
     for image, layer, packet in _kept_packets(plan):
         for key in keys:
@@ -221,19 +221,19 @@ def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, 
     """Yield the packets of the layers that are kept as they are."""
     for image in plan.images:
         for layer in image.layers:
-            if layer.fate is Fate.KEEP:
+            if layer.action is LayerAction.KEEP:
                 for packet in parse_packets(layer.layer.annotations):
                     yield image, layer, packet
 
 
 def _names(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> tuple[str, ...]:
     """Return everybody for whom a layer is encrypted now, each once."""
-    new = [key.name for key in keys] if plan.layers(Fate.ENCRYPT, Fate.REUSE) else []
+    new = [key.name for key in keys] if plan.layers(LayerAction.ENCRYPT, LayerAction.REUSE) else []
     kept = [
         packet.name
         for image in plan.images
         for layer in image.layers
-        if layer.fate is Fate.KEEP
+        if layer.action is LayerAction.KEEP
         for packet in layer_facts(layer.number, layer.layer).packets
     ]
     return tuple(dict.fromkeys((*new, *kept)))
@@ -316,7 +316,7 @@ def _move_blobs(
         shared = layer.base
         if shared and shared.claimed and base and base.source:
             check_layer(base.source, shared.layer, shared.content, work)
-        if layer.fate is Fate.KEEP:
+        if layer.action is LayerAction.KEEP:
             refuse_readable(source, layer.layer)
         copy_layer(source, sink, layer.layer, work, shared.content if shared else None)
 
@@ -333,7 +333,7 @@ def _move_blobs(
         copy_layer(found.source, sink, found.layer, work)
         taken_over[layer.layer.digest] = compression
 
-    secret, reused = plan.layers(Fate.ENCRYPT), plan.layers(Fate.REUSE)
+    secret, reused = plan.layers(LayerAction.ENCRYPT), plan.layers(LayerAction.REUSE)
     kept, statements, configs = _kept(plan), _statements(plan), _configs(plan)
     size = sum(layer.layer.size for layer in (*secret, *reused, *kept))
     work.progress.expect(size, "encrypting", layer_names(plan.tree), sink.finishing)
@@ -341,7 +341,7 @@ def _move_blobs(
     # The largest first, so that no job is left alone with it at the end.
     largest_first = sorted((*secret, *reused), key=lambda layer: -layer.layer.size)
     pieces: list[Callable[[], None]] = [
-        *(partial(reuse if x.fate is Fate.REUSE else seal, x) for x in largest_first),
+        *(partial(reuse if x.action is LayerAction.REUSE else seal, x) for x in largest_first),
         *(partial(copy, layer) for layer in kept),
         *(partial(state, layer) for layer in statements),
         *(partial(copy_layer, source, sink, config, work) for config in configs),
@@ -352,8 +352,8 @@ def _move_blobs(
 
 def _kept(plan: EncryptionPlan) -> list[LayerPlan]:
     """Return the layers that are copied as they are."""
-    fates = (*(fate for fate in Fate if fate.readable), Fate.KEEP)
-    return [layer for layer in plan.layers(*fates) if not layer.layer.elsewhere]
+    actions = (*(action for action in LayerAction if action.readable), LayerAction.KEEP)
+    return [layer for layer in plan.layers(*actions) if not layer.layer.elsewhere]
 
 
 def _statements(plan: EncryptionPlan) -> list[Descriptor]:
@@ -373,8 +373,8 @@ def _as_done(
     """Return the plan, in which layers were to be reused that had to be compressed anew."""
 
     def done(layer: LayerPlan) -> LayerPlan:
-        anew = layer.fate is Fate.REUSE and _key(layer) in sealed
-        return replace(layer, fate=Fate.ENCRYPT) if anew else layer
+        anew = layer.action is LayerAction.REUSE and _key(layer) in sealed
+        return replace(layer, action=LayerAction.ENCRYPT) if anew else layer
 
     planned = (replace(image, layers=tuple(map(done, image.layers))) for image in plan.images)
     return replace(plan, images=tuple(planned))
@@ -387,7 +387,7 @@ def _mended(
     lines = []
     for image in plan.images:
         for layer in image.layers:
-            if layer.fate not in {Fate.ENCRYPT, Fate.REUSE}:
+            if layer.action not in {LayerAction.ENCRYPT, LayerAction.REUSE}:
                 continue
             blob = written[_key(layer)]
             there = encrypted_form(blob.media_type(layer.media_type))
@@ -413,9 +413,9 @@ def _write_manifests(
 
 
 def _descriptor(plan: LayerPlan, written: _Written | None) -> Descriptor:
-    if plan.fate is Fate.KEEP:
+    if plan.action is LayerAction.KEEP:
         return plan.layer
-    if plan.fate.readable or written is None:
+    if plan.action.readable or written is None:
         return plan.layer.replaced(media_type=plan.media_type)
     annotations = plan.layer.annotations
     if written.transcoded:
@@ -440,7 +440,7 @@ def _check(
     check_blobs(sink, tree)
     for image, planned in _pairs(tree, plan):
         for layer, plan_ in zip(image.manifest.layers, planned.layers, strict=True):
-            if plan_.fate in {Fate.ENCRYPT, Fate.REUSE}:
+            if plan_.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
                 _check_layer(layer, written[_key(plan_)], keys)
     return tree
 
@@ -479,7 +479,7 @@ def _changed_when_decrypted(
     anew = False
     for image, planned in _pairs(there, plan):
         for layer in planned.layers:
-            if layer.fate in {Fate.ENCRYPT, Fate.REUSE}:
+            if layer.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
                 plain[layer_key(image, layer.number)] = layer.layer.digest
                 anew = anew or written[_key(layer)].transcoded
     digest = source.manifest.digest
@@ -538,7 +538,7 @@ def _open_all(
         public, diff_id = blob.public_options, layer.diff_id
         open_layer(source, there, blob.options, public, diff_id, None, work, threads=threads)
 
-    layers = plan.layers(Fate.ENCRYPT, Fate.REUSE)
+    layers = plan.layers(LayerAction.ENCRYPT, LayerAction.REUSE)
     others = [*(layer.layer for layer in _kept(plan)), *_statements(plan), *_configs(plan)]
     threads = work.threads_for(len(layers))
     size = sum(blob.size for blob in (*(x.layer for x in layers), *others))

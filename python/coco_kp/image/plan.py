@@ -75,8 +75,8 @@ class Rules:
             raise ValueError("keep_attestations and drop_attestations exclude each other")
 
 
-class Fate(StrEnum):
-    """What becomes of a layer."""
+class LayerAction(StrEnum):
+    """What an encryption does with a layer."""
 
     ENCRYPT = "encrypt"
     REUSE = "reuse"
@@ -91,12 +91,12 @@ class Fate(StrEnum):
     @property
     def readable(self) -> bool:
         """Whether everybody can read the layer afterwards."""
-        return self in {Fate.UNSELECTED, Fate.BASE, Fate.FOREIGN}
+        return self in {LayerAction.UNSELECTED, LayerAction.BASE, LayerAction.FOREIGN}
 
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """A layer and its fate. ``media_type`` is what it is afterwards, before ``+encrypted``.
+    """A layer and the action on it. ``media_type`` is what it is afterwards, before ``+encrypted``.
 
     That holds if it is what its type says now, which shows when it is read. ``base`` is the layer
     of the base image because of which this one is left readable.
@@ -104,7 +104,7 @@ class LayerPlan:
 
     number: int
     layer: Descriptor
-    fate: Fate
+    action: LayerAction
     media_type: str
     diff_id: Digest | None
     base: SharedLayer | None = None
@@ -153,13 +153,13 @@ class EncryptionPlan:
     left_out: tuple[LeftOut, ...]
     notices: tuple[str, ...]
 
-    def layers(self, *fates: Fate) -> list[LayerPlan]:
-        """Return the layers of these fates, each content once."""
+    def layers(self, *actions: LayerAction) -> list[LayerPlan]:
+        """Return the layers of these actions, each content once."""
         found = {
             (layer.layer.digest, layer.transcode): layer
             for image in self.images
             for layer in image.layers
-            if layer.fate in fates
+            if layer.action in actions
         }
         return list(found.values())
 
@@ -215,7 +215,7 @@ def check_sizes(plan: EncryptionPlan, recipients: Sequence[str]) -> None:
             annotations = layer.layer.annotations
             if layer.transcode:
                 annotations = without_positions(annotations)
-            if layer.fate in {Fate.ENCRYPT, Fate.REUSE}:
+            if layer.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
                 annotations = with_encryption(annotations, least, public)
             layers.append(layer.layer.replaced(annotations=annotations))
         check_size(image.image.manifest.replaced(layers=layers), str(image.image))
@@ -338,19 +338,19 @@ def _image(
         where = f"layer {number} of {image}"
         diff_id = image.diff_id(number)
         media_type = _plain_type(layer, where)
-        fate = Fate.UNSELECTED
+        action = LayerAction.UNSELECTED
         if is_encrypted(layer.media_type):
-            fate = _fate_of_encrypted(layer, where, rules)
+            action = _action_on_encrypted(layer, where, rules)
         elif number in shared:
-            fate = Fate.BASE
+            action = LayerAction.BASE
         elif number in selected:
-            fate = _fate_of_plain(layer, media_type, where, rules)
-        if fate is Fate.ENCRYPT:
+            action = _action_on_plain(layer, media_type, where, rules)
+        if action is LayerAction.ENCRYPT:
             guests_type = _readable_by_guests(media_type, where, rules)
             if layer.digest in reusable and guests_type == media_type:
-                fate = Fate.REUSE
+                action = LayerAction.REUSE
             media_type = guests_type
-        layers.append(LayerPlan(number, layer, fate, media_type, diff_id, shared.get(number)))
+        layers.append(LayerPlan(number, layer, action, media_type, diff_id, shared.get(number)))
     return ImagePlan(image, tuple(layers))
 
 
@@ -378,7 +378,7 @@ def _plain_type(layer: Descriptor, where: str) -> str:
     return oci_equivalent(layer.media_type)
 
 
-def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
+def _action_on_encrypted(layer: Descriptor, where: str, rules: Rules) -> LayerAction:
     if rules.keep_encrypted:
         try:
             for packet in parse_layer_encryption(layer.annotations).packets:
@@ -386,7 +386,7 @@ def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
                     wrap_type_of(packet.data)
         except InputError as error:
             raise error.within(f"{where} cannot stay as it is") from None
-        return Fate.KEEP
+        return LayerAction.KEEP
     raise RefusedError(
         f"{where} is encrypted already",
         "rewrapping gives an encrypted image another key",
@@ -394,10 +394,10 @@ def _fate_of_encrypted(layer: Descriptor, where: str, rules: Rules) -> Fate:
     )
 
 
-def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules) -> Fate:
+def _action_on_plain(layer: Descriptor, media_type: str, where: str, rules: Rules) -> LayerAction:
     if layer.urls:
         if rules.allow_foreign:
-            return Fate.FOREIGN
+            return LayerAction.FOREIGN
         raise RefusedError(
             f"{where} is foreign: it can be read elsewhere, whatever happens here",
             code="foreign-layer",
@@ -408,7 +408,7 @@ def _fate_of_plain(layer: Descriptor, media_type: str, where: str, rules: Rules)
             "name the layers to encrypt, or the images",
             code="layer-not-encryptable",
         )
-    return Fate.ENCRYPT
+    return LayerAction.ENCRYPT
 
 
 def _readable_by_guests(media_type: str, where: str, rules: Rules) -> str:
@@ -424,7 +424,7 @@ def _readable_by_guests(media_type: str, where: str, rules: Rules) -> str:
 
 
 def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
-    if base and not plan.layers(Fate.BASE):
+    if base and not plan.layers(LayerAction.BASE):
         raise InputError(
             "the base image shares no layer with the image",
             "name the image that this one was built from",
@@ -434,11 +434,13 @@ def _check_base(plan: EncryptionPlan, base: BaseLayers | None) -> None:
 
 def _check_nothing_leaks(plan: EncryptionPlan) -> None:
     layers = [layer for image in plan.images for layer in image.layers]
-    secret = [layer for layer in layers if not layer.fate.readable]
+    secret = [layer for layer in layers if not layer.action.readable]
     if not secret:
         raise RefusedError("the image has no layer to encrypt")
     # What a secret layer has in common with the base is readable there anyway.
-    readable = [layer for layer in layers if layer.fate in {Fate.UNSELECTED, Fate.FOREIGN}]
+    readable = [
+        layer for layer in layers if layer.action in {LayerAction.UNSELECTED, LayerAction.FOREIGN}
+    ]
     by_digest = {layer.layer.digest: layer for layer in readable}
     by_content = {layer.diff_id: layer for layer in readable if layer.diff_id}
     stated = {layer.digest for a in plan.attestations for layer in a.manifest.layers}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from coco_kp.image.facts import layer_facts
-from coco_kp.image.plan import Fate, ImagePlan, LeftOut
+from coco_kp.image.plan import ImagePlan, LayerAction, LeftOut
 from coco_kp.image.tree import ImageNode
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, ImageManifest
@@ -24,7 +24,7 @@ class LayerResult:
     number: int
     digest: Digest | None
     kids: tuple[str, ...]
-    action: Fate
+    action: LayerAction
     transcoded: bool
     media_type: str
     source_digest: Digest
@@ -67,7 +67,7 @@ class ImageResult:
                     layer.number,
                     new.digest if new else None,
                     _kids(layer.number, new) if new else (),
-                    layer.fate,
+                    layer.action,
                     layer.transcode,
                     layer.layer.media_type,
                     layer.layer.digest,

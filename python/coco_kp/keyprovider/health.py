@@ -28,7 +28,7 @@ class Health:
         self._ended = False
 
     def set(self, name: str, *, serving: bool) -> None:
-        """Return whether a service can be called now; nothing is changed after `end`."""
+        """Record whether a service can be called now; nothing is changed after `end`."""
         with self._lock:
             if not self._ended:
                 self._serving[name] = serving

@@ -11,7 +11,7 @@ from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.image.base import BaseLayers
 from coco_kp.image.plan import (
     EncryptionPlan,
-    Fate,
+    LayerAction,
     Rules,
     check_sizes,
     entries_to_read,
@@ -33,15 +33,15 @@ PUBLIC_OPTIONS = "org.opencontainers.image.enc.pubopts"
 OPTIONS = encode_base64(PublicOptions(bytes(32)).to_json())
 
 
-def fates(plan: EncryptionPlan) -> list[list[Fate]]:
-    return [[layer.fate for layer in image.layers] for image in plan.images]
+def actions(plan: EncryptionPlan) -> list[list[LayerAction]]:
+    return [[layer.action for layer in image.layers] for image in plan.images]
 
 
 def test_plan_encrypts_every_layer_of_every_image_by_default() -> None:
     tree = listed(image(L("a"), L("b")), image(L("a"), L("c"), platform="linux/arm64"))
     plan = plan_encryption(tree, Rules())
-    assert fates(plan) == [[Fate.ENCRYPT] * 2] * 2
-    assert len(plan.layers(Fate.ENCRYPT)) == 3, "the same layer is encrypted once"
+    assert actions(plan) == [[LayerAction.ENCRYPT] * 2] * 2
+    assert len(plan.layers(LayerAction.ENCRYPT)) == 3, "the same layer is encrypted once"
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_plan_picks_layers_counted_from_either_end(
     layers: tuple[int, ...], expected: set[int]
 ) -> None:
     plan = plan_encryption(image(L("a"), L("b"), L("c")), Rules(layers=layers))
-    picked = {layer.number for layer in plan.layers(Fate.ENCRYPT)}
+    picked = {layer.number for layer in plan.layers(LayerAction.ENCRYPT)}
     assert picked == expected
-    assert {layer.number for layer in plan.layers(Fate.UNSELECTED)} == {0, 1, 2} - expected
+    assert {layer.number for layer in plan.layers(LayerAction.UNSELECTED)} == {0, 1, 2} - expected
 
 
 @pytest.mark.parametrize("number", [3, -4, 7])
@@ -242,7 +242,7 @@ class TestEncryptedLayers:
 
     def test_plan_keeps_encrypted_layer_on_request(self) -> None:
         plan = plan_encryption(image(L("a"), self.encrypted), Rules(keep_encrypted=True))
-        assert fates(plan) == [[Fate.ENCRYPT, Fate.KEEP]]
+        assert actions(plan) == [[LayerAction.ENCRYPT, LayerAction.KEEP]]
 
     @pytest.mark.parametrize(
         "annotations", [{}, {PACKETS: "e30="}, {PUBLIC_OPTIONS: OPTIONS}, {PACKETS: "?"}]
@@ -273,7 +273,7 @@ class TestEncryptedLayers:
 
     def test_plan_accepts_image_with_encrypted_layers_only(self) -> None:
         plan = plan_encryption(image(self.encrypted), Rules(keep_encrypted=True))
-        assert fates(plan) == [[Fate.KEEP]]
+        assert actions(plan) == [[LayerAction.KEEP]]
 
     def test_plan_refuses_plain_media_type_with_wrapped_keys(self) -> None:
         damaged = L("x", annotations={PACKETS: "e30="})
@@ -290,11 +290,11 @@ class TestForeignLayers:
         with pytest.raises(RefusedError, match="layer 0 of linux/amd64 is foreign"):
             plan_encryption(image(foreign, L("a")), Rules())
         plan = plan_encryption(image(foreign, L("a")), Rules(allow_foreign=True))
-        assert fates(plan) == [[Fate.FOREIGN, Fate.ENCRYPT]]
+        assert actions(plan) == [[LayerAction.FOREIGN, LayerAction.ENCRYPT]]
 
     def test_plan_encrypts_nondistributable_layer_that_lies_in_the_image(self) -> None:
         plan = plan_encryption(image(L("w", FOREIGN), L("a")), Rules())
-        assert fates(plan) == [[Fate.ENCRYPT] * 2]
+        assert actions(plan) == [[LayerAction.ENCRYPT] * 2]
 
 
 class TestBase:
@@ -306,8 +306,8 @@ class TestBase:
     def test_plan_leaves_layers_of_base_readable(self) -> None:
         base = BaseLayers((image(L("base"), platform="linux/arm64"),))
         plan = self.plan(image(L("base"), L("mine")), base)
-        assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
-        (layer,) = plan.layers(Fate.BASE)
+        assert actions(plan) == [[LayerAction.BASE, LayerAction.ENCRYPT]]
+        (layer,) = plan.layers(LayerAction.BASE)
         assert layer.base is not None
         assert not layer.base.claimed
 
@@ -315,24 +315,24 @@ class TestBase:
         """Configs say so, and each of the two could lie."""
         base = BaseLayers((image(L("one gzip", content="files")),))
         plan = self.plan(image(L("another gzip", content="files"), L("mine")), base)
-        assert fates(plan) == [[Fate.BASE, Fate.ENCRYPT]]
-        (layer,) = plan.layers(Fate.BASE)
+        assert actions(plan) == [[LayerAction.BASE, LayerAction.ENCRYPT]]
+        (layer,) = plan.layers(LayerAction.BASE)
         assert layer.base is not None
         assert (layer.base.content, layer.base.claimed) == (layer.diff_id, True)
 
     def test_plan_asks_for_proof_of_base_layer_whose_digest_is_published_as_diff_id(self) -> None:
         base = BaseLayers((image(L("base", TAR)),))
-        (layer,) = self.plan(image(L("base", TAR), L("mine")), base).layers(Fate.BASE)
+        (layer,) = self.plan(image(L("base", TAR), L("mine")), base).layers(LayerAction.BASE)
         assert layer.base is not None
         assert layer.base.claimed
 
     def test_plan_encrypts_base_layer_that_is_not_among_the_first(self) -> None:
         base = BaseLayers((image(L("one"), L("two")),))
         plan = self.plan(image(L("one"), L("mine"), L("two"), L("one")), base)
-        assert fates(plan) == [[Fate.BASE, *[Fate.ENCRYPT] * 3]]
+        assert actions(plan) == [[LayerAction.BASE, *[LayerAction.ENCRYPT] * 3]]
         base = BaseLayers((image(L("one"), L("two"), L("three")),))
         plan = self.plan(image(L("one"), L("mine"), L("three")), base)
-        assert fates(plan) == [[Fate.BASE, *[Fate.ENCRYPT] * 2]]
+        assert actions(plan) == [[LayerAction.BASE, *[LayerAction.ENCRYPT] * 2]]
 
     def test_plan_does_not_take_layer_that_base_has_encrypted_for_public(self) -> None:
         """Its config names the content, as that of every encrypted image does."""
@@ -365,14 +365,14 @@ class TestMediaTypes:
     def test_plan_turns_docker_layers_into_oci_layers(self) -> None:
         docker = "application/vnd.docker.image.rootfs.diff.tar.gzip"
         plan = plan_encryption(image(L("a", docker), docker=True), Rules())
-        assert [layer.media_type for layer in plan.layers(Fate.ENCRYPT)] == [GZIP]
+        assert [layer.media_type for layer in plan.layers(LayerAction.ENCRYPT)] == [GZIP]
 
     def test_plan_transcodes_zstd_to_gzip_unless_told_otherwise(self) -> None:
         zstd = image(L("a", f"{TAR}+zstd"))
-        (layer,) = plan_encryption(zstd, Rules()).layers(Fate.ENCRYPT)
+        (layer,) = plan_encryption(zstd, Rules()).layers(LayerAction.ENCRYPT)
         assert layer.transcode
         assert layer.media_type == GZIP
-        (layer,) = plan_encryption(zstd, Rules(zstd="keep")).layers(Fate.ENCRYPT)
+        (layer,) = plan_encryption(zstd, Rules(zstd="keep")).layers(LayerAction.ENCRYPT)
         assert not layer.transcode
         with pytest.raises(RefusedError, match="zstd"):
             plan_encryption(zstd, Rules(zstd="refuse"))
@@ -394,7 +394,7 @@ class TestMediaTypes:
         with pytest.raises(RefusedError, match="cannot be encrypted"):
             plan_encryption(image(L("a"), L("b", media_type)), Rules())
         plan = plan_encryption(image(L("a"), L("b", media_type)), Rules(layers=(0,)))
-        assert fates(plan) == [[Fate.ENCRYPT, Fate.UNSELECTED]]
+        assert actions(plan) == [[LayerAction.ENCRYPT, LayerAction.UNSELECTED]]
 
 
 def test_plan_refuses_to_encrypt_only_one_of_two_layers_with_the_same_content() -> None:
@@ -406,7 +406,7 @@ def test_plan_refuses_to_encrypt_only_one_of_two_layers_with_the_same_content() 
 def test_plan_transcodes_zstd_of_docker(kind: str) -> None:
     zstd = f"application/vnd.docker.image.{kind}.tar.zstd"
     plan = plan_encryption(image(L("a", zstd), docker=True), Rules())
-    (layer,) = plan.layers(Fate.ENCRYPT)
+    (layer,) = plan.layers(LayerAction.ENCRYPT)
     assert layer.transcode
     assert layer.media_type.endswith(".tar+gzip")
 
@@ -415,14 +415,14 @@ class TestReuse:
     def test_plan_reuses_layer_that_destination_has_encrypted(self) -> None:
         there = [parse_digest(digest("same"))]
         plan = plan_encryption(image(L("same"), L("new")), Rules(), None, there)
-        assert fates(plan) == [[Fate.REUSE, Fate.ENCRYPT]]
+        assert actions(plan) == [[LayerAction.REUSE, LayerAction.ENCRYPT]]
 
     def test_plan_does_not_reuse_layer_to_be_transcoded(self) -> None:
         there = [parse_digest(digest("same"))]
         zstd = image(L("same", f"{TAR}+zstd"))
-        assert fates(plan_encryption(zstd, Rules(), None, there)) == [[Fate.ENCRYPT]]
+        assert actions(plan_encryption(zstd, Rules(), None, there)) == [[LayerAction.ENCRYPT]]
         kept = plan_encryption(zstd, Rules(zstd="keep"), None, there)
-        assert fates(kept) == [[Fate.REUSE]]
+        assert actions(kept) == [[LayerAction.REUSE]]
 
 
 @pytest.mark.parametrize("tree", [image(), listed(), listed(attestation())], ids=["0", "1", "2"])
