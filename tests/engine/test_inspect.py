@@ -74,7 +74,7 @@ class TestInspect:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (unscheme, "not every guest finds a key by the key id"),
+            (unscheme, "not every guest finds a key by the key ID"),
             (
                 lambda m: public_options(
                     m, 0, lambda d: d.update(cipheroptions={"nonce": "AAAAAAAAAAAAAAAAAAAAAA=="})

@@ -274,7 +274,7 @@ def test_doctor_reports_provider_name_missing_from_configuration(tmp_path: Path)
     [
         ("keypath=/nonexistent::keyid=/a/b/c", 4, "no such file"),
         ("keyid=/a/b/c", 4, "keypath is missing"),
-        ("keypath=/k::keyid=nope", 3, "key id 'nope' cannot be used"),
+        ("keypath=/k::keyid=nope", 3, "key ID 'nope' cannot be used"),
         ("sample=true", 0, "for trials only"),
     ],
 )

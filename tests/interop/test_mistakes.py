@@ -28,8 +28,8 @@ MISTAKEN_PARAMETERS = {
         "keypath={kek}::keyID=kbs:///default/key/key_id1",
         ["parameter 'keyID' is unknown", "keyid=kbs:///<repository>/<type>/<tag>"],
     ),
-    "no key id": ("keypath={kek}", ["keyid is missing"]),
-    "a key id that is only a name": (
+    "no key ID": ("keypath={kek}", ["keyid is missing"]),
+    "a key ID that is only a name": (
         "keypath={kek}::keyid=key_id1",
         ["'key_id1'", "kbs:///<repository>/<type>/<tag>"],
     ),

@@ -68,7 +68,7 @@ def test_encrypt_sh_refuses_malformed_key_id_before_skopeo_runs(
     arguments = ["-k", b64encode(key.raw).decode(), "-i", kid]
     done = shell.run("encrypt.sh", *arguments, "-s", image.reference, "-d", target.reference)
     assert done.returncode == 1
-    assert f"key id '{kid}' cannot be used" in done.stderr
+    assert f"key ID '{kid}' cannot be used" in done.stderr
     assert not target.folder.exists()
 
 

@@ -53,7 +53,7 @@ HOSTILE = {
     "many parameters of nothing": filled(PARAMETERS, b'"",', b'""]}}}}'),
     "a parameter as long": filled(PARAMETERS + b'"', b"QUFB", b'"]}}}}'),
     "a parameter of bytes": filled(PARAMETERS + b"[", b"255,", b"0]]}}}}"),
-    "a long key id": ocicrypt.wrap_request(
+    "a long key ID": ocicrypt.wrap_request(
         "keypath=/k::keyid=" + "/a" * 1_000_000, PRIVATE_OPTIONS
     ),
     "many fields": ocicrypt.wrap_request("::".join(["a=b"] * 500_000), PRIVATE_OPTIONS),

@@ -237,7 +237,7 @@ class OpeningOptions(OptionGroup):
             type=FILE,
             metavar="FILE",
             multiple=True,
-            help="Open packets with the key in FILE (32 raw bytes), whatever key id they name.",
+            help="Open packets with the key in FILE (32 raw bytes), whatever key ID they name.",
         ),
         click.option(
             "--kek-from",

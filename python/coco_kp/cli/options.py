@@ -274,7 +274,7 @@ class RegistrationOptions(AdminOptions):
         click.option(
             "--allow-alias",
             is_flag=True,
-            help="Allow that a registered key gets a second key id, whose readers then have it.",
+            help="Allow that a registered key gets a second key ID, whose readers then have it.",
         ),
     )
 

@@ -69,7 +69,7 @@ class ProviderOptions(OptionGroup):
             "--register-callers-files",
             is_flag=True,
             help="With --kbs, register the keys, too, that callers name with keypath or kekfrom: "
-            "each under any key id that a caller likes.",
+            "each under any key ID that a caller likes.",
         ),
     )
 

@@ -50,7 +50,7 @@ from coco_kp.errors import shown
     "--remove",
     metavar="KID|SCHEME",
     multiple=True,
-    help="Take the packets with this key id (or awskms:///KEY), or of this scheme (jwe, pkcs7, "
+    help="Take the packets with this key ID (or awskms:///KEY), or of this scheme (jwe, pkcs7, "
     "...), away; never the last that opens. May be repeated.",
 )
 @click.option(
@@ -88,7 +88,7 @@ def command(
 ) -> None:
     """Change who can open IMAGE, in place or into DESTINATION; layers are not touched.
 
-    The old key (--keypath, --keys or --kbc) must open every layer first. An image whose key ids no
+    The old key (--keypath, --keys or --kbc) must open every layer first. An image whose key IDs no
     guest can read is mended the same way.
 
     For example: coco-kp rewrap oci:app --keypath old --to-keyid kbs:///default/key/2

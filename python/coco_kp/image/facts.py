@@ -282,12 +282,12 @@ def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:
         parse_resource_uri(facts.kid)
     except InputError:
         return InputError(
-            f"not every guest finds a key by the key id {shown(facts.kid)}",
+            f"not every guest finds a key by the key ID {shown(facts.kid)}",
             "rewrapping mends it",
             code="key-id-not-canonical",
         )
     plain = re.search(rb'"kid"\s*:\s*"' + re.escape(facts.kid.encode()) + b'"', data)
     if facts.version == "v1" and not plain:
         # Older readers borrow the text from the JSON, where an escape is no part of it (3.1).
-        return InputError("older guests cannot read the packet: its key id has an escape sequence")
+        return InputError("older guests cannot read the packet: its key ID has an escape sequence")
     return None

@@ -216,7 +216,7 @@ def _changed(
     for kid in changes.remove:
         if kid not in removed and count:
             raise InputError(
-                f"no layer has a packet with the key id or scheme {shown(kid)}",
+                f"no layer has a packet with the key ID or scheme {shown(kid)}",
                 code="packet-missing",
             )
     return new, count

@@ -41,7 +41,7 @@ class Admin:
     """A KBS and the right to write into it; without ``token`` only to one that lets everybody.
 
     Each call takes 30 seconds at the most. It raises ``RemoteError`` unless the KBS says that it is
-    done, ``KekError`` for a token that is out of date, ``InputError`` for a key id that this KBS
+    done, ``KekError`` for a token that is out of date, ``InputError`` for a key ID that this KBS
     cannot hold.
     """
 
@@ -135,22 +135,22 @@ class Admin:
         return answer
 
     def check(self, uri: ResourceUri) -> None:
-        """See that a key id names something that can be stored in this KBS. Raises ``InputError``.
+        """See that a key ID names something that can be stored in this KBS. Raises ``InputError``.
 
-        Guests of one release refuse a key id with the address of another KBS, and no KBS stores
+        Guests of one release refuse a key ID with the address of another KBS, and no KBS stores
         through another plugin than ``resource`` and ``pkcs11``.
         """
         if uri.plugin not in ("resource", _PKCS11):
             raise InputError(
                 f"'{uri}' cannot be registered: a KBS stores keys with its plugins 'resource' and "
                 "'pkcs11' only",
-                "use a key id that begins with kbs://",
+                "use a key ID that begins with kbs://",
             )
         if uri.plugin == _PKCS11 and (len(uri.segments) != 4 or uri.segments[0] != "resource"):
             raise InputError(
                 f"'{uri}' cannot be registered: the plugin 'pkcs11' of a KBS stores keys under "
                 "resource/<repository>/<type>/<tag>",
-                "use a key id such as kbs+pkcs11:///resource/default/key/1",
+                "use a key ID such as kbs+pkcs11:///resource/default/key/1",
             )
         if uri.query:
             raise InputError(f"'{uri}' cannot be registered: it has a query")

@@ -1,7 +1,7 @@
-"""What was registered where: one small file for each key id of each KBS, with a fingerprint.
+"""What was registered where: one small file for each key ID of each KBS, with a fingerprint.
 
 A KBS overwrites silently and cannot be asked what it has, so this record alone keeps a key that
-images depend on from being replaced. It also makes registrations of one key id wait for each other,
+images depend on from being replaced. It also makes registrations of one key ID wait for each other,
 across threads and processes: who holds an entry holds its lock. No key is in it.
 """
 
@@ -53,7 +53,7 @@ class Record:
 
     @contextlib.contextmanager
     def entry(self, kbs: KbsUrl, kid: ResourceUri) -> Iterator[Entry]:
-        """Hold the entry of a key id; others wait, while they have time.
+        """Hold the entry of a key ID; others wait, while they have time.
 
         Raises ``UnreachableError`` if another registration takes that long, ``InputError`` if the
         folder cannot be used.
@@ -162,7 +162,7 @@ def _fingerprint(data: bytes, file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the record says of one key id, while nobody else can change it."""
+    """What the record says of one key ID, while nobody else can change it."""
 
     _descriptor: int
     _file: Path

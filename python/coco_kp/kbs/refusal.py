@@ -32,10 +32,10 @@ _HINTS: Final = {
     "TokenVerifierError": "the attestation token may have expired, or be that of another KBS",
     "PolicyDeny": "check the resource policy of the KBS: the one that it comes with refuses all "
     "evidence of the sample attester",
-    "PluginInternalError": "most often there is no such resource: check the key id, and whether "
+    "PluginInternalError": "most often there is no such resource: check the key ID, and whether "
     "its key was registered with this KBS",
-    "PluginNotFound": "the KBS runs without this plugin: check the scheme of the key id",
-    "InvalidRequestPath": "a key id has the form kbs:///<repository>/<type>/<tag>",
+    "PluginNotFound": "the KBS runs without this plugin: check the scheme of the key ID",
+    "InvalidRequestPath": "a key ID has the form kbs:///<repository>/<type>/<tag>",
 }
 
 _MISLEADING: Final = "failed to initialize [admin] configuration: "  # what follows is the reason

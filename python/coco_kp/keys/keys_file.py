@@ -121,7 +121,7 @@ def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
 
 
 def parse_keys_file_name(text: str) -> ResourceUri:
-    """Read a key's name as keys files (``default/key/1``) or key ids write it."""
+    """Read a key's name as keys files (``default/key/1``) or key IDs write it."""
     if "://" in text or text.startswith("/"):
         return parse_key_id(text)
     return parse_resource_path(text)

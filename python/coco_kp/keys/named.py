@@ -40,7 +40,7 @@ def key_fields(text: str, *, kid_needed: bool = True) -> dict[str, str]:
         fields[name] = value
     sources = fields.keys() - {"keyid"}
     if len(sources) != 1 or (kid_needed and not fields.keys() & {"keyid", "wrap-with"}):
-        raise InputError(f"the recipient {shown(text)} lacks its key or key id", _HINT)
+        raise InputError(f"the recipient {shown(text)} lacks its key or key ID", _HINT)
     return fields
 
 

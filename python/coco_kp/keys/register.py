@@ -65,7 +65,7 @@ class Registrar:
         if fingerprint := self._record.fingerprint(self.kbs_url, kid):
             raise RefusedError(
                 f"the key of '{kid}' was registered before ({fingerprint}), and is not known here",
-                "name that key, or choose another key id",
+                "name that key, or choose another key ID",
             )
 
     def register(self, kid: ResourceUri, kek: Kek, *, replace: bool = False) -> None:

@@ -57,7 +57,7 @@ class KbsUrl:
         return cls(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], prefix)
 
     def names(self, address: str) -> bool:
-        """Return whether the address in a key id is this KBS; an empty one is any KBS.
+        """Return whether the address in a key ID is this KBS; an empty one is any KBS.
 
         ``host`` alone means the scheme's own port (docs/protocols.md 3.3).
         """

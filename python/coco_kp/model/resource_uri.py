@@ -70,14 +70,14 @@ def without_ciphertext(uri: ResourceUri) -> ResourceUri:
 
 
 def parse_key_id(text: str) -> ResourceUri:
-    """Read a key id in any form that users write. Raises ``InputError`` with the accepted forms.
+    """Read a key ID in any form that users write. Raises ``InputError`` with the accepted forms.
 
     One that holds what looks like a key is refused: it would be published with the image.
     """
     uri = _parse_written(text)
     if any(map(looks_like_a_key, (uri.address, uri.query, *uri.segments))):
         raise InputError(
-            f"key id {shown(text)} cannot be used: everybody who has the image can read it",
+            f"key ID {shown(text)} cannot be used: everybody who has the image can read it",
             "name the key by other words than the key itself, of less than 43 characters",
         )
     return uri
@@ -160,4 +160,4 @@ def _without_scheme_reason(text: str) -> str:
 
 
 def _refused(text: str, reason: str) -> InputError:
-    return InputError(f"key id {shown(text)} cannot be used: {reason}", KEY_ID_HINT)
+    return InputError(f"key ID {shown(text)} cannot be used: {reason}", KEY_ID_HINT)

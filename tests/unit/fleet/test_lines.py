@@ -114,7 +114,7 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("destination", "docker://registry.example/team/app:1.2", "in place"),
         ("destination", f"docker://new.example/app@{DIGEST}", "has no tag"),
         ("keys", [], "names no key"),
-        ("keys", ["keypath=/run/keys/app"], "lacks its key or key id"),
+        ("keys", ["keypath=/run/keys/app"], "lacks its key or key ID"),
         ("keys", [1], "not a list"),
         ("keys", ["keyid=kbs:///a/b/c,kek-from=exec:reboot"], "names a program to run"),
         ("old_keys", ["kek-from=exec:reboot"], "names a program to run"),

@@ -1,4 +1,4 @@
-"""The record of registered keys: one entry for each key id of each KBS, one holder at a time."""
+"""The record of registered keys: one entry for each key ID of each KBS, one holder at a time."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_record_entry_held_by_another_process_times_out(record: Record) -> None:
         with refused, within(0.1), record.entry(KBS, KID):
             pass
         with record.entry(KBS, parse_key_id("kbs:///default/key/2")):
-            pass  # another key id's entry is free
+            pass  # another key ID's entry is free
     finally:
         done.set()
         process.join()

@@ -1,4 +1,4 @@
-"""Addresses of KBSes: one spelling out, whatever was written, and key ids that fit them."""
+"""Addresses of KBSes: one spelling out, whatever was written, and key IDs that fit them."""
 
 from __future__ import annotations
 

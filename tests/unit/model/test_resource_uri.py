@@ -67,7 +67,7 @@ def test_parse_key_id_refusal_says_why(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("text", ["/a/b", "kbs.example/a/b/c d", "KBS:///a/b", "key_id1"])
 def test_parse_key_id_refusal_quotes_the_id(text: str) -> None:
-    with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
+    with pytest.raises(InputError, match=f"^key ID '{text}' cannot be used"):
         parse_key_id(text)
 
 
@@ -95,7 +95,7 @@ def test_parse_key_id_reads_other_long_names(tag: str) -> None:
 def test_parse_resource_path_reads_bare_path_and_refuses_other_text() -> None:
     assert parse_resource_path("default/key/1") == parse_key_id("/default/key/1")
     for text in ("key_id1", "a/b", "/a/b/c", "a/b/c/", "h/a/b/c"):
-        with pytest.raises(InputError, match=f"^key id '{text}' cannot be used"):
+        with pytest.raises(InputError, match=f"^key ID '{text}' cannot be used"):
             parse_resource_path(text)
 
 

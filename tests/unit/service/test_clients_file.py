@@ -109,7 +109,7 @@ def kek_from(pattern: str) -> str:
         (names("cn", ""), "'' is no cn"),
         (names("cn", "a" * 65), "is no cn"),
         (names("cn", "a\\u0000"), "is no cn"),
-        (kids("/a/b/c"), "key id '/a/b/c' cannot be used"),
+        (kids("/a/b/c"), "key ID '/a/b/c' cannot be used"),
         (kids("kbs:///a/*"), "its path must have three parts, not 2"),
         (kids("kbs:///a/b/c/d"), "its path must have three parts, not 4"),
         (kids("*"), "its scheme is not kbs"),
