@@ -11,9 +11,11 @@ codes into advice for the command at hand.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from coco_kp.redact import looks_like_a_key, printable, redacted
+
+E = TypeVar("E", bound="CocoKpError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,14 @@ class CocoKpError(Exception):
     def adding(self, remark: str) -> Self:
         """Return the same error with what became of the work behind it: ``message; remark``."""
         return self._saying(f"{self.message}; {redacted(remark)}")
+
+    def blaming(self, kind: type[E], message: str = "") -> E:
+        """Return an error of another class, because of this one, with the same way out.
+
+        So advice for a precise code is not lost; a code that the class alone gives does not stay.
+        """
+        code = "" if self.code == type(self).code else self.code
+        return kind(message or self.message, self.hint, code=code, **self.fields)
 
     def _saying(self, message: str) -> Self:
         # Not by the class: subclasses have parameters of their own.

@@ -7,7 +7,15 @@ from base64 import b64encode, urlsafe_b64encode
 import pytest
 
 from coco_kp import errors
-from coco_kp.errors import ChangedError, CocoKpError, DeniedError, Hint, shown
+from coco_kp.errors import (
+    ChangedError,
+    CocoKpError,
+    DeniedError,
+    Hint,
+    InputError,
+    KekError,
+    shown,
+)
 
 # docs/cli.md, "Exit codes"
 EXIT_CODES = {
@@ -140,6 +148,19 @@ def test_error_within_keeps_class_code_fields_and_hint() -> None:
     assert (inside.code, inside.hint, inside.fields) == (error.code, error.hint, error.fields)
     assert error.message == "oci:a changed meanwhile"
     assert inside.args == (inside.message,)
+
+
+def test_error_that_blames_another_keeps_its_way_out() -> None:
+    cause = InputError("no file", "name one", code="keys-file-missing", path="/keys")
+    error = cause.blaming(KekError, "no packet opens: no file")
+    assert type(error) is KekError
+    assert (error.message, error.hint) == ("no packet opens: no file", "name one")
+    assert (error.code, error.fields) == ("keys-file-missing", {"path": "/keys"})
+
+
+def test_error_that_blames_another_has_the_code_of_its_own_class() -> None:
+    """Else a program would read of bad input, beside the exit code of another fault."""
+    assert InputError("no file").blaming(KekError).code == "key-unusable"
 
 
 def test_error_within_hides_what_looks_like_a_key() -> None:

@@ -46,7 +46,7 @@ def usage() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise UsageError(error.message, error.hint, code=error.code) from None
+        raise error.blaming(UsageError) from None
 
 
 def with_options(**groups: type[OptionGroup]) -> Option:

@@ -83,4 +83,4 @@ def _none_opens(failures: Sequence[CocoKpError]) -> CocoKpError:
     if not failures:
         return KekError("there is no key to open the layer with")
     reasons = "; ".join(dict.fromkeys(failure.message for failure in failures))
-    return KekError(f"no packet of the layer opens: {reasons}", failures[0].hint)
+    return failures[0].blaming(KekError, f"no packet of the layer opens: {reasons}")

@@ -156,7 +156,7 @@ def _parsed(call: Call, name: str | None) -> WrapRequest | UnwrapRequest:
     try:
         return parse_request(call.request, call.operation, name)
     except CocoKpError as error:
-        raise MalformedRequestError(error.message, error.hint) from None
+        raise error.blaming(MalformedRequestError) from None
     finally:
         if large:
             _parsing.release()

@@ -346,6 +346,15 @@ def test_failure_is_json_where_the_environment_asks_for_it(
     assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 3
 
 
+def test_malformed_value_of_an_option_has_the_code_of_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = ["--keyid", "kbs:///a/b/c", "--keypath", "/nowhere", "--algorithm", "AES"]
+    assert run(["encrypt", "oci:/nowhere", "oci:/elsewhere", *key, "--format", "json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["exit_code"], error["code"]) == (2, "usage")
+
+
 @pytest.mark.parametrize("image", ["verify", "decrypt"])
 def test_unknown_attester_is_wrong_usage_and_no_bug(
     image: str, capsys: pytest.CaptureFixture[str]

@@ -61,6 +61,17 @@ def test_open_one_lists_each_failure_once() -> None:
         open_one([PACKET], [])
 
 
+def test_open_one_says_of_several_packets_what_to_do_as_of_one(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"default/key/2": b64encode(bytes(32)).decode()}))
+    keys.chmod(0o600)
+    kbc = KbcOpener(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+    for packets in ([PACKET], [PACKET, PACKET]):
+        with pytest.raises(KekError) as error:
+            open_one(packets, [kbc])
+        assert error.value.code == "key-not-in-file"
+
+
 class TestOptionsOfPacketsWithoutTag:
     """Whoever knows what an A256CTR packet holds can change it: only what is written counts."""
 
