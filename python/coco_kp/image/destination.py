@@ -37,15 +37,16 @@ def writing(
     *,
     keep_replaced: bool,
 ) -> Iterator[Sink]:
-    """Open a place for an image; whatever a failure leaves there is named in its hint."""
+    """Open a place for an image; the error names whatever a failure leaves there."""
     with open_sink(reference, access, session, keep_replaced=keep_replaced) as sink:
         try:
             yield sink
         except CocoKpError as error:
             left = ", ".join(map(str, sink.left_behind()))
             if left:
-                remark = f"{reference} is as it was, but keeps blobs that nothing uses: {left}"
-                error.hint = f"{error.hint}; {remark}" if error.hint else remark
+                raise error.adding(
+                    f"{reference} is as it was, but keeps blobs that nothing uses: {left}"
+                ) from error
             raise
 
 

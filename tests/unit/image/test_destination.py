@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import create_autospec
@@ -16,13 +17,15 @@ from coco_kp.errors import (
     IntegrityError,
     RemoteError,
 )
-from coco_kp.image.destination import publish_and_name, read_in_place
+from coco_kp.image import destination
+from coco_kp.image.destination import publish_and_name, read_in_place, writing
 from coco_kp.image.tree import ImageNode
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import KeySettings, NewKek, resolve
+from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import ImageManifest, Manifest
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import parse_key_id
@@ -95,6 +98,25 @@ def test_who_interrupts_learns_where_a_new_key_is(
         fail(new_key(file), KeyboardInterrupt())
     assert file.exists()
     assert f"the new key is kept in '{file}'" in caplog.text
+
+
+def test_failure_names_what_it_leaves_behind_whatever_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the hint it would be lost where the command line has advice of its own for the code."""
+    digest = Digest.of(b"layer")
+    sink = create_autospec(Sink, instance=True)
+    sink.left_behind.return_value = (digest,)
+    monkeypatch.setattr(destination, "open_sink", lambda *_, **__: nullcontext(sink))
+    failure = ChangedError("docker://registry.example/app:1")
+    target = parse_image_reference("docker://registry.example/app:1")
+    words = f"changed meanwhile; .* keeps blobs .*{digest}"
+    with (
+        pytest.raises(ChangedError, match=words) as got,
+        writing(target, None, keep_replaced=False),
+    ):
+        raise failure
+    assert (got.value.code, got.value.hint) == (failure.code, failure.hint)
 
 
 def test_image_is_changed_in_place_however_its_path_is_written(tmp_path: Path) -> None:
