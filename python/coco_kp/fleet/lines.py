@@ -1,8 +1,9 @@
 """Lines of JSON: a plan has one an image, and so have its results.
 
 Reading is strict, for a plan is run as it stands: an unknown member, action or option is refused,
-with the number of the line. A key is named, never held, and a plan names no program to run. The
-forms are those of ``coco-kp schema fleet-plan`` and ``fleet-result``.
+with the number of the line. A key is named, never held. A plan names no program to run, no file but
+keys, and no server but registries. The forms are those of ``coco-kp schema fleet-plan`` and
+``fleet-result``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from typing import IO, Final, Literal, TypeVar, cast, get_args
 from coco_kp.errors import CocoKpError, InputError, shown
 from coco_kp.files import reason
 from coco_kp.keys.named import NamedKey, key_fields, named_key
-from coco_kp.keys.reference import ExecReference, Pkcs11Reference
+from coco_kp.keys.reference import (
+    AwsKmsReference,
+    ExecReference,
+    Pkcs11Reference,
+    VaultReference,
+)
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import member, parse_json_object
 from coco_kp.model.manifest import parse_platform
@@ -304,6 +310,9 @@ def check_plan_line(line: PlanLine, what: str) -> None:
         raise InputError(f"{what} would encrypt an image in place: its original would be lost")
     if line.reuse and line.action != "encrypt":
         raise InputError(f"{what} takes layers over, which encrypt alone does")
+    if line.options.skip_base is not None:
+        # Others are files of the machine, or texts by which skopeo may be had to run a program.
+        _registry_reference(line.options.skip_base, "skip_base", what)
     for key in line.keys:
         parse_plan_key(key, what, kid_needed=writes)
     for key in line.old_keys:
@@ -335,6 +344,16 @@ def parse_plan_key(text: str, what: str, *, kid_needed: bool) -> NamedKey:
             f"{what} names a library to load or a PIN's file, which a plan may not",
             "set COCO_KP_PKCS11_MODULE and COCO_KP_PKCS11_PIN where it is run",
         )
+    server = ""
+    if isinstance(reference, VaultReference):
+        server = reference.host
+    elif isinstance(reference, AwsKmsReference):
+        server = reference.endpoint
+    if server:  # which would be sent the login, or the keys of layers
+        raise InputError(
+            f"{what} names the server {shown(server)} of a key, which a plan may not",
+            "set VAULT_ADDR or AWS_ENDPOINT_URL where it is run",
+        )
     return key
 
 
@@ -351,8 +370,6 @@ def _options(document: dict[str, object], action: Action, what: str) -> Options:
     platforms = _texts(document, "platforms", what) if "platforms" in document else ()
     for platform in platforms:
         parse_platform(platform)
-    if skip_base is not None:
-        parse_image_reference(skip_base)
     zstd = document.get("zstd", "gzip")
     if zstd not in {"gzip", "keep", "refuse"}:
         raise InputError(f"'zstd' of {what} is not gzip, keep or refuse")

@@ -82,7 +82,7 @@ def test_key_file_that_no_secret_brings_is_refused(path: str) -> None:
 
 
 def test_key_in_a_store_needs_no_secret() -> None:
-    line = replace(plan_line(), keys=(f"keyid={KID},kek-from=vault://v.example/secret/app",))
+    line = replace(plan_line(), keys=(f"keyid={KID},kek-from=vault:///secret/app",))
     assert objects([line] * 2, replace(SETTINGS, key_folders={}))
 
 

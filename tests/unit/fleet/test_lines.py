@@ -29,6 +29,7 @@ from tests.support.schema import check_schema
 
 KEY = "keyid=kbs:///default/key/app,keypath=/run/keys/app"
 DIGEST = Digest.of(b"a manifest")
+MOUNTING = "containers-storage:[overlay@/tmp/a+/tmp/b:overlay.mount_program=/tmp/c]base"
 ENCRYPT = PlanLine(
     "encrypt",
     RegistryReference("registry.example", "team/app", "1.2"),
@@ -120,6 +121,8 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("old_keys", ["kek-from=exec:reboot"], "names a program to run"),
         ("old_keys", ["wrap-with=pkcs11:object=a?module-path=/tmp/a.so"], "a library to load"),
         ("old_keys", ["kek-from=pkcs11:object=a?pin-source=file:/a"], "a library to load"),
+        ("keys", ["keyid=kbs:///a/b/c,kek-from=vault://v.example/kv/a"], "names the server"),
+        ("keys", ["wrap-with=awskms://kms.example/alias/a"], "names the server"),
         ("reuse", [f"docker://new.example/app@{DIGEST}"], "has no tag"),
         ("options", {"target": "coco"}, "has the option 'target'"),
         ("options", {"zstd": "lz4"}, "'zstd' of the line"),
@@ -127,6 +130,8 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("options", {"allow_foreign": "yes"}, "'allow_foreign' of the line"),
         ("options", {"skip_base": 1}, "another value"),
         ("options", {"skip_base": "nginx"}, "does not start with a transport"),
+        ("options", {"skip_base": "oci-archive:/srv/base.tar"}, "not an image of a registry"),
+        ("options", {"skip_base": MOUNTING}, "not an image of a registry"),
     ],
 )
 def test_plan_line_with_wrong_member_is_refused(member: str, value: object, words: str) -> None:
