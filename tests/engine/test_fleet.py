@@ -431,6 +431,14 @@ def test_fleet_run_of_inspect_needs_no_key(teams: Teams, tmp_path: Path) -> None
     assert [line["recipients"] for line in results.lines] == [[KID]] * 2
 
 
+def rewrap(teams: Teams, image: str, new: Path, plan: Path) -> None:
+    """Plan to rewrap an image in place."""
+    teams.command(
+        *("fleet", "plan", image, "--tls-verify=false", "--action=rewrap", "-o", plan),
+        *("--recipient", f"keyid={OTHER_KID},keypath={new}", "--old-key", f"keypath={teams.key}"),
+    )
+
+
 def test_fleet_run_of_rewrap_in_place_is_unchanged_then(
     teams: Teams, make_key: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -491,6 +499,61 @@ def test_fleet_run_of_rewrap_in_place_leaves_another_image_than_was_planned(
     registry.manifests["sealed/team/app0", "0"] = moved
     assert teams.run(path, code=6).outcomes == {"moved": 1}
     assert registry.manifests["sealed/team/app0", "0"] == moved
+
+
+@pytest.mark.parametrize("other", ["readable", "for the new key"])
+def test_fleet_run_of_rewrap_in_place_says_of_no_other_image_that_it_is_done(
+    teams: Teams, make_key: Callable[[str], Path], tmp_path: Path, registry: Registry, other: str
+) -> None:
+    teams.run(teams.plan())
+    new, path = make_key("new"), tmp_path / "rewrap"
+    rewrap(teams, teams.sealed(), new, path)
+    teams.command(
+        *("encrypt", f"docker://{teams.host}/team/app1:0", f"docker://{teams.host}/other:0"),
+        *("--keyid", OTHER_KID, "--keypath", new, *PLAIN_HTTP),
+    )
+    place = ("team/app0", "0") if other == "readable" else ("other", "0")
+    registry.manifests["sealed/team/app0", "0"] = registry.manifests[place]
+    assert teams.run(path, code=6).outcomes == {"moved": 1}
+
+
+def test_fleet_run_of_rewrap_of_readable_image_is_refused(
+    teams: Teams, make_key: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "rewrap"
+    rewrap(teams, f"docker://{teams.host}/team/app0:0", make_key("new"), path)
+    (line,) = teams.run(path, code=3).lines
+    assert line["outcome"] == "refused"
+    assert "has no encrypted layer" in line["error"]["message"]
+
+
+def test_fleet_run_of_rewrap_of_what_everybody_opens_is_refused(
+    teams: Teams, make_key: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "rewrap"
+    source = f"docker://{teams.host}/team/app0:0"
+    teams.command("encrypt", source, teams.sealed(), "--sample", *PLAIN_HTTP)
+    rewrap(teams, teams.sealed(), make_key("new"), path)
+    assert teams.run(path, code=7).outcomes == {"refused": 1}
+
+
+def test_fleet_run_rewraps_no_other_image_than_it_looked_at(
+    teams: Teams, make_key: Callable[[str], Path], registry: Registry
+) -> None:
+    source = f"docker://{teams.host}/team/app0:0"
+    teams.run(teams.plan())
+    plan = teams.plan(source, key=make_key("new"), kid=OTHER_KID, old_key=f"keypath={teams.key}")
+    other = registry.manifests["sealed/team/app0", "1"]
+    looks = iter(range(1_000_000))
+
+    def swap(request: Request) -> None:
+        looked = request.method == "GET" and request.path.endswith("/app0/manifests/0")
+        if looked and "/sealed/" in request.path and next(looks) == 1:
+            registry.manifests["sealed/team/app0", "0"] = other
+
+    registry.before = swap
+    assert teams.run(plan, code=6).outcomes == {"failed": 1}
+    assert registry.manifests["sealed/team/app0", "0"] == other
 
 
 def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Registry) -> None:

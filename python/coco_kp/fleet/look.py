@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from coco_kp.errors import CocoKpError
+from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.fleet.lines import LayerCounts
 from coco_kp.image.facts import is_sample, layer_facts
 from coco_kp.image.layer import open_layer
@@ -129,9 +129,24 @@ def look_to_encrypt(
 
 def look_to_rewrap(before: Node, there: OpenedImage | None, keys: Sequence[KeyWrapper]) -> Look:
     """Return what is left to do so that what is ``there`` is the image ``before``, for ``keys``."""
-    if there is None or not _same_layers(before, there.tree):
+    if there is None or there.public or not _same_layers(before, there.tree):
         return Look("rewrap")
     return look_at_recipients(there, keys)
+
+
+def check_encrypted(image: OpenedImage) -> None:
+    """Raise an error for what new packets would not protect.
+
+    That is ``InputError`` where no layer is encrypted, ``RefusedError`` where everybody reads one.
+    """
+    if image.public:
+        raise RefusedError(
+            f"everybody can open {image.source.reference}: a packet is wrapped with the public "
+            "sample key",
+            "encrypt the original",
+        )
+    if not image.layers:
+        raise InputError(f"{image.source.reference} has no encrypted layer")
 
 
 def look_at_recipients(there: OpenedImage, keys: Sequence[KeyWrapper]) -> Look:

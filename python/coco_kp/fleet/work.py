@@ -21,7 +21,6 @@ from coco_kp.errors import (
     CocoKpError,
     IntegrityError,
     NotThereError,
-    RefusedError,
 )
 from coco_kp.fleet.keys import LineKeys
 from coco_kp.fleet.lines import (
@@ -36,6 +35,7 @@ from coco_kp.fleet.lines import (
 from coco_kp.fleet.look import (
     Look,
     OpenedImage,
+    check_encrypted,
     look_at_recipients,
     look_to_encrypt,
     look_to_rewrap,
@@ -318,6 +318,12 @@ class _LineWork:
                 there = self._there(stack, line.source, self._reach.source)
                 if there is None:
                     raise MovedError(line.source)
+                if there.tree.manifest.digest != line.digest:  # an earlier run may have made it
+                    planned = stack.enter_context(self._source(self._pinned))
+                    before_it = read_tree(planned, configs=False)
+                    if look_to_rewrap(before_it, there, keys.recipients).todo != "nothing":
+                        raise MovedError(line.source)
+                check_encrypted(there)
                 look = look_at_recipients(there, keys.recipients)
                 if look.todo == "nothing":
                     self.did = "nothing"
@@ -326,6 +332,7 @@ class _LineWork:
             before = self._there(stack, self._pinned, self._reach.source)
             if before is None:
                 raise NotThereError(f"{self._pinned} is not there")
+            check_encrypted(before)
             there = self._there(stack, line.destination)
             if there and look_to_rewrap(before.tree, there, keys.recipients).todo == "nothing":
                 self.did = "nothing"
@@ -343,16 +350,12 @@ class _LineWork:
         look: Look,
         access: Access,
     ) -> _Done:
-        if before.public:
-            raise RefusedError(
-                f"everybody can open {image}: a packet is wrapped with the public sample key",
-                "encrypt the original",
-            )
         reach = self._reach
         result = rewrap_image(
             str(image),
             self._keys.openers,
             Changes(replace_by=self._keys.recipients, remove=look.remove),
+            expected=before.tree.manifest.digest,
             destination=str(destination) if destination else None,
             source_access=access,
             destination_access=reach.destination if destination else None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import (
+    ChangedError,
     CocoKpError,
     InputError,
     IntegrityError,
@@ -95,6 +96,7 @@ def rewrap_image(
     openers: Sequence[Opener],
     changes: Changes,
     *,
+    expected: Digest | None = None,
     destination: str | None = None,
     source_access: Access | None = None,
     destination_access: Access | None = None,
@@ -105,7 +107,9 @@ def rewrap_image(
 ) -> RewrapResult:
     """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
 
-    ``keep_replaced`` leaves the old manifests in a layout, where the old keys still open them.
+    ``expected`` is the digest that ``image`` has to have, of who looked at it before; else
+    ``ChangedError`` is raised. ``keep_replaced`` leaves the old manifests in a layout, where the
+    old keys still open them.
     ``dry_run`` has everything opened and wrapped, but nothing written and no key kept.
 
     ``openers`` open the packets that there are; each layer must have one that opens. Raises
@@ -122,6 +126,8 @@ def rewrap_image(
     work = Work(progress or Progress(), 1)
     with open_source(reference, source_access, session) as source:
         tree = read_tree(source, configs=False)
+        if expected is not None and tree.manifest.digest != expected:
+            raise ChangedError(source.reference)
         opened: _OpenedLayers = {}
         if move := _kms_move(openers, changes):
             new, rewrapped = _moved(tree, *move)
