@@ -556,6 +556,21 @@ def test_fleet_run_rewraps_no_other_image_than_it_looked_at(
     assert registry.manifests["sealed/team/app0", "0"] == other
 
 
+def test_fleet_run_believes_no_manifest_that_calls_a_readable_blob_encrypted(
+    teams: Teams, registry: Registry
+) -> None:
+    source = f"docker://{teams.host}/team/app0:0"
+    plan = teams.plan(source)
+    teams.run(plan)
+    media_type, raw = registry.manifests["sealed/team/app0", "0"]
+    document = json.loads(raw)
+    plain = json.loads(registry.manifests["team/app0", "0"][1])["layers"][0]
+    document["layers"][0] |= {"digest": plain["digest"], "size": plain["size"]}
+    registry.manifests["sealed/team/app0", "0"] = media_type, json.dumps(document).encode()
+    assert teams.run(plan).outcomes == {"done": 1}
+    teams.command("verify", teams.sealed(), "--tls-verify=false", "--keypath", teams.key)
+
+
 def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Registry) -> None:
     plan = teams.plan()
     plan.write_text(plan.read_text() + "{}\n")
