@@ -92,7 +92,7 @@ DIST := dist
 .PHONY: wheel-data
 wheel-data: build
 	rm -rf $(WHEEL_DATA)
-	$(BIN)/python tools/wheel_data.py $(WHEEL_DATA)/data/share
+	$(BIN)/python -m tools.wheel_data $(WHEEL_DATA)/data/share
 
 .PHONY: wheel
 wheel: wheel-data ## Build a wheel for this machine alone into dist/

@@ -1,9 +1,9 @@
 """What a wheel installs beside the package: man pages and shell completions.
 
-``wheel_data.py SHARE`` writes them below the folder SHARE, where ``man`` and the shells look for
-them. Both are made from the commands themselves, anew for each wheel; no copy is kept that could
-go stale. (click-man 0.6 finds no commands that are imported when they are asked for, cuts the NAME
-line at 45 characters and escapes neither backslashes nor leading dots.)
+``python -m tools.wheel_data SHARE`` writes them below the folder SHARE, where ``man`` and the
+shells look for them. Both are made from the commands themselves, anew for each wheel; no copy
+is kept that could go stale. (click-man 0.6 finds no commands that are imported when they are asked
+for, cuts the NAME line at 45 characters and escapes neither backslashes nor leading dots.)
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from inspect import cleandoc
 from pathlib import Path
 
 import click
+from tools.command_tree import PROGRAM, all_contexts, options, subcommands, summary, usage
 
-from coco_kp.cli.main import _cli
-
-PROGRAM = "coco-kp"
 COMPLETIONS = {
     "bash": "bash-completion/completions/coco-kp",
     "zsh": "zsh/site-functions/_coco-kp",
@@ -37,27 +35,6 @@ def main() -> None:
         write(share / name, completion(shell))
 
 
-def all_contexts() -> Iterator[click.Context]:
-    """Yield the context of coco-kp, and of each command and group."""
-    return contexts(click.Context(_cli, info_name=PROGRAM, **_cli.context_settings))
-
-
-def contexts(context: click.Context) -> Iterator[click.Context]:
-    """Yield the context of a command, and of each below it."""
-    yield context
-    for name, command in subcommands(context):
-        yield from contexts(click.Context(command, info_name=name, parent=context))
-
-
-def subcommands(context: click.Context) -> list[tuple[str, click.Command]]:
-    """Return a group's commands in the order of its help; none for a command."""
-    group = context.command
-    if not isinstance(group, click.Group):
-        return []
-    found = ((name, group.get_command(context, name)) for name in group.list_commands(context))
-    return [(name, command) for name, command in found if command and not command.hidden]
-
-
 def man_page(context: click.Context) -> str:
     """Return the page of a command in the macros of man(7)."""
     command = context.command
@@ -68,7 +45,7 @@ def man_page(context: click.Context) -> str:
         f"{escaped(name)} \\- {escaped(summary(command))}",
         ".SH SYNOPSIS",
         f"\\fB{escaped(context.command_path)}\\fR",
-        escaped(" ".join(command.collect_usage_pieces(context))),
+        escaped(usage(context)),
         ".SH DESCRIPTION",
         *paragraphs(cleandoc(command.help or "")),
     ]
@@ -77,9 +54,8 @@ def man_page(context: click.Context) -> str:
         for child, described in commands:
             lines += [".TP", reference(f"{name}-{child}"), escaped(summary(described))]
     lines.append(".SH OPTIONS")
-    for parameter in command.get_params(context):
-        if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)):
-            lines += [".TP", bold_flags(escaped(record[0])), escaped(record[1])]
+    for _, (flags, text) in options(context):
+        lines += [".TP", bold_flags(escaped(flags)), escaped(text)]
     if context.parent:
         lines += [".SH SEE ALSO", reference(page_name(context.parent))]
     return "\n".join(lines) + "\n"
@@ -88,12 +64,6 @@ def man_page(context: click.Context) -> str:
 def page_name(context: click.Context) -> str:
     """Return the name of a command's page, such as ``coco-kp-keys-list``."""
     return context.command_path.replace(" ", "-")
-
-
-def summary(command: click.Command) -> str:
-    """Return one line about a command, whole, without the full stop."""
-    first_paragraph = cleandoc(command.help or "").split("\n\n")[0]
-    return (command.short_help or " ".join(first_paragraph.split())).rstrip(".")
 
 
 def paragraphs(text: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from tools.cli_docs import MARKER, with_reference
 
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.main import _cli
@@ -34,6 +35,11 @@ def test_cli_contract_names_only_flags_of_the_command(name: str) -> None:
     command = _cli.get_command(CONTEXT, name)
     assert command
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", row)) <= options(command)
+
+
+def test_cli_contract_lists_every_option_as_the_commands_have_it() -> None:
+    assert TEXT.count(MARKER) == 1
+    assert with_reference(TEXT) == TEXT, "run `.venv/bin/python -m tools.cli_docs`"
 
 
 def test_cli_contract_has_row_for_every_exit_code() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 import pytest
-from tools.wheel_data import all_contexts, bold_flags, escaped, man_page, page_name, summary
+from tools.command_tree import all_contexts, summary
+from tools.wheel_data import bold_flags, escaped, man_page, page_name
 
 from coco_kp.cli.main import _cli
 

@@ -10,6 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 from tools import wheel_data
+from tools.command_tree import all_contexts
 
 pytestmark = pytest.mark.full
 
@@ -46,7 +47,7 @@ def test_auditwheel_accepts_wheel_for_glibc_2_17(
 
 
 def test_wheel_has_man_pages_of_all_commands_and_all_completions(wheel: Path) -> None:
-    pages = {f"man/man1/{wheel_data.page_name(context)}.1" for context in wheel_data.all_contexts()}
+    pages = {f"man/man1/{wheel_data.page_name(context)}.1" for context in all_contexts()}
     assert {"man/man1/coco-kp.1", "man/man1/coco-kp-keys-list.1"} <= pages
     share = ".data/data/share/"
     installed = {name.partition(share)[2] for name in names(wheel) if share in name}
