@@ -611,6 +611,21 @@ def test_fleet_run_writes_failed_lines_as_a_plan(
     teams.verify()
 
 
+def test_fleet_run_that_begins_nothing_leaves_all_lines_to_do(teams: Teams, tmp_path: Path) -> None:
+    plan, key = teams.plan(), teams.key.read_bytes()
+    planned = lines(plan)
+    teams.key.unlink()
+    teams.run(plan, "--failed-to", plan, code=4)
+    assert lines(plan) == planned
+    failed = tmp_path / "failed.jsonl"
+    teams.run(plan, "--failed-to", failed, "--shard=1/2", code=4)
+    assert lines(failed) == planned[2:]
+    teams.key.write_bytes(key)
+    teams.key.chmod(0o600)
+    assert teams.run(failed, "--failed-to", failed).outcomes == {"done": 2}
+    assert lines(failed) == []
+
+
 def in_turn(*replies: Reply | None) -> Callable[[Request], Reply | None]:
     """Give each request the next reply, None for what it would get; and then all over again."""
     count = iter(range(1_000_000))

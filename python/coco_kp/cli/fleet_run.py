@@ -96,7 +96,7 @@ def run(
     For example: coco-kp fleet run plan.jsonl --results results.jsonl --failed-to failed.jsonl
     """
     from coco_kp.cli.interrupt import interruptible
-    from coco_kp.files import check_replaceable
+    from coco_kp.files import check_replaceable, write_file
     from coco_kp.fleet.keys import KeyRing
     from coco_kp.fleet.run import Shard, open_plan, run_plan
     from coco_kp.fleet.work import Halt, Reach
@@ -109,14 +109,16 @@ def run(
         check_replaceable(failed_to)
     halt, ring, account = Halt(), KeyRing(warn), _Account(_writer(results))
     with open_plan(plan) as lines, Session(sleep=halt.sleep) as session:
+        account.left = set(part.of(len(lines)))
         reach = Reach(session, access.source(), access.destination())
-        engine = _engine(dask, jobs, reach, halt, ring)
         try:
+            engine = _engine(dask, jobs, reach, halt, ring)
             with interruptible():
                 run_plan(lines, part, ring, reach, engine, account.tell)
         finally:
             if failed_to:
-                account.write_failed(failed_to)
+                text = b"".join(map(lines.text, sorted(account.left)))
+                write_file(failed_to, text, replace=True, mode=0o644)
     account.conclude()
 
 
@@ -151,28 +153,23 @@ def parse_shard(text: str) -> Shard:
 
 
 class _Account:
-    """What came of all images."""
+    """What came of all images. ``left`` are the numbers of lines that are not done."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._outcomes = Counter[str]()
         self._codes = Counter[int]()
-        self._failed: list[str] = []
+        self.left: set[int] = set()
 
-    def tell(self, result: ResultLine) -> None:
+    def tell(self, number: int, result: ResultLine) -> None:
         """Write a result, and remember what is needed at the end."""
         self._write(result.to_json())
         self._outcomes[result.outcome] += 1
         if result.error:
             self._codes[result.exit_code] += 1
-            self._failed.append(result.line.to_json())
             notice(f"{result.line.source}: {result.outcome}: {result.error.message}")
-
-    def write_failed(self, path: Path) -> None:
-        """Write the lines that are not done. Raises ``InputError``."""
-        from coco_kp.files import write_file
-
-        write_file(path, "".join(self._failed).encode(), replace=True, mode=0o644)
+        else:
+            self.left.discard(number)
 
     def conclude(self) -> None:
         """Say what came of all, and raise what the command ends with if not all is done.

@@ -59,10 +59,12 @@ class PlanFile:
 
     def line(self, number: int) -> PlanLine:
         """Read a line, by its number from 0. Raises ``InputError``."""
+        return parse_plan_line(self.text(number), f"line {number + 1} of {shown(str(self._path))}")
+
+    def text(self, number: int) -> bytes:
+        """Return a line as it stands there, by its number from 0."""
         start = self._ends[number - 1] if number else 0
-        size = self._ends[number] - start
-        what = f"line {number + 1} of {shown(str(self._path))}"
-        return parse_plan_line(os.pread(self._descriptor, size, start), what)
+        return os.pread(self._descriptor, self._ends[number] - start, start)
 
     def _find_lines(self) -> None:
         end = 0
@@ -147,9 +149,9 @@ def run_plan(
     ring: KeyRing,
     reach: Reach,
     engine: Engine,
-    tell: Callable[[ResultLine], None],
+    tell: Callable[[int, ResultLine], None],
 ) -> None:
-    """Have an engine run the shard's lines, and ``tell`` each one's result as it ends.
+    """Have an engine run the shard's lines, and ``tell`` each one's number and result as it ends.
 
     A line whose layers are to be taken over from others of the shard waits for them. Raises
     ``CocoKpError`` for a plan or a key, before any image is touched. Whatever ends it early, such
@@ -161,7 +163,7 @@ def run_plan(
     def told(futures: set[Future[ResultLine]]) -> None:
         for future in futures:
             number = pending.pop(future)
-            tell(future.result())
+            tell(number, future.result())
             ready.extend(waiting.ended(number))
 
     try:
