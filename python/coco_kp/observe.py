@@ -1,9 +1,9 @@
 """Events: what the rest of the code says of its work, without secrets.
 
-An event is a word and fields of known names; requests, keys, packets and parameters are no fields,
-so no level of verbosity can show them. Text that a caller wrote is made printable first. Events go
-to stderr, as text or JSON, a line an event, and to those who observe them, such as metrics, at
-whatever level lines are written.
+An event is a word and fields of known names; requests, keys, packets and parameters are never among
+them, so no level of verbosity can show them. Text that a caller wrote is made printable first.
+Events go to stderr, as text or JSON, a line an event, and to those who observe them, such as
+metrics, at whatever level lines are written.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ MAX_KBCS: Final = 8
 
 
 class KeyFileError(KekError):
-    """A key file that a caller named is none; ``why`` is for this provider's own log alone."""
+    """A key file that a caller named is unusable; ``why`` is for this provider's own log alone."""
 
     code = "key-file-unusable"
 

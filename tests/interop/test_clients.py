@@ -182,7 +182,7 @@ def test_newest_client_is_told_what_it_may_not_do(server: Server, tmp_path: Path
             server.encrypt(server.team_a, server.key.parameters(keypath=str(other)))
         with pytest.raises(SkopeoError, match="may not wrap with the key that it names"):
             server.encrypt(auditor)
-        with pytest.raises(SkopeoError, match="'dns:stranger.example.org' is no client of this"):
+        with pytest.raises(SkopeoError, match="'dns:stranger.example.org' is not a client of this"):
             server.encrypt(stranger)
         decrypted = server.decrypt(auditor, encrypted)
         assert [layer.blob for layer in decrypted.layers] == [

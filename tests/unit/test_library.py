@@ -79,7 +79,7 @@ def test_library_refuses_word_that_is_none(call: Callable[[Any], object], word: 
 
 def test_library_refuses_algorithm_by_its_name_alone() -> None:
     algorithm: Any = "A256GCM"
-    with pytest.raises(TypeError, match="is no Algorithm"):
+    with pytest.raises(TypeError, match="is not an Algorithm"):
         coco_kp.PacketForm(algorithm)
 
 

@@ -203,7 +203,7 @@ def _reach(provider: CmdProvider | GrpcProvider) -> tuple[str, None]:
     if isinstance(provider, CmdProvider):
         if shutil.which(provider.path) is None:
             raise InputError(
-                f"{shown(provider.path)} is no program that can be run",
+                f"{shown(provider.path)} is not an executable program",
                 "coco-kp config --cmd writes the right path",
             )
         return f"{provider.path} can be run", None

@@ -146,9 +146,7 @@ def parse_shard(text: str) -> Shard:
 
     found = re.fullmatch(r"([0-9]{1,9})/([1-9][0-9]{0,8})", text)
     if not found or int(found[1]) >= int(found[2]):
-        raise UsageError(
-            f"the shard {shown(text)} is none", "write I/N, such as 0/4 to 3/4 for four"
-        )
+        raise UsageError(f"invalid shard {shown(text)}", "write I/N, such as 0/4 to 3/4 for four")
     return Shard(int(found[1]), int(found[2]))
 
 

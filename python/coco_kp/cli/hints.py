@@ -3,7 +3,7 @@
 The library states a fact and a code (docs/errors.md) and knows of no option; here codes become
 advice that names options and commands. Of the texts for a code the first counts of which the
 command at hand has all options, and the error all fields; without one the error's own hint stands.
-So no hint names an option that there is none of.
+So no hint names an option that does not exist.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _print(inspection: Inspection) -> None:
 
 
 def _key_name(packet: PacketFacts) -> str:
-    """Return where a packet's key is: its key ID, with the service that has it if it is no KBS."""
+    """Return where a packet's key is: its key ID, with the service that has it if not a KBS."""
     if not packet.provider or packet.provider == "kbs":
         return packet.name
     return f"{packet.name} ({' '.join(filter(None, (packet.provider, packet.region)))})"

@@ -174,7 +174,7 @@ def read_report(
     """Read results into a report, which is ``made`` now.
 
     ``registered`` is what this machine registered: by key ID, the time for each KBS. Raises
-    ``InputError`` for what is no file of results, or more than `MAX_BYTES`.
+    ``InputError`` for an invalid file of results, or more than `MAX_BYTES`.
     """
     latest: dict[str, Image] = {}
     first_seen: dict[str, str] = {}

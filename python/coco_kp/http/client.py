@@ -90,7 +90,7 @@ class HttpClient:
 
         Raises :class:`UnreachableError` where a repeat may help, :class:`RemoteError` where it
         will not, :class:`RefusedError` for plain http where it is not allowed, and
-        :class:`InputError` for a URL or header that is none.
+        :class:`InputError` for an invalid URL or header.
         """
         if retry.repeats and not isinstance(body, bytes | None):
             raise ValueError("a streamed body cannot be sent again")

@@ -25,7 +25,7 @@ def parse_target(url: str, *, user_info: bool = False) -> Url:
     try:
         target = parse_url(url)
     except urllib3.exceptions.LocationParseError:
-        raise InputError("expected an http or https URL, found what is none") from None
+        raise InputError("expected an http or https URL, found something else") from None
     if target.scheme not in _DEFAULT_PORTS or not target.host:
         raise InputError(f"expected an http or https URL, found '{display_url(url)}'")
     if target.auth is not None and not user_info:

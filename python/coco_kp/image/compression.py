@@ -35,7 +35,7 @@ def is_compressed(media_type: str) -> bool:
 def recognised(head: bytes) -> str | None:
     """Return how the layer that begins with ``head`` is compressed, ``NONE`` for a plain tar.
 
-    What is no archive that anybody unpacks, such as a layer that is encrypted, is None.
+    None for what nobody unpacks, such as an encrypted layer.
     """
     kind = content_kind(head)
     return NONE if kind == "tar" else kind

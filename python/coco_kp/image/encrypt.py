@@ -110,7 +110,7 @@ def encrypt_image(
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
     ``RemoteError`` for a registry; the destination is then as it was. Raises ``ValueError`` without
-    a recipient, and for a word that is none.
+    a recipient, and for an unknown word.
     """
     if not recipients:
         raise ValueError("without a recipient nothing can be encrypted")

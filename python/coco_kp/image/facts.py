@@ -288,6 +288,6 @@ def _kid_problem(facts: PacketFacts, data: bytes) -> CocoKpError | None:
         )
     plain = re.search(rb'"kid"\s*:\s*"' + re.escape(facts.kid.encode()) + b'"', data)
     if facts.version == "v1" and not plain:
-        # Older readers borrow the text from the JSON, where an escape is no part of it (3.1).
+        # Older readers borrow the text from the JSON, where an escape is not part of it (3.1).
         return InputError("older guests cannot read the packet: its key ID has an escape sequence")
     return None

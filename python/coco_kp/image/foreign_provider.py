@@ -82,7 +82,7 @@ class ForeignProvider:
         return self
 
     def publish(self) -> None:
-        """Do nothing: the provider keeps its keys."""
+        """No-op: the provider keeps its keys."""
 
     def wrap(self, private_options: bytes) -> LayerPacket:
         """Have the packet of a layer made. Raises ``RemoteError``, ``InputError``."""

@@ -220,7 +220,7 @@ def check_layer(
 
 
 def recognised_layer(source: Source, layer: Descriptor) -> str | None:
-    """Return how a layer is compressed, by its first bytes; None where it is no archive."""
+    """Return how a layer is compressed, by its first bytes; None where it is not an archive."""
     with _Looked(source.open_blob(layer, verify=False)) as reader:
         return recognised(reader.head)
 
@@ -256,7 +256,7 @@ def check_statement(source: Source, layer: Descriptor, work: Work) -> None:
         )
 
 
-_POSES: Final = "what is no statement about an image may be a layer of one: do not keep it"
+_POSES: Final = "only a statement about an image can be kept: this may be a layer of one"
 
 
 class Head:
@@ -406,7 +406,7 @@ class _Nowhere(BlobWriter):
             pass
 
     def commit(self, digest: Digest, size: int) -> None:
-        """Keep nothing."""
+        """No-op: there is nothing to keep."""
 
     def abort(self) -> None:
-        """Drop nothing."""
+        """No-op: there is nothing to drop."""

@@ -82,14 +82,14 @@ class ImageNode:
 
     @property
     def is_soci_index(self) -> bool:
-        """Whether it is no image, but SOCI's index of one."""
+        """Whether it is not an image, but SOCI's index of one."""
         types = (self.manifest.artifact_type or "", self.manifest.config.media_type)
         return any(map(is_soci_index, types))
 
     def diff_id(self, number: int) -> Digest | None:
         """Return the digest that layer ``number`` has uncompressed, where the config tells.
 
-        What is no layer of files has none: attestations list something else there.
+        Only layers of files have one: attestations list something else there.
         """
         if not self.config or not self.config.diff_ids:
             return None

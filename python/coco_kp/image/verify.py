@@ -88,7 +88,7 @@ class RecipientVerdict:
 class LayerVerdict:
     """A layer of an image, for whom it is encrypted, what was checked, and what is wrong with it.
 
-    ``remarks`` are no faults: they say why something was not checked.
+    ``remarks`` are not faults: they say why something was not checked.
     """
 
     image: str

@@ -48,7 +48,7 @@ class CcKbc:
             kek = Kek(raw)
         except KekError as error:
             raise KekError(
-                f"what the KBS {url} keeps as '{packet.kid}' is no key: {error.message}",
+                f"what the KBS {url} keeps as '{packet.kid}' is not a key: {error.message}",
                 "register the raw 32 bytes",
                 code="kbs-resource-no-key",
             ) from None

@@ -95,7 +95,7 @@ class UnixAddress:
     def check(self) -> None:
         """Make sure that nobody listens here.
 
-        Raises ``RemoteError`` if a server answers, ``InputError`` if what is there is no socket.
+        Raises ``RemoteError`` if a server answers, ``InputError`` if what is there is not a socket.
         """
         try:
             self._check()
@@ -126,7 +126,7 @@ class UnixAddress:
             return
         if not self.path.is_socket():
             raise InputError(
-                f"{shown(str(self.path))} exists and is no socket", "choose another path"
+                f"{shown(str(self.path))} exists and is not a socket", "choose another path"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(5)
@@ -167,7 +167,7 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         return TcpAddress(ipaddress.ip_address(match["v6"] or match["v4"]), int(match["port"]))
     except ValueError:
         raise InputError(
-            f"socket {shown(text)} is no address to listen on",
+            f"socket {shown(text)} is not an address to listen on",
             "write 127.0.0.1:50000, [::1]:50000 or unix:///path/to.sock; no host names",
         ) from None
 

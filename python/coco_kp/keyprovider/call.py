@@ -34,7 +34,7 @@ Handler = Callable[[Call], bytes]
 
 
 class MalformedRequestError(CocoKpError):
-    """The request is no request at all: the client's fault, not that of a key or a parameter."""
+    """The request cannot be understood: the client's fault, not that of a key or a parameter."""
 
     exit_code = 3
     code = "request-malformed"

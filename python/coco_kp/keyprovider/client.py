@@ -43,7 +43,7 @@ def check_health(door: GrpcProvider) -> str:
 
     Gives ``SERVING``, or another status of the health protocol, or a note that the server has no
     health service, as upstream's has not. Raises ``RemoteError`` if nobody answers, ``InputError``
-    for an address that is none.
+    for an invalid address.
     """
     import grpc  # noqa: PLC0415
     from grpc_health.v1 import health_pb2  # noqa: PLC0415

@@ -73,7 +73,7 @@ def _names(certificate: Certificate) -> CertificateNames:
 
 
 def _ip(peer: str) -> str:
-    """Read ``ipv4:127.0.0.1:50000`` and ``ipv6:%5B::1%5D:50000``; anything else is no address."""
+    """Read ``ipv4:127.0.0.1:50000`` and ``ipv6:%5B::1%5D:50000``; nothing else is an address."""
     host = unquote(peer.partition(":")[2]).rpartition(":")[0].strip("[]")
     try:
         return str(ipaddress.ip_address(host))

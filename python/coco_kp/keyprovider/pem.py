@@ -49,7 +49,7 @@ def read_pair(certificate: Path, key: Path) -> Pair:
     chain, private = _certificates(certificate), _private_key(key)
     if not _belong_together(chain[0], private):
         raise InputError(
-            f"{shown(str(certificate))} and {shown(str(key))} are no certificate and its key",
+            f"{shown(str(certificate))} and {shown(str(key))} are not a certificate and its key",
             "the certificate of the key comes first in its file",
         )
     return Pair(

@@ -41,7 +41,7 @@ def kek_of_base64(text: str, source: str) -> Kek:
 
 
 def resemblance(raw: bytes) -> Literal["base64", "hex", "line break", "PEM", "keys file", ""]:
-    """Return what bytes that are no KEK are: one encoded, or before a line break, or other keys."""
+    """Return what an invalid KEK looks like: one encoded, or before a line break, or other keys."""
     text = raw.strip()
     if _decodes_to_a_kek(text):
         return "base64"

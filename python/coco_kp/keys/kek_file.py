@@ -35,7 +35,7 @@ def read_kek(path: StrPath, key_dir: StrPath | None = None) -> KekFile:
     """Read a KEK. With ``key_dir`` only files under it count, symbolic links resolved.
 
     A relative path starts at ``key_dir``, or at the working directory without one. Raises
-    ``KekError`` for a file that cannot be read or is no KEK, ``KeyPathForbiddenError`` for one
+    ``KekError`` for a file that cannot be read or is not a KEK, ``KeyPathForbiddenError`` for one
     outside ``key_dir``.
     """
     path = Path(path)

@@ -137,7 +137,7 @@ class KmsRecipient:
         return ()
 
     def publish(self) -> None:
-        """Do nothing: the key is where it stays."""
+        """No-op: the key is where it stays."""
 
     def _key(self) -> CloudKey:
         key = open_wrapping_key(self.reference)
@@ -198,7 +198,7 @@ class HsmRecipient:
         return ()
 
     def publish(self) -> None:
-        """Do nothing: the key is where it stays."""
+        """No-op: the key is where it stays."""
 
 
 @dataclass(frozen=True, slots=True)

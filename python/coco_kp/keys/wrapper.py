@@ -93,7 +93,7 @@ class PacketForm(_PacketForm):
     """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
 
     None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
-    Raises ``ValueError`` for a version that is none, ``TypeError`` for no ``Algorithm``.
+    Raises ``ValueError`` for an unknown version, ``TypeError`` for no ``Algorithm``.
     """
 
     __slots__ = ()
@@ -107,7 +107,7 @@ class PacketForm(_PacketForm):
         """Check the words; to make a dataclass takes a millisecond at every start."""
         check_word("version", version, PacketVersion)
         if not isinstance(algorithm, Algorithm):
-            raise TypeError(f"algorithm={algorithm!r} is no Algorithm")
+            raise TypeError(f"algorithm={algorithm!r} is not an Algorithm")
         return super().__new__(cls, algorithm, version, scheme)
 
     def beside(self, packets: Iterable[LayerPacket]) -> PacketForm:

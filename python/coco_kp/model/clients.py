@@ -60,7 +60,7 @@ class Rights(NamedTuple):
         """
         if not self.grants:
             raise NotAllowedError(
-                f"{self._who} is no client of this provider",
+                f"{self._who} is not a client of this provider",
                 "its owner names clients by their certificates, in its file of clients",
             )
         grants = [grant for grant in self.grants if operation in grant.operations]

@@ -63,10 +63,10 @@ class Platform:
     variant: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no word; half a platform is for others to judge."""
+        """Refuse an invalid word; half a platform is for others to judge."""
         if not all(map(_PLATFORM_WORD.fullmatch, (self.os, self.architecture, self.variant or ""))):
             raise InputError(
-                f"{shown(str(self))} is no platform",
+                f"{shown(str(self))} is not a platform",
                 "its words are of a-z, 0-9, '.', '_' and '-': os/architecture[/variant]",
             )
 
@@ -284,7 +284,7 @@ def parse_platform(text: str) -> Platform:
         case [os, architecture, *variant] if len(variant) <= 1 and all(text.split("/")):
             return Platform(os, architecture, *variant)
         case _:
-            raise InputError(f"{shown(text)} is no platform", "write os/architecture[/variant]")
+            raise InputError(f"{shown(text)} is not a platform", "write os/architecture[/variant]")
 
 
 def describe(media_type: str, data: bytes) -> Descriptor:
@@ -304,7 +304,7 @@ def _media_type(document: Mapping[str, object], claimed: str | None) -> str:
     found = stated or claimed or _guessed(document)
     if found not in (*MANIFESTS, *INDEXES):
         raise InputError(
-            f"the manifest is {shown(found)}, which is no image",
+            f"the manifest is {shown(found)}, which is not an image",
             f"accepted are {', '.join((*MANIFESTS, *INDEXES))}",
         )
     return found

@@ -113,7 +113,7 @@ class KmsPacket(NamedTuple):
 class UncheckedPacket(NamedTuple):
     """A packet as it stands in an image, whoever wrote it: its kid may be one that no guest reads.
 
-    ``wrapped_key`` is None where ``provider`` is no KBS, but a cloud's key management service;
+    ``wrapped_key`` is None where ``provider`` is not a KBS, but a cloud's key management service;
     ``kms`` is there for that of AWS.
     """
 
@@ -134,7 +134,7 @@ def parse_packet(data: bytes) -> AnnotationPacket:
     key = packet.wrapped_key
     if key is None:
         raise KekError(
-            f"the packet's key is held by {shown(packet.provider)}, which is no KBS",
+            f"the packet's key is held by {shown(packet.provider)}, which is not a KBS",
             "name the key that does: awskms:///KEY",
             code="key-held-by-kms",
         )

@@ -68,7 +68,7 @@ def parse_request(
     op = document.get("op")
     if op is None:
         op = operation
-    if op not in ("keywrap", "keyunwrap"):  # a tuple: what is no string may have no hash
+    if op not in ("keywrap", "keyunwrap"):  # a tuple: what is not a string may have no hash
         raise InputError("'op' of the request is not keywrap or keyunwrap")
     if operation not in {None, op}:
         raise InputError(f"'op' of the request is {op}, but the method called is {operation}")

@@ -128,13 +128,13 @@ def parse_repository_reference(text: str) -> RegistryReference:
     last, tag_colon, tag = last.partition(":")
     name = f"{head}{slash}{last}"
     if tag_colon and not _TAG.fullmatch(tag):
-        raise InputError(f"{shown(text)} has a tag that is none", "up to 128 of A-Z a-z 0-9 _ . -")
+        raise InputError(f"{shown(text)} has an invalid tag", "up to 128 of A-Z a-z 0-9 _ . -")
     host, repository = _split_host(name)
     if not _HOST.fullmatch(host):
-        raise InputError(f"{shown(text)} has a registry host that is none")
+        raise InputError(f"{shown(text)} has an invalid registry host")
     if not _REPOSITORY.fullmatch(repository) or len(name) > _MAX_NAME:
         raise InputError(
-            f"{shown(text)} has a repository that is none",
+            f"{shown(text)} has an invalid repository name",
             "lower-case letters and digits, joined by / . _ __ or -",
         )
     if at:
@@ -199,7 +199,7 @@ def _parse_file(text: str, transport: str, rest: str) -> FileReference:
         _check_archive_name(text, name)
     elif name and not _REF_NAME.fullmatch(name):
         raise InputError(
-            f"{shown(text)} has an image name that is none",
+            f"{shown(text)} has an invalid image name",
             "letters and digits, joined by single - . _ : @ + or /",
         )
     return FileReference(transport, path, name or None)
@@ -208,7 +208,7 @@ def _parse_file(text: str, transport: str, rest: str) -> FileReference:
 def _position(text: str, name: str) -> int:
     if not re.fullmatch(r"@[0-9]{1,9}", name):
         raise InputError(
-            f"{shown(text)} has an image name that is none", "':@N' is the Nth image, from 0"
+            f"{shown(text)} has an invalid image name", "':@N' is the Nth image, from 0"
         )
     return int(name[1:])
 

@@ -158,7 +158,7 @@ def _opened(path: Path) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise InputError(f"the audit log {name} is no regular file")
+    raise InputError(f"the audit log {name} is not a regular file")
 
 
 def _is_torn(descriptor: int) -> bool:
@@ -174,7 +174,7 @@ def _salt(path: Path) -> bytes:
     salt = read_file(file, _SALT_SIZE).data
     if len(salt) != _SALT_SIZE:
         raise InputError(
-            f"{shown(str(file))} is no salt of {_SALT_SIZE} bytes",
+            f"{shown(str(file))} is not a salt of {_SALT_SIZE} bytes",
             "remove it to have another one, under which earlier fingerprints cannot be compared",
         )
     return salt

@@ -43,7 +43,7 @@ class Unwrapping:
     def unwrap(self, name: str, ciphertext: bytes, seconds: float = TIMEOUT) -> bytes:
         """Return the KEK, 32 bytes, within ``seconds`` as far as the KMS keeps its own deadline.
 
-        Raises ``UnknownNameError``, ``CiphertextError`` for what is no KEK that the name's key
+        Raises ``UnknownNameError``, ``CiphertextError`` for what is not a KEK that the name's key
         wrapped, and what else the key raises; ``UnreachableError`` where its turn or another's
         answer did not come in time.
         """

@@ -96,7 +96,7 @@ def _open_files(reference: FileReference, access: Access | None) -> Source:
 
 
 def _other_transport(reference: FileReference) -> str:
-    """Return what to do about a place that is none of its transport; empty if it is one."""
+    """Return what to do about a place of another transport; empty if there is nothing to say."""
     path = Path(reference.path)
     if not is_there(path):
         return "nothing is there: check the path"
@@ -168,7 +168,7 @@ def list_tags(
     """Yield the tags of a repository in the registry's order; its mirrors are not asked.
 
     They come page by page: more may be asked for at each step. ``session`` is as for `open_source`.
-    Raises ``RemoteError`` where they cannot be listed, or the registry lists what is no tag.
+    Raises ``RemoteError`` where they cannot be listed, or the registry lists an invalid tag.
     """
     from coco_kp.transport.registry.listing import tags  # noqa: PLC0415
     from coco_kp.transport.registry.session import Session  # noqa: PLC0415
@@ -184,7 +184,7 @@ def list_repositories(
 ) -> Iterator[str]:
     """Yield the names of the repositories that the registry ``host`` shows, as `list_tags` does.
 
-    Raises ``RemoteError`` where it has no catalogue, as Docker Hub, or lists what is no repository.
+    Raises ``RemoteError`` where it has no catalogue, as Docker Hub, or lists an invalid name.
     """
     from coco_kp.transport.registry.listing import repositories  # noqa: PLC0415
     from coco_kp.transport.registry.session import Session  # noqa: PLC0415

@@ -202,7 +202,7 @@ class Pruned(NamedTuple):
 def prune(folder: Path, *, dry_run: bool = False) -> Pruned:
     """Remove from a layout all blobs to which its index does not lead, and what killed runs left.
 
-    With ``dry_run`` they are only returned. Raises ``InputError`` where this is no layout or a
+    With ``dry_run`` they are only returned. Raises ``InputError`` where this is not a layout or a
     manifest of it cannot be read, ``RefusedError`` where its blobs lie elsewhere.
     """
     check_layout(read_small(folder / LAYOUT_FILE, MAX_MANIFEST), f"'{folder}'")

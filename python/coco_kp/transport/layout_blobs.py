@@ -43,7 +43,7 @@ def all_blobs(folder: Path) -> dict[Digest, int]:
 def reachable(folder: Path, entries: Iterable[Descriptor], *, known: bool = True) -> set[Digest]:
     """Return the digests of all that ``entries`` of a layout's index lead to, their own included.
 
-    Raises ``InputError`` where a document on the way cannot be read, or is none; with
+    Raises ``InputError`` where a document on the way cannot be read, or is not one; with
     ``known=False`` the latter names nothing.
     """
     found: set[Digest] = set()

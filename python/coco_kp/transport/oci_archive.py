@@ -194,7 +194,7 @@ def _append_file(target: int, staged: Path, size: int) -> None:
 
 
 def _check_replaceable(reference: FileReference, replacing: Digest | None) -> None:
-    """Refuse to replace a file that is no archive, or one with images of other names.
+    """Refuse to replace a file that is not an archive, or one with images of other names.
 
     Raises ``ChangedError`` where its image is not ``replacing``, if that is given.
     """

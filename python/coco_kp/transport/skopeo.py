@@ -96,7 +96,7 @@ def _daemon_host(reference: SkopeoReference, option: str) -> list[str]:
 
 
 def _copy(program: Path, arguments: list[str], what: str) -> None:
-    """Have skopeo copy; ``arguments`` have "--" before names, which are no options."""
+    """Have skopeo copy; ``arguments`` have "--" before names, which are not options."""
     result = run_program(program, ["copy", "--quiet", "--all", *arguments], timeout=_COPY_SECONDS)
     if result.returncode != 0:
         raise RemoteError(f"skopeo cannot {what}: {_cause(result.stderr)}")

@@ -126,7 +126,7 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("reuse", [f"docker://new.example/app@{DIGEST}"], "has no tag"),
         ("options", {"target": "coco"}, "has the option 'target'"),
         ("options", {"zstd": "lz4"}, "'zstd' of the line"),
-        ("options", {"platforms": ["linux"]}, "is no platform"),
+        ("options", {"platforms": ["linux"]}, "is not a platform"),
         ("options", {"allow_foreign": "yes"}, "'allow_foreign' of the line"),
         ("options", {"skip_base": 1}, "another value"),
         ("options", {"skip_base": "nginx"}, "does not start with a transport"),

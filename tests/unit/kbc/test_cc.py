@@ -83,7 +83,7 @@ def test_cc_refuses_resource_that_is_not_a_key(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:
     sim.resources[PATH] = b"AAAA"
-    with pytest.raises(KekError, match="is no key") as refused:
+    with pytest.raises(KekError, match="is not a key") as refused:
         open_kbc(spec, KbcSettings()).unwrap(wrapping.packet())
     assert "AAAA" not in str(refused.value)
 
@@ -92,7 +92,7 @@ def test_cc_calls_empty_resource_no_key(
     sim: SimulatedKbs, spec: KbcSpec, wrapping: Wrapping
 ) -> None:
     sim.resources[PATH] = b""
-    with pytest.raises(KekError, match="is no key: expected .* found 0"):
+    with pytest.raises(KekError, match="is not a key: expected .* found 0"):
         open_kbc(spec, KbcSettings()).unwrap(wrapping.packet())
 
 

@@ -45,20 +45,20 @@ def test_parse_address_reads_unix_sockets(path: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "socket '' is no address to listen on"),
-        ("50000", "is no address to listen on"),
-        (":50000", "is no address to listen on"),
-        ("localhost:50000", "is no address to listen on"),
-        ("127.0.0.1", "is no address to listen on"),
-        ("127.0.0.1:", "is no address to listen on"),
-        ("127.0.0.1:65536", "is no address to listen on"),
-        ("127.0.0.1:-1", "is no address to listen on"),
-        ("127.0.0.1:٣", "is no address to listen on"),
-        ("127.0.0.256:1", "is no address to listen on"),
-        ("::1:50000", "is no address to listen on"),
-        ("[::1]", "is no address to listen on"),
-        ("[::g]:1", "is no address to listen on"),
-        ("tcp://127.0.0.1:1", "is no address to listen on"),
+        ("", "socket '' is not an address to listen on"),
+        ("50000", "is not an address to listen on"),
+        (":50000", "is not an address to listen on"),
+        ("localhost:50000", "is not an address to listen on"),
+        ("127.0.0.1", "is not an address to listen on"),
+        ("127.0.0.1:", "is not an address to listen on"),
+        ("127.0.0.1:65536", "is not an address to listen on"),
+        ("127.0.0.1:-1", "is not an address to listen on"),
+        ("127.0.0.1:٣", "is not an address to listen on"),
+        ("127.0.0.256:1", "is not an address to listen on"),
+        ("::1:50000", "is not an address to listen on"),
+        ("[::1]", "is not an address to listen on"),
+        ("[::g]:1", "is not an address to listen on"),
+        ("tcp://127.0.0.1:1", "is not an address to listen on"),
         ("unix:relative", "is not unix:///<absolute path>"),
         ("unix:/run/kp.sock", "is not unix:///<absolute path>"),
         ("unix://run/kp.sock", "is not unix:///<absolute path>"),
@@ -123,7 +123,7 @@ def test_unix_address_check_leaves_file_that_is_not_a_socket(tmp_path: Path, kin
             path.mkdir()
         case "link":
             path.symlink_to("absent")
-    with pytest.raises(InputError, match="exists and is no socket"):
+    with pytest.raises(InputError, match="exists and is not a socket"):
         UnixAddress(path).check()
     assert path.lstat()
 

@@ -162,7 +162,7 @@ def test_client_says_which_certificate_file_it_cannot_use(pki: Pki, tmp_path: Pa
         (GrpcTls(str(tmp_path / "absent")), "absent': no such file"),
         (GrpcTls(str(tmp_path / "empty")), "empty' holds no certificate of a CA"),
         (GrpcTls(str(tmp_path / "broken")), "broken' holds no certificate of a CA"),
-        (GrpcTls(str(pki.ca), certificate, other_key), "are no certificate and its key"),
+        (GrpcTls(str(pki.ca), certificate, other_key), "are not a certificate and its key"),
         (GrpcTls(str(pki.ca), certificate, str(tmp_path / "none")), "none': no such file"),
     ):
         with pytest.raises(InputError, match=words):

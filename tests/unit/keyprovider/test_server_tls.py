@@ -239,7 +239,7 @@ def test_tls_server_keeps_its_certificate_while_the_new_one_has_another_key(
         assert serial(address) == serial_of(SERVER)
     (warning,) = said(caplog, logging.WARNING)
     assert warning == (
-        f"the old TLS certificate stays: '{files.certificate}' and '{files.key}' are no "
+        f"the old TLS certificate stays: '{files.certificate}' and '{files.key}' are not a "
         "certificate and its key (hint: the certificate of the key comes first in its file)"
     )
     files.write(renewed)
@@ -385,8 +385,8 @@ def pem_of(key: ec.EllipticCurvePrivateKey | ed448.Ed448PrivateKey, password: by
         ("ca", b"x", "'{}' holds no certificates in PEM"),
         ("key", b"", "'{}' holds no private key in PEM"),
         ("key", SERVER.certificate, "'{}' holds no private key in PEM"),
-        ("key", CLIENT.key, "are no certificate and its key"),
-        ("certificate", AUTHORITY.pem + SERVER.certificate, "are no certificate and its key"),
+        ("key", CLIENT.key, "are not a certificate and its key"),
+        ("certificate", AUTHORITY.pem + SERVER.certificate, "are not a certificate and its key"),
         (
             "key",
             pem_of(ec.generate_private_key(ec.SECP256R1()), b"password"),

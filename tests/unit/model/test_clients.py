@@ -76,7 +76,7 @@ def test_caller_over_tls_may(
     rights_of(identity, clients).check(operation, kid, kek_from)
 
 
-NO_CLIENT = "is no client of this provider"
+NO_CLIENT = "is not a client of this provider"
 
 
 @pytest.mark.parametrize(

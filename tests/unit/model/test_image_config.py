@@ -93,6 +93,6 @@ def test_parse_image_config_takes_labels_that_every_other_tool_reads(labels: byt
 @pytest.mark.parametrize("name", ["os", "architecture", "variant"])
 def test_parse_image_config_refuses_platform_of_other_characters(name: str, word: str) -> None:
     document = {"os": "linux", "architecture": "arm64", "variant": "v8", name: word}
-    with pytest.raises(InputError, match="is no platform") as error:
+    with pytest.raises(InputError, match="is not a platform") as error:
         parse_image_config(json.dumps(document).encode())
     assert str(error.value).isprintable()

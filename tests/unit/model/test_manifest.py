@@ -131,7 +131,7 @@ class TestParsing:
             (manifest(schemaVersion=3), None, "not 2"),
             (manifest(schemaVersion="2"), None, "not an integer"),
             (manifest(schemaVersion=True), None, "not an integer"),
-            (manifest(mediaType="application/json"), None, "no image"),
+            (manifest(mediaType="application/json"), None, "not an image"),
             (manifest(mediaType=5), None, "not a string"),
             (manifest(layers={}), None, "'layers' of the manifest is not an array"),
             ({"schemaVersion": 2, "mediaType": OCI_INDEX}, None, "has no 'manifests'"),
@@ -274,7 +274,7 @@ class TestChanging:
     ) -> None:
         platform = {"os": "linux", "architecture": "arm64", name: word}
         document = {"schemaVersion": 2, "manifests": [entry(OCI_MANIFEST, platform=platform)]}
-        with pytest.raises(InputError, match="is no platform") as error:
+        with pytest.raises(InputError, match="is not a platform") as error:
             parse_manifest(json.dumps(document).encode(), OCI_INDEX)
         assert str(error.value).isprintable()
 
@@ -363,7 +363,7 @@ class TestPlatform:
 
     @pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux//v8"])
     def test_parse_platform_refuses_malformed_text(self, text: str) -> None:
-        with pytest.raises(InputError, match="no platform"):
+        with pytest.raises(InputError, match="not a platform"):
             parse_platform(text)
 
 

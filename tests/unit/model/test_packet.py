@@ -101,7 +101,7 @@ def test_parse_packet_refusal_names_the_member(members: dict[str, Any], message:
 @pytest.mark.parametrize("provider", ["aws", "aliyun", "KBS", ""])
 def test_parse_packet_raises_kek_error_for_key_that_no_kbs_holds(provider: str) -> None:
     cloud = altered(V2, provider=provider, kid="arn:aws:kms", iv=..., wrap_type=...)
-    with pytest.raises(KekError, match=f"held by '{provider}', which is no KBS"):
+    with pytest.raises(KekError, match=f"held by '{provider}', which is not a KBS"):
         parse_packet(cloud)
 
 

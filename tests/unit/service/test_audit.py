@@ -203,7 +203,7 @@ def test_audit_log_is_opened_for_regular_files_only(tmp_path: Path, kind: str) -
 
 def test_salt_of_another_length_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit.salt").write_bytes(b"short")
-    with pytest.raises(InputError, match="no salt of 32 bytes"):
+    with pytest.raises(InputError, match="not a salt of 32 bytes"):
         open_audit_log(str(tmp_path / "audit"), required=False)
 
 

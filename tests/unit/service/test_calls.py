@@ -325,5 +325,5 @@ def test_answer_refuses_a_client_that_no_list_names_before_it_reads_anything(
     request_: bytes, operation: Operation | None
 ) -> None:
     stranger = ClientIdentity("tls", "192.0.2.7", CertificateNames(dns=("team-b",)))
-    with pytest.raises(NotAllowedError, match="'dns:team-b' is no client of this provider"):
+    with pytest.raises(NotAllowedError, match="'dns:team-b' is not a client of this provider"):
         answer(Provider(), Call(request_, operation, stranger), clients=CLIENTS)

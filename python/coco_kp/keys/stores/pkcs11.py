@@ -199,12 +199,12 @@ class Pkcs11Key:
 
 
 def open_store(reference: Pkcs11Reference) -> Pkcs11Store:
-    """Return the store. Raises ``InputError`` for an object that is no secret key."""
+    """Return the store. Raises ``InputError`` for an object that is not a secret key."""
     return Pkcs11Store(_checked(reference))
 
 
 def open_wrapping_key(reference: Pkcs11Reference) -> Pkcs11Key:
-    """Return the wrapping key. Raises ``InputError`` for an object that is no secret key."""
+    """Return the wrapping key. Raises ``InputError`` for an object that is not a secret key."""
     return Pkcs11Key(_checked(reference))
 
 

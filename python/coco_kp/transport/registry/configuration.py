@@ -56,7 +56,7 @@ class _Registry:
 
 
 class Configuration:
-    """What the files say, read once. Raises ``InputError`` for a file that is none."""
+    """What the files say, read once. Raises ``InputError`` for an invalid file."""
 
     def __init__(self) -> None:
         self._known = _registries()
@@ -94,7 +94,7 @@ class Configuration:
         return Place(image, self._reaching(_name(image), access))
 
     def access_to(self, host: str, access: Access) -> Access:
-        """Return how a registry itself is reached, for what is no image. Raises as above."""
+        """Return how a registry itself is reached, apart from its images. Raises as above."""
         return self._reaching(host, access)
 
     def _reaching(self, name: str, access: Access) -> Access:
@@ -122,7 +122,7 @@ def _name(image: RegistryReference) -> str:
 
 
 def _matched(name: str, prefix: str) -> int:
-    """Count the characters of ``name`` that a prefix stands for; 0 where it is none of it."""
+    """Count the characters of ``name`` that a prefix stands for; 0 where it does not match."""
     start = 0
     if prefix.startswith("*."):
         prefix = prefix[1:]
@@ -207,8 +207,8 @@ def _read(file: Path, *, main: bool) -> Iterator[_Registry]:
         )
         if any(not mirror.location or mirror.when not in _WHEN for mirror in mirrors):
             raise InputError(
-                f"a mirror of '{prefix}' in '{file}' has no location, or pull-from-mirror is none "
-                f"of {', '.join(_WHEN)}"
+                f"a mirror of '{prefix}' in '{file}' has no location, or its pull-from-mirror is "
+                f"not one of {', '.join(_WHEN)}"
             )
         ruled = [mirror for mirror in _tables(table, "mirror", file) if _RULE in mirror]
         if _RULE in table or (by_digest and ruled):

@@ -40,7 +40,7 @@ _REL: Final = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s\"<>,;]+))", re.AS
 def tags(repository: Repository) -> Iterator[str]:
     """Yield the tags of a repository as the registry orders them, each page when it is needed.
 
-    Raises ``RemoteError`` where they cannot be listed, or the registry lists what is no tag.
+    Raises ``RemoteError`` where they cannot be listed, or the registry lists an invalid tag.
     """
 
     def page(url: str) -> Response:
@@ -57,7 +57,7 @@ def tags(repository: Repository) -> Iterator[str]:
 def repositories(client: RegistryClient) -> Iterator[str]:
     """Yield the repositories that a registry has and shows, each page when it is needed.
 
-    Raises ``RemoteError`` where it has no catalogue, or lists what is no repository.
+    Raises ``RemoteError`` where it has no catalogue, or lists an invalid repository name.
     """
 
     def page(url: str) -> Response:
@@ -93,8 +93,8 @@ def _names(
         for name in names:
             if not is_name(name):
                 raise RemoteError(
-                    f"{response.request}: lists {shown(response.quote(name))}, which is none of "
-                    f"the {member} that there can be"
+                    f"{response.request}: lists an invalid name among its {member}: "
+                    f"{shown(response.quote(name))}"
                 )
             yield name
         count += len(names)

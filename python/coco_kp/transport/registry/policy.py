@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 def check_policy(image: RegistryReference) -> None:
     """Raise ``RefusedError`` where the policy rejects ``image``; warn of an unchecked signature.
 
-    Raises ``InputError`` for a policy that is none. Without a policy nothing is said.
+    Raises ``InputError`` for an invalid policy. Without a policy nothing is said.
     """
     file = next((f for f in _files() if is_there(f)), None)
     if file is None:

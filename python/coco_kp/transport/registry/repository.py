@@ -109,7 +109,7 @@ class Repository:
                 return parse_digest(stated)
             except InputError:
                 raise RemoteError(
-                    f"{response.request}: the registry says a digest that is none"
+                    f"{response.request}: the registry states an invalid digest"
                 ) from None
         # Not every registry answers HEAD, or says a digest; one that fails says so here.
         response = self.get_manifest(tag)

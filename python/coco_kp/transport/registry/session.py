@@ -41,7 +41,7 @@ class Session:
 
     @property
     def configuration(self) -> Configuration:
-        """What ``registries.conf`` says. Raises ``InputError`` for a file that is none."""
+        """What ``registries.conf`` says. Raises ``InputError`` for an invalid file."""
         with self._lock:
             if self._configuration is None:
                 self._configuration = Configuration()

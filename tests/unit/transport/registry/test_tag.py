@@ -61,7 +61,7 @@ def test_registry_source_refuses_digest_that_is_none(
     registry: Registry, source: RegistrySource, digest: str
 ) -> None:
     registry.faults = [head(Reply(200, {"Docker-Content-Digest": digest}))]
-    with pytest.raises(RemoteError, match="says a digest that is none"):
+    with pytest.raises(RemoteError, match="states an invalid digest"):
         source.digest()
 
 
