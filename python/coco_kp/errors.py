@@ -84,7 +84,7 @@ class InputError(CocoKpError):
 
 
 class MissingManifestError(InputError):
-    """A list of images names a manifest that is not there."""
+    """An index names a manifest that is not there."""
 
     code = "manifest-missing"
 

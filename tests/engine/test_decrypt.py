@@ -247,7 +247,7 @@ def test_decrypt_into_docker_archive_refuses_list_of_several_images(
     archive = tmp_path / "image.tar"
     done = command("decrypt", listed, f"docker-archive:{archive}", "--keypath", key, ok=False)
     assert done.code == 3
-    assert "can hold one image, not the 2 of a list" in done.err
+    assert "can hold one image, not the 2 of an index" in done.err
     assert not archive.exists()
 
 

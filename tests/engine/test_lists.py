@@ -1,4 +1,4 @@
-"""Lists of images: whole unless the user picks, without what describes the plaintext."""
+"""Indexes: whole unless the user picks, without what describes the plaintext."""
 
 from __future__ import annotations
 

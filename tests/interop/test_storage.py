@@ -96,7 +96,7 @@ def test_decrypt_of_list_into_podman_is_refused_before_anything_is_there(
     listed = write_index(tmp_path / "list", images)
     assert run(["encrypt", listed, f"oci:{tmp_path}/e", "--sample"]) == 0
     assert run(["decrypt", f"oci:{tmp_path}/e", f"containers-storage:{NAME}", "--kbc", "sample"])
-    assert "can hold one image, not the 2 of a list" in capsys.readouterr().err
+    assert "can hold one image, not the 2 of an index" in capsys.readouterr().err
     assert podman.images() == set()
 
 

@@ -72,9 +72,9 @@ _HEADINGS: Final = {
     "platforms",
     metavar="OS/ARCH[/VARIANT]",
     multiple=True,
-    help="Take only this image of a list; may be repeated.",
+    help="Take only this image of an index; may be repeated.",
 )
-@click.option("--all", "all_platforms", is_flag=True, help="Take all images of a list (default).")
+@click.option("--all", "all_platforms", is_flag=True, help="Take all images of an index (default).")
 @click.option(
     "--layer",
     "layers",

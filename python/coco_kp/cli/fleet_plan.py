@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     "platforms",
     metavar="OS/ARCH[/VARIANT]",
     multiple=True,
-    help="encrypt: take only this image of a list; may be repeated.",
+    help="encrypt: take only this image of an index; may be repeated.",
 )
 @click.option(
     "--skip-base",

@@ -25,7 +25,7 @@ def command(image: str, access: ImageAccess, form: str) -> None:
     """Show for each layer of IMAGE whether it is encrypted, how, and with which key.
 
     Needs no key and reads manifests only. What is odd about a layer is shown as a finding, and a
-    manifest that a list names but that is not there as missing.
+    manifest that an index names but that is not there as missing.
     `coco-kp schema inspect` prints the schema of the JSON document.
     """
     from coco_kp.image.inspect import inspect_image

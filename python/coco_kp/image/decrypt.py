@@ -112,12 +112,12 @@ def decrypt_image(
 
 
 def _only_image(tree: Node, target: ImageReference) -> ImageNode:
-    """Return the one image of a list, for a place that holds no list."""
+    """Return the one image of an index, for a place that holds none."""
     found = list(images(tree))
     if len(found) != 1:
         raise InputError(
-            f"{target} can hold one image, not the {len(found)} of a list",
-            "decrypt into oci-archive:, which holds lists",
+            f"{target} can hold one image, not the {len(found)} of an index",
+            "decrypt into oci-archive:, which holds indexes",
         )
     return found[0]
 

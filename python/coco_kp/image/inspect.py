@@ -36,7 +36,7 @@ class ImageFacts:
 class Inspection:
     """All images that a reference leads to. ``digest`` and ``media_type`` are its own.
 
-    ``missing`` are entries of lists whose manifests are not there.
+    ``missing`` are entries of indexes whose manifests are not there.
     """
 
     reference: str
@@ -52,7 +52,7 @@ def inspect_image(
     """Inspect the image that ``image`` names as skopeo does.
 
     Raises ``InputError`` where there is none. What is odd about it becomes a finding, and a
-    manifest that a list names but that is not there does not hide the others.
+    manifest that an index names but that is not there does not hide the others.
     """
     with open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)

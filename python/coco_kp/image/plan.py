@@ -52,13 +52,17 @@ from coco_kp.model.words import check_word
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the user wants; the defaults leave nothing readable.
+    """What `encrypt_image` encrypts; the defaults leave nothing readable.
 
-    ``platforms`` picks images of a list; without any, all are encrypted. Attestations are left out
-    unless they are kept; ``drop_attestations`` leaves out SOCI indexes too, which are else refused.
-    ``layers`` picks layers by number, negative ones from the end; None means all. ``zstd`` says
-    what becomes of layers that are compressed in a way that guests cannot read once they are
-    encrypted. Raises ``ValueError`` for rules that contradict each other.
+    ``platforms`` picks images of an index; without any, all are encrypted. ``layers`` picks layers
+    by number from 0, negative ones from the end; None means all. ``keep_encrypted`` keeps layers
+    that are encrypted already, ``allow_foreign`` leaves layers readable that have URLs of their
+    own. Attestations are left out unless ``keep_attestations``; ``drop_attestations`` leaves out
+    SOCI indexes too, which are refused otherwise. ``zstd`` says what happens to layers that are
+    compressed in a way that guests cannot read once they are encrypted: ``gzip`` compresses them
+    anew, ``keep`` leaves them so, ``refuse`` raises ``RefusedError``.
+
+    Raises ``ValueError`` for an unknown word and for rules that contradict each other.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -126,7 +130,7 @@ class ImagePlan:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry of a list that will not be written, and what it is.
+    """An entry of an index that will not be written, and what it is.
 
     A ``variant`` is a form of a wanted image that needs more of a host than the one that is taken.
     """
@@ -222,7 +226,7 @@ def check_sizes(plan: EncryptionPlan, recipients: Sequence[str]) -> None:
 
 
 def entries_to_read(entries: Sequence[Descriptor], rules: Rules) -> Sequence[bool]:
-    """Say of each entry of a list whether the plan needs its manifest.
+    """Say of each entry of an index whether the plan needs its manifest.
 
     An entry without a platform, or with half of one, may be for any. Where a platform has several
     images, those are meant that need nothing else of a host, as with skopeo: nydus's form of an
@@ -281,7 +285,7 @@ def _chosen(tree: Node, rules: Rules) -> Node:
                 code="soci-index",
             )
     left = list(images(chosen))
-    # One platform of a list is no list, as with skopeo and crane.
+    # One platform of an index is no index, as with skopeo and crane.
     return left[0] if rules.platforms and len(left) == 1 else chosen
 
 
@@ -297,14 +301,14 @@ def _unread(node: Node) -> Iterator[Descriptor]:
 
 
 def _left_out(tree: Node, chosen: Node, rules: Rules) -> tuple[LeftOut, ...]:
-    """Return what stands in the lists of ``tree`` but not in those of ``chosen``."""
+    """Return what stands in the indexes of ``tree`` but not in those of ``chosen``."""
     kept = {(image.manifest.digest, image.platform) for image in images(chosen)}
     found = [
         LeftOut(image.manifest.digest, image.platform, _kind(image))
         for image in images(tree)
         if (image.manifest.digest, image.platform) not in kept
     ]
-    for entry in _unread(tree):  # of which only the list tells what it is
+    for entry in _unread(tree):  # of which only the index tells what it is
         if is_no_platform(entry.platform):
             found.append(LeftOut(entry.digest, entry.platform, "attestation"))
         elif any(_runs_on(entry.platform, wanted) for wanted in rules.platforms):

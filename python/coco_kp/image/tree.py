@@ -1,6 +1,6 @@
 """An image's manifests as a tree of values, read from a source.
 
-A list of images is a node whose children are images, artifacts or lists. Blobs other than configs
+An index is a node whose children are images, artifacts or indexes. Blobs other than configs
 are not touched here.
 """
 
@@ -34,13 +34,13 @@ from coco_kp.model.media_type import (
 from coco_kp.transport import Source, read_blob
 
 MAX_NESTING: Final = 4
-"""Lists inside lists at the most; real ones are not nested."""
+"""Indexes inside indexes at the most; real ones are not nested."""
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes of all manifests of an image at the most; real ones have less than a hundredth."""
 
 DESCRIBED: Final = "vnd.docker.reference.digest"
-"""The annotation by which BuildKit names the entry of the list that an attestation is about."""
+"""The annotation by which BuildKit names the entry of the index that an attestation is about."""
 
 _CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 
@@ -49,7 +49,7 @@ _CONFIGS: Final = (OCI_CONFIG, DOCKER_CONFIG)
 class ImageNode:
     """An image for one platform, or an artifact.
 
-    ``entry`` is the descriptor in the list that points to it, None at the top. ``config`` is None
+    ``entry`` is the descriptor in the index that points to it, None at the top. ``config`` is None
     where the manifest has no config of an image, or where configs were not asked for.
     """
 
@@ -59,7 +59,7 @@ class ImageNode:
 
     @property
     def platform(self) -> Platform | None:
-        """What it runs on, as the list says or else its config."""
+        """What it runs on, as the index says or else its config."""
         if self.entry and self.entry.platform and self.entry.platform.whole:
             return self.entry.platform
         return self.config.platform if self.config else None
@@ -103,7 +103,7 @@ class ImageNode:
 
 @dataclass(frozen=True, slots=True)
 class IndexNode:
-    """A list of images.
+    """An index of images.
 
     ``unread`` are its entries that were not asked for, ``missing`` those that are not there.
     """
@@ -119,7 +119,7 @@ Node = ImageNode | IndexNode
 
 
 Selection = Callable[[Sequence[Descriptor]], Sequence[bool]]
-"""Says of each entry of a list whether it is to be read."""
+"""Says of each entry of an index whether it is to be read."""
 
 
 def read_tree(
@@ -132,10 +132,10 @@ def read_tree(
 ) -> Node:
     """Read all manifests that ``top`` or else the source's reference leads to, and the configs.
 
-    With ``select``, only those that it picks of each list, so that the others need not be there;
+    With ``select``, only those that it picks of each index, so that the others need not be there;
     with ``incomplete`` none need be. Raises ``MissingManifestError`` for one that is not there,
-    ``InputError`` for what cannot be right: lists that are nested too deeply or too large, a config
-    that lists another number of layers than its manifest.
+    ``InputError`` for what cannot be right: indexes that are nested too deeply or too large, a
+    config that lists another number of layers than its manifest.
     """
     return _Reader(source, configs, select, incomplete).node(source.manifest(top), None, 0)
 
@@ -163,7 +163,7 @@ def pruned(node: Node, keep: Callable[[ImageNode], bool]) -> Node | None:
 
 
 class _Reader:
-    """Reads one tree; each manifest once, however many lists point to it."""
+    """Reads one tree; each manifest once, however many indexes point to it."""
 
     def __init__(
         self, source: Source, configs: bool, select: Selection | None, incomplete: bool
@@ -185,7 +185,7 @@ class _Reader:
                 self._configs_read[manifest.digest] = self._config(manifest)
             return ImageNode(manifest, entry, self._configs_read[manifest.digest])
         if depth == MAX_NESTING:
-            raise InputError(f"{self._source.reference} nests lists of images too deeply")
+            raise InputError(f"{self._source.reference} nests indexes too deeply")
         entries = manifest.manifests
         wanted = self._select(entries) if self._select else [True] * len(entries)
         children, missing = [], []

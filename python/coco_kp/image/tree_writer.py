@@ -1,7 +1,7 @@
 """A tree of manifests, written to a sink after some of them have changed.
 
-What points at a manifest follows it to its new digest: the lists' entries, and what says that it is
-about another manifest of the tree, by BuildKit's annotation or as its ``subject`` (image-spec
+What points at a manifest follows it to its new digest: the indexes' entries, and what says that it
+is about another manifest of the tree, by BuildKit's annotation or as its ``subject`` (image-spec
 manifest.md).
 """
 
@@ -127,14 +127,14 @@ class _Rewriting:
 
 
 def _has_zstd(manifest: Manifest) -> bool:
-    """Return whether an image has a layer of zstd; of a list its images tell."""
+    """Return whether an image has a layer of zstd; of an index its images tell."""
     return isinstance(manifest, ImageIndex) or any(
         compression_of(plain_form(layer.media_type)) == ZSTD for layer in manifest.layers
     )
 
 
 def _parts(node: Node) -> Iterator[Node]:
-    """Yield all images and lists of a tree."""
+    """Yield all images and indexes of a tree."""
     yield node
     if isinstance(node, IndexNode):
         for child in node.children:

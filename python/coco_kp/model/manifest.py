@@ -189,7 +189,7 @@ class ImageManifest:
 
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
-    """A list of manifests, for several platforms as a rule."""
+    """An index of manifests, for several platforms as a rule."""
 
     raw: bytes = field(repr=False)
     media_type: str

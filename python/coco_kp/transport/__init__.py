@@ -205,4 +205,4 @@ _SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {
 _THROUGH_SKOPEO: Final = ("docker-daemon", "containers-storage")
 
 PLAIN: Final = {"docker-archive", *_THROUGH_SKOPEO}
-"""Those that hold one image and no list, and no annotations of layers, where wrapped keys stand."""
+"""Those that hold one image, no index, and no annotations of layers, where wrapped keys stand."""

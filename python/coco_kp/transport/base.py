@@ -35,7 +35,7 @@ it has given them before: then it gives the same bytes."""
 
 
 class Source(ABC):
-    """One image, or a list of images, to be read. A context manager."""
+    """One image, or an index of images, to be read. A context manager."""
 
     reference: str
     """The image as a user may write it; for messages."""

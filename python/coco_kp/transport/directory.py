@@ -1,6 +1,6 @@
 """``dir:path``: one image in a flat folder, in skopeo's own file names.
 
-``manifest.json`` is the image (or list), ``<hex>.manifest.json`` an image of a list, ``<hex>`` a
+``manifest.json`` is the image (or index), ``<hex>.manifest.json`` an image of an index, ``<hex>`` a
 blob, ``version`` the mark that the folder is such a one (containers-transports(5)). A new image
 takes over at once, when ``manifest.json`` is replaced; then the files of the old one go.
 """
@@ -73,7 +73,7 @@ class DirectorySink(Sink):
         return StagedBlob(self._staging, self._keep)
 
     def put_manifest(self, manifest: Manifest) -> None:
-        """Stage the manifest as one of a list."""
+        """Stage the manifest as one of an index."""
         self._staged[_manifest_name(manifest.digest)] = self._staging.write(manifest.raw)
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
@@ -148,7 +148,7 @@ class DirectorySink(Sink):
         for entry in manifest.manifests:
             name = _manifest_name(entry.digest)
             names.add(name)
-            if is_there(self._path(name)):  # a list may name images that are not there
+            if is_there(self._path(name)):  # an index may name images that are not there
                 names |= self._names_in_use(self.read_back().manifest(entry))
         return names
 

@@ -38,7 +38,7 @@ class DockerArchiveSink(OciArchiveSink):
 
     def _documents(self, manifest: Manifest) -> dict[str, bytes]:
         if not isinstance(manifest, ImageManifest):
-            raise InputError(f"{self.reference} can hold one image, not a list of images")
+            raise InputError(f"{self.reference} can hold one image, not an index")
         for layer in manifest.layers:
             if is_encrypted(layer.media_type):
                 raise RefusedError(f"{self.reference} cannot hold the encrypted {layer.digest}")

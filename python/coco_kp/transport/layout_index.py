@@ -52,7 +52,7 @@ def image_names(index: ImageIndex) -> list[str | None]:
 def find_image(index: ImageIndex, reference: FileReference) -> Descriptor | ImageIndex:
     """Pick an image by its name or position, or the only one where neither is given.
 
-    Several of one name that are for different platforms are one image: their list is returned.
+    Several of one name that are for different platforms are one image: their index is returned.
     """
     found = _entries(index, reference)
     if len(found) == 1:

@@ -31,7 +31,7 @@ def about(node: Node) -> ImageNode:
 
 
 def nested(*children: ImageNode) -> IndexNode:
-    """Return a list of images as an entry of another."""
+    """Return an index as an entry of another."""
     inner = listed(*children)
     return IndexNode(inner.manifest, inner.children, inner.manifest.descriptor())
 

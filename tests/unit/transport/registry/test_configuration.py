@@ -85,7 +85,10 @@ class TestFiles:
             ('[[registry]]\nlocation = "https://h"', "'location' in .* is not a host"),
             ('[[registry]]\nlocation = "h"\ninsecure = "no"', "neither true nor false"),
             (MIRROR, "a mirror of 'h' in"),
-            (f'{MIRROR}location = "m"\npull-from-mirror = "never"', "pull-from-mirror is not one of"),
+            (
+                f'{MIRROR}location = "m"\npull-from-mirror = "never"',
+                "pull-from-mirror is not one of",
+            ),
             ('[[registry]]\nlocation = "h"\npull-from-mirror = "all"', "outside of a mirror"),
             (f'{insecure("h")}[[registry]]\nlocation = "h"', "differs in 'insecure'"),
             ('[[registry]]\nprefix = "*.h/x"', "more than a wildcard and a domain"),
