@@ -782,6 +782,8 @@ def test_fleet_plan_for_verify_asks_for_no_manifest(teams: Teams, registry: Regi
     [
         ([], 2, "--to TEMPLATE is missing"),
         (["--to", "docker://new.example/{name}:{tag}", "--recipient=K"], 2, "has {name}"),
+        (["--to", "docker://{repository}/a:{tag}", "--recipient=K"], 2, "names no registry"),
+        (["--to", "docker://a{tag}.example/a:{tag}", "--recipient=K"], 2, "names no registry"),
         (["--to", "oci:/tmp/{repository}:{tag}", "--recipient=K"], 2, "names no tag in a registry"),
         (["--to", "docker://{host}/team/app0:{tag}", "--recipient=K"], 3, "is a source itself"),
         (["--to", "docker://{host}/one:{tag}", "--recipient=K"], 3, "both be written"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Literal, TypeVar, cast, get_args
@@ -306,7 +306,11 @@ def check_plan_line(line: PlanLine, what: str) -> None:
         raise InputError(f"{what} has {'no' if writes else 'a'} destination")
     if line.destination is None and line.action == "rewrap" and line.source.tag is None:
         raise InputError(f"{what} would change an image in place that has no tag")
-    if line.action == "encrypt" and line.destination == line.source:
+    if (
+        line.destination
+        and line.action == "encrypt"
+        and place(line.destination) == place(line.source)
+    ):
         raise InputError(f"{what} would encrypt an image in place: its original would be lost")
     if line.reuse and line.action != "encrypt":
         raise InputError(f"{what} takes layers over, which encrypt alone does")
@@ -317,6 +321,11 @@ def check_plan_line(line: PlanLine, what: str) -> None:
         parse_plan_key(key, what, kid_needed=writes)
     for key in line.old_keys:
         parse_plan_key(key, what, kid_needed=False)
+
+
+def place(image: RegistryReference) -> RegistryReference:
+    """Return an image's name with its host as DNS and TLS have it, to compare it with others."""
+    return replace(image, host=image.host.lower().removesuffix(":443"))
 
 
 def options_of(action: Action) -> frozenset[str]:

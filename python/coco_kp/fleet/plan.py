@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotThereError, shown
-from coco_kp.fleet.lines import Action, Options, PlanLine, check_plan_line
+from coco_kp.fleet.lines import Action, Options, PlanLine, check_plan_line, place
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
@@ -33,9 +33,9 @@ class Template:
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse what would lead many images to one name, or nowhere."""
+        """Refuse what would lead images nowhere, or wherever their own registry says."""
         unknown = set(_PLACE.findall(self.text)) - {"repository", "tag"}
-        if unknown or _PLACE.sub("", self.text).strip("docker:/") == "":
+        if unknown or _PLACE.search(self.text.removeprefix("docker://").partition("/")[0]):
             what = f"has {{{min(unknown)}}}" if unknown else "names no registry"
             raise InputError(
                 f"the template {shown(self.text)} {what}",
@@ -48,7 +48,7 @@ class Template:
         if image.tag is None and "{tag}" in self.text:
             raise InputError(f"{image} has no tag for the template {shown(self.text)}")
         values = {"repository": image.repository, "tag": image.tag or ""}
-        named = parse_image_reference(_PLACE.sub(lambda place: values[place[1]], self.text))
+        named = parse_image_reference(_PLACE.sub(lambda found: values[found[1]], self.text))
         if not isinstance(named, RegistryReference) or named.tag is None:
             raise InputError(
                 f"the template {shown(self.text)} names no tag in a registry",
@@ -155,17 +155,19 @@ def _line(image: FoundImage, wanted: Wanted) -> PlanLine:
 
 
 def _check_destinations(lines: Sequence[PlanLine]) -> None:
-    sources = {line.source for line in lines}
+    sources = {place(line.source) for line in lines}
     taken: dict[RegistryReference, RegistryReference] = {}
     for line in lines:
         if line.destination is None:
             continue
-        if line.destination in sources and line.action == "encrypt":
+        there = place(line.destination)
+        in_place = line.action == "rewrap" and there == place(line.source)
+        if there in sources and not in_place:
             raise InputError(
                 f"{line.source} would be written to {line.destination}, which is a source itself",
                 "its original would lose its name: choose another template",
             )
-        other = taken.setdefault(line.destination, line.source)
+        other = taken.setdefault(there, line.source)
         if other != line.source:
             raise InputError(
                 f"{other} and {line.source} would both be written to {line.destination}",

@@ -113,6 +113,7 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("digest", "sha256:00", "64 lower-case hex digits"),
         ("destination", None, "has no destination"),
         ("destination", "docker://registry.example/team/app:1.2", "in place"),
+        ("destination", "docker://Registry.example:443/team/app:1.2", "in place"),
         ("destination", f"docker://new.example/app@{DIGEST}", "has no tag"),
         ("keys", [], "names no key"),
         ("keys", ["keypath=/run/keys/app"], "lacks its key or key ID"),
