@@ -56,6 +56,10 @@ _LOOK: Final = 0.5  # seconds after which a signal is seen that interrupted nobo
 _LONGEST_CONNECTION: Final = 60.0
 _LONGEST_CALL: Final = 120.0
 
+_LONGEST_HANDSHAKE: Final = 10.0
+"""Seconds in which a connection is through with TLS and has sent HTTP/2's settings. Each is an open
+file, of which there are so many; gRPC would leave those that say nothing open for two minutes."""
+
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h, as the next
 _M_ARENA_MAX: Final = -8
 
@@ -239,6 +243,7 @@ def _options(most_bytes: int) -> list[tuple[str, int]]:
         # Else those that have ended count until they are cleared away, and REFUSED_STREAM is the
         # answer to clients that keep to the limit.
         ("grpc.http.overload_protection", 0),
+        ("grpc.server_handshake_timeout_ms", round(_LONGEST_HANDSHAKE * 1000)),
         ("grpc.max_connection_age_ms", round(_LONGEST_CONNECTION * 1000)),
         ("grpc.max_connection_age_grace_ms", round(_LONGEST_CALL * 1000)),
     ]

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -548,6 +549,25 @@ def test_server_ends_a_call_whose_request_does_not_come(tmp_path: Path) -> None:
     ):
         assert call.exception(PATIENCE)
         assert call.code() is grpc.StatusCode.CANCELLED
+
+
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+server._LONGEST_HANDSHAKE = 0.5
+"""
+
+
+def test_connections_that_say_nothing_take_the_servers_files_for_a_moment_only(
+    tmp_path: Path,
+) -> None:
+    """Each of them was kept for two minutes, in which nobody else was answered."""
+    with serving_process(serving_script(tmp_path, FEW_FILES)) as (_, address), ExitStack() as idle:
+        host, _, port = address.rpartition(":")
+        for _ in range(80):
+            idle.enter_context(socket.create_connection((host, int(port)), PATIENCE))
+        with ocicrypt.connection(address) as channel:
+            ocicrypt.wrap(channel, "sample=true", PRIVATE_OPTIONS)
 
 
 NO_THREAD = """
