@@ -89,7 +89,9 @@ def test_report_knows_a_destination_that_is_verified_later_as_the_same_image(
         (done(look_line(), findings=(SAMPLE,)), "doubtful"),
         (done(look_line(), findings=(Failure(3, "odd"),)), "encrypted"),
         (replace(done(look_line()), outcome="refused", error=Failure(5, "altered")), "doubtful"),
-        (replace(done(look_line()), outcome="failed", error=REMOTE), "encrypted"),
+        (replace(done(look_line()), outcome="failed", error=REMOTE), "unknown"),
+        (replace(done(look_line()), outcome="refused", error=Failure(8, "lost")), "unknown"),
+        (done(look_line(), findings=(REMOTE,)), "unknown"),
     ],
 )
 def test_standing_of_an_image_is_what_its_layers_and_findings_say(
@@ -104,6 +106,10 @@ def test_standing_of_an_image_is_what_its_layers_and_findings_say(
         (done(plan_line()), []),
         (failed(plan_line(), REMOTE), ["the latest encrypt ended before that was known"]),
         (done(look_line(), layers=LayerCounts()), ["it has no layers"]),
+        (
+            replace(done(look_line()), outcome="failed", error=REMOTE),
+            ["its layers are called encrypted, and could not all be read"],
+        ),
         (done(look_line(), findings=(SAMPLE,)), ["everybody can open the layer"]),
         (
             done(plan_line(options=SKIPPED_BASE), layers=LayerCounts(1, 0, 1)),
