@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -12,7 +13,13 @@ from typing import Any
 
 import pytest
 
+from coco_kp.errors import CancelledError
+from coco_kp.fleet.halt import Halt
+from coco_kp.fleet.plan import find_images
 from coco_kp.model.manifest import ImageManifest, parse_manifest
+from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error, serve
 from tests.sim.transit import TransitKey
@@ -21,6 +28,7 @@ from tests.support.command import KID, Command
 from tests.support.documents import CONFIG, TAR, config, descriptor, manifest, sha256
 from tests.support.image import tar
 from tests.support.many_images import PLAIN_HTTP, Results, images, push, put
+from tests.support.patience import PATIENCE
 from tests.support.stored import Image, image, index
 
 if sys.version_info >= (3, 14):
@@ -762,6 +770,34 @@ def test_fleet_plan_of_file_with_another_word_is_refused(teams: Teams, tmp_path:
     listed.write_text("nginx\n")
     outcome = teams.command("fleet", "plan", listed, "--action=inspect", ok=False)
     assert (outcome.code, "names no image" in outcome.err) == (3, True)
+
+
+def test_finding_images_that_is_interrupted_waits_for_no_pause(
+    registry: Registry, host: str
+) -> None:
+    asked, halt = threading.Event(), Halt()
+
+    def fault(request: Request) -> Reply | None:
+        if request.method != "HEAD":
+            return None
+        asked.set()
+        return Reply(429, {"Retry-After": "1"})
+
+    def names() -> Iterator[RegistryReference]:
+        yield RegistryReference(host, "team/app0", "0")
+        asked.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    registry.faults.append(fault)
+    access = Access(tls_verify=False, retries=1)
+    with Session(sleep=halt.sleep) as session, pytest.raises(KeyboardInterrupt):
+        list(
+            find_images(
+                names(), access, session, layers=False, jobs=1, halt=halt, gone=lambda _: None
+            )
+        )
+    with pytest.raises(CancelledError):
+        halt.check()
 
 
 def test_fleet_plan_pins_what_a_name_points_to(teams: Teams) -> None:

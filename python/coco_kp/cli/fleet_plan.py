@@ -116,6 +116,7 @@ def plan(
     --recipient keyid=kbs:///default/key/app,keypath=/run/keys/app -o plan.jsonl
     """
     from coco_kp.files import write_file
+    from coco_kp.fleet.halt import Halt
     from coco_kp.fleet.lines import Options
     from coco_kp.fleet.plan import Template, Wanted, find_images, plan_lines
     from coco_kp.fleet.sources import Sources
@@ -128,12 +129,14 @@ def plan(
     with usage():
         template = Template(to) if to else None
     wanted = Wanted(action, template, recipient, old_keys, options)
-    how = access.access()
-    with Session() as session:
+    how, halt = access.access(), Halt()
+    with Session(sleep=halt.sleep) as session:
         found = Sources(how, session)
         names = found.images(sources)
         encrypts = action == "encrypt"
-        each = find_images(names, how, session, layers=encrypts, jobs=jobs, gone=_tell_gone)
+        each = find_images(
+            names, how, session, layers=encrypts, jobs=jobs, halt=halt, gone=_tell_gone
+        )
         lines = plan_lines(each, wanted)
     text = "".join(line.to_json() for line in lines)
     if output:

@@ -27,10 +27,11 @@ from coco_kp.errors import (
 )
 
 if TYPE_CHECKING:
+    from coco_kp.fleet.halt import Halt
     from coco_kp.fleet.keys import KeyRing
     from coco_kp.fleet.lines import ResultLine
     from coco_kp.fleet.run import Engine, Shard
-    from coco_kp.fleet.work import Halt, Reach
+    from coco_kp.fleet.work import Reach
 
 _GRAVEST_FIRST: Final = (7, 5, 4, 8, 3, 2)
 _ERRORS: Final[dict[int, type[CocoKpError]]] = {
@@ -97,9 +98,10 @@ def run(
     """
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.files import check_replaceable, write_file
+    from coco_kp.fleet.halt import Halt
     from coco_kp.fleet.keys import KeyRing
     from coco_kp.fleet.run import Shard, open_plan, run_plan
-    from coco_kp.fleet.work import Halt, Reach
+    from coco_kp.fleet.work import Reach
     from coco_kp.transport.registry.session import Session
 
     if dask and jobs:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotThereError, shown
+from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.lines import Action, Options, PlanLine, check_plan_line, place
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
@@ -84,12 +85,14 @@ def find_images(
     *,
     layers: bool,
     jobs: int,
+    halt: Halt,
     gone: Callable[[RegistryReference], None],
 ) -> Iterator[FoundImage]:
     """Yield what each name points to, in the order of the names, ``jobs`` asked for at once.
 
     With ``layers`` manifests are read, else asked for their digests alone. ``gone`` is told of a
-    name that is no longer there. Raises ``RemoteError``, and ``InputError`` for no manifest at all.
+    name that is no longer there. What ends this early asks for a ``halt``, by which ``session`` is
+    to sleep. Raises ``RemoteError``, and ``InputError`` for no manifest at all.
     """
 
     def look(name: RegistryReference) -> FoundImage | None:
@@ -109,6 +112,9 @@ def find_images(
             while waiting:
                 if image := waiting.popleft().result():
                     yield image
+        except BaseException:
+            halt.ask()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -22,6 +22,7 @@ from coco_kp.errors import (
     IntegrityError,
     NotThereError,
 )
+from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.keys import LineKeys
 from coco_kp.fleet.lines import (
     Did,
@@ -89,27 +90,6 @@ class Reach:
     session: Session
     source: Access
     destination: Access
-
-
-class Halt:
-    """What ends the work of all workers of a process, between two blobs or two requests."""
-
-    def __init__(self) -> None:
-        self._wanted = threading.Event()
-
-    def ask(self) -> None:
-        """Have all work end that goes on."""
-        self._wanted.set()
-
-    def check(self) -> None:
-        """Raise ``CancelledError`` if the work is to end."""
-        if self._wanted.is_set():
-            raise CancelledError("interrupted", "run the plan again: it goes on where this ended")
-
-    def sleep(self, seconds: float) -> None:
-        """Wait as `time.sleep`, but no longer than there is work to do."""
-        self._wanted.wait(seconds)
-        self.check()
 
 
 @dataclass(slots=True)
