@@ -181,7 +181,7 @@ class NotAllowedError(RefusedError):
 
 
 class KeyPathForbiddenError(NotAllowedError):
-    """A caller of the provider named a key file outside the folder that the server allows."""
+    """A caller of the provider named a key file outside the directory that the server allows."""
 
     code = "key-path-forbidden"
 

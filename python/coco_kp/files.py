@@ -262,7 +262,7 @@ def is_there(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether there is a folder. What cannot be looked at counts: its use will say why."""
+    """Return whether it is a directory. What cannot be looked at counts: its use will say why."""
     return _is(path, stat.S_ISDIR)
 
 

@@ -40,7 +40,7 @@ class _Mount(NamedTuple):
 
 
 def _groups(process: Path) -> Iterator[Path]:
-    """Yield the folder of each group that the process is in, and of those above it."""
+    """Yield the directory of each group that the process is in, and of those above it."""
     with suppress(OSError, ValueError):
         own = dict(_memberships((process / "cgroup").read_text()))
         for mount in _mounts((process / "mountinfo").read_text()):

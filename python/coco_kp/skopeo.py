@@ -68,7 +68,7 @@ def find_program(name: str) -> Program | None:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Runs a program that keeps in ``folder`` what it would keep in folders of the user."""
+    """Runs a program that keeps in ``folder`` what it would keep in directories of the user."""
 
     program: Path
     folder: str

@@ -101,7 +101,7 @@ def test_demo_keep_refuses_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     done = run([COCO_KP, "demo", "--keep", "."], tmp_path)
     assert (done.returncode, done.stdout) == (7, "")
-    assert "the folder '.' is not empty" in done.stderr
+    assert "the directory '.' is not empty" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -114,4 +114,4 @@ def test_demo_keep_refuses_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     done = run([COCO_KP, "demo", "--keep", "mine"], tmp_path)
     assert done.returncode == 3
-    assert "cannot make the folder 'mine': File exists" in done.stderr
+    assert "cannot make the directory 'mine': File exists" in done.stderr

@@ -36,7 +36,7 @@ _ROUNDS = 5
 def command(size: int, form: str) -> None:
     """Measure how fast layers are encrypted and decrypted here, beside this machine's SHA-256.
 
-    Files lie in the temporary folder (TMPDIR); on a tmpfs no disk is in the way.
+    Files lie in the temporary directory (TMPDIR); on a tmpfs no disk is in the way.
     """
     with tempfile.TemporaryDirectory(prefix="coco-kp-bench-") as folder:
         yardstick, cases = _measure(_Layers(Path(folder), size * _MIB))

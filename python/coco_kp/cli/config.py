@@ -70,7 +70,7 @@ def command(
     from coco_kp.keyprovider.config import GrpcTls
     from coco_kp.model.encoding import write_json
 
-    # Clients run in folders of their own.
+    # Clients run in directories of their own.
     root_ca, cert, key = (
         str(path.absolute()) if path else "" for path in (tls_root_ca, tls_cert, tls_key)
     )

@@ -1,4 +1,4 @@
-"""``coco-kp demo``: the whole way of an image, in a folder of its own, compared at its end.
+"""``coco-kp demo``: the whole way of an image, in a directory of its own, compared at its end.
 
 Each step is a command as a user would type it, run as it is printed.
 """
@@ -42,7 +42,7 @@ _COMMANDS: Final = "commands.sh"
 def command(keep: Path | None) -> None:
     """Make a key and a small image, encrypt, look, verify, decrypt and compare.
 
-    Works in a temporary folder that is removed at the end, but for --keep. Where a skopeo with
+    Works in a temporary directory that is removed at the end, but for --keep. Where a skopeo with
     key-provider support is on PATH, it encrypts and decrypts the same image, too, and calls coco-kp
     for the keys.
     """
@@ -59,10 +59,10 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if next(folder.iterdir(), None):
-            raise RefusedError(f"the folder {shown(str(folder))} is not empty", "name a new one")
+            raise RefusedError(f"the directory {shown(str(folder))} is not empty", "name a new one")
     except OSError as failure:
         raise InputError(
-            f"cannot make the folder {shown(str(folder))}: {failure.strerror}"
+            f"cannot make the directory {shown(str(folder))}: {failure.strerror}"
         ) from None
 
 
@@ -78,7 +78,7 @@ def _show_all(demo: _Demo) -> None:
 
 
 class _Demo:
-    """Runs the steps in one folder, writes down each command, and stops at the first that fails."""
+    """Runs the steps in one directory, notes each command, and stops at the first that fails."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -88,7 +88,7 @@ class _Demo:
         self._write_down("set -e")
 
     def make_key_and_image(self) -> None:
-        _say("a small image with two layers, in the folder image")
+        _say("a small image with two layers, in the directory image")
         _write_image(self._folder / "image")
         _say("a key: in a keys file, as an offline_fs guest has it, and alone")
         self._coco_kp("keys", "generate", "--count", "1", "-o", "keys.json")

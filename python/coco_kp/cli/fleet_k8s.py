@@ -28,9 +28,9 @@ from coco_kp.errors import shown
 @click.option(
     "--key-secret",
     "key_secrets",
-    metavar="NAME:FOLDER",
+    metavar="NAME:DIR",
     multiple=True,
-    help="Let the members of this Secret be files of FOLDER, where the plan's keypath= looks; may "
+    help="Let the members of this Secret be files of DIR, where the plan's keypath= looks; may "
     "be repeated.",
 )
 @click.option(
@@ -91,5 +91,5 @@ def k8s(
 def _split(text: str) -> tuple[str, str]:
     name, colon, folder = text.partition(":")
     if not colon:
-        raise UsageError(f"{shown(text)} names no folder", "write NAME:FOLDER")
+        raise UsageError(f"{shown(text)} names no directory", "write NAME:DIR")
     return name, folder.rstrip("/") or "/"

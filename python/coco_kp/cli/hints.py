@@ -31,7 +31,7 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "file-exists": ("choose another name, or pass --force to overwrite it",),
     "fleet-key-without-secret": (
-        "pass --key-secret NAME:FOLDER: the Secret's members become files of FOLDER",
+        "pass --key-secret NAME:DIR: the Secret's members become files of DIR",
     ),
     "fleet-too-many-pods": ("an index would have nothing to do: pass a smaller --completions",),
     "foreign-layer": ("--allow-foreign leaves it readable, and encrypts the rest",),
@@ -68,7 +68,7 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
     "key-is-keys-file": ("{hint}: coco-kp keys export FILE KID key",),
     "key-not-extractable": ("{hint}, with --wrap-with instead of --kek-from",),
     "key-not-in-file": ("coco-kp keys list FILE shows which keys a file has",),
-    "key-path-forbidden": ("put the key into the folder that --key-dir names",),
+    "key-path-forbidden": ("put the key into the directory that --key-dir names",),
     "key-unkept": (
         "keep it in a file, too, with --generate-key FILE, or leave --keyid out for a new key ID",
         "{hint}: --key-dir DIR",
@@ -94,7 +94,7 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
     "registered-key-needed": (
         "{hint}; or leave out --register, and then run coco-kp keys register --force",
     ),
-    "registry-certificate-untrusted": ("{hint} or a folder that --{side}cert-dir names",),
+    "registry-certificate-untrusted": ("{hint} or a directory that --{side}cert-dir names",),
     "registry-names-http": ("{hint}, or here with --{side}tls-verify=false",),
     "registry-without-tls": (
         "if the registry speaks plain http, allow that with --{side}tls-verify=false",

@@ -180,7 +180,7 @@ class KbcOptions(OptionGroup):
         check_name(self.attester)
 
     def settings(self) -> KbcSettings:
-        """Return the rest; paths absolute, since a daemon changes its folder.
+        """Return the rest; paths absolute, since a daemon changes its directory.
 
         Raises ``UsageError``.
         """

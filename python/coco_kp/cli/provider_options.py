@@ -81,7 +81,7 @@ class ProviderOptions(OptionGroup):
         from coco_kp.provider import Provider
 
         if self.key_dir is not None and not is_folder(self.key_dir):
-            raise UsageError(f"--key-dir {shown(str(self.key_dir))} is no folder")
+            raise UsageError(f"--key-dir {shown(str(self.key_dir))} is not a directory")
         key_dir = self.key_dir and self.key_dir.absolute()
         if self.name is not None:
             with usage():

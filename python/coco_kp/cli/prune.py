@@ -34,7 +34,8 @@ def command(layout: str, dry_run: bool, form: str) -> None:
             pruned = prune(Path(path), dry_run=dry_run)
         case _:
             raise UsageError(
-                f"{reference} is not a whole layout", "name its folder alone: coco-kp prune oci:DIR"
+                f"{reference} is not a whole layout",
+                "name its directory alone: coco-kp prune oci:DIR",
             )
     if form == "json":
         print_json(

@@ -75,9 +75,9 @@ class JobSettings:
                 raise InputError(f"{shown(secret)} cannot be a Secret's name")
         for folder in self.key_folders.values():
             if not _FOLDER.fullmatch(folder) or ".." in PurePosixPath(folder).parts:
-                raise InputError(f"{shown(folder)} is not a folder's absolute path")
+                raise InputError(f"{shown(folder)} is not a directory's absolute path")
         if len(set(self.key_folders.values())) < len(self.key_folders):
-            raise InputError("two Secrets are to be in one folder")
+            raise InputError("two Secrets are to be in one directory")
 
 
 def kubernetes_objects(lines: Iterable[PlanLine], settings: JobSettings) -> list[Object]:
@@ -115,7 +115,7 @@ def _check_file(path: str, number: int, folders: Iterable[str]) -> None:
     if str(PurePosixPath(path).parent) not in folders:
         raise InputError(
             f"line {number} names the key file {shown(path)}, which no Secret brings into the pod",
-            "name a Secret for its folder",
+            "name a Secret for its directory",
             code="fleet-key-without-secret",
         )
 

@@ -47,7 +47,7 @@ def take_secret(
 ) -> bytes:
     """Read the secret ``guid`` of ``folder`` and delete it, unless it is to be kept.
 
-    Only for the kernel's own folder the module is loaded before and unloaded behind. Raises
+    Only for the kernel's own directory the module is loaded before and unloaded behind. Raises
     ``KekError`` if it cannot be read or, since others could then read it, not be deleted.
     """
     file = folder / guid

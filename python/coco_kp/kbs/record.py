@@ -40,14 +40,14 @@ def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
         except RuntimeError:  # a container's user without a name
             raise InputError(
                 "there is no home to keep the record of registered keys in",
-                "set XDG_STATE_HOME to a folder that can be written",
+                "set XDG_STATE_HOME to a directory that can be written",
             ) from None
     return state / "coco-kp" / "registered"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The record in one folder, which is made when it is first needed."""
+    """The record in one directory, which is made when it is first needed."""
 
     folder: Path
 
@@ -56,7 +56,7 @@ class Record:
         """Hold the entry of a key ID; others wait, while they have time.
 
         Raises ``UnreachableError`` if another registration takes that long, ``InputError`` if the
-        folder cannot be used.
+        directory cannot be used.
         """
         here = str(replace(kid, address=""))
         file = self._file(kbs, kid)
@@ -84,7 +84,7 @@ class Record:
             raise InputError(
                 f"cannot keep the record of registered keys in {shown(str(self.folder))}: "
                 f"{reason(failure)}",
-                "set XDG_STATE_HOME to a folder that can be written",
+                "set XDG_STATE_HOME to a directory that can be written",
             ) from None
         try:
             if not lock(descriptor, brief(file)):

@@ -119,7 +119,7 @@ class UnixAddress:
 
     def _check(self) -> None:
         if not is_folder(self.path.parent):
-            raise InputError(f"there is no folder {shown(str(self.path.parent))} for the socket")
+            raise InputError(f"there is no directory {shown(str(self.path.parent))} for the socket")
         try:
             self.path.lstat()
         except FileNotFoundError:

@@ -19,7 +19,7 @@ _CERTIFICATE: Final = re.compile(
     rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 )
 _HASHED: Final = "????????.[0-9]*"
-"""How OpenSSL names the certificates in a folder (openssl-rehash(1))."""
+"""How OpenSSL names the certificates in a directory (openssl-rehash(1))."""
 
 
 def channel_credentials(tls: GrpcTls) -> grpc.ChannelCredentials:

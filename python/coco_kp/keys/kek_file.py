@@ -66,7 +66,7 @@ def _within(key_dir: Path, path: Path) -> Path:
         inside = False
     if not inside:
         raise KeyPathForbiddenError(
-            f"the key file {shown(str(path))} is outside the folder that this provider may read",
-            "put the key into that folder",
+            f"the key file {shown(str(path))} is outside the directory that this provider may read",
+            "put the key into that directory",
         )
     return resolved

@@ -146,7 +146,7 @@ def _kek_pattern(text: str) -> Pattern:
     if isinstance(reference, FileReference):
         path = reference.path
         if not path.startswith("/") or str(PurePosixPath(path)) != path:
-            raise InputError(f"{shown(text)} is not an absolute path", "write file:/FOLDER/*")
+            raise InputError(f"{shown(text)} is not an absolute path", "write file:/DIR/*")
     if str(reference) != example or not pattern.matches(example):
         raise InputError(
             f"no key reference matches {shown(text)}",

@@ -1,8 +1,8 @@
 """Going to the background, in the order that keeps it honest.
 
 The fork comes before gRPC and its threads are loaded, the parent waits until the service is ready
-and fails if it is not, and only then does the log file take the place of the terminal. Its folder
-is this user's alone: whoever could put a link there would have us write where he likes.
+and fails if it is not, and only then does the log file take the place of the terminal. Its
+directory is this user's alone: whoever could put a link there would have us write where he likes.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def _state_folder() -> Path:
         raise InputError(f"cannot use {shown(str(folder))}: {reason(failure)}") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise InputError(
-            f"cannot use {shown(str(folder))}: it is not a folder of this user alone",
-            "set XDG_RUNTIME_DIR to a folder of your own, or let systemd run the server without -d",
+            f"cannot use {shown(str(folder))}: it is not a directory of this user alone",
+            "set XDG_RUNTIME_DIR to your own directory, or let systemd run the server without -d",
         )
     return folder
 

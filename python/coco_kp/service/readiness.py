@@ -86,7 +86,7 @@ def checks_of(provider: Provider) -> dict[str, Check]:
     """Return what is to be tried of all that a provider was configured with."""
     checks: dict[str, Check] = {}
     if provider.key_dir:
-        checks["key folder"] = partial(_check_folder, provider.key_dir)
+        checks["key directory"] = partial(_check_folder, provider.key_dir)
     match provider.source:
         case FetchedKek(reference):
             checks["key"] = partial(_check_store, reference)
@@ -103,7 +103,7 @@ def checks_of(provider: Provider) -> dict[str, Check]:
 
 def _check_folder(folder: Path) -> None:
     if not os.access(folder, os.R_OK | os.X_OK):
-        raise InputError(f"{shown(str(folder))} is no folder that can be read")
+        raise InputError(f"{shown(str(folder))} is not a readable directory")
 
 
 def _check_store(reference: KekReference) -> None:

@@ -1,4 +1,4 @@
-"""Where images live: layouts, archives, folders and registries behind one interface.
+"""Where images live: layouts, archives, directories and registries behind one interface.
 
 ``open_source`` and ``open_sink`` turn an image's name into the thing itself; :mod:`.base` says what
 that can do.
@@ -103,9 +103,9 @@ def _other_transport(reference: FileReference) -> str:
     if path.is_file() and reference.transport == "oci":
         return "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"
     if path.is_dir() and reference.transport.endswith("-archive"):
-        return "it is a folder, and no archive: name it oci:PATH or dir:PATH"
+        return "it is a directory, not an archive: name it oci:PATH or dir:PATH"
     if (path / "manifest.json").is_file() and reference.transport == "oci":
-        return "it is a folder of skopeo's dir transport: name it dir:PATH"
+        return "it is a directory of skopeo's dir transport: name it dir:PATH"
     if (path / "oci-layout").is_file() and reference.transport == "dir":
         return "it is an OCI layout: name it oci:PATH"
     if path.is_file() and reference.transport.endswith("-archive"):

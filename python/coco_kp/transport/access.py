@@ -31,12 +31,11 @@ class Credentials:
 class Access:
     """The options of one side of a copy; without any, the user's own files decide.
 
-    ``authfile`` is read instead of those files, ``cert_dir`` instead of the ``certs.d`` folders.
-    ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS at all; None
-    leaves it to ``registries.conf``, and without a word there verifies.
-    Compressed archives and layers may unpack to so much more than :mod:`coco_kp.unpacking` allows
-    for their size: ``max_unpacked`` bytes. ``retries`` is how often in a row a registry may fail
-    before it is given up.
+    ``authfile`` is read instead of those files, ``cert_dir`` instead of the directories of
+    ``certs.d``. ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS
+    at all; None leaves it to ``registries.conf``, and verifies if that says nothing. Compressed
+    archives and layers may unpack to ``max_unpacked`` bytes more than :mod:`coco_kp.unpacking`
+    allows for their size. After ``retries`` failures in a row a registry is given up.
     """
 
     credentials: Credentials | None = None

@@ -1,7 +1,7 @@
-"""``dir:path``: one image in a flat folder, in skopeo's own file names.
+"""``dir:path``: one image in a flat directory, in skopeo's own file names.
 
 ``manifest.json`` is the image (or index), ``<hex>.manifest.json`` an image of an index, ``<hex>`` a
-blob, ``version`` the mark that the folder is such a one (containers-transports(5)). A new image
+blob, ``version`` the mark that the directory is such a one (containers-transports(5)). A new image
 takes over at once, when ``manifest.json`` is replaced; then the files of the old one go.
 """
 
@@ -31,7 +31,7 @@ _OURS: Final = re.compile(r"[0-9a-f]{64}(\.manifest\.json)?|[0-9a-f]{128}|signat
 
 
 class DirectorySource(Source):
-    """The image in a folder."""
+    """The image in a directory."""
 
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
@@ -49,7 +49,7 @@ class DirectorySource(Source):
 
 
 class DirectorySink(Sink):
-    """A folder for one image, which is made if it is missing."""
+    """A directory for one image, which is made if it is missing."""
 
     def __init__(self, reference: FileReference) -> None:
         self.reference = str(reference)
@@ -60,7 +60,7 @@ class DirectorySink(Sink):
         self._counted_on: set[str] = set()
 
     def has_blob(self, blob: Descriptor) -> bool:
-        """Look among the staged blobs and in the folder."""
+        """Look among the staged blobs and in the directory."""
         path = self._path(blob.digest.hex)
         with naming("read", _named(path)):
             found = path.is_file() and path.stat().st_size == blob.size
@@ -136,8 +136,8 @@ class DirectorySink(Sink):
         strange = [entry.name for entry in entries if not entry.name.startswith(".")]
         if strange and VERSION_FILE not in strange:
             raise RefusedError(
-                f"'{self._folder}' is not empty and not an image's folder",
-                "choose a new or empty folder",
+                f"'{self._folder}' is not empty and not an image's directory",
+                "choose a new or empty directory",
             )
 
     def _names_in_use(self, manifest: Manifest) -> set[str]:

@@ -38,9 +38,9 @@ def temporary_folder() -> Path:
 
 @contextmanager
 def naming_temporary() -> Iterator[None]:
-    """Turn an ``OSError`` of the block into one that names the folder for temporary files.
+    """Turn an ``OSError`` of the block into one that names the directory for temporary files.
 
-    A read that fails there is a disk's, and another folder may be on another one.
+    A read that fails there is a disk's, and another directory may be on another one.
     """
     folder = temporary_folder()
     try:
@@ -48,7 +48,7 @@ def naming_temporary() -> Iterator[None]:
     except OSError as exc:
         raise InputError(
             f"cannot use a temporary file in {shown(str(folder))}: {reason(exc)}",
-            "TMPDIR names another folder for temporary files",
+            "TMPDIR names another directory for temporary files",
         ) from exc
 
 

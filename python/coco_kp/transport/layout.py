@@ -1,9 +1,9 @@
 """``oci:path[:name]``: an OCI image layout (image-spec image-layout.md).
 
 Several processes may write into one layout: blobs get their names and ``index.json`` is replaced
-under a lock on the layout's folder, and it keeps what others put into it. A name given anew
+under a lock on the layout's directory, and it keeps what others put into it. A name given anew
 replaces its old entry, and blobs that only that one led to go. A process that is killed leaves the
-old names intact, and at most a folder that the next one removes; killed in the moment of
+old names intact, and at most a directory that the next one removes; killed in the moment of
 publishing, also blobs to which no name leads, for `prune`.
 """
 
@@ -172,14 +172,14 @@ class LayoutSink(Sink):
 
     def _check_destination(self) -> None:
         """Refuse early what ``set_reference`` could not do."""
-        # What is in the folder is listed before that is looked for which others write first there.
+        # The directory is listed before a look for what others write there first.
         layout, entries = self._folder / LAYOUT_FILE, self._entries()
         if is_there(layout):
             check_layout(read_small(layout, MAX_MANIFEST), self.reference)
         elif not all(entry.name.startswith(".") or _holds_blobs(entry) for entry in entries):
             raise InputError(
                 f"'{self._folder}' is neither empty nor an OCI layout",
-                "name a new folder, or the folder of a layout",
+                "name a new directory, or the directory of a layout",
             )
         check_room(self._read_index(), self._image.name)
 

@@ -64,7 +64,7 @@ def reachable(folder: Path, entries: Iterable[Descriptor], *, known: bool = True
 
 
 def remove(folder: Path, blobs: Collection[Digest]) -> None:
-    """Remove blobs of a layout. Raises ``RefusedError`` where others may use its folder of blobs.
+    """Remove blobs of a layout. Raises ``RefusedError`` where others may use its blobs.
 
     Raises ``InputError`` for one that cannot be removed.
     """

@@ -144,7 +144,7 @@ class OciArchiveSink(Sink):
                 _append_file(self._fd, staged, size)
                 write_all(self._fd, memoryview(padding(size)))
                 self._blobs[digest] = (offset, size)
-        with contextlib.suppress(OSError):  # it goes with the folder
+        with contextlib.suppress(OSError):  # it goes with the directory
             staged.unlink()
 
     def _append(self, name: str, data: bytes) -> int:

@@ -1,8 +1,9 @@
-"""Unfinished files: in a folder of their own, beside where they will go, until all is well.
+"""Unfinished files: in a directory of their own, beside where they will go, until all is well.
 
-The folder ``.coco-kp-<16 hex digits>`` holds a marker, and is locked (``flock``) as long as its
+The directory ``.coco-kp-<16 hex digits>`` holds a marker, and is locked (``flock``) as long as its
 process lives. Whoever makes the next one there removes those whose lock is free, for their
-processes were killed: only folders of that form with the marker, or empty. All else is the user's.
+processes were killed: only directories of that form with the marker, or empty. All else is the
+user's.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _TRIES: Final = 100
 
 
 class Staging:
-    """A private folder in ``parent``; ``close`` removes it with everything that is left in it."""
+    """A private directory in ``parent``; ``close`` removes it with all that is left in it."""
 
     def __init__(self, parent: Path) -> None:
         with naming("write to", parent):
@@ -87,7 +88,7 @@ class Staging:
             raise
 
     def close(self) -> None:
-        """Remove the folder, and those made on the way to it that are empty.
+        """Remove the directory, and those made on the way to it that are empty.
 
         A second call does nothing.
         """
@@ -129,7 +130,7 @@ class StagedBlob(BlobWriter):
         """Remove the file."""
         if self.fd is not None:
             self._close()
-            with contextlib.suppress(OSError):  # it goes with the folder
+            with contextlib.suppress(OSError):  # it goes with the directory
                 self._path.unlink(missing_ok=True)
 
     def _open(self) -> int:
@@ -159,13 +160,13 @@ def publish_image(staged: Path, final: Path, reference: str) -> None:
 
 
 def _make(parent: Path) -> tuple[Path, int, list[Path]]:
-    """Make the folder, lock and mark it; give also the parents made for it, innermost first."""
+    """Make the directory, lock and mark it; give also the parents made for it, innermost first."""
     made: list[Path] = []
     try:
         for _ in range(_TRIES):
             made = made or _missing(parent)
             parent.mkdir(parents=True, exist_ok=True)
-            # Until the lock is there, others may take the folder for abandoned and remove it.
+            # Until the lock is there, others may take the directory for abandoned and remove it.
             with contextlib.suppress(FileNotFoundError):
                 folder = parent / f"{PREFIX}{os.urandom(8).hex()}"
                 folder.mkdir(mode=0o700)
@@ -173,11 +174,11 @@ def _make(parent: Path) -> tuple[Path, int, list[Path]]:
     except BaseException:
         _remove_empty(made)
         raise
-    raise FileNotFoundError(errno.ENOENT, "its temporary folder is removed again and again")
+    raise FileNotFoundError(errno.ENOENT, "its temporary directory is removed again and again")
 
 
 def _marked(folder: Path) -> int:
-    """Lock a new folder, mark it, and return what keeps it locked; or remove it."""
+    """Lock a new directory, mark it, and return what keeps it locked; or remove it."""
     fd = -1
     try:
         fd = os.open(folder, _OPEN)
@@ -201,7 +202,7 @@ def _remove_empty(folders: Iterable[Path]) -> None:
 
 
 def _missing(folder: Path) -> list[Path]:
-    """Return the folders that are to be made for this one, innermost first."""
+    """Return the directories that are to be made for this one, innermost first."""
     return list(takewhile(lambda path: not is_there(path), (folder, *folder.parents)))
 
 
@@ -226,7 +227,7 @@ def _remove_unlocked(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder that has the marker, or is empty; raises ``OSError``."""
+    """Remove a directory that has the marker, or is empty; raises ``OSError``."""
     marker = folder / MARKER
     if marker.is_file():
         for entry in folder.iterdir():

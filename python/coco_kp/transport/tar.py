@@ -2,13 +2,13 @@
 
 POSIX.1-2001 (ustar, pax) and GNU long names and sizes, as docker, podman, skopeo and tar write
 them. The module :mod:`tarfile` is not used for reading: it keeps extended headers of any size in
-memory. Refused are names that could lead out of a folder (absolute, ``..``), devices and pipes, and
-sparse members.
+memory. Refused are names that could lead out of a directory (absolute, ``..``), devices and pipes,
+and sparse members.
 
 Of members of one name, as ``tar -r`` appends them, the last counts, as where the archive is
 unpacked: so do docker, and skopeo with OCI archives. skopeo looks for the first in docker's
 archives, see :meth:`TarFile.check_alike`. A hard link is to what its target was where the link
-stands; nothing may stand below a name that is not a folder, for unpacking would lead elsewhere.
+stands; nothing may stand below a name that is not a directory, for unpacking would lead elsewhere.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Mem
                 raise InputError(f"{shown(name)} in '{path}' is a hard link to no file before it")
             found = target
         elif kind == _SYMBOLIC_LINK:
-            # It counts from its own folder.
+            # It counts from its own directory.
             found = Member(0, 0, posixpath.normpath(posixpath.join(posixpath.dirname(name), link)))
         elif kind not in _FILES:
-            raise InputError(f"{shown(name)} in '{path}' is neither a file nor a folder")
+            raise InputError(f"{shown(name)} in '{path}' is neither a file nor a directory")
         elif member.offset + member.size > length:
             raise InputError(f"'{path}' is cut off in {shown(name)}")
         else:
@@ -177,7 +177,7 @@ def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Mem
 
 
 def _check_folders(members: dict[str, Member], folders: set[str], path: Path) -> None:
-    """Check that no name is a folder and something else, or stands below something else."""
+    """Check that no name is a directory and something else, or stands below something else."""
     # With "/" before all other characters, a name that stands below another follows it.
     names = sorted(members.keys() | folders, key=lambda name: name.replace("/", "\0"))
     wrong = sorted(members.keys() & folders) or [
@@ -186,7 +186,7 @@ def _check_folders(members: dict[str, Member], folders: set[str], path: Path) ->
         if above in members and name.startswith(f"{above}/")
     ]
     if wrong:
-        raise InputError(f"{shown(wrong[0])} in '{path}' is a folder and something else")
+        raise InputError(f"{shown(wrong[0])} in '{path}' is a directory and something else")
 
 
 def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:

@@ -143,7 +143,7 @@ def test_secrets_are_named_and_their_files_are_not_for_others() -> None:
         ({"key_folders": {"a": "keys"}}, "absolute path"),
         ({"key_folders": {"a": "/run/../etc"}}, "absolute path"),
         ({"key_folders": {"a": "/run/$(x)"}}, "absolute path"),
-        ({"key_folders": {"a": "/run/keys", "b": "/run/keys"}}, "in one folder"),
+        ({"key_folders": {"a": "/run/keys", "b": "/run/keys"}}, "in one directory"),
     ],
 )
 def test_settings_that_kubernetes_would_refuse_are_refused(

@@ -140,7 +140,7 @@ def test_unix_address_check_does_not_take_what_it_cannot_look_at_for_free(
 
 
 def test_unix_address_check_reports_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"there is no folder '{tmp_path}/absent'"):
+    with pytest.raises(InputError, match=f"there is no directory '{tmp_path}/absent'"):
         UnixAddress(tmp_path / "absent" / "kp.sock").check()
     for path in (tmp_path / ("x" * 300) / "kp.sock", tmp_path / ("x" * 300)):
         with pytest.raises(RemoteError, match="file name too long"):

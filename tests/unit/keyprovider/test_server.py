@@ -132,7 +132,7 @@ def test_grpc_server_answers_invalid_protobuf_with_invalid_argument(
             WRAP_KEY,
             wrap_request("keypath=/absent/kek::keyid=/a/b/c"),
             "PERMISSION_DENIED",
-            "'/absent/kek' is outside the folder",
+            "'/absent/kek' is outside the directory",
         ),
         (
             WRAP_KEY,

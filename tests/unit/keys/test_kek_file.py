@@ -139,7 +139,7 @@ def test_read_kek_refuses_every_path_outside_key_dir_alike(key_dir: Path, path: 
     path = path.format(key_dir)
     with pytest.raises(KeyPathForbiddenError) as error:
         read_kek(Path(path), key_dir)
-    assert error.value.message.endswith("is outside the folder that this provider may read")
+    assert error.value.message.endswith("is outside the directory that this provider may read")
     assert error.value.code == "key-path-forbidden"
 
 

@@ -323,7 +323,7 @@ def test_key_dir_follows_no_symlink_out_of_it(
         made(registrar, KID, key_dir)
     (outside / "key").mkdir()
     (outside / "key" / "1").write_bytes(os.urandom(32))
-    with pytest.raises(RefusedError, match="is outside the folder"):
+    with pytest.raises(RefusedError, match="is outside the directory"):
         made(registrar, KID, key_dir)
     assert not sim.requests
 

@@ -124,7 +124,7 @@ def test_serve_in_background_uses_no_folder_of_others(
         runtime.chmod(0o777)
     done = serve_in_the_background("--socket", "127.0.0.1:0")
     assert done.returncode == InputError.exit_code
-    assert "it is not a folder of this user alone" in done.stderr
+    assert "it is not a directory of this user alone" in done.stderr
     assert not list(runtime.iterdir())
 
 
@@ -133,5 +133,5 @@ def test_serve_in_background_uses_no_folder_of_another_user(
 ) -> None:
     runtime.mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
-    with pytest.raises(InputError, match="it is not a folder of this user alone"):
+    with pytest.raises(InputError, match="it is not a directory of this user alone"):
         Daemon.start()

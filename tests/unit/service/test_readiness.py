@@ -115,7 +115,7 @@ def test_readiness_follows_key_files_and_folders(tmp_path: Path) -> None:
     states = [str(fields.get("message", "ready")) for name, fields in seen if name == "readiness"]
     names = [[part.split(":")[0] for part in state.split("; ")] for state in states]
     assert names == [
-        ["key folder", "key", "keys file"],
+        ["key directory", "key", "keys file"],
         ["key", "keys file"],
         ["keys file"],
         ["ready"],

@@ -17,10 +17,10 @@ from tests.support.refusing import refuse
     ("name", "words"),
     [
         ("oci:file", "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"),
-        ("oci:dir", "it is a folder of skopeo's dir transport: name it dir:PATH"),
+        ("oci:dir", "it is a directory of skopeo's dir transport: name it dir:PATH"),
         ("oci:empty", ""),
-        ("oci-archive:dir", "it is a folder, and no archive: name it oci:PATH or dir:PATH"),
-        ("docker-archive:dir", "it is a folder, and no archive: name it oci:PATH or dir:PATH"),
+        ("oci-archive:dir", "it is a directory, not an archive: name it oci:PATH or dir:PATH"),
+        ("docker-archive:dir", "it is a directory, not an archive: name it oci:PATH or dir:PATH"),
     ],
 )
 def test_open_source_names_the_transport_that_was_meant(

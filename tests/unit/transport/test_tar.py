@@ -277,11 +277,11 @@ class TestHostile:
             (special("/a", tarfile.DIRTYPE), "leads out of it"),
             (special("..", tarfile.DIRTYPE), "leads out of it"),
             (special("..", tarfile.SYMTYPE, "x"), "leads out of it"),
-            (special("null", tarfile.CHRTYPE), "neither a file nor a folder"),
-            (special("disk", tarfile.BLKTYPE), "neither a file nor a folder"),
-            (special("pipe", tarfile.FIFOTYPE), "neither a file nor a folder"),
-            (special("sparse", tarfile.GNUTYPE_SPARSE), "neither a file nor a folder"),
-            (special("what", b"Z"), "neither a file nor a folder"),
+            (special("null", tarfile.CHRTYPE), "neither a file nor a directory"),
+            (special("disk", tarfile.BLKTYPE), "neither a file nor a directory"),
+            (special("pipe", tarfile.FIFOTYPE), "neither a file nor a directory"),
+            (special("sparse", tarfile.GNUTYPE_SPARSE), "neither a file nor a directory"),
+            (special("what", b"Z"), "neither a file nor a directory"),
         ],
     )
     def test_tar_file_refuses_unsafe_members(
@@ -313,7 +313,7 @@ class TestHostile:
         self, tmp_path: Path, members: tuple[tarfile.TarInfo, ...]
     ) -> None:
         """Unpacked, what stands below a link would stand elsewhere."""
-        with pytest.raises(InputError, match="'a' in .* is a folder and something else"):
+        with pytest.raises(InputError, match="'a' in .* is a directory and something else"):
             read(tmp_path, archive(*members))
 
     def test_tar_file_refuses_sparse_pax_member(self, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ def _client(url: Url) -> hvac.Client:
 
 
 def _authorities() -> str | bool:
-    """Return the file or folder of trusted authorities: the system's, which requests ignores."""
+    """Return the file or directory of trusted authorities: the system's, which requests ignores."""
     system = ssl.get_default_verify_paths()
     named = os.environ.get("VAULT_CACERT") or os.environ.get("VAULT_CAPATH")
     if named:

@@ -1,4 +1,4 @@
-"""TLS settings of a registry: ``--cert-dir``, else the first ``certs.d`` folder with its name.
+"""TLS settings of a registry: ``--cert-dir``, else the first ``certs.d`` directory with its name.
 
 Both hold certificates as docker and skopeo expect them (containers-certs.d(5)): ``*.crt`` are
 authorities to trust, ``*.cert`` with ``*.key`` is the client's own certificate; of several the
