@@ -30,6 +30,8 @@ MAX_BYTES: Final = 512 * 1024 * 1024
 
 _IN_DOUBT: Final = {4, 5, 7}
 """Exit codes (docs/cli.md) of what speaks against an image whose layers are all encrypted."""
+_UNREAD: Final = {1, 6, 8}
+"""Exit codes of what kept its layers from being looked at."""
 _MAX_TEXT: Final = 2000  # characters of a message; a page is for people
 
 
@@ -54,7 +56,10 @@ class Image:
         if not encrypted:
             return "unknown"
         found = (*self.latest.findings, *filter(None, [self.latest.error]))
-        return "doubtful" if any(one.exit_code in _IN_DOUBT for one in found) else "encrypted"
+        codes = {one.exit_code for one in found}
+        if codes & _IN_DOUBT:
+            return "doubtful"
+        return "unknown" if codes & _UNREAD else "encrypted"
 
     def reasons(self) -> Iterator[str]:
         """Say why it is not simply encrypted."""
@@ -62,8 +67,10 @@ class Image:
         match self.standing:
             case "readable" | "partly readable":
                 yield from _allowed(options)
-            case "unknown" if layers is not None:
+            case "unknown" if layers == LayerCounts():
                 yield "it has no layers"
+            case "unknown" if layers is not None:
+                yield "its layers are called encrypted, and could not all be read"
             case "unknown":
                 yield f"the latest {self.latest.line.action} ended before that was known"
             case _:
