@@ -22,9 +22,11 @@ BUFFERS: Final = _AHEAD + 1
 def ahead(pieces: Making) -> Making:
     """Yield the pieces, which are made on another thread; on this one if there is no further.
 
-    Deadlines hold there, too. Whoever ends early waits for the piece that is being made.
+    Deadlines hold there, too. Whoever ends early waits for the piece that is being made. What was
+    made before a failure is of no use, and on a slow line is not sent either.
     """
-    made: SimpleQueue[memoryview | BaseException | None] = SimpleQueue()
+    made: SimpleQueue[memoryview | None] = SimpleQueue()
+    failures: list[BaseException] = []
     room = threading.Semaphore(_AHEAD)
     wanted = True
 
@@ -36,9 +38,8 @@ def ahead(pieces: Making) -> Making:
                 if not wanted:
                     return
         except BaseException as error:  # noqa: BLE001 - it is raised where the pieces are taken
-            made.put(error)
-        else:
-            made.put(None)
+            failures.append(error)
+        made.put(None)
 
     maker = threading.Thread(target=contextvars.copy_context().run, args=(make,), daemon=True)
     with closing(pieces):
@@ -48,11 +49,11 @@ def ahead(pieces: Making) -> Making:
             yield from pieces
             return
         try:
-            while (piece := made.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
+            while (piece := made.get()) is not None and not failures:
                 yield piece
                 room.release()
+            if failures:
+                raise failures[0]
         finally:
             wanted = False
             room.release()

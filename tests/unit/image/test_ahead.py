@@ -78,13 +78,22 @@ def test_pieces_are_made_on_a_thread_to_which_the_deadline_applies() -> None:
     assert left < math.inf
 
 
-def test_error_of_the_maker_comes_behind_what_was_made_before() -> None:
+def test_error_of_the_maker_comes_before_what_was_made_and_not_taken() -> None:
+    """Whoever interrupts does not wait until a slow line has taken that."""
+    maker: list[threading.Thread] = []
+    taken = threading.Event()
+
     def make() -> Making:
+        maker.append(threading.current_thread())
+        yield memoryview(b"piece")
+        taken.wait()
         yield memoryview(b"piece")
         raise LookupError("the rest")
 
     pieces = ahead(make())
     assert bytes(next(pieces)) == b"piece"
+    taken.set()
+    maker[0].join()
     with pytest.raises(LookupError, match="the rest"):
         next(pieces)
 
