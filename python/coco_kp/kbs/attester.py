@@ -66,14 +66,21 @@ def load(name: str, agent: str = "") -> Attester:
 
 
 def check_name(name: str) -> None:
-    """Raise ``InputError`` for the name of no attester; loads none."""
+    """Raise ``InputError`` for the name of no attester, or of several; loads none."""
     ours = ("sample", "aa")
-    if name not in ours and not entry_points(group=PLUGINS, name=name):
+    if name in ours:
+        return
+    found = len(entry_points(group=PLUGINS, name=name))
+    if not found:
         known = ", ".join([*ours, *sorted(entry_points(group=PLUGINS).names)])
         raise InputError(
             f"attester {shown(name)} is unknown",
             f"installed here: {known}",
             code="attester-unknown",
+        )
+    if found > 1:
+        raise InputError(
+            f"{found} attesters are named {shown(name)}", "uninstall the packages of all but one"
         )
 
 

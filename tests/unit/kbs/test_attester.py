@@ -171,6 +171,15 @@ def test_load_attester_returns_builtin_or_plugin_by_name(monkeypatch: pytest.Mon
     assert refused.value.hint == "installed here: sample, aa, mine"
 
 
+def test_load_takes_none_of_two_attesters_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is evidence about this machine: which package gives it must not be left to chance."""
+    plugins = [EntryPoint("mine", f"{__name__}:{maker}", attester.PLUGINS) for maker in ("a", "b")]
+    found = EntryPoints(plugins)
+    monkeypatch.setattr(attester, "entry_points", found.select)
+    with pytest.raises(InputError, match="2 attesters are named 'mine'"):
+        load("mine")
+
+
 class Mine(Sample):
     def __init__(self, agent: str) -> None:
         self.agent = agent
