@@ -43,7 +43,7 @@ from coco_kp.transport import (
 class DecryptionResult:
     """The image that was made, and how many of its layers were decrypted and copied.
 
-    With ``digest`` None it would be made.
+    ``digest`` is that of the new manifest or index, None after a dry run.
     """
 
     destination: str
@@ -76,12 +76,15 @@ def decrypt_image(
 ) -> DecryptionResult:
     """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
 
-    ``keep_replaced`` leaves what the image replaces in its layout. ``dry_run`` only tries what
-    opens each layer.
+    Of each layer the packets are tried in order, each with all ``openers``. ``jobs`` layers are
+    worked on at once, by default one a processor. ``source_access`` and ``destination_access`` say
+    how a registry is reached, ``progress`` is told of the work, and can end it. ``keep_replaced``
+    leaves what the image replaces in its layout. ``dry_run`` only tries what opens each layer.
 
-    Of each layer the packets are tried in order, each with all ``openers``. Raises ``KekError``
-    where none opens, ``IntegrityError`` where a layer is not what was encrypted, ``InputError`` for
-    an image that has nothing encrypted; the destination is then as it was.
+    Raises ``KekError`` where no packet of a layer opens, ``IntegrityError`` where a layer is not
+    what was encrypted, ``InputError`` for a reference, and for an image that has nothing encrypted,
+    ``RemoteError`` for a registry or KBS, ``RefusedError`` for a source that ``policy.json``
+    rejects; the destination is then as it was. Raises ``ValueError`` without an opener.
     """
     if not openers:
         raise ValueError("without an opener nothing can be decrypted")

@@ -99,12 +99,16 @@ def encrypt_image(
 ) -> EncryptionResult:
     """Encrypt the image ``source`` into ``destination``, both named as skopeo names them.
 
-    Each recipient can open every layer. ``base`` names an image whose layers stay readable,
-    ``reuse`` an earlier encrypted image from which unchanged layers are taken over if
-    ``reuse_openers`` or the recipients open them; ``earlier`` are such layers that were opened
-    before, by the digests of what they hold. ``verify="full"`` reads everything back, decrypts it
-    and compares it with the config's diff_ids, before the image gets its name. ``jobs`` layers are
-    worked on at once, by default one a processor. Many images share a ``session``.
+    Each recipient can open every layer. ``rules`` say what is encrypted; by default all is.
+    ``base`` names an image whose layers stay readable, ``reuse`` an earlier encrypted image from
+    which unchanged layers are taken over if ``reuse_openers`` or the recipients open them;
+    ``earlier`` are such layers that were opened before, by the digests of what they hold.
+
+    ``verify="full"`` reads everything back, decrypts it
+    and compares it with the config's diff_ids, before the image gets its name; ``packets`` only
+    opens each packet. ``dry_run`` plans, and writes nothing. ``jobs`` layers are worked on at once,
+    by default one a processor. ``source_access`` and ``destination_access`` say how a registry is
+    reached; many images share a ``session``. ``progress`` is told of the work, and can end it.
     ``keep_replaced`` leaves what the image replaces in its layout.
 
     Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,

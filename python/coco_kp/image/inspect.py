@@ -51,8 +51,12 @@ def inspect_image(
 ) -> Inspection:
     """Inspect the image that ``image`` names as skopeo does.
 
-    Raises ``InputError`` where there is none. What is odd about it becomes a finding, and a
-    manifest that an index names but that is not there does not hide the others.
+    Only manifests are read, and no key is needed. ``access`` says how a registry is reached; many
+    images share a ``session``. What is odd about the image becomes a finding, and a manifest that
+    an index names but that is not there does not hide the others.
+
+    Raises ``InputError`` for a reference, and where it leads to no image, ``IntegrityError`` for a
+    manifest of another digest, ``RemoteError`` for a registry.
     """
     with open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)

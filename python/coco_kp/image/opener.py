@@ -17,7 +17,7 @@ from coco_kp.model.packet import parse_packet
 
 @dataclass(frozen=True, slots=True)
 class KbcOpener:
-    """A KBC, which finds the KEK by the packet's kid."""
+    """A KBC, which finds the KEK by the packet's kid, as in a guest."""
 
     spec: KbcSpec
     settings: KbcSettings

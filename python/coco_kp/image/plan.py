@@ -130,7 +130,7 @@ class ImagePlan:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry of an index that will not be written, and what it is.
+    """An entry of an index that is not written, and what it is.
 
     A ``variant`` is a form of a wanted image that needs more of a host than the one that is taken.
     """

@@ -14,7 +14,7 @@ from coco_kp.model.manifest import Descriptor, ImageManifest
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """What became of a layer; ``digest`` is None where nothing was written.
+    """What was done with a layer; ``digest`` is None where nothing was written.
 
     ``kids`` are the key IDs of its packets, or schemes of other tools. ``media_type`` and ``size``
     (bytes) are the source's, ``written`` are the bytes of the new one. ``transcoded``: compressed
@@ -48,7 +48,7 @@ class LayerResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What became of an image; ``name`` is what messages call it, its platform if it has one."""
+    """What was done with an image; messages call it ``name``, its platform if it has one."""
 
     name: str
     platform: str | None

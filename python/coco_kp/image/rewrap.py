@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What becomes of the packets of each layer.
+    """What is done with the packets of each layer.
 
     All packets that the old key opens give way to one for each recipient in ``replace_by``; those
     in ``add`` get one besides, unless they have it; packets go whose kid or scheme (``jwe``,
@@ -107,14 +107,18 @@ def rewrap_image(
 ) -> RewrapResult:
     """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
 
-    ``expected`` is the digest that ``image`` has to have, of who looked at it before; else
-    ``ChangedError`` is raised. ``keep_replaced`` leaves the old manifests in a layout, where the
-    old keys still open them.
-    ``dry_run`` has everything opened and wrapped, but nothing written and no key kept.
+    ``openers`` open the packets that there are; each layer must have one that opens. ``expected``
+    is the digest that ``image`` has to have, of who looked at it before. ``keep_replaced`` leaves
+    the old manifests in a layout, where the old keys still open them. ``dry_run`` has everything
+    opened and wrapped, but nothing written and no key kept. ``source_access`` and
+    ``destination_access`` say how a registry is reached; many images share a ``session``.
+    ``progress`` is told of the work, and can end it.
 
-    ``openers`` open the packets that there are; each layer must have one that opens. Raises
-    ``KekError`` where none does, ``RefusedError`` for a change after which none is known to,
-    ``InputError`` for a kid to remove that no layer has; the destination is then as it was.
+    Raises ``KekError`` where no packet of a layer opens, ``RefusedError`` for a change after which
+    none is known to, ``InputError`` for the image, and for a kid to remove that no layer has,
+    ``ChangedError`` where ``expected`` is not what is there, ``IntegrityError`` where packets hold
+    different keys, ``RemoteError`` for a registry, KBS or KMS; the destination is then as it was.
+    Raises ``ValueError`` without an opener or a change.
     """
     if not openers:
         raise ValueError("without an opener nothing can be rewrapped")

@@ -110,7 +110,11 @@ class LayerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """All verdicts. ``with_key`` tells whether packets and HMACs could be checked at all."""
+    """All verdicts on the image ``reference``, whose manifest or index had the digest ``digest``.
+
+    ``with_key`` tells whether packets and HMACs could be checked at all. ``findings`` are those
+    about no single layer.
+    """
 
     reference: str
     digest: Digest
@@ -147,7 +151,14 @@ def verify_image(
     """Verify the image that ``image`` names as skopeo does.
 
     Without ``openers`` only what needs no key is checked: that all layers are encrypted, their
-    digests, and the form of their packets. ``base`` names an image whose layers may be readable.
+    digests, and the form of their packets. ``rules`` say what may be otherwise; ``base`` names an
+    image whose layers may be readable. ``jobs`` layers are worked on at once, by default one a
+    processor. ``access`` says how a registry is reached; many images share a ``session``.
+    ``progress`` is told of the work, and can end it.
+
+    What is wrong with the image is in the report, and nothing is raised for it: look at its
+    ``failure``. Raises ``InputError`` for a reference, or where it leads to no image that can be
+    read, ``IntegrityError`` for a manifest of another digest, ``RemoteError`` for a registry.
     """
     with ExitStack() as stack:
         reference = parse_image_reference(image)

@@ -115,7 +115,8 @@ def resolve(
     """Return the recipient for a key and the key ID by which guests find it; touches nothing.
 
     ``kid`` None means a fresh one where a key is made, and none at all for the packets of a KMS.
-    Raises ``InputError`` for a key ID that does not go with the source, ``UnkeptKeyError``.
+    Raises ``InputError`` for a key ID that does not go with the source, ``UnkeptKeyError`` for a
+    new key that nothing but a KBS would keep under a key ID that others may use.
     """
     settings = settings or KeySettings()
     match source:
@@ -158,7 +159,10 @@ def _stored(reference: KekReference) -> Kek:
 
 
 def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None) -> Opener:
-    """Return what opens packets with a key, which is fetched or asked at the first packet."""
+    """Return what opens packets with a key, which is fetched or asked at the first packet.
+
+    What fails is raised there: ``KekError`` for the key, ``RemoteError`` for where it is kept.
+    """
     if isinstance(source, StayingKey):
         from coco_kp.keys.staying import StayingOpener  # noqa: PLC0415 (few name such a key)
 

@@ -92,8 +92,9 @@ class _PacketForm(NamedTuple):
 class PacketForm(_PacketForm):
     """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
 
-    None is the provider whose packets the layer has already, ``attestation-agent`` for a new one.
-    Raises ``ValueError`` for an unknown version, ``TypeError`` for no ``Algorithm``.
+    ``scheme`` None takes the provider whose packets the layer has already, ``attestation-agent``
+    for a layer without. Raises ``ValueError`` for an unknown version, ``TypeError`` for what is not
+    an ``Algorithm``.
     """
 
     __slots__ = ()
