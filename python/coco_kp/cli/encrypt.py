@@ -167,7 +167,7 @@ def command(
     from coco_kp.cli.interrupt import interruptible
     from coco_kp.cli.progress import ProgressBars
     from coco_kp.cli.recipients import read_key_file
-    from coco_kp.image.encrypt import encrypt_image
+    from coco_kp.image.encrypt import check_names, encrypt_image
     from coco_kp.image.plan import Rules
     from coco_kp.keys.wrapper import KekOpener
     from coco_kp.model.manifest import parse_platform
@@ -181,8 +181,10 @@ def command(
     registrar = registration.registrar()
     if register != (registrar is not None):
         raise UsageError("--register and --kbs URL go together")
+    readers = recipients.recipients(packets.form(), registrar)
     with usage():
         wanted = tuple(map(parse_platform, platforms))
+        check_names(readers)
     rules = Rules(
         platforms=wanted,
         layers=layers or None,
@@ -196,7 +198,7 @@ def command(
         result = encrypt_image(
             source,
             destination,
-            recipients.recipients(packets.form(), registrar),
+            readers,
             rules=rules,
             base=skip_base,
             reuse=reuse,

@@ -119,7 +119,7 @@ def encrypt_image(
     if not recipients:
         raise ValueError("without a recipient nothing can be encrypted")
     check_word("verify", verify, Verification)
-    _check_names(recipients)
+    check_names(recipients)
     progress = progress or Progress()
     source_reference = parse_image_reference(source)
     target = parse_image_reference(destination)
@@ -195,8 +195,8 @@ def _reusable(
     return keys, found
 
 
-def _check_names(recipients: Sequence[Recipient]) -> None:
-    """Refuse a key ID that is named twice: a guest has one key under it."""
+def check_names(recipients: Sequence[Recipient]) -> None:
+    """Raise ``InputError`` for a key ID that is named twice: a guest has one key under it."""
     names = [recipient.name for recipient in recipients if recipient.name]
     for name in names:
         if names.count(name) > 1:
