@@ -52,7 +52,7 @@ class Case:
 
 
 def cases(largest: int) -> Iterator[Case]:
-    """Give all images; the largest layer has so many GiB."""
+    """Yield all images; the largest layer has so many GiB."""
     for size in (1, 4, 16):
         if size <= largest:
             yield Case(f"1 x {size} GiB", [size * GIB])

@@ -69,7 +69,7 @@ class Kind:
 
 
 def real(percent: int, *, quick: bool) -> Iterator[Kind]:
-    """Give the images that users have, of the weights so much; if quick, those in gzip alone."""
+    """Yield the images that users have, of the weights so much; if quick, those in gzip alone."""
     for name, packages in (("base", BASE), ("libraries", LIBRARIES)):
         compressed = partial(packed, name=name, packages=packages)
         yield Kind(f"{name}, gzip", f"{name}, gzip", TAR_GZIP, [compressed])
@@ -83,14 +83,14 @@ def real(percent: int, *, quick: bool) -> Iterator[Kind]:
 
 
 def random(percent: int) -> Iterator[Kind]:
-    """Give images of incompressible layers; of smaller ones than whole, nothing is asked."""
+    """Yield images of incompressible layers; of smaller ones than whole, nothing is asked."""
     for count, size in ((1, 1024), (4, 256), (40, 8)):
         group = f"{count} random" if percent == 100 else ""
         yield random_image(count, max(1, size * percent // 100), group)
 
 
 def random_image(count: int, size: int, group: str = "") -> Kind:
-    """Give an image of so many layers, of so many MiB each."""
+    """Return an image of so many layers, of so many MiB each."""
     unit = f"{size // 1024} GiB" if size % 1024 == 0 else f"{size} MiB"
     layers = [partial(stored, size=size * MIB)] * count
     return Kind(f"{count} x {unit}", group, TAR_GZIP, layers)

@@ -30,7 +30,7 @@ def machine() -> str:
 
 @contextlib.contextmanager
 def tmpfs() -> Iterator[Path]:
-    """Give a folder in memory while the block runs."""
+    """Yield a folder in memory while the block runs."""
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         yield Path(folder)

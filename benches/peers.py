@@ -141,7 +141,7 @@ class Row:
         return TARGETS.get((self.operation, self.way, self.kind.group), ())
 
     def to_json(self) -> dict[str, object]:
-        """Give all figures."""
+        """Return all figures."""
         return {
             "operation": self.operation,
             "image": self.kind.name,
@@ -156,7 +156,7 @@ class Row:
         }
 
     def line(self) -> str:
-        """Give the row of the table."""
+        """Return the row of the table."""
         cells = [f"{self.operation} {self.kind.name}", " to ".join(filter(None, self.way))]
         cells += [figures(series) for series in (self.yardstick, *map(self.tools.get, TOOLS))]
         cells.append(

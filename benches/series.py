@@ -63,7 +63,7 @@ class Series:
         self.memory = max(self.memory, took["memory"])
 
     def to_json(self) -> dict[str, object]:
-        """Give all figures."""
+        """Return all figures."""
         return {
             "median": self.median,
             "best": self.best,
@@ -88,7 +88,7 @@ def in_turn(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def figures(series: Series | None) -> str:
-    """Give a cell of a table: seconds, of processors, and MiB of memory."""
+    """Return a cell of a table: seconds, of processors, and MiB of memory."""
     if series is None:
         return ""
     return f"{series.median:.2f} / {series.processor_median:.2f} / {series.memory // MIB}"

@@ -72,7 +72,7 @@ class Import:
 
 
 def part_of(module: str) -> str:
-    """Give the name that stands in the table: the first behind ``coco_kp``."""
+    """Return the name that stands in the table: the first behind ``coco_kp``."""
     return module.split(".")[1]
 
 

@@ -48,7 +48,7 @@ class Secrets:
         return json.dumps(document, separators=(",", ":")).encode()
 
     def shown_in(self, output: bytes) -> list[bytes]:
-        """Give the traces of the keys in an output."""
+        """Return the traces of the keys in an output."""
         all_traces = traces(self.lek) | traces(self.kek) | traces(self.other_kek)
         return [trace for trace in all_traces if trace in output]
 
@@ -79,7 +79,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Secrets:
 
 
 def requests(secrets: Secrets, packet: bytes) -> Iterator[bytes]:
-    """Give requests of all kinds, good and bad; ``packet`` holds the layer key."""
+    """Yield requests of all kinds, good and bad; ``packet`` holds the layer key."""
     options = secrets.private_options
     kek, lek = b64encode(secrets.kek).decode(), b64encode(secrets.lek).decode()
     kid = "keyid=kbs:///default/key/1"
@@ -122,7 +122,7 @@ def requests(secrets: Secrets, packet: bytes) -> Iterator[bytes]:
 
 
 def malformed(secrets: Secrets, request: bytes) -> Iterator[bytes]:
-    """Give a good request cut off, with each member of another type or gone, with keys in names."""
+    """Yield a good request cut off, with members of another type or gone, with keys in names."""
     yield from (request[:length] for length in range(0, len(request), 29))
     yield request + request
     yield request.replace(b"}", b"]")
@@ -138,7 +138,7 @@ def malformed(secrets: Secrets, request: bytes) -> Iterator[bytes]:
 
 
 def paths(value: Any) -> Iterator[tuple[Any, ...]]:
-    """Give the way to each member and element."""
+    """Yield the way to each member and element."""
     inner: Any = value.items() if isinstance(value, dict) else ()
     inner = enumerate(value) if isinstance(value, list) else inner
     for name, child in inner:
@@ -170,7 +170,7 @@ def cmd_mode(capfd: pytest.CaptureFixture[str], request: bytes, *flags: str) -> 
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[list[str], click.Command]]:
-    """Give all commands, and the words that call them."""
+    """Yield all commands, and the words that call them."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -181,7 +181,7 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[list[str], click.
 
 
 def lines_with_key(words: list[str], command: click.Command, key: str) -> Iterator[list[str]]:
-    """Give command lines of a command that have the key in a wrong place, each place once.
+    """Yield command lines of a command that have the key in a wrong place, each place once.
 
     None of them gets as far as to work for long, or to write a file that the key names.
     """

@@ -1,6 +1,6 @@
 """Container images that only an attested Confidential Containers guest can open.
 
-The library behind the commands: five functions, and what they take and give.
+The library behind the commands: five functions, and what they take and return.
 
     import coco_kp
 

@@ -98,7 +98,7 @@ def close(descriptor: int) -> None:
 def open_regular(
     path: Path, error: type[CocoKpError] = InputError, *, named: Path | None = None
 ) -> int:
-    """Open a regular file for reading, and give its descriptor.
+    """Open a regular file for reading, and return its descriptor.
 
     Raises ``error`` if there is none or it cannot be read; messages call it ``named``. A FIFO or a
     device is refused unread, since reading one could block for ever.
@@ -337,7 +337,7 @@ def _lock(descriptor: int, path: Path) -> bool:
 def lock_file(path: Path) -> int | None:
     """Lock a file that is there for that alone; None if another process has it.
 
-    Gives its descriptor, to be closed once the file is removed. Raises ``InputError`` as
+    Returns its descriptor, to be closed once the file is removed. Raises ``InputError`` as
     :func:`open_own` does.
     """
     while True:

@@ -130,7 +130,7 @@ def read_transcript(path: Path) -> Transcript:
 
 
 def matches(expected: list[str], text: str) -> bool:
-    """Tell whether a text has exactly the expected lines."""
+    """Return whether a text has exactly the expected lines."""
     lines = text.splitlines()
     patterns = [re.escape(line).replace(re.escape("[..]"), ".*") for line in expected]
     return len(lines) == len(patterns) and all(map(re.fullmatch, patterns, lines))

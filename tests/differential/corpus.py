@@ -215,7 +215,7 @@ def _in_layers(change: Callable[[list[Any]], object], manifest: Any) -> None:
 
 
 def _set(path: Steps, members: Mapping[str, object], document: Any) -> None:
-    """Give an object these members; annotations are added to those that it has."""
+    """Set these members of an object; annotations are added to those that it has."""
     holder = at(document, path)
     for name, value in members.items():
         both = isinstance(value, dict) and isinstance(holder.get(name), dict)

@@ -66,7 +66,7 @@ def families() -> dict[str, set[str]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Give all expressions of the dashboard and of the alerts, each with where it stands."""
+    """Yield all expressions of the dashboard and of the alerts, each with where it stands."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel["targets"]:
             yield panel["title"], target["expr"]

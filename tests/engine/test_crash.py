@@ -69,7 +69,7 @@ def kill(at: float, *arguments: str) -> None:
 
 
 def moments(seed: int, length: float) -> list[float]:
-    """Give the seconds after which to kill: all over the operation, most in its second half."""
+    """Return the seconds after which to kill: all over the operation, most in its second half."""
     chance = random.Random(seed)
     return [length * (0.2 + 0.9 * chance.random()) for _ in range(KILLS)]
 

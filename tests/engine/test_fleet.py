@@ -635,7 +635,7 @@ def test_fleet_run_that_begins_nothing_leaves_all_lines_to_do(teams: Teams, tmp_
 
 
 def in_turn(*replies: Reply | None) -> Callable[[Request], Reply | None]:
-    """Give each request the next reply, None for what it would get; and then all over again."""
+    """Answer each request with the next reply, None for what it would get; then all over again."""
     count = iter(range(1_000_000))
     return lambda _: replies[next(count) % len(replies)]
 

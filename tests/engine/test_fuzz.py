@@ -109,7 +109,7 @@ def test_encrypt_refuses_any_bytes_in_place_of_index_or_config(
 
 
 def walk(value: Any) -> Any:
-    """Give every place in a document: a container, and a name or number in it."""
+    """Return every place in a document: a container, and a name or number in it."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for name, child in items:
         yield value, name

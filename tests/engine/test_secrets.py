@@ -70,7 +70,7 @@ def test_image_commands_show_no_key_in_any_output(
 
 
 def layer_keys(image: Image, key: Path) -> set[bytes]:
-    """Give the layers' keys and nonces."""
+    """Return the layers' keys and nonces."""
     opener = KekOpener(Kek(key.read_bytes()))
     found = set()
     for layer in image.layers:

@@ -50,7 +50,7 @@ def refused(
 
 
 def other_compression(media_type: str) -> str:
-    """Give gzip for none, and none for gzip."""
+    """Return gzip for none, and none for gzip."""
     without = media_type.replace("+gzip", "")
     return without if without != media_type else media_type.replace(".tar", ".tar+gzip")
 

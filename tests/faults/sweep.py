@@ -284,7 +284,7 @@ def _attempt(fault: Fault) -> Outcome:
 
 @contextmanager
 def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes for `enumerate_faults` and `outcomes`, with a registry and a KBS."""
+    """Yield processes for `enumerate_faults` and `outcomes`, with a registry and a KBS."""
     with ExitStack() as stack:
         memory = Path("/dev/shm")
         folder = stack.enter_context(

@@ -92,7 +92,7 @@ def refused(address: str, request: bytes) -> float:
 
 
 def memory(server: Daemon, which: str) -> int:
-    """Give a size of the server's memory in bytes; see proc(5), /proc/pid/status."""
+    """Return a size of the server's memory in bytes; see proc(5), /proc/pid/status."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     found = re.search(rf"^{which}:\s+(\d+) kB$", status, re.MULTILINE)
     assert found

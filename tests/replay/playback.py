@@ -24,7 +24,7 @@ class Playback:
         self._answers = deque(exchange["answer"] for exchange in exchanges)
 
     def answer(self, request: Request) -> Reply | BreakOff:
-        """Give the next answer; hang up behind the last."""
+        """Return the next answer; hang up behind the last."""
         self.requests.append(request)
         if not self._answers:
             return BreakOff()

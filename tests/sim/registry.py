@@ -196,7 +196,7 @@ class Registry:
 
 @dataclass
 class TokenServer:
-    """Gives tokens that open what was asked for, to who has the password or identity token."""
+    """Hands out tokens that open what was asked for, to who has the password or identity token."""
 
     realm: str = ""
     password: str | None = None

@@ -68,7 +68,7 @@ class Report:
     usage: dict[str, Usage] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """Give it for people."""
+        """Yield it for people."""
         for (phase, operation, code), count in sorted(self.ends.items()):
             yield f"{phase:12} {operation:7} {code:20} {count:8}"
         for operation, seconds in self.seconds.items():

@@ -8,6 +8,6 @@ from typing import Any
 
 
 def load_vectors(name: str) -> dict[str, Any]:
-    """Give the document ``name``.json of this folder."""
+    """Return the document ``name``.json of this folder."""
     document: dict[str, Any] = json.loads(Path(__file__).with_name(f"{name}.json").read_bytes())
     return document

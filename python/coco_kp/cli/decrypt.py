@@ -1,4 +1,4 @@
-"""``coco-kp decrypt``: give back the image that was encrypted."""
+"""``coco-kp decrypt``: restore the image that was encrypted."""
 
 from __future__ import annotations
 

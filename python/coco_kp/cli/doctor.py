@@ -94,7 +94,7 @@ class _Finding:
 
 @dataclass(slots=True)
 class _Checklist:
-    """The checks so far. A check gives what it found, in words and as a value for later ones."""
+    """The checks so far. A check returns what it found, in words and as a value for later ones."""
 
     findings: list[_Finding] = field(default_factory=list)
 

@@ -65,7 +65,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; give its exit code (docs/cli.md). Never raises."""
+    """Run a command; return its exit code (docs/cli.md). Never raises."""
     reset(arguments)
     set_command_line(_cli, arguments)
     show_warnings()

@@ -1,8 +1,8 @@
 """Options that several commands share, in groups.
 
 A group is a class whose annotated attributes are the options' values;
-``with_options(kbc=KbcOptions)`` gives a command all options of the group, and hands it their values
-as one argument.
+``with_options(kbc=KbcOptions)`` adds all options of the group to a command, and hands it their
+values as one argument.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def print_json(document: object) -> None:
 
 
 def report(error: CocoKpError) -> int:
-    """Print an error in the form of docs/cli.md; give its exit code."""
+    """Print an error in the form of docs/cli.md; return its exit code."""
     if _Verbosity.level >= _TRACEBACK:
         _print_traceback()
     say(f"coco-kp: {error.message}", err=True)
@@ -206,7 +206,7 @@ def _print_error(document: dict[str, object]) -> None:
 
 
 def report_bug(error: Exception) -> int:
-    """Print what is known of an error that nobody foresaw; give the exit code of a bug.
+    """Print what is known of an error that nobody foresaw; return the exit code of a bug.
 
     The error's own text is kept back without ``-vv``: it could quote a secret.
     """
@@ -220,7 +220,7 @@ def report_bug(error: Exception) -> int:
 
 
 def report_interrupt(*, image: bool) -> int:
-    """Say that the user ended the command, and what became of the ``image`` that it makes."""
+    """Say that the user ended the command, and in what state the ``image`` is that it makes."""
     message = "interrupted"
     if _Made.place:
         message += f"; {_Made.place} is in place"

@@ -1,6 +1,6 @@
 """Standard streams that may be closed, or have nowhere to put what is printed.
 
-A command's exit code tells about its work, not about who listens.
+A command's exit code is about its work, not about who listens.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def _job(settings: JobSettings, plan: Sequence[str]) -> Object:
 
 
 def _rules() -> list[Object]:
-    """Say what becomes of an index whose pod failed; without a rule it is repeated and counted."""
+    """Return what to do with an index whose pod failed; by default it is repeated and counted."""
     disruption = {"type": "DisruptionTarget", "status": "True"}
     refusals = {"containerName": "fleet", "operator": "In", "values": list(_PERMANENT)}
     return [

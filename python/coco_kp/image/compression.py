@@ -13,7 +13,7 @@ from coco_kp.image.content import content_kind
 from coco_kp.model.media_type import GZIP, NONE, ZSTD, compression_of
 
 ZstdRule = Literal["gzip", "keep", "refuse"]
-"""What becomes of layers that are compressed in a way that guests do not read once encrypted."""
+"""What is done with layers that are compressed in a way that guests do not read once encrypted."""
 
 
 def readable_compression(media_type: str) -> str:

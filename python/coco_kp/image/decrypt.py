@@ -128,7 +128,7 @@ def _only_image(tree: Node, target: ImageReference) -> ImageNode:
 def _move_blobs(
     source: Source, sink: Sink, tree: Node, openers: Sequence[Opener], work: Work
 ) -> dict[LayerKey, Digest]:
-    """Bring all blobs to the destination; give the digests of those that were decrypted."""
+    """Bring all blobs to the destination; return the digests of those that were decrypted."""
     plain: dict[LayerKey, Digest] = {}
 
     def decrypt(key: LayerKey, layer: Descriptor) -> None:

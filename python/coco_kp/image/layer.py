@@ -1,6 +1,6 @@
 """One layer's bytes on their way: sealed, opened, copied or checked, in constant memory.
 
-Each function gives its result, or commits a blob, only after every verdict on the whole layer.
+Each function returns its result, or commits a blob, only after every verdict on the whole layer.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def plan_encryption(
     base: BaseLayers | None = None,
     reusable: Collection[Digest] = (),
 ) -> EncryptionPlan:
-    """Decide what becomes of each image and layer of ``tree``.
+    """Decide what is done with each image and layer of ``tree``.
 
     ``reusable`` are the digests of plain layers that an earlier image holds encrypted. Raises
     ``RefusedError`` where something would stay readable that the user did not name, ``InputError``

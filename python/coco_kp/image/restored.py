@@ -16,7 +16,7 @@ LayerKey = tuple[Digest, tuple[tuple[str, str], ...], Digest | None]
 
 
 def layer_key(image: ImageNode, number: int) -> LayerKey:
-    """Return what tells the layer apart."""
+    """Return what identifies the layer."""
     layer = image.manifest.layers[number]
     return layer.digest, tuple(sorted(layer.annotations.items())), image.diff_id(number)
 

@@ -74,7 +74,7 @@ class EarlierLayer:
 def read_earlier(
     source: Source, openers: Sequence[Opener], recipients: Sequence[KeyWrapper]
 ) -> dict[Digest, EarlierLayer]:
-    """Open all layers of an earlier image that can be opened; give them by their plain digests.
+    """Open all layers of an earlier image that can be opened; return them by their plain digests.
 
     Left out are layers that everybody can open, unless that holds for one of ``recipients``, too.
     Raises the first failure where none opens, ``InputError`` where none is encrypted.

@@ -127,7 +127,7 @@ class _Rewriting:
 
 
 def _has_zstd(manifest: Manifest) -> bool:
-    """Return whether an image has a layer of zstd; of an index its images tell."""
+    """Return whether an image has a layer of zstd; for an index its images decide."""
     return isinstance(manifest, ImageIndex) or any(
         compression_of(plain_form(layer.media_type)) == ZSTD for layer in manifest.layers
     )

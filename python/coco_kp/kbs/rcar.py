@@ -64,7 +64,7 @@ class Handshake:
 
 
 def ask_for_challenge(kbs: Kbs, tee: str) -> tuple[Challenge, str]:
-    """Open a session; give the challenge and the session's cookie. Raises ``RemoteError``."""
+    """Open a session; return the challenge and the session's cookie. Raises ``RemoteError``."""
     answer = kbs.call("POST", "auth", body=request(tee), repeatable=True)
     if answer.refusal:
         raise _refused(

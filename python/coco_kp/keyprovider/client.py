@@ -41,7 +41,7 @@ def call_provider(
 def check_health(door: GrpcProvider) -> str:
     """Ask a server how it is, with gRPC's health protocol.
 
-    Gives ``SERVING``, or another status of the health protocol, or a note that the server has no
+    Returns ``SERVING``, or another status of the health protocol, or a note that the server has no
     health service, as upstream's has not. Raises ``RemoteError`` if nobody answers, ``InputError``
     for an invalid address.
     """

@@ -1,6 +1,6 @@
 """The name of a Unix socket: one server at a time has it, and removes none but its own.
 
-Whoever holds the lock of the file beside it (``kp.sock.lock``) may give the name away. A new socket
+Whoever holds the lock of the file beside it (``kp.sock.lock``) may take the name. A new socket
 is bound under a name of its own and renamed, so that it is there at once in place of one that a
 dead server left; and gRPC, which removes what it has bound when it ends, does not find it.
 """

@@ -79,7 +79,7 @@ class AuditLog:
                 raise _unaudited()
 
     def fingerprint(self, kek: Kek) -> str:
-        """Return what tells a KEK from others, and nobody the KEK: an HMAC under the salt."""
+        """Return what identifies a KEK and does not reveal it: an HMAC under the salt."""
         return f"hmac-sha256:{hmac.digest(self._salt, kek.raw(), 'sha256').hex()}"
 
     def reopen(self) -> None:

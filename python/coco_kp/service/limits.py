@@ -130,7 +130,7 @@ UNLIMITED: Final = Limits()
 
 
 def _caller(client: ClientIdentity) -> Hashable:
-    """Return what tells a caller from others; None where nothing does."""
+    """Return what identifies a caller; None where nothing does."""
     if client.certificate and client.certificate.names:
         return client.certificate
     if not client.ip:

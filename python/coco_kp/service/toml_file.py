@@ -19,7 +19,7 @@ def read_tables(
 ) -> Iterator[tuple[str, str, Mapping[str, object]]]:
     """Read a file of tables ``[TITLE.NAME]``, one at least, which have no others than ``members``.
 
-    Gives each table's name, how errors call it, and itself. ``what`` names the file in errors,
+    Yields each table's name, how errors call it, and itself. ``what`` names the file in errors,
     ``form`` says in their hints how it is written. Raises ``InputError``.
     """
     document = _read(path, what)

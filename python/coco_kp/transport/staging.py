@@ -41,14 +41,14 @@ class Staging:
         self._published: list[Path] = []
 
     def create(self) -> tuple[Path, int]:
-        """Make an empty file and give its path and descriptor, open for reading and writing."""
+        """Make an empty file and return its path and descriptor, open for reading and writing."""
         with naming("write to", self.folder.parent):
             # Unlike mkstemp's, these files get the modes that the user's umask gives new files.
             name = self.folder / os.urandom(8).hex()
             return name, os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
 
     def write(self, data: bytes) -> Path:
-        """Make a durable file of ``data`` and give its path."""
+        """Make a durable file of ``data`` and return its path."""
         path, fd = self.create()
         with naming("write to", self.folder.parent):
             try:
@@ -160,7 +160,7 @@ def publish_image(staged: Path, final: Path, reference: str) -> None:
 
 
 def _make(parent: Path) -> tuple[Path, int, list[Path]]:
-    """Make the directory, lock and mark it; give also the parents made for it, innermost first."""
+    """Make the directory, lock and mark it; return also parents made for it, innermost first."""
     made: list[Path] = []
     try:
         for _ in range(_TRIES):

@@ -190,7 +190,7 @@ def _check_folders(members: dict[str, Member], folders: set[str], path: Path) ->
 
 
 def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:
-    """Walk the headers; give kind, name, link target and place of each member."""
+    """Walk the headers; yield kind, name, link target and place of each member."""
     extended: dict[str, str] = {}
     position = 0
     while any(header := os.pread(fd, BLOCK, position)):

@@ -135,7 +135,7 @@ def seen() -> list[ClientIdentity]:
 
 @pytest.fixture
 def listen(seen: list[ClientIdentity]) -> Iterator[Listen]:
-    """Gives the address of a server that notes who calls."""
+    """Yield the address of a server that notes who calls."""
 
     def note(call: Call) -> bytes:
         seen.append(call.client)

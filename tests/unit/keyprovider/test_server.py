@@ -55,7 +55,7 @@ Serve = Callable[[Provider], AbstractContextManager[grpc.Channel]]
 
 @pytest.fixture
 def serve() -> Serve:
-    """Gives a client's channel to a server with the given provider."""
+    """Yield a client's channel to a server with the given provider."""
 
     @contextmanager
     def serving(provider: Provider) -> Iterator[grpc.Channel]:

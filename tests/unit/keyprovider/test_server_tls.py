@@ -68,7 +68,7 @@ Listen = Callable[[ServerTls], str]
 
 @pytest.fixture
 def listen() -> Iterator[Listen]:
-    """Gives the address of a server that answers every call."""
+    """Yield the address of a server that answers every call."""
     servers: list[grpc.Server] = []
     with ThreadPoolExecutor(4) as pool:
 

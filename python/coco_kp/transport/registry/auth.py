@@ -73,7 +73,7 @@ class Authorizer:
         return {"Authorization": f"Bearer {token.value}"}
 
     def learn(self, response: Response, used: Mapping[str, str], scopes: Scopes) -> bool:
-        """Take in the challenge of a 401; tell whether another try makes sense.
+        """Take in the challenge of a 401; return whether another try makes sense.
 
         ``used`` are the headers that were not good enough for a request that needs ``scopes``.
         """
