@@ -73,7 +73,7 @@ WORDS: list[tuple[Callable[[Any], object], str]] = [
 
 @pytest.mark.parametrize(("call", "word"), WORDS, ids=[word for _, word in WORDS])
 def test_library_refuses_word_that_is_none(call: Callable[[Any], object], word: str) -> None:
-    with pytest.raises(ValueError, match=f"='{word}' is none of '"):
+    with pytest.raises(ValueError, match=f"='{word}' is not one of '"):
         call(word)
 
 

@@ -97,7 +97,7 @@ class Registrar:
                 f"'{kid}' was registered with {self.kbs_url} for another key ({before}; "
                 f"this one is {kek.fingerprint})",
                 "images that need the other key could not be opened any more; choose another key "
-                "id",
+                "ID",
                 code="key-id-registered",
             )
 

@@ -383,7 +383,7 @@ def _platform(document: Mapping[str, object], what: str) -> Platform | None:
             os, architecture, variant = map(str, words)
             given = os or architecture or variant
             return Platform(os, architecture, variant or None) if given else None
-    raise InputError(f"the 'platform' of {what} is not one")
+    raise InputError(f"the 'platform' of {what} is invalid")
 
 
 def _artifact_type(document: Mapping[str, object]) -> str | None:

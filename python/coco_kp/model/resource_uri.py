@@ -156,7 +156,7 @@ def _without_scheme_reason(text: str) -> str:
         return "it is empty"
     if text.count("/") == 2:
         return "it has neither a scheme nor a leading slash"
-    return "it is none of the accepted forms"
+    return "it has none of the accepted forms"
 
 
 def _refused(text: str, reason: str) -> InputError:

@@ -12,4 +12,4 @@ def check_word(what: str, word: object, words: object) -> None:
     """
     if word not in get_args(words):
         accepted = ", ".join(map(repr, get_args(words)))
-        raise ValueError(f"{what}={word!r} is none of {accepted}")
+        raise ValueError(f"{what}={word!r} is not one of {accepted}")

@@ -196,6 +196,6 @@ def _write(descriptor: int, data: memoryview, patience: float) -> int:
 
 def _unaudited() -> UnauditedError:
     return UnauditedError(
-        "the call cannot be recorded, and this provider answers none that is not",
+        "the call cannot be recorded, and this provider answers no unrecorded call",
         "its owner's log says what is wrong with its audit log",
     )

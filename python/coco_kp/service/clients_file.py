@@ -74,7 +74,7 @@ def _names(entry: Mapping[str, object], where: str) -> list[str]:
     for kind, form in _FORMS.items():
         for text in _texts(entry, kind, where):
             if not form.fullmatch(text):
-                raise InputError(f"{where}: {shown(text)} is no {kind}", _FORM_HINTS[kind])
+                raise InputError(f"{where}: {shown(text)} is not a valid {kind}", _FORM_HINTS[kind])
             names.append(f"{kind}:{text}")
     if not names:
         raise InputError(f"{where} has none of dns, uri and cn", _FORM)

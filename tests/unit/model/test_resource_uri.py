@@ -31,7 +31,7 @@ def test_parse_key_id_refuses_known_bad_ids(text: str) -> None:
 
 REFUSALS = {
     "": "it is empty",
-    "key_id1": "it is none of the accepted forms",
+    "key_id1": "it has none of the accepted forms",
     "default/key/1": "it has neither a scheme nor a leading slash",
     "https://h/a/b/c": "its scheme is not kbs or kbs+<plugin>",
     "\N{KELVIN SIGN}bs:///a/b/c": "its scheme is not kbs or kbs+<plugin>",

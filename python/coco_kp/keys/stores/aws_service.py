@@ -209,7 +209,7 @@ def _not_sent(subject: str, error: exceptions.BotoCoreError) -> CocoKpError:
             | exceptions.TokenRetrievalError()
             | exceptions.SSOError()
         ):
-            return KekError(f"{subject}: AWS credentials cannot be had", _CREDENTIALS_HINT)
+            return KekError(f"{subject}: AWS credentials cannot be obtained", _CREDENTIALS_HINT)
         case exceptions.ReadTimeoutError() | exceptions.ConnectTimeoutError():
             return failure(subject, TimeoutError())
         case exceptions.HTTPClientError() | exceptions.ConnectionError():

@@ -69,7 +69,7 @@ class VaultStore:
             if "check-and-set" in str(refusal.errors):
                 raise self._taken() from None
             raise RemoteError(
-                f"Vault did not write {self._name}: it takes the request for a wrong one",
+                f"Vault did not write {self._name}: it rejects the request as invalid",
                 "check that the mount is of the key-value engine",
             ) from None
         except exceptions.InvalidPath as refusal:
