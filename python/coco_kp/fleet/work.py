@@ -92,6 +92,24 @@ class Reach:
     destination: Access
 
 
+class CheckedHeads:
+    """What was seen of layers that were read; who wants one that is being read waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._locks: dict[object, threading.Lock] = {}
+        self._heads: dict[object, bytes] = {}
+
+    def head(self, key: object, read: Callable[[], bytes]) -> bytes:
+        """Return a layer's first bytes, for which ``read`` is called unless it succeeded before."""
+        with self._lock:
+            own = self._locks.setdefault(key, threading.Lock())
+        with own:
+            if key not in self._heads:
+                self._heads[key] = read()
+            return self._heads[key]
+
+
 @dataclass(slots=True)
 class Worker:
     """Does lines of plans; threads may share it.
@@ -103,7 +121,7 @@ class Worker:
     halt: Halt
     jobs: int
     notice: Callable[[str], None]
-    _checked: dict[tuple[object, ...], bytes] = field(default_factory=dict, repr=False)
+    _checked: CheckedHeads = field(default_factory=CheckedHeads, repr=False)
 
     def run(self, line: PlanLine, keys: LineKeys) -> ResultLine:
         """Do what a line says. Raises ``CancelledError`` where that was ended meanwhile."""
@@ -149,15 +167,13 @@ class Worker:
 class _CheckedLayer(EarlierLayer):
     """A layer that is not read again where its like was: the same bytes, options and content."""
 
-    checked: dict[tuple[object, ...], bytes] = field(repr=False, compare=False)
+    checked: CheckedHeads = field(repr=False, compare=False)
 
     def check(self, plan: LayerPlan, work: Work) -> bytes:
         """Decrypt it, as `EarlierLayer.check` does, unless that was done."""
         public, layer = self.encryption.public_options, plan.layer
         key = (self.layer.digest, public, self.options, layer.digest, layer.media_type)
-        if key not in self.checked:
-            self.checked[key] = EarlierLayer.check(self, plan, work)
-        return self.checked[key]
+        return self.checked.head(key, partial(EarlierLayer.check, self, plan, work))
 
 
 @dataclass(frozen=True, slots=True)

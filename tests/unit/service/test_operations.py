@@ -105,9 +105,13 @@ def test_signal_has_the_audit_log_opened_anew(tmp_path: Path) -> None:
 
 
 def test_signal_ends_a_server_that_has_nothing_to_open(tmp_path: Path) -> None:
-    with serving(tmp_path) as running:
-        running.process.send_signal(signal.SIGHUP)
-        assert running.process.wait(PATIENCE) == -signal.SIGHUP
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has children ignore it
+    try:
+        with serving(tmp_path) as running:
+            running.process.send_signal(signal.SIGHUP)
+            assert running.process.wait(PATIENCE) == -signal.SIGHUP
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
 
 
 def test_second_health_name_follows_the_kbs_and_the_first_stays(tmp_path: Path) -> None:

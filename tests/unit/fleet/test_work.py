@@ -1,0 +1,42 @@
+"""What workers of one process share."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from coco_kp.errors import RemoteError
+from coco_kp.fleet.work import CheckedHeads
+
+
+def test_checked_layer_that_two_workers_want_at_once_is_read_once() -> None:
+    heads, reads = CheckedHeads(), []
+    reading, both = threading.Event(), threading.Event()
+
+    def read() -> bytes:
+        reads.append(None)
+        reading.set()
+        both.wait(1)  # without the rule the other reads meanwhile, and sets it
+        return b"head"
+
+    def other() -> bytes:
+        reading.wait()
+        return heads.head("layer", lambda: (both.set(), read())[1])
+
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(heads.head, "layer", read), pool.submit(other)]
+        assert [future.result() for future in found] == [b"head", b"head"]
+    assert len(reads) == 1
+
+
+def test_checked_layer_whose_reading_failed_is_read_again() -> None:
+    heads = CheckedHeads()
+
+    def fail() -> bytes:
+        raise RemoteError("the registry is gone")
+
+    with pytest.raises(RemoteError):
+        heads.head("layer", fail)
+    assert heads.head("layer", lambda: b"head") == b"head"
