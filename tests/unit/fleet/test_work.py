@@ -12,7 +12,8 @@ from coco_kp.fleet.work import CheckedHeads
 
 
 def test_checked_layer_that_two_workers_want_at_once_is_read_once() -> None:
-    heads, reads = CheckedHeads(), []
+    heads = CheckedHeads()
+    reads: list[None] = []
     reading, both = threading.Event(), threading.Event()
 
     def read() -> bytes:
@@ -21,9 +22,13 @@ def test_checked_layer_that_two_workers_want_at_once_is_read_once() -> None:
         both.wait(1)  # without the rule the other reads meanwhile, and sets it
         return b"head"
 
+    def read_beside_it() -> bytes:
+        both.set()
+        return read()
+
     def other() -> bytes:
         reading.wait()
-        return heads.head("layer", lambda: (both.set(), read())[1])
+        return heads.head("layer", read_beside_it)
 
     with ThreadPoolExecutor(2) as pool:
         found = [pool.submit(heads.head, "layer", read), pool.submit(other)]
