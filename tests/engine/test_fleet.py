@@ -15,7 +15,9 @@ import pytest
 
 from coco_kp.errors import CancelledError
 from coco_kp.fleet.halt import Halt
+from coco_kp.fleet.lines import MAX_FINDINGS
 from coco_kp.fleet.plan import find_images
+from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import ImageManifest, parse_manifest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access
@@ -414,6 +416,26 @@ def test_fleet_run_of_verify_finds_what_is_readable(
     assert len(readable["findings"]) == 4
     assert (sealed["outcome"], sealed["recipients"]) == ("done", [KID])
     assert {r.method for r in registry.seen} == {"GET", "HEAD"}
+
+
+def test_fleet_run_of_inspect_keeps_the_gravest_of_too_many_findings(
+    teams: Teams, registry: Registry, tmp_path: Path
+) -> None:
+    source = f"docker://{teams.host}/team/app0:0"
+    teams.command("encrypt", source, teams.sealed(), "--sample", *PLAIN_HTTP)
+    media_type, raw = registry.manifests["sealed/team/app0", "0"]
+    document = json.loads(raw)
+    nobodys = document["layers"][0] | {"annotations": {}}
+    document["layers"] = [nobodys] * (MAX_FINDINGS + 1) + document["layers"]
+    altered = json.dumps(document).encode()
+    for name in ("0", str(Digest.of(altered))):
+        registry.manifests["sealed/team/app0", name] = media_type, altered
+    path = tmp_path / "plan"
+    teams.command(
+        *("fleet", "plan", teams.sealed(), "--tls-verify=false", "--action=inspect", "-o", path)
+    )
+    (line,) = teams.run(path).lines
+    assert [finding["exit_code"] for finding in line["findings"][:4]] == [7, 7, 7, 3]
 
 
 def test_fleet_run_of_verify_refuses_another_recipient(teams: Teams, tmp_path: Path) -> None:

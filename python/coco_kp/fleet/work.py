@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -393,7 +393,7 @@ class _LineWork:
             found.digest,
             tuple(dict.fromkeys(names)),
             LayerCounts(0, encrypted, len(layers) - encrypted),
-            tuple(Failure.of(finding) for layer in layers for finding in layer.findings),
+            _failures(finding for layer in layers for finding in layer.findings),
         )
 
     def _check_source(self) -> None:
@@ -464,6 +464,12 @@ class _LineWork:
         self._worker.notice(f"{self._line.source}: {text}")
 
 
+def _failures(findings: Iterable[CocoKpError]) -> tuple[Failure, ...]:
+    """Return findings as results have them, the gravest first: whoever writes many is cut off."""
+    gravest_first = sorted(findings, key=lambda finding: finding.severity, reverse=True)
+    return tuple(map(Failure.of, gravest_first))
+
+
 def _rules(options: Options) -> Rules:
     return Rules(
         platforms=tuple(map(parse_platform, options.platforms)),
@@ -524,6 +530,6 @@ def _verified(report: VerificationReport) -> _Done:
         report.digest,
         tuple(dict.fromkeys(names)),
         LayerCounts(0, encrypted, len(report.layers) - encrypted),
-        tuple(Failure.of(finding) for finding in (*report.findings, *found)),
+        _failures((*report.findings, *found)),
         None if failure is None else Failure.of(failure),
     )
