@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,11 @@ MAX_LINE: Final = 1024 * 1024
 MAX_FINDINGS: Final = 100
 """Findings of a result at the most; those beyond are left out when it is written."""
 
-_MAX_TEXTS: Final = 1000  # of a list
+MAX_TEXTS: Final = 1000
+"""Texts of a list at the most: keys, recipients, images to take layers over from."""
+
+_MAX_MESSAGE: Final = 2000  # characters
+_MAX_NAMES: Final = 256 * 1024  # bytes of all recipients of a result
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TAKEN: Final[Mapping[Action, frozenset[str]]] = {
     "encrypt": frozenset({"platforms", "skip_base", "zstd", "allow_foreign", "keep_attestations"}),
@@ -138,8 +142,8 @@ class Failure:
         """Return it as JSON has it."""
         return {
             "exit_code": self.exit_code,
-            "message": self.message,
-            "hint": self.hint or None,
+            "message": _cut(self.message),
+            "hint": _cut(self.hint) or None,
         }
 
 
@@ -148,9 +152,10 @@ class ResultLine:
     """What came of one line of a plan.
 
     ``did`` is what was left to do, ``result`` the image that is there now, if that is known.
-    ``recipients`` are all that have a packet in it. ``layers`` is None where nothing is known of
-    them. Bytes are those of layers. ``seconds`` is how long it took, ``finished`` when that was, in
-    UTC. The exit code (docs/cli.md) is 0 where there is no ``error``.
+    ``recipients`` are all that have a packet in it; written are as many as a line has room for.
+    ``layers`` is None where nothing is known of them. Bytes are those of layers. ``seconds`` is how
+    long it took, ``finished`` when that was, in UTC. The exit code (docs/cli.md) is 0 where there
+    is no ``error``.
     """
 
     line: PlanLine
@@ -179,7 +184,7 @@ class ResultLine:
             "exit_code": self.exit_code,
             "did": self.did,
             "result": str(self.result) if self.result else None,
-            "recipients": list(self.recipients),
+            "recipients": list(_fitting(self.recipients)),
             "layers": None
             if counts is None
             else {
@@ -438,6 +443,21 @@ def _check_members(
         raise InputError(f"{what} has no '{min(missing)}'")
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
+
+
+def _fitting(names: Sequence[str]) -> Iterator[str]:
+    """Yield as many names as a line has room for; then how many others there are."""
+    size = 0
+    for number, name in enumerate(names):
+        size += len(printable_json(name).encode())
+        if number + 1 == MAX_TEXTS or size > _MAX_NAMES:
+            yield f"and {len(names) - number} more"
+            return
+        yield name
+
+
 def _is_time(text: str) -> bool:
     try:
         return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
@@ -459,8 +479,8 @@ def _nullable(document: dict[str, object], name: str, kind: type[T], what: str) 
 
 def _texts(document: dict[str, object], name: str, what: str) -> tuple[str, ...]:
     found = member(document, name, list, what)
-    if len(found) > _MAX_TEXTS or not all(isinstance(one, str) and one for one in found):
-        raise InputError(f"'{name}' of {what} is not a list of at most {_MAX_TEXTS} texts")
+    if len(found) > MAX_TEXTS or not all(isinstance(one, str) and one for one in found):
+        raise InputError(f"'{name}' of {what} is not a list of at most {MAX_TEXTS} texts")
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotThereError, shown
 from coco_kp.fleet.halt import Halt
-from coco_kp.fleet.lines import Action, Options, PlanLine, check_plan_line, place
+from coco_kp.fleet.lines import MAX_TEXTS, Action, Options, PlanLine, check_plan_line, place
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
@@ -210,5 +210,5 @@ def _sharing(found: Sequence[FoundImage], lines: Sequence[PlanLine]) -> list[Pla
         assert line.destination is not None  # noqa: S101 (it is encrypted)
         others = dict.fromkeys(first.setdefault(layer, line.destination) for layer in image.layers)
         others.pop(line.destination, None)
-        sharing.append(replace(line, reuse=tuple(others)))
+        sharing.append(replace(line, reuse=tuple(others)[:MAX_TEXTS]))
     return sharing

@@ -194,6 +194,24 @@ def test_result_line_with_too_many_findings_is_written_with_the_first() -> None:
     assert parse_result_line(line.to_json().encode()).findings == many[:100]
 
 
+@pytest.mark.parametrize(("count", "length"), [(1500, 20), (200, 16000)])
+def test_result_line_with_too_many_recipients_says_how_many_it_leaves_out(
+    count: int, length: int
+) -> None:
+    names = tuple(str(number).rjust(length, "\u200b") for number in range(count))
+    line = ResultLine(VERIFY, "done", "verify", None, "2026-01-31T12:00:00Z", 0, names)
+    *kept, last = parse_result_line(line.to_json().encode()).recipients
+    assert tuple(kept) == names[: len(kept)] != ()
+    assert last == f"and {count - len(kept)} more"
+
+
+def test_result_line_with_long_messages_can_be_read() -> None:
+    long = tuple(Failure(7, "a" * 20_000) for _ in range(100))
+    line = ResultLine(VERIFY, "done", "verify", None, "2026-01-31T12:00:00Z", 0, findings=long)
+    read = parse_result_line(line.to_json().encode())
+    assert [finding.message for finding in read.findings] == [f"{'a' * 2000}…"] * 100
+
+
 def test_read_plan_gives_all_lines(tmp_path: Path) -> None:
     path = tmp_path / "plan.jsonl"
     path.write_text(ENCRYPT.to_json() + VERIFY.to_json())
