@@ -609,6 +609,20 @@ def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Re
     assert registry.seen == []
 
 
+def test_fleet_run_of_plan_that_changes_meanwhile_does_no_other_line(
+    teams: Teams, registry: Registry
+) -> None:
+    plan = teams.plan()
+    other = plan.read_bytes().replace(b"/sealed/team/app1:", b"/secret/team/app1:")
+
+    def change(_: Request) -> None:
+        plan.write_bytes(other)
+
+    registry.before = change
+    teams.run(plan, "--jobs=1", code=3)
+    assert not any(name.startswith("secret/") for name, _ in registry.manifests)
+
+
 def test_fleet_run_of_shards_does_each_image_once(teams: Teams) -> None:
     plan = teams.plan()
     results = [teams.run(plan, "--shard", f"{number}/4") for number in range(4)]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -51,6 +52,7 @@ class PlanFile:
         self._descriptor = descriptor
         self._path = path
         self._ends = array("Q")
+        self._digests = bytearray()
         self._find_lines()
 
     def __len__(self) -> int:
@@ -62,9 +64,15 @@ class PlanFile:
         return parse_plan_line(self.text(number), f"line {number + 1} of {shown(str(self._path))}")
 
     def text(self, number: int) -> bytes:
-        """Return a line as it stands there, by its number from 0."""
+        """Return a line as it stands there, by its number from 0.
+
+        Raises ``InputError`` where it stands there no longer.
+        """
         start = self._ends[number - 1] if number else 0
-        return os.pread(self._descriptor, self._ends[number] - start, start)
+        text = os.pread(self._descriptor, self._ends[number] - start, start)
+        if sha256(text).digest() != self._digests[32 * number : 32 * (number + 1)]:
+            raise InputError(f"{shown(str(self._path))} was changed while it was run")
+        return text
 
     def _find_lines(self) -> None:
         end = 0
@@ -72,6 +80,7 @@ class PlanFile:
             while text := file.readline(MAX_LINE + 1):
                 end += len(text)
                 self._ends.append(end)
+                self._digests += sha256(text).digest()
 
 
 @contextmanager
