@@ -233,6 +233,20 @@ def test_line_that_was_taken_back_has_no_result(
     assert told.cancelled()
 
 
+def test_result_of_another_line_is_none_of_the_line_that_was_sent(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distributed.Client", Scripted)
+    engine = DaskEngine("tcp://127.0.0.1:1", Access(), Access(), KeyRing(pytest.fail))
+    sent, other = list(read_plan(fleet.plan))[:2]
+    told = engine.submit(sent)
+    done = ResultLine(other, "done", "encrypt", other.digest, "2026-01-31T12:00:00Z", 1.0)
+    Scripted.futures[-1].set_result(done.to_json())
+    result = told.result()
+    assert (result.line, result.outcome, result.exit_code) == (sent, "refused", 3)
+    engine.end()
+
+
 def test_run_without_the_extra_says_how_to_have_it(
     fleet: Fleet, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,12 +102,15 @@ def do_line(text: str, source: Access, destination: Access, fingerprints: Finger
 
 def _result(line: PlanLine, done: Future[str]) -> ResultLine:
     try:
-        return parse_result_line(done.result().encode(), "a worker's result")
+        result = parse_result_line(done.result().encode(), "a worker's result")
     except CocoKpError as error:
         return failed(line, error)
     except BaseException as error:  # noqa: BLE001 (whatever its worker died of, or lacks)
         what = f"no worker of the cluster did it: {type(error).__name__}"
         return failed(line, RemoteError(what, "the logs of Dask's workers say why"))
+    if result.line != line:
+        return failed(line, InputError("a worker's result is that of another line"))
+    return result
 
 
 def _keys(line: PlanLine, fingerprints: Fingerprints) -> LineKeys:
