@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from coco_kp.crypto import SAMPLE_KEK
 from coco_kp.errors import CancelledError
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.lines import MAX_FINDINGS
@@ -512,6 +513,16 @@ def test_fleet_run_without_the_last_key_touches_nothing(teams: Teams, registry: 
     plan.write_text("".join(f"{line}\n" for line in (*others, last)))
     registry.seen.clear()
     assert teams.run(plan, code=4).lines == []
+    assert registry.seen == []
+
+
+def test_fleet_run_for_the_key_that_everybody_knows_touches_nothing(
+    teams: Teams, registry: Registry
+) -> None:
+    teams.key.write_bytes(SAMPLE_KEK)
+    plan = teams.plan()
+    registry.seen.clear()
+    assert teams.run(plan, code=7).lines == []
     assert registry.seen == []
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coco_kp.crypto import Kek
-from coco_kp.errors import KekError, shown
+from coco_kp.crypto import SAMPLE_KEK, Kek
+from coco_kp.errors import KekError, RefusedError, shown
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.named import NamedKey
 from coco_kp.keys.reference import AwsKmsReference, name_of
@@ -56,8 +56,8 @@ class KeyRing:
     def of(self, line: PlanLine, expected: Fingerprints = ()) -> LineKeys:
         """Return the keys of a line; those that were not asked for yet, now.
 
-        Raises ``KekError``, also where one is not the key that is ``expected``; ``RemoteError``,
-        ``InputError``.
+        Raises ``KekError``, also where one is not the key that is ``expected``; ``RefusedError``
+        for one that everybody knows; ``RemoteError``, ``InputError``.
         """
         writes = line.action in {"encrypt", "rewrap"}
         named = {key: parse_plan_key(key, "a key", kid_needed=writes) for key in line.keys}
@@ -90,7 +90,14 @@ class KeyRing:
         if text not in self._recipients:
             source = key.source
             if isinstance(source, FetchedKek):
-                made = resolve(GivenKek(self._kek(source)), key.kid, self._settings)
+                kek = self._kek(source)
+                if kek.fingerprint == Kek(SAMPLE_KEK).fingerprint:
+                    raise RefusedError(
+                        f"everybody knows the key {name_of(source.reference)}: it is the public "
+                        "sample key",
+                        "name a key of your own",
+                    )
+                made = resolve(GivenKek(kek), key.kid, self._settings)
             else:
                 made = resolve(source, key.kid, self._settings)
             self._recipients[text] = made.prepare()
