@@ -51,7 +51,7 @@ def tags(repository: Repository) -> Iterator[str]:
             )
         return response
 
-    return _names(page, repository.url("tags/list"), "tags", is_tag)
+    return _names(page, repository.url("tags/list"), "tags", is_tag, ordered=True)
 
 
 def repositories(client: RegistryClient) -> Iterator[str]:
@@ -69,12 +69,22 @@ def repositories(client: RegistryClient) -> Iterator[str]:
             raise error
         return response
 
-    return _names(page, f"{client.base()}/v2/_catalog", "repositories", is_repository)
+    url = f"{client.base()}/v2/_catalog"
+    return _names(page, url, "repositories", is_repository, ordered=False)
 
 
 def _names(
-    page: Callable[[str], Response], url: str, member: str, is_name: Callable[[str], bool]
+    page: Callable[[str], Response],
+    url: str,
+    member: str,
+    is_name: Callable[[str], bool],
+    *,
+    ordered: bool,
 ) -> Iterator[str]:
+    """Yield all names; ``ordered``: what comes behind a name can be asked for (distribution-spec).
+
+    go-containerregistry's catalogue has no order: each page is some of the names.
+    """
     count = 0
     first: list[str] = []
     before: list[str] = []
@@ -83,7 +93,7 @@ def _names(
         response = page(asked)
         following = _next_page(response, asked)
         names = _read(response, member)
-        if before and set(before) & set(names):
+        if before and names and (not ordered or set(before) & set(names)):
             raise RemoteError(
                 f"the list of {member} at {display_url(url)} is cut off, and does not go on"
             )

@@ -229,6 +229,22 @@ class TestCatalogue:
         assert list(list_repositories(host, PLAIN)) == names
         assert len(registry.requests("GET", "_catalog")) == 4
 
+    def test_list_repositories_refuses_pages_whose_order_nothing_tells(
+        self, registry: Registry, host: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """go-containerregistry's are some of the names, in no order: one may be on none of them."""
+        monkeypatch.setattr(listing, "_PAGE", 3)
+        registry.page, registry.links = 3, False
+        with pytest.raises(RemoteError, match="is cut off, and does not go on"):
+            list(list_repositories(host, PLAIN))
+
+    def test_list_repositories_takes_a_full_page_behind_which_is_nothing(
+        self, registry: Registry, host: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(listing, "_PAGE", 11)
+        registry.page, registry.links = 11, False
+        assert len(list(list_repositories(host, PLAIN))) == 11
+
     def test_list_repositories_asks_for_the_scope_of_the_catalogue(
         self, registry: Registry, host: str
     ) -> None:
