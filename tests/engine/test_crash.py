@@ -25,6 +25,7 @@ from tests.support.command import KID, files
 from tests.support.documents import Document
 from tests.support.image import Image, tar, write_image
 from tests.support.patience import PATIENCE, wait_until
+from tests.support.signals import heeding
 
 KILLS = 13  # of each of the four operations
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
@@ -154,10 +155,8 @@ def test_encrypt_ended_by_signal_removes_its_unfinished_files(
     duration("encrypt", big.reference, target, "--keyid", KID, *opening)
     before = files(layout)
     endless = make_endless(big)
-    # Whoever started the tests may have the signal ignored, as nohup does; a child inherits that.
-    inherited = signal.signal(number, signal.default_int_handler)
-    process = start("encrypt", endless.reference, target, "--keyid", KID, *opening)
-    signal.signal(number, inherited)
+    with heeding(number):
+        process = start("encrypt", endless.reference, target, "--keyid", KID, *opening)
     try:
         wait_until(lambda: any(layout.glob(".coco-kp-*/*")))
         process.send_signal(number)

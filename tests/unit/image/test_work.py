@@ -15,6 +15,7 @@ import pytest
 from coco_kp.crypto import LayerSealer
 from coco_kp.errors import InputError
 from coco_kp.image.progress import Progress, Stopped, Work
+from tests.support.signals import heeding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,10 +36,9 @@ class Told(Progress):
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Heed SIGINT even where whoever started the tests has it ignored, as ``nohup`` does."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+    """Heed SIGINT."""
+    with heeding(signal.SIGINT):
+        yield
 
 
 def until_stopped(work: Work, ended: threading.Event) -> None:

@@ -24,6 +24,7 @@ from tests.sim.kbs import simulated_kbs
 from tests.support import ocicrypt
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.provider import COCO_KP, LOG, served_address, serving
+from tests.support.signals import heeding
 from tests.support.traces import traces
 
 SERVICE = "keyprovider.KeyProviderService"
@@ -105,13 +106,9 @@ def test_signal_has_the_audit_log_opened_anew(tmp_path: Path) -> None:
 
 
 def test_signal_ends_a_server_that_has_nothing_to_open(tmp_path: Path) -> None:
-    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has children ignore it
-    try:
-        with serving(tmp_path) as running:
-            running.process.send_signal(signal.SIGHUP)
-            assert running.process.wait(PATIENCE) == -signal.SIGHUP
-    finally:
-        signal.signal(signal.SIGHUP, inherited)
+    with heeding(signal.SIGHUP), serving(tmp_path) as running:
+        running.process.send_signal(signal.SIGHUP)
+        assert running.process.wait(PATIENCE) == -signal.SIGHUP
 
 
 def test_second_health_name_follows_the_kbs_and_the_first_stays(tmp_path: Path) -> None:
