@@ -91,7 +91,7 @@ class Admin:
                 error.hint = _CANNOT_STORE[uri.plugin]
                 error.code = "kbs-cannot-store"
             if refusal.is_about_admin or refusal.variant == _NO_PLUGIN:
-                raise NotStoredError(error.message, error.hint, code=error.code)
+                raise error.blaming(NotStoredError)
             raise error
         if answer.body:
             raise RemoteError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from coco_kp.errors import InputError, RefusedError, RemoteError, UnreachableError
+from coco_kp.errors import InputError, NotStoredError, RefusedError, RemoteError, UnreachableError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.admin_token import ReadyToken
 from coco_kp.kbs.client import Kbs
@@ -69,6 +69,17 @@ def test_admin_put_fails_on_401(kbs: Kbs) -> None:
     ) as refused:
         Admin(kbs, token).put(KID, b"key")
     assert "check the admin token" in refused.value.hint
+
+
+def test_admin_put_that_kbs_refused_unread_has_the_code_of_a_key_not_stored(kbs: Kbs) -> None:
+    """It had that of any failure of the other side, which says nothing of the key."""
+    token = ReadyToken.parse(ADMIN_TOKEN[:-1] + "A", "the test")
+    with pytest.raises(NotStoredError) as refused:
+        Admin(kbs, token).put(KID, b"key")
+    assert refused.value.code == "key-not-stored"
+    with pytest.raises(NotStoredError) as refused:
+        Admin(kbs, None).put(KID, b"key")
+    assert refused.value.code == "admin-token-missing"
 
 
 def test_admin_refusal_without_token_says_that_none_was_sent(kbs: Kbs) -> None:
