@@ -73,7 +73,7 @@ class _Places:
     """Places for calls, of which one caller has no more than he leaves to the others."""
 
     def __init__(self, most: int) -> None:
-        self._most = self._free = most
+        self._most = most
         self._lock = threading.Lock()
         self._taken: Counter[Hashable] = Counter()
 
@@ -81,24 +81,23 @@ class _Places:
     def one(self, caller: Hashable, client: ClientIdentity) -> Iterator[None]:
         """Have a place while the block runs. Raises ``TooManyCallsError``."""
         with self._lock:
+            free = self._most - self._taken.total()
             taken = self._taken[caller] if caller is not None else 0
-            if not self._free:
+            if not free:
                 raise TooManyCallsError(
                     f"{self._most} calls of this kind are at work here", "call again in a minute"
                 )
-            if taken >= self._free:
+            if taken >= free:
                 raise TooManyCallsError(
                     f"{taken} calls of this kind of {client} are at work here; the places that "
-                    f"are left ({self._free}) are for others",
+                    f"are left ({free}) are for others",
                     "call again in a minute",
                 )
-            self._free -= 1
             self._taken[caller] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._free += 1
                 self._taken[caller] -= 1
                 if not self._taken[caller]:
                     del self._taken[caller]

@@ -179,6 +179,16 @@ def test_client_leaves_to_others_as_many_places_as_it_has() -> None:
                 pass
 
 
+def test_clients_that_take_all_they_can_leave_a_place_unless_they_are_nine() -> None:
+    limits = Limits()
+    with ExitStack() as stack:
+        had = [
+            places_had(stack, limits, ClientIdentity("tcp", f"192.0.2.{number}"))[0]
+            for number in range(10)
+        ]
+    assert had == [128, 64, 32, 16, 8, 4, 2, 1, 1, 0]
+
+
 @pytest.mark.parametrize("client", [ClientIdentity("unix"), ClientIdentity("tcp", "127.0.0.1")])
 def test_clients_that_nothing_tells_apart_have_no_share(client: ClientIdentity) -> None:
     with ExitStack() as stack:
