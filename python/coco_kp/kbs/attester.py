@@ -10,7 +10,7 @@ takes the agent's address (a string, may be empty) and returns an ``Attester``.
 from __future__ import annotations
 
 from functools import cached_property
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode
 
@@ -30,6 +30,8 @@ AGENT_URL: Final = "http://127.0.0.1:8006"
 
 PLUGINS: Final = "coco_kp.attesters"
 """The group of entry points under which other attesters are found."""
+
+_OURS: Final = ("sample", "aa")
 
 _AGENT_DEADLINE: Final = 15.0  # seconds for one answer: quotes come from slow hardware
 _AGENT_LIMIT: Final = 1024 * 1024  # bytes of one answer
@@ -59,29 +61,32 @@ def load(name: str, agent: str = "") -> Attester:
             return Sample()
         case "aa":
             return Agent(agent or AGENT_URL)
-    check_name(name)
-    (plugin,) = entry_points(group=PLUGINS, name=name)
-    attester: Attester = plugin.load()(agent)
+    attester: Attester = _plugin(name).load()(agent)
     return attester
 
 
 def check_name(name: str) -> None:
     """Raise ``InputError`` for the name of no attester, or of several; loads none."""
-    ours = ("sample", "aa")
-    if name in ours:
-        return
-    found = len(entry_points(group=PLUGINS, name=name))
-    if not found:
-        known = ", ".join([*ours, *sorted(entry_points(group=PLUGINS).names)])
-        raise InputError(
-            f"attester {shown(name)} is unknown",
-            f"installed here: {known}",
-            code="attester-unknown",
-        )
-    if found > 1:
-        raise InputError(
-            f"{found} attesters are named {shown(name)}", "uninstall the packages of all but one"
-        )
+    if name not in _OURS:
+        _plugin(name)
+
+
+def _plugin(name: str) -> EntryPoint:
+    plugins = entry_points(group=PLUGINS)
+    match tuple(plugins.select(name=name)):
+        case (plugin,):
+            return plugin
+        case ():
+            raise InputError(
+                f"attester {shown(name)} is unknown",
+                f"installed here: {', '.join([*_OURS, *sorted(plugins.names)])}",
+                code="attester-unknown",
+            )
+        case several:
+            raise InputError(
+                f"{len(several)} attesters are named {shown(name)}",
+                "uninstall the packages of all but one",
+            )
 
 
 class Sample:
