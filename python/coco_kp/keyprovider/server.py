@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from coco_kp.keyprovider.server_tls import ServerTls
 
 _MOST_AT_WORK: Final = 600
-"""Calls of the service at work at a time; more are refused with RESOURCE_EXHAUSTED. Health checks
-are not counted, and there is always room for them."""
+"""Calls of the service at work at a time, however few of them it lets through itself
+(:mod:`coco_kp.service.limits`); more are refused with RESOURCE_EXHAUSTED. Health checks are not
+counted, and there is always room for them."""
 
 _MOST_CALLS: Final = _MOST_AT_WORK + MOST + 144
 """Calls at a time, whatever they do, with those that have only just come or gone. Each takes a
