@@ -97,7 +97,7 @@ def _read(
     try:
         return tuple(parse(text) for text in _texts(entry, member, where))
     except InputError as error:
-        raise InputError(f"{where}: {error.message}", error.hint) from None
+        raise error.within(where) from None
 
 
 def _texts(entry: Mapping[str, object], member: str, where: str) -> list[str]:
@@ -120,10 +120,10 @@ def _kid_pattern(text: str) -> Pattern:
     pattern, example = _with_example(text)
     try:
         written = str(parse_resource_uri(example))
-    except InputError as error:
+    except InputError:
         written = _kms_key(example)
         if not written:
-            raise InputError(error.message, error.hint) from None
+            raise
     if written != example or "?" in text:
         raise InputError(f"no key ID matches {shown(text)}", "write kbs:///REPOSITORY/TYPE/TAG")
     return pattern

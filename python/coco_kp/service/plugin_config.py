@@ -35,7 +35,7 @@ def _reference(entry: Mapping[str, object], where: str) -> WrappingReference:
     try:
         return parse_wrapping_reference(uri)
     except InputError as error:
-        raise InputError(f"{where}: {error.message}", error.hint) from None
+        raise error.within(where) from None
 
 
 def _checked(name: str, what: str) -> str:

@@ -137,9 +137,7 @@ class SecretStore:
         try:
             kept = self.fetch()
         except (KekError, RemoteError) as error:
-            raise type(error)(
-                f"the key was written, and could not be read back: {error.message}", error.hint
-            ) from None
+            raise error.within("the key was written, and could not be read back") from None
         if kept != kek:
             raise KekError(f"the secret {self._name} of AWS holds another key than was written")
 

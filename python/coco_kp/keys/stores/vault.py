@@ -171,9 +171,7 @@ class VaultStore:
         try:
             kept = self.fetch()
         except (KekError, RemoteError) as error:
-            raise type(error)(
-                f"the key was written, and could not be read back: {error.message}", error.hint
-            ) from None
+            raise error.within("the key was written, and could not be read back") from None
         if kept != kek:
             raise KekError(
                 f"{self._name} of Vault holds another key than was written",

@@ -238,7 +238,7 @@ def _address(host: str) -> Url:
     try:
         url = parse_target(text)
     except InputError as error:
-        raise InputError(f"VAULT_ADDR: {error.message}", error.hint) from None
+        raise error.within("VAULT_ADDR") from None
     if url.scheme != "https" and not is_loopback(url.host or ""):
         raise RefusedError(
             f"VAULT_ADDR '{display_url(text)}' is plain http: anyone on the way can read token and "
