@@ -18,6 +18,7 @@ from coco_kp.errors import CancelledError
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.lines import MAX_FINDINGS
 from coco_kp.fleet.plan import find_images
+from coco_kp.fleet.work import Worker, failed
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import ImageManifest, parse_manifest
 from coco_kp.model.reference import RegistryReference
@@ -729,6 +730,15 @@ def test_fleet_run_after_the_registry_failed_goes_on(teams: Teams, registry: Reg
     again = teams.run(plan)
     assert again.outcomes.get("failed") is None
     teams.verify()
+
+
+def test_fleet_run_of_image_that_was_cancelled_alone_may_be_repeated(
+    teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a worker of a cluster has it whose work was ended there.
+    monkeypatch.setattr(Worker, "run", lambda _, line, _keys: failed(line, CancelledError("ended")))
+    results = teams.run(teams.plan(), code=6)
+    assert {line["exit_code"] for line in results.lines} == {130}
 
 
 def test_fleet_run_with_credentials_for_several_registries_is_refused(

@@ -174,15 +174,16 @@ class _Account:
     def conclude(self) -> None:
         """Say what came of all, and raise what the command ends with if not all is done.
 
-        A repeat may help as long as one image failed for a reason that passes: that goes first.
+        A repeat may help as long as one image failed for a reason that passes: that goes first,
+        whatever the reason was, but for a bug.
         """
         total = self._outcomes.total()
         counts = ", ".join(f"{count} {what}" for what, count in sorted(self._outcomes.items()))
         if not self._codes:
             say(f"all of {total} images are done: {counts or 'there is none'}", err=True)
             return
-        first = (1, 6) if self._outcomes["failed"] else (*_GRAVEST_FIRST, 6, 1)
-        code = next(code for code in first if self._codes[code])
+        first = (1,) if self._outcomes["failed"] else _GRAVEST_FIRST
+        code = next((code for code in first if self._codes[code]), RemoteError.exit_code)
         raise _ERRORS[code](
             f"{self._codes.total()} of {total} images are not done: {counts}",
             "the results say why; --failed-to FILE writes the lines to run again",
