@@ -124,6 +124,14 @@ class LayerCounts:
     taken_over: int = 0
     readable: int = 0
 
+    def document(self) -> dict[str, object]:
+        """Return it as JSON has it."""
+        return {
+            "encrypted": self.encrypted,
+            "taken_over": self.taken_over,
+            "readable": self.readable,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -142,8 +150,8 @@ class Failure:
         """Return it as JSON has it."""
         return {
             "exit_code": self.exit_code,
-            "message": _cut(self.message),
-            "hint": _cut(self.hint) or None,
+            "message": cut(self.message),
+            "hint": cut(self.hint) or None,
         }
 
 
@@ -178,20 +186,13 @@ class ResultLine:
 
     def document(self) -> dict[str, object]:
         """Return it as JSON has it."""
-        counts = self.layers
         return {
             "outcome": self.outcome,
             "exit_code": self.exit_code,
             "did": self.did,
             "result": str(self.result) if self.result else None,
             "recipients": list(_fitting(self.recipients)),
-            "layers": None
-            if counts is None
-            else {
-                "encrypted": counts.encrypted,
-                "taken_over": counts.taken_over,
-                "readable": counts.readable,
-            },
+            "layers": self.layers.document() if self.layers else None,
             "findings": [finding.document() for finding in self.findings[:MAX_FINDINGS]],
             "error": self.error.document() if self.error else None,
             "bytes_read": self.bytes_read,
@@ -443,7 +444,8 @@ def _check_members(
         raise InputError(f"{what} has no '{min(missing)}'")
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """Return the beginning of a message that is too long for people to read."""
     return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}…"
 
 

@@ -16,7 +16,15 @@ from typing import Final, Literal
 
 from coco_kp.errors import CocoKpError, InputError, shown
 from coco_kp.files import close, open_regular, reason
-from coco_kp.fleet.lines import Failure, LayerCounts, Options, PlanLine, ResultLine, read_results
+from coco_kp.fleet.lines import (
+    Failure,
+    LayerCounts,
+    Options,
+    PlanLine,
+    ResultLine,
+    cut,
+    read_results,
+)
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.redact import redacted
 
@@ -32,7 +40,6 @@ _IN_DOUBT: Final = {4, 5, 7}
 """Exit codes (docs/cli.md) of what speaks against an image whose layers are all encrypted."""
 _UNREAD: Final = {1, 6, 8}
 """Exit codes of what kept its layers from being looked at."""
-_MAX_TEXT: Final = 2000  # characters of a message; a page is for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,6 @@ class Image:
     def document(self) -> dict[str, object]:
         """Return it as JSON has it."""
         latest, line = self.latest, self.latest.line
-        layers = latest.layers
         again = line if self.may_be_repeated else None
         return {
             "image": self.name,
@@ -104,13 +110,7 @@ class Image:
             "planned": str(line.digest),
             "digest": str(latest.result) if latest.result else None,
             "recipients": list(map(_text, latest.recipients)),
-            "layers": None
-            if layers is None
-            else {
-                "encrypted": layers.encrypted,
-                "taken_over": layers.taken_over,
-                "readable": layers.readable,
-            },
+            "layers": latest.layers.document() if latest.layers else None,
             "findings": list(map(_failure, latest.findings)),
             "error": _failure(latest.error) if latest.error else None,
             "bytes_read": latest.bytes_read,
@@ -264,16 +264,12 @@ def _resource(kid: str) -> str:
 
 
 def _failure(failure: Failure) -> dict[str, object]:
-    return {
-        "exit_code": failure.exit_code,
-        "message": _text(failure.message),
-        "hint": _text(failure.hint) or None,
-    }
+    printable = replace(failure, message=_text(failure.message), hint=_text(failure.hint))
+    return printable.document()
 
 
 def _text(text: str) -> str:
-    short = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
-    return redacted(short)
+    return redacted(cut(text))
 
 
 def _time(text: str) -> datetime:
