@@ -567,6 +567,7 @@ def test_fleet_run_of_rewrap_of_readable_image_is_refused(
     (line,) = teams.run(path, code=3).lines
     assert line["outcome"] == "refused"
     assert "has no encrypted layer" in line["error"]["message"]
+    assert line["error"]["code"] == "invalid-input"
 
 
 def test_fleet_run_of_rewrap_of_what_everybody_opens_is_refused(

@@ -135,21 +135,23 @@ class LayerCounts:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What ended the work on an image, or was found in it, for people."""
+    """What ended the work on an image, or was found in it: ``code`` is for programs."""
 
     exit_code: int
     message: str
     hint: str = ""
+    code: str = CocoKpError.code
 
     @classmethod
     def of(cls, error: CocoKpError) -> Failure:
         """Return an error as results have it."""
-        return cls(error.exit_code, error.message, error.hint)
+        return cls(error.exit_code, error.message, error.hint, error.code)
 
     def document(self) -> dict[str, object]:
         """Return it as JSON has it."""
         return {
             "exit_code": self.exit_code,
+            "code": self.code,
             "message": cut(self.message),
             "hint": cut(self.hint) or None,
         }
@@ -422,10 +424,12 @@ def _findings(document: dict[str, object], what: str) -> tuple[Failure, ...]:
 
 
 def _failure(document: dict[str, object], what: str) -> Failure:
-    _check_members(document, {"exit_code", "message", "hint"}, what)
-    hint = _nullable(document, "hint", str, what)
+    _check_members(document, {"exit_code", "code", "message", "hint"}, what)
     return Failure(
-        _count(document, "exit_code", what), member(document, "message", str, what), hint or ""
+        _count(document, "exit_code", what),
+        member(document, "message", str, what),
+        _nullable(document, "hint", str, what) or "",
+        member(document, "code", str, what),
     )
 
 

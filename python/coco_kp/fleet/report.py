@@ -264,7 +264,12 @@ def _resource(kid: str) -> str:
 
 
 def _failure(failure: Failure) -> dict[str, object]:
-    printable = replace(failure, message=_text(failure.message), hint=_text(failure.hint))
+    printable = replace(
+        failure,
+        code=_text(failure.code),
+        message=_text(failure.message),
+        hint=_text(failure.hint),
+    )
     return printable.document()
 
 

@@ -137,7 +137,7 @@ class Worker:
             done = _Done(_outcome(error), work.did, error=Failure.of(error))
         except Exception as error:  # noqa: BLE001 (a bug with one image is none of the others')
             what = f"unexpected error: {type(error).__name__}"
-            done = _Done("failed", work.did, error=Failure(_BUG, what))
+            done = _Done("failed", work.did, error=Failure(_BUG, what, code="bug"))
         return ResultLine(
             line,
             done.outcome,

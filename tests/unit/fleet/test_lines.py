@@ -52,7 +52,7 @@ RESULT = ResultLine(
     ("kbs:///default/key/app",),
     LayerCounts(1, 2, 3),
     (Failure(7, "odd"),),
-    Failure(7, "no", "do else"),
+    Failure(7, "no", "do else", "key-path-forbidden"),
     10,
     20,
 )
@@ -177,7 +177,8 @@ def test_plan_line_without_a_member_is_refused(name: str) -> None:
         ("bytes_read", -1, "negative"),
         ("bytes_read", 1.5, "not an integer"),
         ("layers", {"encrypted": 1}, "has no 'readable'"),
-        ("findings", [{"message": "a", "hint": None}], "has no 'exit_code'"),
+        ("findings", [{"code": "refused", "message": "a", "hint": None}], "has no 'exit_code'"),
+        ("findings", [{"exit_code": 7, "message": "a", "hint": None}], "has no 'code'"),
         ("findings", [1], "'findings' of the line"),
         ("findings", [{"exit_code": 7, "message": "a", "hint": None}] * 101, "at most 100"),
         ("line", {}, "'line' of the line has no"),
