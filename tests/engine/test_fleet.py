@@ -622,6 +622,34 @@ def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Re
     assert registry.seen == []
 
 
+def test_fleet_run_of_two_plans_that_write_one_name_touches_nothing(
+    teams: Teams, registry: Registry
+) -> None:
+    plan = teams.plan()
+    merged = plan.read_text()
+    other = f"docker://{teams.host}/team/app1:0"
+    named = merged.replace(teams.sealed("team/app1", "1"), teams.sealed("team/app0", "1"))
+    over = merged.replace(teams.sealed("team/app0", "0"), other)
+    registry.seen.clear()
+    for text in (named, over):
+        plan.write_text(text)
+        assert teams.run(plan, code=3).lines == []
+    assert registry.seen == []
+    plan.write_text(merged + merged)
+    assert teams.run(plan, "--jobs=1").outcomes == {"done": 4, "unchanged": 4}
+
+
+def test_fleet_run_encrypts_and_verifies_images_in_one_plan(teams: Teams, tmp_path: Path) -> None:
+    plan, path = teams.plan(), tmp_path / "verify"
+    teams.run(plan)
+    teams.command(
+        *("fleet", "plan", teams.sealed(), "--tls-verify=false", "--action=verify", "-o", path),
+        *("--recipient", f"keyid={KID},keypath={teams.key}"),
+    )
+    path.write_text(plan.read_text() + path.read_text())
+    assert teams.run(path).outcomes == {"done": 1, "unchanged": 4}
+
+
 def test_fleet_run_of_plan_that_changes_meanwhile_does_no_other_line(
     teams: Teams, registry: Registry
 ) -> None:

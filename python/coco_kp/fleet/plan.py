@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotThereError, shown
+from coco_kp.fleet.destinations import Destinations
 from coco_kp.fleet.halt import Halt
-from coco_kp.fleet.lines import MAX_TEXTS, Action, Options, PlanLine, check_plan_line, place
+from coco_kp.fleet.lines import MAX_TEXTS, Action, Options, PlanLine, check_plan_line
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
@@ -128,7 +129,10 @@ def plan_lines(found: Iterable[FoundImage], wanted: Wanted) -> list[PlanLine]:
     if wanted.action == "encrypt":
         ordered = [image for group in _groups(ordered) for image in group]
     lines = [_line(image, wanted) for image in ordered]
-    _check_destinations(lines)
+    destinations = Destinations()
+    for line in lines:
+        destinations.add(line)
+    destinations.check()
     for line in lines:
         check_plan_line(line, f"the line of {line.source}")
     return _sharing(ordered, lines) if wanted.action == "encrypt" else lines
@@ -158,27 +162,6 @@ def _line(image: FoundImage, wanted: Wanted) -> PlanLine:
         wanted.old_keys,
         options=wanted.options,
     )
-
-
-def _check_destinations(lines: Sequence[PlanLine]) -> None:
-    sources = {place(line.source) for line in lines}
-    taken: dict[RegistryReference, RegistryReference] = {}
-    for line in lines:
-        if line.destination is None:
-            continue
-        there = place(line.destination)
-        in_place = line.action == "rewrap" and there == place(line.source)
-        if there in sources and not in_place:
-            raise InputError(
-                f"{line.source} would be written to {line.destination}, which is a source itself",
-                "its original would lose its name: choose another template",
-            )
-        other = taken.setdefault(there, line.source)
-        if other != line.source:
-            raise InputError(
-                f"{other} and {line.source} would both be written to {line.destination}",
-                "write {repository} and {tag} in the template",
-            )
 
 
 def _groups(found: Sequence[FoundImage]) -> list[list[FoundImage]]:

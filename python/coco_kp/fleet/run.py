@@ -19,6 +19,7 @@ from typing import Protocol
 
 from coco_kp.errors import CancelledError, InputError, shown
 from coco_kp.files import reason
+from coco_kp.fleet.destinations import Destinations
 from coco_kp.fleet.hosts import check_one_registry
 from coco_kp.fleet.keys import KeyRing
 from coco_kp.fleet.lines import MAX_LINE, PlanLine, ResultLine, parse_plan_line
@@ -203,13 +204,14 @@ def _prepared(
 ) -> tuple[deque[int], _Waiting]:
     """Read all lines, and have the shard's keys asked for; return whose turn it is."""
     mine = shard.of(len(plan))
-    sources, destinations = set[str](), set[str]()
+    sources, targets, destinations = set[str](), set[str](), Destinations()
     ready, waiting = deque[int](), _Waiting()
     makers: dict[str, int] = {}
     for number in range(len(plan)):
         line = plan.line(number)
+        destinations.add(line)
         sources.add(line.source.host)
-        destinations |= {line.destination.host} if line.destination else set()
+        targets |= {line.destination.host} if line.destination else set()
         if number not in mine:
             continue
         ring.of(line)
@@ -220,6 +222,7 @@ def _prepared(
             ready.append(number)
         if line.destination:
             makers[str(line.destination)] = number
+    destinations.check()
     check_one_registry(sources, reach.source)
-    check_one_registry(destinations, reach.destination)
+    check_one_registry(targets, reach.destination)
     return ready, waiting
