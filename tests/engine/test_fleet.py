@@ -6,6 +6,7 @@ import gzip
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -712,10 +713,23 @@ def test_fleet_run_that_begins_nothing_leaves_all_lines_to_do(teams: Teams, tmp_
 
 
 def in_turn(*replies: Reply | None) -> Callable[[Request], Reply | None]:
-    """Answer each request with the next reply, None for what it would get; then all over again."""
-    count = iter(range(1_000_000))
-    return lambda _: replies[next(count) % len(replies)]
+    """Answer each request with the next reply, None for what it would get; then all over again.
 
+    No request fails more often than it is asked again, however the workers' requests fall.
+    """
+    count = iter(range(1_000_000))
+    failures = Counter[tuple[str, str]]()
+
+    def fault(request: Request) -> Reply | None:
+        reply, name = replies[next(count) % len(replies)], (request.method, request.path)
+        failures[name] += reply is not None
+        return reply if failures[name] <= RETRIES else None
+
+    return fault
+
+
+RETRIES = 4
+"""By default."""
 
 LATER = {"Retry-After": formatdate(0, usegmt=True)}
 
