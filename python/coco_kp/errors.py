@@ -42,23 +42,33 @@ class CocoKpError(Exception):
     code: str = "failed"
 
     def __init__(self, message: str, hint: str = "", *, code: str = "", **fields: str) -> None:
-        self.message = redacted(message)
+        super().__init__(redacted(message))
         self.hint = redacted(hint)
         self.code = code or type(self).code
         self.fields = {name: redacted(value) for name, value in fields.items()}
-        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """What happened; `within` and `adding` say more."""
+        message: str = self.args[0]
+        return message
 
     def __str__(self) -> str:
         """Return message and hint on one line, as a gRPC status text carries them."""
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
-    def within(self, where: str) -> Self:
-        """Return the same error with where it happened before the message: ``where: message``."""
-        return self._saying(f"{redacted(where)}: {self.message}")
+    def within(self, where: str, hint: str = "") -> Self:
+        """Return the same error with where it happened before the message: ``where: message``.
 
-    def adding(self, remark: str) -> Self:
+        ``hint`` is for an error that has none.
+        """
+        same = self._saying(f"{redacted(where)}: {self.message}")
+        same.hint = same.hint or redacted(hint)
+        return same
+
+    def adding(self, *remarks: str) -> Self:
         """Return the same error with what became of the work behind it: ``message; remark``."""
-        return self._saying(f"{self.message}; {redacted(remark)}")
+        return self._saying("; ".join((self.message, *map(redacted, remarks))))
 
     def blaming(self, kind: type[E], message: str = "") -> E:
         """Return an error of another class, because of this one, with the same way out.
@@ -71,7 +81,7 @@ class CocoKpError(Exception):
     def _saying(self, message: str) -> Self:
         # Not by the class: subclasses have parameters of their own.
         same = type(self).__new__(type(self), message)
-        vars(same).update(vars(self), message=message)
+        vars(same).update(vars(self))
         return same
 
 

@@ -150,6 +150,17 @@ def test_error_within_keeps_class_code_fields_and_hint() -> None:
     assert inside.args == (inside.message,)
 
 
+def test_error_within_takes_hint_where_it_has_none() -> None:
+    assert InputError("no file").within("a", "make it").hint == "make it"
+    assert InputError("no file", "name one").within("a", "make it").hint == "name one"
+
+
+def test_error_message_cannot_be_set() -> None:
+    """Nothing would redact it, and ``args`` would say something else."""
+    with pytest.raises(AttributeError):
+        InputError("no file").message = "x"  # type: ignore[misc]
+
+
 def test_error_that_blames_another_keeps_its_way_out() -> None:
     cause = InputError("no file", "name one", code="keys-file-missing", path="/keys")
     error = cause.blaming(KekError, "no packet opens: no file")

@@ -304,8 +304,7 @@ def tell_image(destination: str, digest: Digest, digestfile: Path | None) -> Non
         try:
             write_file(digestfile, str(digest).encode(), replace=True, mode=0o644)
         except InputError as error:  # an old digest in there would be taken for the new one
-            error.message = f"{destination} is in place as {digest}, but {error.message}"
-            raise
+            raise error.adding(f"{destination} is in place as {digest}") from None
 
 
 def _credentials(creds: str | None, token: str | None, side: str) -> Credentials | None:

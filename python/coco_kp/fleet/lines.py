@@ -276,7 +276,7 @@ def _parsed(file: IO[bytes], path: Path, parse: Callable[[bytes, str], T]) -> It
             yield parse(text, what)
         except InputError as error:
             if what not in error.message:
-                error.message = f"{what}: {error.message}"
+                raise error.within(what) from None
             raise
 
 
@@ -349,7 +349,7 @@ def parse_plan_key(text: str, what: str, *, kid_needed: bool) -> NamedKey:
     try:
         key = named_key(key_fields(text, kid_needed=kid_needed))
     except CocoKpError as error:
-        raise InputError(f"{what}: {error.message}", error.hint) from None
+        raise error.blaming(InputError, f"{what}: {error.message}") from None
     reference = key.source.reference
     if isinstance(reference, ExecReference):
         raise InputError(

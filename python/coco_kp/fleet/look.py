@@ -110,12 +110,10 @@ def open_image(
                 public = True
                 continue
         except CocoKpError as error:
-            error.message = f"{where} of {source.reference}: {error.message}"
-            error.hint = (
-                error.hint
-                or "name the key that opens it as an old key, or choose another destination"
-            )
-            raise
+            raise error.within(
+                f"{where} of {source.reference}",
+                "name the key that opens it as an old key, or choose another destination",
+            ) from None
         found[image.manifest.digest, number] = EarlierLayer(source, layer, encryption, options)
     return OpenedImage(source, tree, found, public)
 

@@ -90,12 +90,12 @@ def _name(keys: Sequence[KeyWrapper], sink: Sink, top: Manifest, replacing: Dige
     try:
         sink.set_reference(top, replacing=replacing)
     except CocoKpError as error:
+        remarks = []
         if not _may_have_its_name(error):
-            for file in _withdraw(keys):
-                error.message = f"{error.message}; the new key file {file} was removed again"
+            remarks += [f"the new key file {file} was removed again" for file in _withdraw(keys)]
         if kept := _kept(keys):
-            error.message = f"{error.message}; the new key is kept in {kept}"
-        raise
+            remarks.append(f"the new key is kept in {kept}")
+        raise error.adding(*remarks) from None
 
 
 def _may_have_its_name(error: CocoKpError) -> bool:

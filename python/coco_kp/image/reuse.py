@@ -55,9 +55,8 @@ class EarlierLayer:
                 head=head,
             )
         except CocoKpError as error:
-            unusable = error.within(f"{self.source.reference} cannot be reused")
-            unusable.hint = error.hint or "encrypt without reusing layers"
-            raise unusable from None
+            unusable = f"{self.source.reference} cannot be reused"
+            raise error.within(unusable, "encrypt without reusing layers") from None
         return head.data
 
     def packets_for(self, recipients: Sequence[KeyWrapper]) -> list[LayerPacket]:

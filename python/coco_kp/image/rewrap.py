@@ -205,8 +205,7 @@ def _naming(image: ImageNode, number: int) -> Iterator[None]:
     try:
         yield
     except CocoKpError as error:
-        error.message = f"layer {number} of {image}: {error.message}"
-        raise
+        raise error.within(f"layer {number} of {image}") from None
 
 
 def _changed(

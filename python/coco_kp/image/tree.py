@@ -208,7 +208,8 @@ class _Reader:
                 self._read[key] = self._source.manifest(entry)
             except CocoKpError as error:
                 if entry.platform:
-                    error.message = f"the entry for {shown(str(entry.platform))}: {error.message}"
+                    where = f"the entry for {shown(str(entry.platform))}"
+                    raise error.within(where) from None
                 raise
         return self._read[key]
 

@@ -59,8 +59,7 @@ class Publication:
             # After a failed call nobody knows whether the KBS has done it all the same.
             unknown = isinstance(error, RemoteError) and not isinstance(error, NotStoredError)
             may_have = asked and (unknown or isinstance(error, UnrecordedError))
-            error.message = f"{error.message}{self._remark(kbs_may_have=may_have)}"
-            raise
+            raise error.adding(*self._remarks(kbs_may_have=may_have)) from None
         self._done = True
 
     def _keep(self, reference: KekReference, store: Store, kek: Kek) -> None:
@@ -68,7 +67,7 @@ class Publication:
             store.keep(kek.raw())
             self._kept.append((reference, store))
 
-    def _remark(self, *, kbs_may_have: bool) -> str:
+    def _remarks(self, *, kbs_may_have: bool) -> list[str]:
         """Take files away that nothing can depend on, and say where the new key still is."""
         remarks = []
         for reference, store in list(self._kept):
@@ -77,7 +76,7 @@ class Publication:
                 remarks.append(f"the new key file {_place(reference)} was removed again")
             else:
                 remarks.append(f"the new key is kept in {_place(reference)}")
-        return f"; {'; '.join(remarks)}" if remarks else ""
+        return remarks
 
     def withdraw(self) -> tuple[str, ...]:
         """Remove a new key's file where it is the only place of the key; return what was removed.

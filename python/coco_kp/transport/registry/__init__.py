@@ -70,7 +70,8 @@ class RegistrySource(Source):
             except CocoKpError as error:
                 if number == len(self._places) - 1:
                     if failures:
-                        error.message += f"; mirrors failed, too: {'; '.join(failures)}"
+                        remark = f"mirrors failed, too: {'; '.join(failures)}"
+                        raise error.adding(remark) from None
                     raise
                 failures.append(error.message)
         raise AssertionError("an image has at least one place")

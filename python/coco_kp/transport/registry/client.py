@@ -155,9 +155,8 @@ class RegistryClient:
             try:
                 return self._ping(f"http://{host}", once)
             except RemoteError as plain:
-                both = plain.within(f"{secure.message}; over plain http")
-                both.hint = plain.hint or secure.hint
-                raise both from None
+                both = f"{secure.message}; over plain http"
+                raise plain.within(both, secure.hint) from None
 
     def _ping(self, base: str, retry: Retry) -> str:
         def send(url: str) -> Response:
