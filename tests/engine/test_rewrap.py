@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import IntegrityError
+from coco_kp.errors import InputError, IntegrityError
 from coco_kp.image import rewrap
 from coco_kp.image.rewrap import Changes, rewrap_image
-from coco_kp.keys.wrapper import KekOpener, sample_recipient
+from coco_kp.keys.wrapper import KekOpener, KekRecipient, sample_recipient
+from coco_kp.model.layer_encryption import MAX_PACKETS
+from coco_kp.model.manifest import MAX_MANIFEST
+from coco_kp.model.resource_uri import parse_key_id
 from tests.support.altered import altered, unscheme
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document
@@ -317,3 +321,35 @@ def test_rewrap_dry_run_names_who_could_open_the_image_and_writes_nothing(
     )
     assert command(*arguments, "--remove", NEW, ok=False).code == 3
     assert files(encrypted.folder) == before
+
+
+def additions(count: int) -> Changes:
+    kids = [parse_key_id(f"kbs:///default/more/{number}") for number in range(count)]
+    return Changes(add=tuple(KekRecipient(kid, Kek(bytes(32))) for kid in kids))
+
+
+def test_rewrap_that_is_dry_refuses_more_recipients_than_anybody_reads(
+    encrypted: Image, key: Path
+) -> None:
+    """It was said once the image was written, when it was read back."""
+    more = additions(MAX_PACKETS)
+    opener = KekOpener(Kek(key.read_bytes()))
+    with pytest.raises(InputError, match="^layer 0 of .* would have more than 64 packets"):
+        rewrap_image(encrypted.reference, [opener], more, dry_run=True)
+    rewrap_image(encrypted.reference, [opener], replace(more, add=more.add[1:]), dry_run=True)
+
+
+def test_rewrap_that_is_dry_refuses_manifest_that_would_be_too_large(
+    encrypted: Image, key: Path, tmp_path: Path
+) -> None:
+    """It was said once the layers were copied."""
+
+    def padded(manifest: Document) -> None:
+        manifest["annotations"] = {"x": "x" * (MAX_MANIFEST - 10_000)}
+
+    image = altered(encrypted, tmp_path / "padded", padded)
+    more = additions(20)
+    opener = KekOpener(Kek(key.read_bytes()))
+    with pytest.raises(InputError, match=r"would have \d+ bytes"):
+        rewrap_image(image.reference, [opener], more, dry_run=True)
+    rewrap_image(image.reference, [opener], replace(more, add=more.add[:1]), dry_run=True)

@@ -28,7 +28,7 @@ from coco_kp.image.progress import Progress, Work
 from coco_kp.image.registration import refuse_second_names, refuse_to_replace
 from coco_kp.image.results import RewrapResult, rewrapped_images
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
-from coco_kp.image.tree_writer import write_tree
+from coco_kp.image.tree_writer import new_tree, put_manifests
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.staying import KmsRecipient, StayingOpener
 from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name
@@ -88,7 +88,11 @@ class _Opened:
     opening: frozenset[LayerPacket]
 
 
-_OpenedLayers = Mapping[tuple[Digest, int], _Opened]
+_Place = tuple[Digest, int]
+"""A layer: its image's digest, and its number in it."""
+
+_OpenedLayers = Mapping[_Place, _Opened]
+_NewPackets = Mapping[_Place, Sequence[LayerPacket]]
 
 
 def rewrap_image(
@@ -134,18 +138,20 @@ def rewrap_image(
             raise ChangedError(source.reference)
         opened: _OpenedLayers = {}
         if move := _kms_move(openers, changes):
-            new, rewrapped = _moved(tree, *move)
+            packets = _moved(tree, *move)
             prepared = _Prepared((), (), ())
         else:
             # All of this before a key is made, a store asked or a KBS told.
             opened = _opened(tree, openers)
             prepared = _prepare(changes)
-            new, rewrapped = _changed(tree, opened, prepared)
-        if not rewrapped:
+            packets = _changed(tree, opened, prepared)
+        if not packets:
             raise InputError(f"{source.reference} has no encrypted layer")
+        new = _with_packets(tree, packets)
+        manifests = new_tree(tree, new)  # none of which is too large
         if dry_run:
             recipients = _recipients(new.values())
-            return RewrapResult(str(target), None, rewrapped, recipients, ())
+            return RewrapResult(str(target), None, len(packets), recipients, ())
         with writing(
             target, destination_access or source_access, session, keep_replaced=keep_replaced
         ) as sink:
@@ -153,7 +159,7 @@ def rewrap_image(
                 for blob in (node.manifest.config, *node.manifest.layers):
                     if not blob.elsewhere:
                         copy_layer(source, sink, blob, work)
-            top = write_tree(tree, new, sink)
+            top = put_manifests(sink, manifests)
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
             _check(written, tree, opened, new, openers, prepared)
@@ -161,7 +167,7 @@ def rewrap_image(
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
     recipients = _recipients(image.manifest for image in images(written))
     return RewrapResult(
-        str(target), top.digest, rewrapped, recipients, rewrapped_images(images(written))
+        str(target), top.digest, len(packets), recipients, rewrapped_images(images(written))
     )
 
 
@@ -178,7 +184,7 @@ def _recipients(manifests: Iterable[ImageManifest]) -> tuple[str, ...]:
 
 def _opened(tree: Node, openers: Sequence[Opener]) -> _OpenedLayers:
     """Open every encrypted layer's packets. Raises ``CocoKpError`` where none opens."""
-    found: dict[tuple[Digest, int], _Opened] = {}
+    found: dict[_Place, _Opened] = {}
     for image, number, layer in _encrypted_layers(tree):
         with _naming(image, number):
             packets = parse_layer_encryption(layer.annotations).packets
@@ -208,44 +214,37 @@ def _naming(image: ImageNode, number: int) -> Iterator[None]:
         raise error.within(f"layer {number} of {image}") from None
 
 
-def _changed(
-    tree: Node, opened: _OpenedLayers, changes: _Prepared
-) -> tuple[dict[Digest, ImageManifest], int]:
-    """Return each image with its new packets, and the number of layers that have some."""
-    new, removed = _unchanged(tree), set[str]()
-    count = 0
-    for image, number, layer in _encrypted_layers(tree):
+def _changed(tree: Node, opened: _OpenedLayers, changes: _Prepared) -> _NewPackets:
+    """Return the new packets of each encrypted layer."""
+    new: dict[_Place, Sequence[LayerPacket]] = {}
+    removed = set[str]()
+    for image, number, _ in _encrypted_layers(tree):
         with _naming(image, number):
             there = opened[image.manifest.digest, number]
             refuse_to_replace(changes.keys, there.packets)
-            packets, gone = _rewrapped(there, changes)
-        _set_packets(new, image, number, layer, packets)
+            new[image.manifest.digest, number], gone = _rewrapped(there, changes)
         removed |= gone
-        count += 1
     for kid in changes.remove:
-        if kid not in removed and count:
+        if kid not in removed and new:
             raise InputError(
                 f"no layer has a packet with the key ID or scheme {shown(kid)}",
                 code="packet-missing",
             )
-    return new, count
+    return new
 
 
-def _unchanged(tree: Node) -> dict[Digest, ImageManifest]:
-    return {image.manifest.digest: image.manifest for image in images(tree)}
-
-
-def _set_packets(
-    new: dict[Digest, ImageManifest],
-    image: ImageNode,
-    number: int,
-    layer: Descriptor,
-    packets: Iterable[LayerPacket],
-) -> None:
-    digest = image.manifest.digest
-    layers = list(new[digest].layers)
-    layers[number] = layer.replaced(annotations=with_packets(layer.annotations, packets))
-    new[digest] = new[digest].replaced(layers=layers)
+def _with_packets(tree: Node, packets: _NewPackets) -> dict[Digest, ImageManifest]:
+    """Return each image, by its digest before, with the new packets of its layers."""
+    layers = {image.manifest.digest: list(image.manifest.layers) for image in images(tree)}
+    for image, number, layer in _encrypted_layers(tree):
+        digest = image.manifest.digest
+        with _naming(image, number):
+            annotations = with_packets(layer.annotations, packets[digest, number])
+        layers[digest][number] = layer.replaced(annotations=annotations)
+    return {
+        image.manifest.digest: image.manifest.replaced(layers=layers[image.manifest.digest])
+        for image in images(tree)
+    }
 
 
 def _rewrapped(layer: _Opened, changes: _Prepared) -> tuple[list[LayerPacket], set[str]]:
@@ -286,11 +285,9 @@ def _kms_move(
     return None
 
 
-def _moved(
-    tree: Node, old: AwsKmsReference, recipient: KmsRecipient
-) -> tuple[dict[Digest, ImageManifest], int]:
+def _moved(tree: Node, old: AwsKmsReference, recipient: KmsRecipient) -> _NewPackets:
     """Have KMS itself move packets from one of its keys to another; no layer's key is seen here."""
-    new, count = _unchanged(tree), 0
+    new: dict[_Place, Sequence[LayerPacket]] = {}
     for image, number, layer in _encrypted_layers(tree):
         with _naming(image, number):
             packets = parse_layer_encryption(layer.annotations).packets
@@ -304,9 +301,8 @@ def _moved(
                     moved.append(packet)
             if moved == list(packets):
                 raise failures[0] if failures else KekError("no packet is one of AWS KMS")
-        _set_packets(new, image, number, layer, moved)
-        count += 1
-    return new, count
+        new[image.manifest.digest, number] = moved
+    return new
 
 
 def _check_names(

@@ -124,10 +124,17 @@ def with_encryption(
 
 
 def with_packets(annotations: Mapping[str, str], packets: Iterable[LayerPacket]) -> dict[str, str]:
-    """Return a descriptor's annotations with these packets instead of all others."""
+    """Return a descriptor's annotations with these packets instead of all others.
+
+    Raises ``InputError`` for more than anybody reads.
+    """
     kept = {name: value for name, value in annotations.items() if not name.startswith(_KEYS)}
     by_scheme: dict[str, list[str]] = {}
-    for packet in packets:
+    for count, packet in enumerate(packets, 1):
+        if count > MAX_PACKETS:
+            raise InputError(
+                f"the layer would have more than {MAX_PACKETS} packets", "name fewer recipients"
+            )
         by_scheme.setdefault(packet.scheme, []).append(encode_base64(packet.data))
     return kept | {f"{_KEYS}{scheme}": ",".join(values) for scheme, values in by_scheme.items()}
 
