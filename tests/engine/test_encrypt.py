@@ -5,16 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 import stat
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from coco_kp.errors import IntegrityError
+from coco_kp.crypto import Kek
+from coco_kp.errors import InputError, IntegrityError
 from coco_kp.image.encrypt import encrypt_image
-from coco_kp.keys.wrapper import sample_recipient
+from coco_kp.keys.wrapper import KekRecipient, sample_recipient
+from coco_kp.model.layer_encryption import MAX_PACKETS
+from coco_kp.model.manifest import MAX_MANIFEST
+from coco_kp.model.resource_uri import parse_key_id
 from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
 from tests.support.documents import Document
@@ -350,3 +356,40 @@ def test_encrypt_names_folder_of_full_disk(
     assert done.code == 3
     assert f"cannot write to '{tmp_path}/out': file too large" in done.err
     assert files(tmp_path) == before
+
+
+def recipients(count: int) -> list[KekRecipient]:
+    kids = [parse_key_id(f"kbs:///default/key/{number}") for number in range(count)]
+    return [KekRecipient(kid, Kek(os.urandom(32))) for kid in kids]
+
+
+@pytest.mark.parametrize(("room", "refused"), [(100, False), (-100, True)])
+def test_encrypt_that_is_dry_knows_which_manifest_would_be_too_large(
+    plain: Image, tmp_path: Path, *, room: int, refused: bool
+) -> None:
+    """A bound on packets' sizes would let the layers be encrypted before anybody knows."""
+    many = recipients(MAX_PACKETS)
+    small = Image(tmp_path / "small")
+    encrypt_image(plain.reference, small.reference, many)
+    (entry,) = json.loads((small.folder / "index.json").read_bytes())["manifests"]
+    around = len(json.dumps({"annotations": {"x": ""}}))
+
+    def padded(manifest: Document) -> None:
+        length = MAX_MANIFEST - entry["size"] - around - room
+        manifest["annotations"] = {"x": "x" * length}
+
+    image = altered(plain, tmp_path / "padded", padded)
+    with pytest.raises(InputError, match="would have") if refused else nullcontext():
+        encrypt_image(image.reference, f"oci:{tmp_path}/e", many, dry_run=True)
+    with pytest.raises(InputError, match="would have") if refused else nullcontext():
+        encrypt_image(image.reference, f"oci:{tmp_path}/e", many)
+
+
+def test_encrypt_that_is_dry_refuses_more_recipients_than_anybody_reads(
+    plain: Image, tmp_path: Path
+) -> None:
+    """It was said once all layers were encrypted, when they were read back."""
+    many = recipients(MAX_PACKETS + 1)
+    with pytest.raises(InputError, match="more than 64 packets") as error:
+        encrypt_image(plain.reference, f"oci:{tmp_path}/e", many, dry_run=True)
+    assert error.value.hint == "name fewer recipients"

@@ -43,9 +43,10 @@ from coco_kp.image.results import EncryptionResult, ImageResult
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
-from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name, opens
+from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, Opener, Recipient, has_name, opens
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
+    DEFAULT_SCHEME,
     LayerPacket,
     parse_layer_encryption,
     parse_packets,
@@ -147,7 +148,7 @@ def encrypt_image(
             progress.notice(notice)
         keys = keys or [recipient.prepare() for recipient in recipients]
         _check_kept(plan, keys)
-        check_sizes(plan, [key.name for key in keys])
+        check_sizes(plan, [_packet_to_expect(key) for key in keys])
         if dry_run:
             return _result(target, None, (), plan, {})
         sink = stack.enter_context(
@@ -228,6 +229,17 @@ def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, 
             if layer.action is LayerAction.KEEP:
                 for packet in parse_packets(layer.layer.annotations):
                     yield image, layer, packet
+
+
+def _packet_to_expect(key: KeyWrapper) -> LayerPacket:
+    """Return a packet as large as the key's will be, or smaller where a service makes them.
+
+    A packet holds at least its layer's key and its recipient's name, each written in base64.
+    """
+    options = PrivateOptions(bytes(32), bytes(16), f"sha256:{64 * '0'}").to_json()
+    if isinstance(key, KekRecipient):
+        return key.wrap(options)
+    return LayerPacket(DEFAULT_SCHEME, bytes(4 * len(options) // 3 + len(key.name)))
 
 
 def _names(plan: EncryptionPlan, keys: Sequence[KeyWrapper]) -> tuple[str, ...]:

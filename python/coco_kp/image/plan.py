@@ -26,14 +26,13 @@ from coco_kp.image.tree import (
 from coco_kp.image.tree_writer import check_size
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (
-    DEFAULT_SCHEME,
     PROVIDER_SCHEME,
     LayerPacket,
     parse_layer_encryption,
     parse_packets,
     with_encryption,
 )
-from coco_kp.model.layer_options import PrivateOptions, PublicOptions
+from coco_kp.model.layer_options import PublicOptions
 from coco_kp.model.lazy_pull import without_positions
 from coco_kp.model.manifest import Descriptor, Platform
 from coco_kp.model.media_type import (
@@ -205,13 +204,8 @@ def plan_encryption(
     return plan
 
 
-def check_sizes(plan: EncryptionPlan, recipients: Sequence[str]) -> None:
-    """Raise ``InputError`` where a manifest would grow too large, with packets for these names.
-
-    A packet holds at least its layer's key and its recipient's name, each written in base64.
-    """
-    key = PrivateOptions(bytes(32), bytes(16), f"sha256:{64 * '0'}").to_json()
-    least = [LayerPacket(DEFAULT_SCHEME, bytes(4 * len(key) // 3 + len(n))) for n in recipients]
+def check_sizes(plan: EncryptionPlan, packets: Sequence[LayerPacket]) -> None:
+    """Raise ``InputError`` where a manifest would grow too large, with such packets a layer."""
     public = PublicOptions(bytes(32))
     for image in plan.images:
         layers = []
@@ -220,7 +214,7 @@ def check_sizes(plan: EncryptionPlan, recipients: Sequence[str]) -> None:
             if layer.transcode:
                 annotations = without_positions(annotations)
             if layer.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
-                annotations = with_encryption(annotations, least, public)
+                annotations = with_encryption(annotations, packets, public)
             layers.append(layer.layer.replaced(annotations=annotations))
         check_size(image.image.manifest.replaced(layers=layers), str(image.image))
 

@@ -20,6 +20,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
 from coco_kp.model.encoding import encode_base64
+from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PublicOptions
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Platform, parse_descriptor
 from tests.support.nodes import GZIP, L, attestation, digest, image, listed
@@ -433,12 +434,13 @@ def test_plan_refuses_image_with_nothing_to_encrypt(tree: ImageNode | IndexNode)
 
 
 def test_check_sizes_refuses_what_recipients_make_too_large() -> None:
-    """Each packet has 300 bytes at least, and each layer one for each recipient."""
+    """Each layer has a packet for each recipient."""
     room = MAX_MANIFEST - 20_000
     tree = image(*map(L, "abcdefgh"), annotations={"org.example.long": "x" * room})
     plan = plan_encryption(tree, Rules())
-    check_sizes(plan, ["kbs:///default/key/1"])
+    packet = LayerPacket(DEFAULT_SCHEME, bytes(250))
+    check_sizes(plan, [packet])
     with pytest.raises(InputError, match=r"manifest of linux/amd64 would have \d+ bytes"):
-        check_sizes(plan, [f"kbs:///default/key/{n}" for n in range(10)])
+        check_sizes(plan, [packet] * 10)
     left = plan_encryption(tree, Rules(layers=(0,)))
-    check_sizes(left, [f"kbs:///default/key/{n}" for n in range(10)])
+    check_sizes(left, [packet] * 10)
