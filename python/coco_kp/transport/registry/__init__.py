@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RemoteError
-from coco_kp.http import NEVER
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Manifest, parse_manifest
 from coco_kp.model.media_type import DOCKER_SCHEMA1, INDEXES, MANIFESTS
@@ -177,7 +176,7 @@ class RegistrySink(Sink):
         )
         with response:
             if response.status == 202:  # no mount, but an upload that nobody needs
-                self.repository.request("DELETE", response.location, retry=NEVER).close()
+                self.repository.cancel_upload(response.location)
             return response.status == 201
 
     def _keep(self, digest: Digest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError
-from coco_kp.http import Response, Retry
+from coco_kp.http import NEVER, Response, Retry, same_origin
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.manifest import MAX_MANIFEST, Manifest
 from coco_kp.model.media_type import INDEXES, MANIFESTS
@@ -85,6 +85,14 @@ class Repository:
         headers = {"Content-Type": manifest.media_type}
         url = self.url(f"manifests/{name}")
         return self.request("PUT", url, headers=headers, body=manifest.raw, retry=retry)
+
+    def cancel_upload(self, location: str) -> None:
+        """Let the registry forget an upload; elsewhere, where a registry may name one, delete none.
+
+        Raises ``RemoteError`` where it does not answer.
+        """
+        if same_origin(location, self._client.base()):
+            self.request("DELETE", location, retry=NEVER).close()
 
     def has_blob(self, digest: Digest, size: int | None = None) -> bool:
         """Ask whether the repository has a blob, of ``size`` bytes if that is known."""

@@ -80,7 +80,7 @@ class RegistryBlobWriter(BlobWriter):
         location, self._location = self._location, ""
         if location:
             with contextlib.suppress(CocoKpError):
-                self._repository.request("DELETE", location, retry=NEVER).close()
+                self._repository.cancel_upload(location)
 
     def _transfer(self) -> None:
         """Send until all is there; several breaks in a row without progress end it."""

@@ -448,6 +448,21 @@ class TestMounts:
         assert registry.blobs["team/other", str(BLOB.digest)] == DATA
         assert not registry.uploads, "the upload that came instead of the mount was left open"
 
+    def test_blob_mount_that_is_not_done_deletes_nothing_on_another_host(
+        self, registry: Registry, source: RegistrySource, other: RegistryReference
+    ) -> None:
+        elsewhere: list[Request] = []
+
+        def take(request: Request) -> Reply:
+            elsewhere.append(request)
+            return Reply(204)
+
+        with http_server(take) as base, RegistrySink(other, PLAIN) as sink:
+            upload = Reply(202, {"Location": f"{base}/v2/theirs/manifests/v1"})
+            registry.faults = [lambda r: upload if "mount" in r.query else None]
+            assert not sink.mount_blob(BLOB, source)
+        assert not elsewhere
+
     def test_blob_mount_is_not_tried_between_registries(
         self, registry: Registry, sink: RegistrySink
     ) -> None:

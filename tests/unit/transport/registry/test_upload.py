@@ -117,6 +117,21 @@ class TestTheWay:
                 upload(sink)
         assert not elsewhere
 
+    def test_upload_that_is_dropped_deletes_nothing_on_another_host(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        elsewhere: list[str] = []
+
+        def take(request: Request) -> Reply:
+            elsewhere.append(request.method)
+            return Reply(202)
+
+        with http_server(take) as base:
+            registry.faults = [once("POST", Reply(202, {"Location": f"{base}/x"}))]
+            with sink.begin_blob(len(DATA)) as writer:
+                writer.take(in_pieces(DATA))
+        assert elsewhere == ["PATCH"]
+
     @pytest.mark.parametrize("data", [b"", b"x", b"xy"])
     @pytest.mark.parametrize("known", [True, False])
     def test_upload_handles_smallest_blobs(
