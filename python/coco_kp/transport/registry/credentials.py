@@ -15,7 +15,9 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +29,9 @@ from coco_kp.transport.access import Access, Credentials, parse_credentials
 
 _MAX_FILE: Final = 1024 * 1024
 _HELPER_SECONDS: Final = 60
+_ANSWER_SECONDS: Final = 300.0
+"""How long a helper's answer is used before it is asked again: logins end (ECR's after 12 hours),
+and what a helper keeps it renews in time."""
 _HELPER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _HUB_SERVER: Final = "https://index.docker.io/v1/"
 """The name under which Docker's files and helpers keep the Hub's credentials."""
@@ -37,14 +42,25 @@ _IDENTITY_TOKEN: Final = "<token>"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a helper said, and until when that is used (of ``time.monotonic``)."""
+
+    said: Credentials | RemoteError | None
+    fresh_until: float
+
+
 class Logins:
-    """What auth files and helpers say, each asked once; threads may share it."""
+    """What auth files say, each read once, and helpers, each asked now and then.
+
+    Threads may share it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._paths: dict[str | os.PathLike[str] | None, tuple[Path, ...]] = {}
         self._files: dict[Path, Mapping[str, object]] = {}
-        self._answers: dict[tuple[str, str], Credentials | RemoteError | None] = {}
+        self._answers: dict[tuple[str, str], _Answer] = {}
         self._said: set[str] = set()
 
     def find(self, host: str, repository: str, access: Access) -> Credentials | None:
@@ -93,12 +109,16 @@ class Logins:
     def _ask_helper(self, helper: object, server: str) -> Credentials | None:
         if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
             raise InputError(f"{shown(str(helper))} is not the name of a credential helper")
-        if (helper, server) not in self._answers:
-            self._answers[helper, server] = _answer(helper, server)
-        answer = self._answers[helper, server]
-        if isinstance(answer, RemoteError):
-            raise RemoteError(answer.message, answer.hint)
-        return answer
+        answer = self._answers.get((helper, server))
+        if answer is None or time.monotonic() >= answer.fresh_until:
+            said = _answer(helper, server)
+            if answer is not None and isinstance(said, RemoteError):
+                said = answer.said  # which may do for long
+            answer = _Answer(said, time.monotonic() + _ANSWER_SECONDS)
+            self._answers[helper, server] = answer
+        if isinstance(answer.said, RemoteError):
+            raise RemoteError(answer.said.message, answer.said.hint)
+        return answer.said
 
 
 def _files(access: Access) -> Iterator[Path]:
@@ -163,7 +183,7 @@ def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
 
 
 def _answer(helper: str, server: str) -> Credentials | RemoteError | None:
-    """Return what a helper says, or that it is broken: it is not asked again."""
+    """Return what a helper says, or that it is broken: it is not asked again at once."""
     try:
         return _ask_helper(helper, server)
     except RemoteError as error:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from coco_kp.errors import Hint
 from coco_kp.http import HttpClient, Pace, PlainHttp, Tls
@@ -20,13 +20,17 @@ from coco_kp.transport.registry.configuration import Configuration
 from coco_kp.transport.registry.credentials import Logins
 from coco_kp.transport.registry.repository import Repository
 
+_MOST_KEPT: Final = 64
+"""Users of registries that are kept; the one that was needed the longest ago is forgotten. Each
+login that a helper renews is one, with tokens of its own."""
+
 
 class Session:
     """Logins, connections, tokens and limits, for all images that are opened with it.
 
-    The user's files are read, and credential helpers run, when they are first needed and not again.
-    What one registry was told goes to no other. Threads may share it. A context manager: whoever
-    made it closes it, after all sources and sinks that use it.
+    The user's files are read when they are first needed and not again; credential helpers run every
+    five minutes at the most. What one registry was told goes to no other. Threads may share it. A
+    context manager: whoever made it closes it, after all sources and sinks that use it.
     """
 
     def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -76,12 +80,14 @@ class Session:
     def _client(self, host: str, access: Access, credentials: Credentials | None) -> RegistryClient:
         key = (host, access, credentials)
         with self._lock:
-            client = self._clients.get(key)
+            client = self._clients.pop(key, None)
             if client is None:
                 http = self._client_of_http(host, access)
                 turns = self._turns.setdefault(host, threading.Semaphore(CONNECTIONS_PER_HOST))
                 client = RegistryClient(host, access, credentials, http, turns, self._sleep)
-                self._clients[key] = client
+            self._clients[key] = client
+            if len(self._clients) > _MOST_KEPT:
+                del self._clients[next(iter(self._clients))]
             return client
 
     def _client_of_http(self, host: str, access: Access) -> HttpClient:

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -20,6 +21,7 @@ from coco_kp.transport import (
     open_source,
     parse_credentials,
 )
+from coco_kp.transport.registry import credentials
 from coco_kp.transport.registry.credentials import Logins
 from tests.sim.registry import Registry
 from tests.support.stored import image
@@ -235,6 +237,27 @@ class TestHelpers:
         self, tmp_path: Path, document: object, image: RegistryReference, expected: object
     ) -> None:
         assert self.find(tmp_path, document, image) == expected
+
+    def test_logins_use_helper_answer_for_some_time_and_on_where_it_gives_no_other(
+        self, helper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passed = 0.0
+        monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: passed))
+        own = write(tmp_path / "own.json", {"credHelpers": {APP.host: "test"}})
+        logins = Logins()
+
+        def find() -> Credentials | None:
+            return logins.find(APP.host, APP.repository, Access(authfile=own))
+
+        assert find() == Credentials("me", "pw")
+        helper.write_text("""#!/bin/sh\necho '{"Username":"me","Secret":"renewed"}'\n""")
+        passed = 299.0
+        assert find() == Credentials("me", "pw")
+        passed = 301.0
+        assert find() == Credentials("me", "renewed")
+        helper.write_text("#!/bin/sh\nexit 1\n")
+        passed = 602.0
+        assert find() == Credentials("me", "renewed")
 
     @pytest.mark.usefixtures("helper")
     @pytest.mark.parametrize(

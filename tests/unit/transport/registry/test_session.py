@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,8 @@ from coco_kp.errors import RemoteError
 from coco_kp.http.client import CONNECTIONS_PER_HOST
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, open_sink, open_source
+from coco_kp.transport.registry import credentials
+from coco_kp.transport.registry import session as session_module
 from coco_kp.transport.registry import tokens as tokens_module
 from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import Reply, Request
@@ -160,27 +163,55 @@ def test_session_bounds_requests_that_are_under_way(
     assert most == CONNECTIONS_PER_HOST
 
 
-def test_session_runs_credential_helper_once_for_many_repositories(
-    registry: Registry,
-    host: str,
-    session: Session,
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    runs = tmp_path / "runs"
-    helper = tmp_path / "docker-credential-counting"
-    answer = json.dumps({"Username": "user", "Secret": "secret"})
-    helper.write_text(f"#!/bin/sh\necho run >> '{runs}'\necho '{answer}'\n")
-    helper.chmod(0o700)
+@pytest.fixture
+def helper(host: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the credential helper of the registry has its answer, and beside it its ``runs``."""
+    program, answer = tmp_path / "docker-credential-counting", tmp_path / "answer"
+    program.write_text(f"#!/bin/sh\necho run >> '{tmp_path}/runs'\ncat '{answer}'\n")
+    program.chmod(0o700)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (home / ".docker").mkdir()
     (home / ".docker" / "config.json").write_text(json.dumps({"credHelpers": {host: "counting"}}))
+    return answer
+
+
+def test_session_runs_credential_helper_once_for_many_repositories(
+    registry: Registry, host: str, session: Session, helper: Path
+) -> None:
+    helper.write_text(json.dumps({"Username": "user", "Secret": "secret"}))
     registry.basic = ("user", "secret")
     for number in range(24):
         registry.manifests[f"team/app{number}", "v1"] = registry.manifests[REPOSITORY, "v1"]
     many(24, lambda number: look(RegistryReference(host, f"team/app{number}", "v1"), session))
-    assert runs.read_text() == "run\n"
+    assert helper.with_name("runs").read_text() == "run\n"
+
+
+def test_session_lasts_longer_than_a_login_that_a_helper_renews(
+    registry: Registry,
+    image_name: RegistryReference,
+    session: Session,
+    helper: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    passed = 0.0
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: passed))
+    for secret in ("first", "second"):
+        helper.write_text(json.dumps({"Username": "user", "Secret": secret}))
+        registry.basic = ("user", secret)
+        look(image_name, session)
+        passed += 12 * 3600
+
+
+def test_session_forgets_users_that_are_done(
+    registry: Registry,
+    image_name: RegistryReference,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "_MOST_KEPT", 2)
+    for user in ("a", "b", "a", "c", "a", "b"):
+        look(image_name, session, Access(Credentials(user, "secret"), tls_verify=False))
+    assert [request.path for request in registry.seen].count("/v2/") == 4
 
 
 def test_session_tells_credentials_of_a_registry_to_no_other(
