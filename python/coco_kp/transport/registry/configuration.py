@@ -91,13 +91,10 @@ class Configuration:
 
     def place_to_write(self, image: RegistryReference, access: Access) -> Place:
         """Return where an image is written: never a mirror, nor moved. Raises as above."""
-        return Place(image, self._reaching(_name(image), access))
+        return Place(image, self.access_to(_name(image), access))
 
-    def access_to(self, host: str, access: Access) -> Access:
-        """Return how a registry itself is reached, apart from its images. Raises as above."""
-        return self._reaching(host, access)
-
-    def _reaching(self, name: str, access: Access) -> Access:
+    def access_to(self, name: str, access: Access) -> Access:
+        """Return how an image's registry is reached, or one itself by its host. Raises as above."""
         registry = self._registry_of(name)
         return _secured(access, insecure=registry is not None and registry.endpoint.insecure)
 
