@@ -56,7 +56,6 @@ enum Next {
     },
     /// The frame's last bytes are still to be taken out.
     Rest {
-        checksum: bool,
         size: Option<u64>,
     },
 }
@@ -128,12 +127,12 @@ impl Zstd {
     fn take(&mut self) -> Result<Next, Error> {
         let mut held = &self.held[..];
         match self.next {
-            Next::Block { checksum, size } => {
+            Next::Block { size, .. } => {
                 let ended = self
                     .frame
                     .decode_blocks(&mut held, BlockDecodingStrategy::UptoBlocks(1))
                     .map_err(|_| MALFORMED)?;
-                Ok(if ended { Next::Rest { checksum, size } } else { self.next })
+                Ok(if ended { Next::Rest { size } } else { self.next })
             }
             _ if held[..4] == MAGIC => {
                 let descriptor = Descriptor(held[4]);
@@ -160,9 +159,9 @@ impl Decode for Zstd {
             if count > 0 {
                 continue;
             }
-            if let Next::Rest { checksum, size } = self.next {
+            if let Next::Rest { size } = self.next {
                 let sum = self.frame.get_checksum_from_data();
-                if checksum && sum != self.frame.get_calculated_checksum()
+                if sum.is_some() && sum != self.frame.get_calculated_checksum()
                     || size.is_some_and(|size| size != self.content)
                 {
                     return Err(MALFORMED);
