@@ -271,6 +271,20 @@ def test_diff_id_check_aside_checks_without_thread_when_none_is_to_be_had() -> N
     assert repr(hashlib.sha256(b"x" * 1000).digest()) in run.stdout
 
 
+def alone(code: str, *arguments: Path) -> tuple[str, int]:
+    """Run code in its own process; return the line it prints, and its peak memory in bytes."""
+    code = (
+        "import re, sys; from pathlib import Path; from coco_kp.unpacking import *;"
+        f"{code};"
+        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    said, peak = run.stdout.splitlines()
+    return said, int(peak) * 1024
+
+
 @pytest.mark.parametrize("aside", [False, True])
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_content_check_decompresses_bomb_in_bounded_memory(
@@ -284,41 +298,31 @@ def test_content_check_decompresses_bomb_in_bounded_memory(
     hasher = hashlib.sha256()
     for _ in range(size >> 20):
         hasher.update(zeros)
-    code = (
-        "import re, sys; from pathlib import Path; from coco_kp.unpacking import *;"
+    digest, peak = alone(
         f"check = ContentCheck({kind!r}, 'sha256', Unpacking(), guest=True, aside={aside});"
-        "check.update(Path(sys.argv[1]).read_bytes()); print(check.finish()[0].hex());"
-        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+        "check.update(Path(sys.argv[1]).read_bytes()); print(check.finish()[0].hex())",
+        bomb,
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, bomb], capture_output=True, text=True, check=True
-    )
-    digest, peak = run.stdout.split()
     assert digest == hasher.hexdigest()
-    assert int(peak) * 1024 < 48 << 20
+    assert peak < 48 << 20
 
 
 def test_content_check_holds_bounded_memory_for_names() -> None:
     """Of directories in one another, and of content none. docs/verify.md has the figure."""
-    code = (
-        "import re; from pathlib import Path; from coco_kp.unpacking import *;"
+    message, peak = alone(
         "from tests.support.tar_blocks import entry;"
         "check = ContentCheck('', 'sha256', Unpacking(), guest=True);"
         "check.update(entry(b'content', bytes(50 << 20)));"
         "[check.update(entry(b'%05d/' % n + b'd/' * 40 + b'f')) for n in range(12_000)];"
-        "print(check.finish()[1].message);"
-        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+        "print(check.finish()[1].message)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    message, peak = run.stdout.splitlines()
     assert message.endswith("no more than 500000 names are judged")
-    assert int(peak) * 1024 < 190 << 20  # the content is made in this process, too
+    assert peak < 190 << 20  # the content is made in this process, too
 
 
 def test_content_check_holds_target_of_hard_links_once() -> None:
     """Each of many hard links to a symbolic link held a copy of its long target."""
-    code = (
-        "import re; from pathlib import Path; from coco_kp.unpacking import *;"
+    message, peak = alone(
         "from tests.support.tar_blocks import entry;"
         "check = ContentCheck('', 'sha256', Unpacking(), guest=True);"
         "path = b'/'.join([b'd' * 250] * 15) + b'\\0';"
@@ -326,13 +330,10 @@ def test_content_check_holds_target_of_hard_links_once() -> None:
         "check.update(entry(b'././@LongLink', path, kind=b'K'));"
         "check.update(entry(b'link', kind=b'2', target=b't'));"
         "[check.update(entry(b'%06d' % n, kind=b'1', target=b'link')) for n in range(100_000)];"
-        "check.update(bytes(1024)); print(check.finish()[1]);"
-        "print(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])"
+        "check.update(bytes(1024)); print(check.finish()[1])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    message, peak = run.stdout.splitlines()
     assert message == "None"
-    assert int(peak) * 1024 < 100 << 20
+    assert peak < 100 << 20
 
 
 def test_content_check_lets_other_threads_run() -> None:
