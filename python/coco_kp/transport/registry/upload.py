@@ -133,9 +133,8 @@ class RegistryBlobWriter(BlobWriter):
 
     def _send_piece(self, offset: int, size: int) -> _Broken | None:
         """Send up to ``size`` bytes from ``offset`` on, as :meth:`_send_rest`."""
-        piece = b"".join(
-            map(bytes, self._blob.pieces(offset, size))
-        )  # each lies where the next will
+        # Each lies where the next will.
+        piece = b"".join(map(bytes, self._blob.pieces(offset, size)))
         if not piece:
             return None
         headers = {
