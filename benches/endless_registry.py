@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from tests.sim.registry import split
+
 from coco_kp.crypto import Kek
 from coco_kp.keys.wrapper import KekRecipient
 from coco_kp.model.layer_encryption import with_encryption
@@ -100,7 +102,7 @@ class Registry:
         if url.path == "/seen":
             seen, self.seen = self.seen, Counter()
             return 200, {}, json.dumps(seen).encode()
-        repository, kind, name = _split(url.path)
+        repository, kind, name = split(url.path)
         self.seen[f"{method} {kind or url.path}"] += 1
         if url.path == "/v2/":
             return 200, {}, b"{}"
@@ -164,14 +166,6 @@ def _page(path: str, query: str, member: str, names: list[str]) -> _Reply:
     more = urlencode({"n": _PAGE, "last": page[-1]}) if start + _PAGE < len(names) else ""
     link = {"Link": f'<{path}?{more}>; rel="next"'} if more else {}
     return 200, link, json.dumps({member: page}).encode()
-
-
-def _split(path: str) -> tuple[str, str, str]:
-    for kind in ("manifests", "blobs", "tags"):
-        repository, found, name = path.removeprefix("/v2/").rpartition(f"/{kind}/")
-        if found:
-            return repository, kind, name
-    return path, "", ""
 
 
 def _digest(data: bytes) -> str:

@@ -94,7 +94,7 @@ class Registry:
                 scope = "registry:catalog:*"
             elif request.path != "/v2/":
                 action = "pull" if request.method in ("GET", "HEAD") else "push"
-                scope = f"repository:{_split(request.path)[0]}:{action}"
+                scope = f"repository:{split(request.path)[0]}:{action}"
             if not self.tokens.accepts(authorization.removeprefix("Bearer "), scope):
                 return unauthorized(self.tokens.challenge)
         return None
@@ -105,7 +105,7 @@ class Registry:
             return Reply()
         if request.path == "/v2/_catalog":
             return self._list(request, "repositories", {name for name, _ in self.manifests})
-        repository, kind, name = _split(request.path)
+        repository, kind, name = split(request.path)
         if kind == "tags":
             tags = {tag for of, tag in self.manifests if of == repository and ":" not in tag}
             if not tags:
@@ -279,7 +279,8 @@ def unauthorized(*challenges: str) -> Reply:
     return Reply(401, headers, reply.body)
 
 
-def _split(path: str) -> tuple[str, str, str]:
+def split(path: str) -> tuple[str, str, str]:
+    """Return the repository, the kind and the name in a path; the path alone if it is another."""
     for kind in ("manifests", "blobs", "tags"):
         repository, found, name = path.removeprefix("/v2/").partition(f"/{kind}/")
         if found:
