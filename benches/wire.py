@@ -17,21 +17,19 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
+from tests.support.provider import COCO_KP
 
 from benches.layers import random_image
 from benches.machine import MIB, machine, tmpfs
-from benches.series import verdict
+from benches.series import Series, verdict
 
 LEAST: Final = 0.95
 ROUNDS: Final = 3
 IMAGES: Final = ((1, 512), (64, 8))  # layers, and MiB of each
-
-COCO_KP: Final = Path(sys.executable).with_name("coco-kp")
 
 
 def main() -> None:
@@ -64,21 +62,15 @@ def main() -> None:
                 "encrypt": [image.reference, there, "--keyid", "kbs:///default/key/b", *keys],
                 "decrypt": [there, target, *keys],
             }
-            taken: dict[str, list[float]] = {operation: [] for operation in commands}
+            taken = {operation: Series() for operation in commands}
             for _ in range(ROUNDS):
                 for operation, arguments in commands.items():
                     plain = f"--{'dest' if operation == 'encrypt' else 'src'}-tls-verify=false"
-                    began = time.perf_counter()
-                    subprocess.run(
-                        [COCO_KP, "-q", operation, *arguments, plain],
-                        check=True,
-                        stdout=subprocess.DEVNULL,
-                    )
-                    taken[operation].append(time.perf_counter() - began)
+                    taken[operation].run([COCO_KP, "-q", operation, *arguments, plain])
                 shutil.rmtree(folder / "target")
                 shutil.rmtree(storage / "storage/docker")
-            for operation, seconds in taken.items():
-                median = statistics.median(seconds)
+            for operation, series in taken.items():
+                median = series.median
                 print(
                     f"| {operation} | {name} | {median:.2f} | {size / median / 1e6:.0f} "
                     f"| {wire / median:.2f} | {LEAST} | {verdict(wire / median >= LEAST)} |",
