@@ -365,6 +365,16 @@ def test_fleet_run_with_base_leaves_it_readable_and_is_unchanged_then(teams: Tea
     assert teams.run(plan).outcomes == {"unchanged": 4}
 
 
+def test_fleet_run_leaves_no_layer_readable_that_the_base_got_since_it_was_planned(
+    teams: Teams,
+) -> None:
+    _, first, second, _ = FLEET["team/app0", "0"].blobs.values()
+    put(teams.host, "team/base", "1", image(first))
+    plan = teams.plan(skip_base=f"docker://{teams.host}/team/base:1")
+    put(teams.host, "team/base", "1", image(first, second))
+    assert teams.run(plan).summed("readable") == 4
+
+
 def move_when_asked(registry: Registry, repository: str, tag: str) -> None:
     """Let a source's tag point to another image from the first upload on."""
     moved = image(tar({"moved": b"on"}))

@@ -118,7 +118,13 @@ def plan(
     from coco_kp.files import write_file
     from coco_kp.fleet.halt import Halt
     from coco_kp.fleet.lines import Options
-    from coco_kp.fleet.plan import Template, Wanted, find_images, plan_lines
+    from coco_kp.fleet.plan import (
+        Template,
+        Wanted,
+        find_images,
+        plan_lines,
+        with_pinned_base,
+    )
     from coco_kp.fleet.sources import Sources
     from coco_kp.transport.registry.session import Session
 
@@ -128,16 +134,16 @@ def plan(
     _check_options(action, to, recipient, old_keys, options)
     with usage():
         template = Template(to) if to else None
-    wanted = Wanted(action, template, recipient, old_keys, options)
     how, halt = access.access(), Halt()
     with Session(sleep=halt.sleep) as session:
         found = Sources(how, session)
         names = found.images(sources)
         encrypts = action == "encrypt"
-        each = find_images(
-            names, how, session, layers=encrypts, jobs=jobs, halt=halt, gone=_tell_gone
+        each = list(
+            find_images(names, how, session, layers=encrypts, jobs=jobs, halt=halt, gone=_tell_gone)
         )
-        lines = plan_lines(each, wanted)
+        options = with_pinned_base(options, each, how, session)
+        lines = plan_lines(each, Wanted(action, template, recipient, old_keys, options))
     text = "".join(line.to_json() for line in lines)
     if output:
         write_file(output, text.encode(), replace=True, mode=0o644)

@@ -20,7 +20,7 @@ from coco_kp.fleet.lines import MAX_TEXTS, Action, Options, PlanLine, check_plan
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
-from coco_kp.transport import Access, open_source
+from coco_kp.transport import Access, access_beside, open_source
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -118,6 +118,24 @@ def find_images(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def with_pinned_base(
+    options: Options, found: Sequence[FoundImage], access: Access, session: Session
+) -> Options:
+    """Return options whose base is what its name points to now, for all images.
+
+    ``access`` is that of the images. Raises ``RemoteError``, ``InputError``.
+    """
+    if options.skip_base is None or not found:
+        return options
+    base = parse_image_reference(options.skip_base)
+    if not isinstance(base, RegistryReference):  # which no line of a plan may have
+        return options
+    its_access = access_beside(base, *((image.source, access) for image in found))
+    with open_source(base, its_access, session) as source:
+        pinned = replace(base, tag=None, digest=source.digest())
+    return replace(options, skip_base=str(pinned))
 
 
 def plan_lines(found: Iterable[FoundImage], wanted: Wanted) -> list[PlanLine]:
