@@ -18,6 +18,7 @@ from tests.peers.skipping import pytest_runtest_call, pytest_runtest_setup
 from tests.peers.skopeo import CLIENTS, Skopeo, find_skopeo
 from tests.peers.softhsm import SoftHsm, make_token
 from tests.peers.sources import ON_REQUEST, SOURCES
+from tests.sim.registry import Registry, serve
 from tests.sim.vault import SimulatedVault, simulated_vault
 from tests.support.command import Command, Outcome
 
@@ -129,6 +130,19 @@ def kms(request: pytest.FixtureRequest) -> RunningAws:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, RunningAws)
     return found
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """A simulated registry, empty and open to all."""
+    return Registry()
+
+
+@pytest.fixture
+def host(registry: Registry) -> Iterator[str]:
+    """Where the simulated registry answers, over plain HTTP."""
+    with serve(registry) as address:
+        yield address
 
 
 @pytest.fixture

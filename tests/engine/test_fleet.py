@@ -26,7 +26,7 @@ from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access
 from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import Reply, Request
-from tests.sim.registry import Registry, error, serve
+from tests.sim.registry import Registry, error
 from tests.sim.transit import TransitKey
 from tests.sim.vault import DENIED, ROOT_TOKEN, SimulatedVault, errors
 from tests.support.command import KID, Command
@@ -49,16 +49,10 @@ OTHER_KID = "kbs:///default/key/2"
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        push(address, FLEET)
-        registry.seen.clear()
-        yield address
+def host(host: str, registry: Registry) -> str:
+    push(host, FLEET)
+    registry.seen.clear()
+    return host
 
 
 class Teams:
@@ -474,10 +468,11 @@ def test_fleet_run_of_inspect_needs_no_key(teams: Teams, tmp_path: Path) -> None
     assert [line["recipients"] for line in results.lines] == [[KID]] * 2
 
 
-def rewrap(teams: Teams, image: str, new: Path, plan: Path) -> None:
-    """Plan to rewrap an image in place."""
+def rewrap(teams: Teams, new: Path, plan: Path, *sources: str, to: str = "") -> None:
+    """Plan to rewrap images, by default in place."""
     teams.command(
-        *("fleet", "plan", image, "--tls-verify=false", "--action=rewrap", "-o", plan),
+        *("fleet", "plan", *sources, "--tls-verify=false", "--action=rewrap", "-o", plan),
+        *(("--to", to) if to else ()),
         *("--recipient", f"keyid={OTHER_KID},keypath={new}", "--old-key", f"keypath={teams.key}"),
     )
 
@@ -487,11 +482,7 @@ def test_fleet_run_of_rewrap_in_place_is_unchanged_then(
 ) -> None:
     teams.run(teams.plan())
     new, path = make_key("new"), tmp_path / "rewrap"
-    teams.command(
-        *("fleet", "plan", *(f"docker://{teams.host}/sealed/team/app{n}" for n in range(2))),
-        *("--tls-verify=false", "--action=rewrap", "-o", path),
-        *("--recipient", f"keyid={OTHER_KID},keypath={new}", "--old-key", f"keypath={teams.key}"),
-    )
+    rewrap(teams, new, path, *(f"docker://{teams.host}/sealed/team/app{n}" for n in range(2)))
     assert teams.run(path).outcomes == {"done": 4}
     teams.verify(new, OTHER_KID)
     assert teams.run(path).outcomes == {"unchanged": 4}
@@ -502,17 +493,8 @@ def test_fleet_run_of_rewrap_elsewhere_is_unchanged_then(
 ) -> None:
     teams.run(teams.plan())
     new, path = make_key("new"), tmp_path / "rewrap"
-    teams.command(
-        *("fleet", "plan", f"docker://{teams.host}/sealed/team/app0", "--tls-verify=false"),
-        *(
-            "--action=rewrap",
-            "-o",
-            path,
-            "--to",
-            f"docker://{teams.host}/new/{{repository}}:{{tag}}",
-        ),
-        *("--recipient", f"keyid={OTHER_KID},keypath={new}", "--old-key", f"keypath={teams.key}"),
-    )
+    to = f"docker://{teams.host}/new/{{repository}}:{{tag}}"
+    rewrap(teams, new, path, f"docker://{teams.host}/sealed/team/app0", to=to)
     assert teams.run(path).outcomes == {"done": 2}
     assert ("new/sealed/team/app0", "1") in registry.manifests
     assert teams.run(path).outcomes == {"unchanged": 2}
@@ -543,11 +525,7 @@ def test_fleet_run_of_rewrap_in_place_leaves_another_image_than_was_planned(
 ) -> None:
     teams.run(teams.plan())
     path = tmp_path / "rewrap"
-    teams.command(
-        *("fleet", "plan", teams.sealed(), "--tls-verify=false", "--action=rewrap", "-o", path),
-        *("--recipient", f"keyid={OTHER_KID},keypath={make_key('new')}"),
-        *("--old-key", f"keypath={teams.key}"),
-    )
+    rewrap(teams, make_key("new"), path, teams.sealed())
     moved = registry.manifests["sealed/team/app0", "1"]
     registry.manifests["sealed/team/app0", "0"] = moved
     assert teams.run(path, code=6).outcomes == {"moved": 1}
@@ -560,7 +538,7 @@ def test_fleet_run_of_rewrap_in_place_says_of_no_other_image_that_it_is_done(
 ) -> None:
     teams.run(teams.plan())
     new, path = make_key("new"), tmp_path / "rewrap"
-    rewrap(teams, teams.sealed(), new, path)
+    rewrap(teams, new, path, teams.sealed())
     teams.command(
         *("encrypt", f"docker://{teams.host}/team/app1:0", f"docker://{teams.host}/other:0"),
         *("--keyid", OTHER_KID, "--keypath", new, *PLAIN_HTTP),
@@ -574,7 +552,7 @@ def test_fleet_run_of_rewrap_of_readable_image_is_refused(
     teams: Teams, make_key: Callable[[str], Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "rewrap"
-    rewrap(teams, f"docker://{teams.host}/team/app0:0", make_key("new"), path)
+    rewrap(teams, make_key("new"), path, f"docker://{teams.host}/team/app0:0")
     (line,) = teams.run(path, code=3).lines
     assert line["outcome"] == "refused"
     assert "has no encrypted layer" in line["error"]["message"]
@@ -587,7 +565,7 @@ def test_fleet_run_of_rewrap_of_what_everybody_opens_is_refused(
     path = tmp_path / "rewrap"
     source = f"docker://{teams.host}/team/app0:0"
     teams.command("encrypt", source, teams.sealed(), "--sample", *PLAIN_HTTP)
-    rewrap(teams, teams.sealed(), make_key("new"), path)
+    rewrap(teams, make_key("new"), path, teams.sealed())
     assert teams.run(path, code=7).outcomes == {"refused": 1}
 
 

@@ -23,7 +23,7 @@ from coco_kp.fleet.keys import KeyRing
 from coco_kp.fleet.lines import PlanLine, ResultLine, read_plan
 from coco_kp.transport import Access
 from tests.sim.http_server import BreakOff, Request
-from tests.sim.registry import Registry, serve
+from tests.sim.registry import Registry
 from tests.support.command import KID, Command
 from tests.support.many_images import PLAIN_HTTP, Results, images, push
 from tests.support.signals import heeding
@@ -50,16 +50,10 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        push(address, FLEET)
-        registry.seen.clear()
-        yield address
+def host(host: str, registry: Registry) -> str:
+    push(host, FLEET)
+    registry.seen.clear()
+    return host
 
 
 class Fleet:

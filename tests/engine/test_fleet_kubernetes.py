@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from tests.sim.http_server import Reply, Request
-from tests.sim.registry import Registry, error, serve
+from tests.sim.registry import Registry, error
 from tests.support.command import KID, Command
 from tests.support.many_images import images, push
 
@@ -23,15 +22,9 @@ PLAIN = {"COCO_KP_FLEET_RUN_SRC_TLS_VERIFY": "false", "COCO_KP_FLEET_RUN_DEST_TL
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        push(address, FLEET)
-        yield address
+def host(host: str) -> str:
+    push(host, FLEET)
+    return host
 
 
 class Job:

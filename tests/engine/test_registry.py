@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from coco_kp.image.progress import Progress
 from coco_kp.keys.wrapper import KekRecipient
 from coco_kp.model.resource_uri import parse_key_id
 from tests.sim.http_server import Reply, Request
-from tests.sim.registry import Registry, error, serve
+from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN
 from tests.support.command import KID, Command
 from tests.support.documents import TAR, sha256
@@ -28,17 +28,6 @@ else:
     from backports import zstd
 
 PLAIN_HTTP = ("--src-tls-verify=false", "--dest-tls-verify=false")
-
-
-@pytest.fixture
-def registry() -> Registry:
-    return Registry()
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        yield address
 
 
 @pytest.fixture

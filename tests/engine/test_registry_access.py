@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,6 @@ def _nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def registry() -> Registry:
     return Registry(basic=LOGIN)
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        yield address
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 from coco_kp.http import pace
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource, configuration
-from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
 
 
@@ -33,17 +32,6 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(configuration, "_SYSTEM", folder)
     monkeypatch.delenv("CONTAINERS_REGISTRIES_CONF", raising=False)
     return folder
-
-
-@pytest.fixture
-def registry() -> Registry:
-    return Registry()
-
-
-@pytest.fixture
-def host(registry: Registry) -> Iterator[str]:
-    with serve(registry) as address:
-        yield address
 
 
 @pytest.fixture
