@@ -69,7 +69,7 @@ class OnlineSevKbc:
         try:
             kek = Kek(secrets[guid])
         except KekError as error:
-            raise KekError(f"{self._name}: key '{packet.kid}': {error.message}") from None
+            raise error.within(f"{self._name}: key '{packet.kid}'") from None
         return open_packet(kek, packet)
 
     def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:

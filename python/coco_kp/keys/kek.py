@@ -37,7 +37,7 @@ def kek_of_base64(text: str, source: str) -> Kek:
     try:
         return kek_of(decode_base64(text, source), source)
     except InputError as error:
-        raise KekError(error.message, error.hint) from None
+        raise error.blaming(KekError) from None
 
 
 def resemblance(raw: bytes) -> Literal["base64", "hex", "line break", "PEM", "keys file", ""]:

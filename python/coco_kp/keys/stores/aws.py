@@ -118,7 +118,7 @@ class SecretStore:
         try:
             return decode_base64(text.strip(), f"the secret {self._name} of AWS")
         except InputError as error:
-            raise KekError(error.message, error.hint) from None
+            raise error.blaming(KekError) from None
 
     def keep(self, kek: bytes) -> None:
         """Create the secret, as ``SecretBinary``: that is how the AWS backend of a KBS reads it."""

@@ -132,7 +132,7 @@ class VaultStore:
         try:
             return decode_base64(text.strip(), source)
         except InputError as error:
-            raise KekError(error.message, error.hint) from None
+            raise error.blaming(KekError) from None
 
     def _check_version(self) -> None:
         """Refuse to write to an engine of another version.
