@@ -38,7 +38,7 @@ $(BIN)/.built: $(BIN)/.locked $(NATIVE_SOURCES)
 build: $(BIN)/.built ## Build the native module and install coco-kp into the environment
 
 .PHONY: demo
-demo: build ## Encrypt and decrypt a small image in a temporary folder, step by step
+demo: build ## Encrypt and decrypt a small image in a temporary directory, step by step
 	@PATH="$(CURDIR)/.cache/peers/debian-trixie/bin:$$PATH" $(BIN)/coco-kp demo
 
 .PHONY: peers
