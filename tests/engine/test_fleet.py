@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 import threading
 from collections import Counter
@@ -609,6 +610,18 @@ def test_fleet_run_of_wrong_last_line_touches_nothing(teams: Teams, registry: Re
     registry.seen.clear()
     assert teams.run(plan, code=3).lines == []
     assert registry.seen == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo"])
+def test_fleet_run_of_plan_that_is_no_file_is_refused(
+    teams: Teams, tmp_path: Path, kind: str
+) -> None:
+    plan = tmp_path / "plan"
+    if kind == "directory":
+        plan.mkdir()
+    else:
+        os.mkfifo(plan)
+    teams.run(plan, code=3)
 
 
 def test_fleet_run_of_two_plans_that_write_one_name_touches_nothing(

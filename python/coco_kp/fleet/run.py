@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coco_kp.errors import CancelledError, InputError, shown
-from coco_kp.files import reason
+from coco_kp.files import close, open_regular
 from coco_kp.fleet.destinations import Destinations
 from coco_kp.fleet.hosts import check_one_registry
 from coco_kp.fleet.keys import KeyRing
@@ -86,15 +86,12 @@ class PlanFile:
 
 @contextmanager
 def open_plan(path: Path) -> Iterator[PlanFile]:
-    """Open a plan. Raises ``InputError`` for a file that cannot be read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as failure:
-        raise InputError(f"cannot read {shown(str(path))}: {reason(failure)}") from None
+    """Open a plan. Raises ``InputError`` for what is no file, or cannot be read."""
+    descriptor = open_regular(path)
     try:
         yield PlanFile(descriptor, path)
     finally:
-        os.close(descriptor)
+        close(descriptor)
 
 
 @dataclass(slots=True)
