@@ -42,7 +42,8 @@ def report(results: tuple[Path, ...], output: Path | None, form: str | None) -> 
     from datetime import UTC, datetime
 
     from coco_kp.files import write_file
-    from coco_kp.fleet.report import TIME, read_report
+    from coco_kp.fleet.lines import TIME
+    from coco_kp.fleet.report import read_report
     from coco_kp.kbs.record import Record, default_folder
     from coco_kp.redact import printable_json
 

@@ -44,6 +44,9 @@ MAX_FINDINGS: Final = 100
 MAX_TEXTS: Final = 1000
 """Texts of a list at the most: keys, recipients, images to take layers over from."""
 
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How times are written, in UTC."""
+
 _MAX_MESSAGE: Final = 2000  # characters
 _MAX_NAMES: Final = 256 * 1024  # bytes of all recipients of a result
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -30,9 +30,6 @@ from coco_kp.redact import redacted
 
 Standing = Literal["encrypted", "doubtful", "partly readable", "readable", "unknown"]
 
-TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
-"""How times are written, in UTC."""
-
 MAX_BYTES: Final = 512 * 1024 * 1024
 """Bytes of all results together, at the most: some 500,000 images."""
 

@@ -25,6 +25,7 @@ from coco_kp.errors import (
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.keys import LineKeys
 from coco_kp.fleet.lines import (
+    TIME,
     Did,
     Failure,
     LayerCounts,
@@ -198,7 +199,7 @@ def failed(line: PlanLine, error: CocoKpError) -> ResultLine:
 
 
 def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(TIME)
 
 
 def _outcome(error: CocoKpError) -> Outcome:
