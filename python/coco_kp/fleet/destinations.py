@@ -16,7 +16,7 @@ class Destinations:
 
     def add(self, line: PlanLine) -> None:
         """Learn of a line."""
-        if line.action not in {"encrypt", "rewrap"}:
+        if not line.writes:
             return
         source = place(line.source)
         self._sources.add(source)

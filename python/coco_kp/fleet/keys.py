@@ -59,10 +59,9 @@ class KeyRing:
         Raises ``KekError``, also where one is not the key that is ``expected``; ``RefusedError``
         for one that everybody knows; ``RemoteError``, ``InputError``.
         """
-        writes = line.action in {"encrypt", "rewrap"}
-        named = {key: parse_plan_key(key, "a key", kid_needed=writes) for key in line.keys}
+        named = {key: parse_plan_key(key, "a key", kid_needed=line.writes) for key in line.keys}
         old = [parse_plan_key(key, "an old key", kid_needed=False) for key in line.old_keys]
-        recipients = tuple(self._recipient(*key) for key in named.items()) if writes else ()
+        recipients = tuple(self._recipient(*key) for key in named.items()) if line.writes else ()
         own: tuple[Opener, ...] = recipients or tuple(map(self._opener, named.values()))
         openers = (*own, *map(self._opener, old))
         self._check(expected)

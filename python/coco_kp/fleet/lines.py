@@ -101,6 +101,11 @@ class PlanLine:
     reuse: tuple[RegistryReference, ...] = ()
     options: Options = field(default_factory=Options)
 
+    @property
+    def writes(self) -> bool:
+        """Whether an image is made of it, for its keys."""
+        return self.action in {"encrypt", "rewrap"}
+
     def document(self) -> dict[str, object]:
         """Return it as JSON has it."""
         return {
@@ -308,13 +313,12 @@ def _plan_line(document: dict[str, object], what: str) -> PlanLine:
 
 def check_plan_line(line: PlanLine, what: str) -> None:
     """Refuse a line that contradicts itself. Raises ``InputError``; ``what`` names the line."""
-    writes = line.action in {"encrypt", "rewrap"}
-    if writes and not line.keys:
+    if line.writes and not line.keys:
         raise InputError(f"{what} names no key to {line.action} for")
     if line.action == "rewrap" and not line.old_keys:
         raise InputError(f"{what} names no old key, which opens the image")
     if (line.action == "encrypt") != (line.destination is not None) and line.action != "rewrap":
-        raise InputError(f"{what} has {'no' if writes else 'a'} destination")
+        raise InputError(f"{what} has {'no' if line.writes else 'a'} destination")
     if line.destination is None and line.action == "rewrap" and line.source.tag is None:
         raise InputError(f"{what} would change an image in place that has no tag")
     if (
@@ -329,7 +333,7 @@ def check_plan_line(line: PlanLine, what: str) -> None:
         # Others are files of the machine, or texts by which skopeo may be had to run a program.
         _registry_reference(line.options.skip_base, "skip_base", what)
     for key in line.keys:
-        parse_plan_key(key, what, kid_needed=writes)
+        parse_plan_key(key, what, kid_needed=line.writes)
     for key in line.old_keys:
         parse_plan_key(key, what, kid_needed=False)
 
