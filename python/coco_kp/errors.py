@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self, TypeVar
 
-from coco_kp.redact import looks_like_a_key, printable, redacted
+from coco_kp.redact import redacted
 
 E = TypeVar("E", bound="CocoKpError")
 
@@ -207,21 +207,3 @@ class CancelledError(CocoKpError):
 
     exit_code = 130
     code = "cancelled"
-
-
-def shown(value: str, within: str = "") -> str:
-    """Quote a value that somebody else wrote, for a message: printable, short, and never a key.
-
-    A text that holds what could be a key (32 bytes as base64 or hex), put where a path or a name
-    belongs, is described instead of quoted; so is a part that was cut from such a text, ``within``.
-    """
-    searched = within[:_LONGEST_SEARCHED] or value[: _SHOWN_CHARACTERS + _LONGEST_KEY]
-    if looks_like_a_key(searched):
-        return f"({len(value)} characters that look like a key)"
-    text = printable(value[:_SHOWN_CHARACTERS])
-    return f"'{text}'" if len(value) <= _SHOWN_CHARACTERS else f"'{text}…'"
-
-
-_SHOWN_CHARACTERS = 120
-_LONGEST_KEY = 64
-_LONGEST_SEARCHED = 4096

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import shown
+from coco_kp.redact import shown
 
 _ROOT: Final = 0
 _UNMAPPED: Final = 65534

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coco_kp.deadline import remaining, within
-from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
+from coco_kp.errors import CocoKpError, InputError, RefusedError
+from coco_kp.redact import shown
 
 StrPath = str | os.PathLike[str]
 """A path as callers may give it."""

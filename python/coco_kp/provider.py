@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.crypto import Kek
 from coco_kp.deadline import remaining, within
-from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
 from coco_kp.kbc import KbcSettings, open_kbc
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.resolve import (
@@ -47,6 +47,7 @@ from coco_kp.model.params import (
 )
 from coco_kp.model.protocol import Operation, UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri, without_ciphertext
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.keys.reference import KekReference

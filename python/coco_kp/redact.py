@@ -60,3 +60,21 @@ def redacted(text: str) -> str:
 def masked(text: str) -> str:
     """Replace all that could hold a key in a text that quotes the command line as it stands."""
     return _MAY_HOLD_A_KEY.sub(_MASK, text)
+
+
+def shown(value: str, within: str = "") -> str:
+    """Quote a value that somebody else wrote, for a message: printable, short, and never a key.
+
+    A text that holds what could be a key (32 bytes as base64 or hex), put where a path or a name
+    belongs, is described instead of quoted; so is a part that was cut from such a text, ``within``.
+    """
+    searched = within[:_LONGEST_SEARCHED] or value[: _SHOWN_CHARACTERS + _LONGEST_KEY]
+    if looks_like_a_key(searched):
+        return f"({len(value)} characters that look like a key)"
+    text = printable(value[:_SHOWN_CHARACTERS])
+    return f"'{text}'" if len(value) <= _SHOWN_CHARACTERS else f"'{text}…'"
+
+
+_SHOWN_CHARACTERS = 120
+_LONGEST_KEY = 64
+_LONGEST_SEARCHED = 4096

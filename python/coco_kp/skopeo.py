@@ -15,7 +15,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import RemoteError, shown
+from coco_kp.errors import RemoteError
+from coco_kp.redact import shown
 
 _PROBE_SECONDS: Final = 20
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
+from base64 import b64encode, urlsafe_b64encode
 
 import pytest
 
 from coco_kp.cli.output import print_json, say
 from coco_kp.cli.table import print_table
 from coco_kp.errors import CocoKpError
-from coco_kp.redact import masked, printable, printable_json, printable_lines, redacted
+from coco_kp.redact import masked, printable, printable_json, printable_lines, redacted, shown
 
 DRAWS = [
     *map(chr, range(0x20)),
@@ -22,6 +24,8 @@ DRAWS = [
 ]
 KEY = "orGVItV+fv0V8lvggOgU+1BIgRso8CNCaZw8INuIKMg="
 HEX = "a2b19522d57e7efd15f25be080e814fb5048811b28f02342699c3c20db8828c8"
+RAW = bytes(range(200, 232))
+PADDED = b64encode(RAW).decode()
 
 
 @pytest.mark.parametrize("character", DRAWS, ids=lambda character: f"{ord(character):x}")
@@ -78,3 +82,85 @@ def test_key_with_words_around_it_is_masked_in_usage_errors(text: str) -> None:
 def test_digest_is_no_key() -> None:
     text = f"the blob sha256:{HEX} is at https://registry.example/v2/a/blobs/sha256:{HEX}"
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "key_id1",
+        "/home/ä/keys and more/key",
+        "/srv/confidential-images/keys/of/the/base/1",  # 43 characters, as a key has
+        "/srv/Confidential-Images/keys/of/the/base/k",
+        "kbs:///default/key/key_id1",
+        "docker://registry.example/image@sha256:" + RAW.hex(),
+        "oci:/images/base/blobs/sha256/" + RAW.hex(),
+        RAW.hex() + "0",
+        PADDED[:42],
+        "x" * 120,
+    ],
+)
+def test_shown_quotes_value(value: str) -> None:
+    assert shown(value) == f"'{value}'"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        PADDED,
+        PADDED.rstrip("="),
+        urlsafe_b64encode(RAW).decode(),
+        urlsafe_b64encode(RAW).decode().rstrip("="),
+        RAW.hex(),
+        RAW.hex().upper(),
+    ],
+)
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "key={}",
+        "'{}'",
+        "{}\n",
+        "a word, {} and others",
+        "é{}",
+        "/k/{}",
+        "kbs:///a/b/{}",
+        "kbs://{}/a/b",
+    ],
+)
+def test_shown_hides_value_that_could_hold_a_key(key: str, form: str) -> None:
+    value = form.format(key)
+    assert shown(value) == f"({len(value)} characters that look like a key)"
+
+
+@pytest.mark.parametrize("form", ["/run/keys/{}", "kbs:///default/key/{}", "x" * 110 + "{}"])
+def test_shown_hides_padded_key_wherever_it_stands(form: str) -> None:
+    assert PADDED[:10] not in shown(form.format(PADDED))
+
+
+def test_shown_hides_key_that_begins_near_the_cut() -> None:
+    value = "-" * 100 + " " + RAW.hex()
+    assert RAW.hex()[:10] not in shown(value)
+
+
+def test_shown_hides_part_of_what_could_be_a_key() -> None:
+    key = "QUtgNcL7Y/yghNM5KsJTZKJ7ITXNwYV90ZFdogqZXc8="
+    assert shown("QUtgNcL7Y", key) == "(9 characters that look like a key)"
+    assert shown("yghNM5", "x" * 1000 + f" {key}") == "(6 characters that look like a key)"
+    assert shown("b c", "kbs:///a/b c/d") == "'b c'"
+
+
+def test_shown_truncates_long_value() -> None:
+    assert shown("y" * 121) == f"'{'y' * 120}…'"
+    began = time.process_time()
+    assert len(shown("y" * 4_000_000)) == 123
+    assert time.process_time() - began < 1  # what is not shown is not searched
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\n", "\r", "\t", "\0", "\x1b", "\x7f", "\x9b", "\N{RIGHT-TO-LEFT OVERRIDE}", "\ud800"],
+)
+def test_shown_replaces_control_characters(character: str) -> None:
+    assert shown(f"a{character}b") == "'a?b'"

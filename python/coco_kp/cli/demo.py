@@ -21,9 +21,10 @@ from typing import Any, Final
 import click
 
 from coco_kp.cli.output import verbosity
-from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError, shown
+from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError
 from coco_kp.keyprovider.config import VARIABLE
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.redact import shown
 from coco_kp.skopeo import Program, find_program, run_program
 
 _KID: Final = "kbs:///default/key/key_id1"

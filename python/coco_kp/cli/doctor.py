@@ -15,12 +15,13 @@ from coco_kp.cli.errors import UsageError
 from coco_kp.cli.hints import advice
 from coco_kp.cli.options import AdminOptions, with_options
 from coco_kp.cli.output import FORMAT, print_json, say, verbosity
-from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.keyprovider.client import check_health
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.model.params import FileParams, SampleParams, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.redact import shown
 from coco_kp.skopeo import PROGRAMS, Program, find_program
 
 if TYPE_CHECKING:

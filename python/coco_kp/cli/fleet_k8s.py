@@ -9,7 +9,7 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, usage
 from coco_kp.cli.output import notice, verbosity
-from coco_kp.errors import shown
+from coco_kp.redact import shown
 
 
 @click.command("k8s", short_help="Write a plan as an Indexed Job of Kubernetes.")

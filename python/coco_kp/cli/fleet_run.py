@@ -23,8 +23,8 @@ from coco_kp.errors import (
     KekError,
     RefusedError,
     RemoteError,
-    shown,
 )
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.fleet.halt import Halt

@@ -12,7 +12,8 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
 from coco_kp.cli.output import tell_made
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.keys.reference import AwsKmsReference
@@ -262,12 +263,12 @@ class OpeningOptions(OptionGroup):
     def openers(self, kbc: KbcOptions) -> list[Opener]:
         """Return all that the user named, keys first. Raises ``CocoKpError``."""
         from coco_kp.cli.recipients import read_key_file
-        from coco_kp.errors import shown
         from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
         from coco_kp.image.opener import KbcOpener
         from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
         from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
         from coco_kp.keys.wrapper import KekOpener
+        from coco_kp.redact import shown
 
         openers: list[Opener] = [
             KekOpener(read_key_file(path), f"the key in {shown(str(path))}")

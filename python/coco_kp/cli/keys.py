@@ -51,9 +51,9 @@ def export(file: Path, kid: str, out: Path, force: bool) -> None:
     KID is the name as FILE has it (default/key/key_id1) or as a packet has it
     (kbs:///default/key/key_id1). OUT can then be used as keypath.
     """
-    from coco_kp.errors import shown
     from coco_kp.files import write_file
     from coco_kp.keys.keys_file import find_kek, parse_keys_file_name, read_keys
+    from coco_kp.redact import shown
 
     uri = parse_keys_file_name(kid)
     kek = find_kek(read_keys(file), uri, shown(str(file)))
@@ -168,9 +168,10 @@ def _kek(file: Path, uri: ResourceUri) -> Kek:
     """Read a key from a file of its own or from a keys file, whichever FILE is."""
     from coco_kp.cli.recipients import read_key_file
     from coco_kp.crypto import KEK_SIZE
-    from coco_kp.errors import KekError, shown
+    from coco_kp.errors import KekError
     from coco_kp.files import read_file
     from coco_kp.keys.keys_file import MAX_KEYS_FILE, find_kek, read_keys
+    from coco_kp.redact import shown
 
     content = read_file(file, MAX_KEYS_FILE, KekError).data
     if content.lstrip().startswith(b"{") and len(content) != KEK_SIZE:

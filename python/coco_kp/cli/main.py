@@ -27,8 +27,9 @@ from coco_kp.cli.output import (
     warn,
 )
 from coco_kp.cli.streams import escape_unprintable, flush, open_missing
-from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import reason
+from coco_kp.redact import shown
 
 _COMMANDS: Final = {
     "serve": "serve",

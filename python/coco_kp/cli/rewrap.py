@@ -19,7 +19,7 @@ from coco_kp.cli.image_options import (
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
 from coco_kp.cli.recipients import PacketOptions
-from coco_kp.errors import shown
+from coco_kp.redact import shown
 
 
 @click.command("rewrap", short_help="Change which keys open an image.")

@@ -8,7 +8,7 @@ import click
 
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.output import verbosity
-from coco_kp.errors import shown
+from coco_kp.redact import shown
 
 _SUFFIX = ".schema.json"
 

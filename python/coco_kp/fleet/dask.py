@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, RemoteError, shown
+from coco_kp.errors import CocoKpError, InputError, RemoteError
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.keys import Fingerprints, KeyRing, LineKeys
 from coco_kp.fleet.lines import PlanLine, ResultLine, parse_plan_line, parse_result_line
 from coco_kp.fleet.work import Reach, Worker, failed
 from coco_kp.processors import processors
+from coco_kp.redact import shown
 from coco_kp.transport import Access
 from coco_kp.transport.registry.session import Session
 

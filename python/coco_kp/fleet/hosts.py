@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 from coco_kp.transport import Access
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import KekError, RefusedError, shown
+from coco_kp.errors import KekError, RefusedError
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.named import NamedKey
 from coco_kp.keys.reference import AwsKmsReference, name_of
 from coco_kp.keys.resolve import FetchedKek, GivenKek, KeySettings, fetch, opener, resolve
 from coco_kp.keys.wrapper import KekOpener, KeyWrapper, Opener
 from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.redact import shown
 
 
 @dataclass(frozen=True, slots=True)

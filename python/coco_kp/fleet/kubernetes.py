@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.file_reference import FileReference
+from coco_kp.redact import shown
 
 MAX_COMPLETIONS: Final = 10_000
 

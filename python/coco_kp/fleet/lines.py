@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Literal, TypeVar, cast, get_args
 
-from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import reason
 from coco_kp.keys.named import NamedKey, key_fields, named_key
 from coco_kp.keys.reference import (
@@ -29,7 +29,7 @@ from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import member, parse_json_object
 from coco_kp.model.manifest import parse_platform
 from coco_kp.model.reference import RegistryReference, parse_image_reference
-from coco_kp.redact import printable_json
+from coco_kp.redact import printable_json, shown
 
 Action = Literal["encrypt", "rewrap", "verify", "inspect"]
 Outcome = Literal["done", "unchanged", "moved", "refused", "failed"]

@@ -13,13 +13,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, NotThereError, shown
+from coco_kp.errors import InputError, NotThereError
 from coco_kp.fleet.destinations import Destinations
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.lines import MAX_TEXTS, Action, Options, PlanLine, check_plan_line
 from coco_kp.image.tree import images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
+from coco_kp.redact import shown
 from coco_kp.transport import Access, access_beside, open_source
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from coco_kp.errors import CocoKpError, InputError, shown
+from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import close, open_regular, reason
 from coco_kp.fleet.lines import (
     Failure,
@@ -26,7 +26,7 @@ from coco_kp.fleet.lines import (
     read_results,
 )
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.redact import redacted
+from coco_kp.redact import redacted, shown
 
 Standing = Literal["encrypted", "doubtful", "partly readable", "readable", "unknown"]
 

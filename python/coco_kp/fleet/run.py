@@ -17,13 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
-from coco_kp.errors import CancelledError, InputError, shown
+from coco_kp.errors import CancelledError, InputError
 from coco_kp.files import close, open_regular
 from coco_kp.fleet.destinations import Destinations
 from coco_kp.fleet.hosts import check_one_registry
 from coco_kp.fleet.keys import KeyRing
 from coco_kp.fleet.lines import MAX_LINE, PlanLine, ResultLine, parse_plan_line
 from coco_kp.fleet.work import Reach, Worker
+from coco_kp.redact import shown
 
 
 @dataclass(frozen=True, slots=True)

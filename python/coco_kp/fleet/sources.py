@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, NotThereError, shown
+from coco_kp.errors import InputError, NotThereError
 from coco_kp.files import reason
 from coco_kp.fleet.hosts import check_one_registry
 from coco_kp.model.reference import (
@@ -19,6 +19,7 @@ from coco_kp.model.reference import (
     parse_image_reference,
     parse_repository_reference,
 )
+from coco_kp.redact import shown
 from coco_kp.transport import Access, list_repositories, list_tags
 
 if TYPE_CHECKING:

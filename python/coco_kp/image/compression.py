@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from coco_kp.errors import IntegrityError, RefusedError, shown
+from coco_kp.errors import IntegrityError, RefusedError
 from coco_kp.image.content import content_kind
 from coco_kp.model.media_type import GZIP, NONE, ZSTD, compression_of
+from coco_kp.redact import shown
 
 ZstdRule = Literal["gzip", "keep", "refuse"]
 """What is done with layers that are compressed in a way that guests do not read once encrypted."""

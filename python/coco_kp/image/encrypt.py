@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.errors import InputError, IntegrityError
 from coco_kp.image.base import BaseLayers, base_layers
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
@@ -63,6 +63,7 @@ from coco_kp.model.media_type import (
 )
 from coco_kp.model.reference import ImageReference, parse_image_reference
 from coco_kp.model.words import check_word
+from coco_kp.redact import shown
 from coco_kp.transport import (
     Access,
     Sink,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import CocoKpError, InputError, RefusedError, shown
+from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.keys.wrapper import KekOpener, opens
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.image_config import ImageConfig
@@ -36,6 +36,7 @@ from coco_kp.model.media_type import (
 )
 from coco_kp.model.packet import read_packet
 from coco_kp.model.resource_uri import parse_resource_uri
+from coco_kp.redact import shown
 
 GUESTS_READ: Final = tuple(
     encrypted_form(f"{kind}{compression}")

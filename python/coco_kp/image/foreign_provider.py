@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.keyprovider.client import call_provider
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config
 from coco_kp.keys.wrapper import check_opened
@@ -23,6 +23,7 @@ from coco_kp.model.protocol import (
     write_unwrap_request,
     write_wrap_request,
 )
+from coco_kp.redact import shown
 
 DEFAULT_PARAMETERS: Final = "Enabled"
 """What ocicrypt sends where the user wrote only the provider's name."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
-from coco_kp.errors import InputError, IntegrityError, RefusedError, shown
+from coco_kp.errors import InputError, IntegrityError, RefusedError
 from coco_kp.files import reason
 from coco_kp.image.compression import (
     ZstdRule,
@@ -29,6 +29,7 @@ from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import GZIP, NONE, ZSTD
+from coco_kp.redact import shown
 from coco_kp.transport import BlobReader, BlobWriter, Pieces, Sink, Source
 from coco_kp.unpacking import Decompressor
 

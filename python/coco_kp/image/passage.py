@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from coco_kp.crypto import CHUNK, LayerOpener, LayerSealer, OpenedLayer, SealedLayer
-from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.errors import InputError, IntegrityError
 from coco_kp.files import reason
 from coco_kp.image.ahead import BUFFERS, Making, ahead
 from coco_kp.image.progress import Work
 from coco_kp.model.manifest import Descriptor
+from coco_kp.redact import shown
 from coco_kp.transport import CHUNK as BUFFER
 from coco_kp.transport import BlobWriter, Pieces, Source
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.image.base import BaseLayers, SharedLayer
 from coco_kp.image.compression import ZstdRule
 from coco_kp.image.tree import (
@@ -47,6 +47,7 @@ from coco_kp.model.media_type import (
 )
 from coco_kp.model.packet import wrap_type_of
 from coco_kp.model.words import check_word
+from coco_kp.redact import shown
 
 
 @dataclass(frozen=True, slots=True)

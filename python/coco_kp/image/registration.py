@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from coco_kp.errors import RefusedError, shown
+from coco_kp.errors import RefusedError
 from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, has_name, opens
 from coco_kp.model.layer_encryption import LayerPacket
+from coco_kp.redact import shown
 
 
 def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]) -> None:

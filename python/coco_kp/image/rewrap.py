@@ -18,7 +18,6 @@ from coco_kp.errors import (
     IntegrityError,
     KekError,
     RefusedError,
-    shown,
 )
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
@@ -38,6 +37,7 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.manifest import Descriptor, ImageManifest
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import parse_image_reference
+from coco_kp.redact import shown
 from coco_kp.transport import Access, check_destination, check_source, open_source
 
 if TYPE_CHECKING:

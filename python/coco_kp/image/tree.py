@@ -12,7 +12,7 @@ from itertools import compress
 from operator import not_
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, MissingManifestError, shown
+from coco_kp.errors import CocoKpError, InputError, MissingManifestError
 from coco_kp.model.digest import Digest
 from coco_kp.model.image_config import ImageConfig, parse_image_config
 from coco_kp.model.manifest import (
@@ -31,6 +31,7 @@ from coco_kp.model.media_type import (
     is_files,
     is_soci_index,
 )
+from coco_kp.redact import shown
 from coco_kp.transport import Source, read_blob
 
 MAX_NESTING: Final = 4

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
-from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError, shown
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError
 from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
 from coco_kp.image.content import content_kind
 from coco_kp.image.facts import (
@@ -42,6 +42,7 @@ from coco_kp.model.packet import AWS
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.model.words import check_word
+from coco_kp.redact import shown
 from coco_kp.transport import Access, Source, access_beside, open_source
 
 if TYPE_CHECKING:

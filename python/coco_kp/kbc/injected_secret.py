@@ -12,9 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import KekError, shown
+from coco_kp.errors import KekError
 from coco_kp.files import is_there, read_file, reason
 from coco_kp.kbc import SEV_SECRETS
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

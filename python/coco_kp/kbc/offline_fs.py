@@ -11,12 +11,13 @@ import os
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import KekError, shown
+from coco_kp.errors import KekError
 from coco_kp.files import is_there
 from coco_kp.kbc import KbcSettings, open_packet
 from coco_kp.keys.keys_file import find_kek, read_keys
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import AnnotationPacket
+from coco_kp.redact import shown
 
 DEFAULT_FILES: Final = (
     Path("/etc/aa-offline_fs_kbc-keys.json"),

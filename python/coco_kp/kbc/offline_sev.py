@@ -10,12 +10,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coco_kp.errors import KekError, shown
+from coco_kp.errors import KekError
 from coco_kp.files import read_file
 from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
 from coco_kp.keys.keys_file import find_kek, parse_keys
 from coco_kp.model.sev_secret import KEYS_GUID
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings

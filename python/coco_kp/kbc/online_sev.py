@@ -17,14 +17,7 @@ import grpc
 
 from coco_kp.crypto import Kek
 from coco_kp.deadline import Alarm, remaining
-from coco_kp.errors import (
-    InputError,
-    IntegrityError,
-    KekError,
-    RemoteError,
-    UnreachableError,
-    shown,
-)
+from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
 from coco_kp.files import read_file
 from coco_kp.kbc import open_packet
 from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
@@ -34,6 +27,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.encoding import decode_base64
 from coco_kp.model.host_port import HostPort
 from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection, parse_secret_map
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.kbc import KbcSettings

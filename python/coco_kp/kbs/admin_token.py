@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwcrypto.jwk import JWK  # type: ignore[import-untyped]
 from jwcrypto.jwt import JWT  # type: ignore[import-untyped]
 
-from coco_kp.errors import KekError, shown
+from coco_kp.errors import KekError
 from coco_kp.exposure import exposure
 from coco_kp.files import is_there, read_file
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlencode
 
 from coco_kp.deadline import within
-from coco_kp.errors import InputError, RefusedError, RemoteError, shown
+from coco_kp.errors import InputError, RefusedError, RemoteError
 from coco_kp.http import HttpClient
 from coco_kp.kbs.session import Session
 from coco_kp.kbs.tee_key import TeeKey
 from coco_kp.model.encoding import encode_base64, parse_json_object
 from coco_kp.model.rcar import parse_token
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

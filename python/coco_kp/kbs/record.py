@@ -15,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, UnreachableError, UnrecordedError, shown
+from coco_kp.errors import InputError, UnreachableError, UnrecordedError
 from coco_kp.files import brief, close, is_there, lock, read_file, reason, sync_directory
 from coco_kp.model.encoding import parse_json_object, write_json
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

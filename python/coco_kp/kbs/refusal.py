@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.encoding import parse_json_object
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable

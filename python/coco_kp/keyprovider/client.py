@@ -9,12 +9,13 @@ import subprocess
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import RemoteError, UnreachableError, shown
+from coco_kp.errors import RemoteError, UnreachableError
 from coco_kp.keyprovider.address import parse_target
 from coco_kp.keyprovider.call import METHODS, SERVICE
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     import grpc

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import read_file
 from coco_kp.model.encoding import check_one_reading, member, parse_json_object
+from coco_kp.redact import shown
 
 VARIABLE: Final = "OCICRYPT_KEYPROVIDER_CONFIG"
 

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import read_small
+from coco_kp.redact import shown
 
 LONGEST_FILE: Final = 1024 * 1024
 """Bytes of a PEM file at the most."""

@@ -10,9 +10,10 @@ from typing import Final
 
 import grpc
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import read_small
 from coco_kp.keyprovider.config import GrpcTls
+from coco_kp.redact import shown
 
 _LONGEST: Final = 8 * 1024 * 1024  # bytes of a PEM file; bundles hold text between their CAs, too
 _CERTIFICATE: Final = re.compile(

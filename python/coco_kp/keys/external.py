@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Final
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.stores import WrappingKey
 from coco_kp.model.resource_uri import EXTERNAL, MAX_LENGTH, ResourceUri
+from coco_kp.redact import shown
 
 MAX_CIPHERTEXT: Final = 720
 """Bytes of a wrapped KEK at the most: what a key ID has room for."""

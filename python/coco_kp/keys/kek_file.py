@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coco_kp.crypto import KEK_SIZE, Kek
-from coco_kp.errors import KekError, KeyPathForbiddenError, shown
+from coco_kp.errors import KekError, KeyPathForbiddenError
 from coco_kp.exposure import exposure
 from coco_kp.files import StrPath, read_file
 from coco_kp.keys.kek import kek_of, resemblance
+from coco_kp.redact import shown
 
 _LONGEST_READ: Final = 4096  # enough to tell what a wrong file is
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import is_there, reason, sync_directory, write_file
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.redact import shown
 
 
 def find_kek(key_dir: Path, kid: ResourceUri) -> Kek | None:

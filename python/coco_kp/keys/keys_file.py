@@ -13,12 +13,13 @@ import os
 from pathlib import Path
 
 from coco_kp.crypto import KEK_SIZE, Kek
-from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError
 from coco_kp.exposure import exposure
 from coco_kp.files import is_there, locked, read_file, write_file
 from coco_kp.keys.kek import kek_of_base64
 from coco_kp.model.encoding import encode_base64, parse_json_object
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_path
+from coco_kp.redact import shown
 
 MAX_KEYS_FILE = 4 * 1024 * 1024
 """Bytes of a keys file at the most: some 50,000 keys."""

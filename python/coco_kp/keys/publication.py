@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError, shown
+from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import KekReference
 from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.file import FileStore
 from coco_kp.model.resource_uri import ResourceUri
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.keys.register import Registrar

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.keys.file_reference import FileReference
-from coco_kp.redact import looks_like_a_key
+from coco_kp.redact import looks_like_a_key, shown
 
 MAX_REFERENCE: Final = 2048
 """Characters of a reference at the most."""

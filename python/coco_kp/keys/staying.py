@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InputError, KekError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.keys.external import unwrap, wrap_new_kek
 from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference, name_of
 from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
@@ -29,6 +29,7 @@ from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import AnnotationPacket, KmsPacket, UncheckedPacket, read_packet
 from coco_kp.model.resource_uri import ResourceUri, parse_resource_uri
+from coco_kp.redact import shown
 
 KMS_WARNING: Final = (
     "only guests whose Confidential Data Hub was built with the provider aws (0.21 or newer, "

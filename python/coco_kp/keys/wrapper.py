@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
-from coco_kp.errors import CocoKpError, InputError, KekError, shown
+from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, PROVIDER_SCHEME, LayerPacket
 from coco_kp.model.layer_options import PrivateOptions, parse_private_options
@@ -24,6 +24,7 @@ from coco_kp.model.packet import (
 )
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.model.words import check_word
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.keys.publication import Publication

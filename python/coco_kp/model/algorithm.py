@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 
 class Algorithm(StrEnum):

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from coco_kp.errors import NotAllowedError, shown
+from coco_kp.errors import NotAllowedError
 from coco_kp.model.client import CertificateNames, ClientIdentity
 from coco_kp.model.protocol import Operation
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.model.pattern import Pattern

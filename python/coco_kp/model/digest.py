@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 _HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
 

@@ -13,7 +13,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of one document at the most; gRPC's own default limit for a message."""

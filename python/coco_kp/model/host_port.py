@@ -6,7 +6,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 _FORM = re.compile(
     r"(?P<host>[^:\[\]]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[1-9][0-9]{0,4})", re.ASCII

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 KBC_NAMES: Final = ("sample", "offline_fs", "offline_sev", "online_sev", "cc", "eaa")
 """The six KBCs of the guide; each may also be written with ``_kbc`` behind it."""

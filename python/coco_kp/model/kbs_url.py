@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.host_port import is_host_name
+from coco_kp.redact import shown
 
 API: Final = "/kbs/v0"
 """The path, behind the prefix, that all calls have in common."""

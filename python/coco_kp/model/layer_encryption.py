@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
 from coco_kp.model.layer_options import PublicOptions, parse_public_options
 from coco_kp.model.packet import MAX_PACKET
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.redact import shown
 
 MAX_PACKETS: Final = 64
 """Packets of a layer at the most: each recipient has one."""

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.encoding import (
     check_one_reading,
     decode_base64,
@@ -19,6 +19,7 @@ from coco_kp.model.encoding import (
     parse_json_object,
     write_json,
 )
+from coco_kp.redact import shown
 
 CIPHER: Final = "AES_256_CTR_HMAC_SHA256"
 """The only cipher that ocicrypt defines."""

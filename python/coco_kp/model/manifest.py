@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import check_one_reading, member, parse_json_object, write_json
 from coco_kp.model.media_type import (
@@ -26,6 +26,7 @@ from coco_kp.model.media_type import (
     is_encrypted,
     oci_equivalent,
 )
+from coco_kp.redact import shown
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 """Bytes of a manifest or an image's config; registries and c/image draw the line here too."""

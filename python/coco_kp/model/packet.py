@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from coco_kp.errors import InputError, KekError, shown
+from coco_kp.errors import InputError, KekError
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
 from coco_kp.model.encoding import (
     check_one_reading,
@@ -20,6 +20,7 @@ from coco_kp.model.encoding import (
     write_json,
 )
 from coco_kp.model.resource_uri import ResourceUri, parse_resource_uri
+from coco_kp.redact import shown
 
 PacketVersion = Literal["v1", "v2"]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
+from coco_kp.redact import shown
 
 PARAMETERS_HINT: Final = (
     "write keypath=<file>::keyid=kbs:///<repository>/<type>/<tag>[::algorithm=A256GCM|A256CTR], "

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
+from coco_kp.redact import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.redact import shown
 
 FILE_TRANSPORTS: Final = ("oci", "oci-archive", "dir", "docker-archive")
 SKOPEO_TRANSPORTS: Final = ("containers-storage", "docker-daemon", "ostree", "sif", "tarball")

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
-from coco_kp.errors import InputError, shown
-from coco_kp.redact import looks_like_a_key
+from coco_kp.errors import InputError
+from coco_kp.redact import looks_like_a_key, shown
 
 MAX_LENGTH: Final = 1024
 """Characters of a URI at the most. Our bound; the KBS stores a resource in one file name."""

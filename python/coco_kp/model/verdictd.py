@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.errors import InputError, KekError, RemoteError, shown
+from coco_kp.errors import InputError, KekError, RemoteError
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object, write_json
+from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from coco_kp.model.packet import AnnotationPacket

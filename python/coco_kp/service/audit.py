@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import is_there, read_file, reason, write_file
 from coco_kp.observe import event
-from coco_kp.redact import printable_json, redacted
+from coco_kp.redact import printable_json, redacted, shown
 from coco_kp.service.record import CallRecord
 
 _SALT_SIZE: Final = 32  # bytes, as many as of the hash

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import (
     AwsKmsReference,
@@ -29,6 +29,7 @@ from coco_kp.model.clients import Clients, Grant
 from coco_kp.model.pattern import Pattern, parse_pattern
 from coco_kp.model.protocol import Operation
 from coco_kp.model.resource_uri import parse_resource_uri
+from coco_kp.redact import shown
 from coco_kp.service.toml_file import read_tables
 
 _FORM: Final = (

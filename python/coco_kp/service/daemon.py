@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import home, lock_file, open_own, read_file, reason
+from coco_kp.redact import shown
 
 _READY: Final = b"ready"
 _LONGEST_PID: Final = 32  # bytes

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.keys.reference import WrappingReference, parse_wrapping_reference
 from coco_kp.model.resource_uri import parse_resource_uri
+from coco_kp.redact import shown
 from coco_kp.service.toml_file import read_tables
 
 _FORM: Final = 'write [names.NAME] and below it unwrap-with = "URI"'

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import read_small
+from coco_kp.redact import shown
 
 MAX_FILE: Final = 256 * 1024
 """Bytes of a file at the most: a thousand entries and more."""

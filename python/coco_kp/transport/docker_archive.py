@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, IntegrityError, shown
+from coco_kp.errors import InputError, IntegrityError
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import check_one_reading, member, parse_json_object, write_json
 from coco_kp.model.image_config import parse_image_config
@@ -28,6 +28,7 @@ from coco_kp.model.manifest import (
 )
 from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST
 from coco_kp.model.reference import FileReference, RegistryReference, parse_repository_reference
+from coco_kp.redact import shown
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import CHUNK, RawBlob, Source
 from coco_kp.transport.tar import Member, TarFile

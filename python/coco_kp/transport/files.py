@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import close, open_regular, reason
+from coco_kp.redact import shown
 from coco_kp.transport.base import RawBlob
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import check_one_reading, parse_json_object, write_json
 from coco_kp.model.manifest import Descriptor, ImageIndex, parse_manifest
 from coco_kp.model.media_type import OCI_INDEX
 from coco_kp.model.reference import FileReference
+from coco_kp.redact import shown
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 """The annotation that names an image in a layout (image-spec annotations.md)."""

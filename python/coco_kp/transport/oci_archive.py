@@ -10,11 +10,12 @@ import os
 import threading
 from pathlib import Path
 
-from coco_kp.errors import ChangedError, InputError, RefusedError, shown
+from coco_kp.errors import ChangedError, InputError, RefusedError
 from coco_kp.files import close, is_there, locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
+from coco_kp.redact import shown
 from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.files import FilePart, naming, write_all

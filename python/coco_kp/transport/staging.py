@@ -19,9 +19,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import CocoKpError, InPlaceError, IntegrityError, shown
+from coco_kp.errors import CocoKpError, InPlaceError, IntegrityError
 from coco_kp.files import close, is_there, reason, sync_directory
 from coco_kp.model.digest import Digest
+from coco_kp.redact import shown
 from coco_kp.transport.base import BlobWriter, Pieces
 from coco_kp.transport.files import naming, write_all
 

@@ -23,8 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, shown
+from coco_kp.errors import InputError
 from coco_kp.files import close, open_regular
+from coco_kp.redact import shown
 from coco_kp.transport.base import CHUNK
 from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
 from coco_kp.transport.files import FilePart, naming, naming_temporary, unnamed_file, write_all

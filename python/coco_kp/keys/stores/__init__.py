@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final, Protocol, cast, runtime_checkable
 
-from coco_kp.errors import InputError, KekError, shown
+from coco_kp.errors import InputError, KekError
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import (
     AwsKmsReference,
@@ -26,6 +26,7 @@ from coco_kp.keys.reference import (
     VaultReference,
     WrappingReference,
 )
+from coco_kp.redact import shown
 
 TIMEOUT: Final = 30.0
 """Seconds that one use of a store or wrapping key may take, repeats included."""

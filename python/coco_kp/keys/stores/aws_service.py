@@ -15,20 +15,12 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
-from coco_kp.errors import (
-    CocoKpError,
-    Hint,
-    InputError,
-    KekError,
-    RefusedError,
-    RemoteError,
-    shown,
-)
+from coco_kp.errors import CocoKpError, Hint, InputError, KekError, RefusedError, RemoteError
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
-from coco_kp.redact import masked
+from coco_kp.redact import masked, shown
 
 Client = TypeVar("Client")
 Answer = TypeVar("Answer")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import IO, Final, cast
 
 from coco_kp.deadline import remaining, within
-from coco_kp.errors import InputError, KekError, shown
+from coco_kp.errors import InputError, KekError
 from coco_kp.files import reason
 from coco_kp.keys import stores
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference
 from coco_kp.observe import asking
-from coco_kp.redact import masked
+from coco_kp.redact import masked, shown
 
 OUTPUT_LIMIT: Final = 4096
 """Bytes that are read of what the program prints, and kept of what it complains of."""

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from coco_kp.errors import InputError, RefusedError, shown
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import is_there, write_file
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek_file import read_kek
+from coco_kp.redact import shown
 
 
 @dataclass(frozen=True, slots=True)

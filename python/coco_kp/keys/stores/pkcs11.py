@@ -25,11 +25,12 @@ from pkcs11.mechanisms import GCMParams
 from pkcs11.types import DecryptMixin, EncryptMixin
 
 from coco_kp.crypto import KEK_SIZE
-from coco_kp.errors import InputError, KekError, RefusedError, shown
+from coco_kp.errors import InputError, KekError, RefusedError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores import CiphertextError
 from coco_kp.keys.stores.pkcs11_token import in_session
+from coco_kp.redact import shown
 
 _IV_SIZE: Final = 12
 _TAG_SIZE: Final = 16

@@ -18,11 +18,12 @@ from typing import Final, TypeVar
 import pkcs11
 from pkcs11 import Session, Slot, Token, TokenFlag, exceptions
 
-from coco_kp.errors import KekError, shown
+from coco_kp.errors import KekError
 from coco_kp.files import is_there, read_small
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
+from coco_kp.redact import shown
 
 MODULE_VARIABLE: Final = "COCO_KP_PKCS11_MODULE"
 PIN_VARIABLE: Final = "COCO_KP_PKCS11_PIN"

@@ -11,12 +11,13 @@ from typing import Final
 import hvac
 from hvac import exceptions
 
-from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, shown
+from coco_kp.errors import InputError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import TransitReference, VaultReference
 from coco_kp.keys.stores import CiphertextError
 from coco_kp.keys.stores.vault_session import Answer, VaultSession, words
 from coco_kp.model.encoding import decode_base64, encode_base64
+from coco_kp.redact import shown
 
 KEY_TYPE: Final = "aes256-gcm96"
 """The type of transit key that is used: AES-256 with data that is authenticated beside it."""

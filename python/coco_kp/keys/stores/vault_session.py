@@ -25,7 +25,7 @@ import urllib3
 from hvac import exceptions
 from urllib3.util import Url
 
-from coco_kp.errors import Hint, InputError, KekError, RefusedError, RemoteError, shown
+from coco_kp.errors import Hint, InputError, KekError, RefusedError, RemoteError
 from coco_kp.files import home, is_there, read_small, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
@@ -33,7 +33,7 @@ from coco_kp.http.url import parse_target
 from coco_kp.keys import stores
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
-from coco_kp.redact import masked
+from coco_kp.redact import masked, shown
 
 PORT: Final = 8200
 """Where Vault listens unless configured; for a key reference that names a host alone."""

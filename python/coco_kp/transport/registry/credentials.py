@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import home, is_there, read_small, reason
 from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB
+from coco_kp.redact import shown
 from coco_kp.transport.access import Access, Credentials, parse_credentials
 
 _MAX_FILE: Final = 1024 * 1024

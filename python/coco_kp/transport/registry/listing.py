@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote, urljoin
 
-from coco_kp.errors import InputError, RemoteError, shown
+from coco_kp.errors import InputError, RemoteError
 from coco_kp.http import Response, display_url, same_origin
 from coco_kp.http.url import parse_target
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.reference import is_repository, is_tag
+from coco_kp.redact import shown
 from coco_kp.transport.registry.client import RegistryClient
 from coco_kp.transport.registry.repository import Repository
 
