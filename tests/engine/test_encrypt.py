@@ -363,7 +363,7 @@ def recipients(count: int) -> list[KekRecipient]:
     return [KekRecipient(kid, Kek(os.urandom(32))) for kid in kids]
 
 
-@pytest.mark.parametrize(("room", "refused"), [(100, False), (-100, True)])
+@pytest.mark.parametrize(("room", "refused"), [(0, False), (-1, True)])
 def test_encrypt_that_is_dry_knows_which_manifest_would_be_too_large(
     plain: Image, tmp_path: Path, *, room: int, refused: bool
 ) -> None:
@@ -372,7 +372,7 @@ def test_encrypt_that_is_dry_knows_which_manifest_would_be_too_large(
     small = Image(tmp_path / "small")
     encrypt_image(plain.reference, small.reference, many)
     (entry,) = json.loads((small.folder / "index.json").read_bytes())["manifests"]
-    around = len(json.dumps({"annotations": {"x": ""}}))
+    around = len(',"annotations":{"x":""}')
 
     def padded(manifest: Document) -> None:
         length = MAX_MANIFEST - entry["size"] - around - room

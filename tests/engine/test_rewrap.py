@@ -350,6 +350,6 @@ def test_rewrap_that_is_dry_refuses_manifest_that_would_be_too_large(
     image = altered(encrypted, tmp_path / "padded", padded)
     more = additions(20)
     opener = KekOpener(Kek(key.read_bytes()))
-    with pytest.raises(InputError, match=r"would have \d+ bytes"):
+    with pytest.raises(InputError, match="would have over 4194304 bytes"):
         rewrap_image(image.reference, [opener], more, dry_run=True)
     rewrap_image(image.reference, [opener], replace(more, add=more.add[:1]), dry_run=True)

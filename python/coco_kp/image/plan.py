@@ -40,6 +40,7 @@ from coco_kp.model.media_type import (
     ZSTD,
     compressed_as,
     compression_of,
+    encrypted_form,
     is_encryptable,
     is_encrypted,
     oci_equivalent,
@@ -206,18 +207,25 @@ def plan_encryption(
 
 
 def check_sizes(plan: EncryptionPlan, packets: Sequence[LayerPacket]) -> None:
-    """Raise ``InputError`` where a manifest would grow too large, with such packets a layer."""
+    """Raise ``InputError`` where a manifest would grow too large, with such packets a layer.
+
+    It is measured layer by layer and never there as a whole: of one of 4 MiB, packets for all its
+    layers could make gigabytes.
+    """
     public = PublicOptions(bytes(32))
     for image in plan.images:
-        layers = []
+        size = len(image.image.manifest.to_oci().replaced(layers=[]).raw)
         for layer in image.layers:
-            annotations = layer.layer.annotations
+            media_type, annotations = layer.media_type, layer.layer.annotations
             if layer.transcode:
                 annotations = without_positions(annotations)
+            if not layer.action.readable:
+                media_type = encrypted_form(media_type)
             if layer.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
                 annotations = with_encryption(annotations, packets, public)
-            layers.append(layer.layer.replaced(annotations=annotations))
-        check_size(image.image.manifest.replaced(layers=layers), str(image.image))
+            written = layer.layer.replaced(media_type=media_type, annotations=annotations)
+            size += len(written.to_json()) + (layer.number > 0)  # a comma between two
+            check_size(size, str(image.image))
 
 
 def entries_to_read(entries: Sequence[Descriptor], rules: Rules) -> Sequence[bool]:

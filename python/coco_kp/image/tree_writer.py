@@ -28,12 +28,11 @@ MAX_SUBJECTS: Final = 16
 """Manifests at the most of which each is about the next; a signed statement makes two."""
 
 
-def check_size(manifest: Manifest, name: str) -> None:
-    """Raise ``InputError`` for a manifest that no registry and no guest takes."""
-    if len(manifest.raw) > MAX_MANIFEST:
+def check_size(size: int, name: str) -> None:
+    """Raise ``InputError`` where the manifest of ``name`` would have more bytes than one may."""
+    if size > MAX_MANIFEST:
         raise InputError(
-            f"the manifest of {name} would have {len(manifest.raw)} bytes; registries take "
-            f"{MAX_MANIFEST}",
+            f"the manifest of {name} would have over {MAX_MANIFEST} bytes, which no registry takes",
             "name fewer recipients, or an image of fewer layers or shorter annotations",
         )
 
@@ -78,7 +77,7 @@ class _Rewriting:
             manifest: Manifest = (
                 self._image(node, depth) if isinstance(node, ImageNode) else self._list(node, depth)
             )
-            check_size(manifest, str(node if isinstance(node, ImageNode) else digest))
+            check_size(len(manifest.raw), str(node if isinstance(node, ImageNode) else digest))
             self.manifests[digest] = manifest
         return self.manifests[digest]
 

@@ -131,6 +131,10 @@ class Descriptor:
         document |= {name: value for name, value in new.items() if value is not None}
         return parse_descriptor(document, "the new descriptor")
 
+    def to_json(self) -> bytes:
+        """Return its document as a manifest has it."""
+        return write_json(self.document)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageManifest:

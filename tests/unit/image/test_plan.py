@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from base64 import b64encode
 
 import pytest
@@ -20,7 +21,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.tree import DESCRIBED, ImageNode, IndexNode, images
 from coco_kp.model.digest import parse_digest
 from coco_kp.model.encoding import encode_base64
-from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
+from coco_kp.model.layer_encryption import DEFAULT_SCHEME, MAX_PACKETS, LayerPacket
 from coco_kp.model.layer_options import PublicOptions
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, Platform, parse_descriptor
 from tests.support.nodes import GZIP, L, attestation, digest, image, listed
@@ -440,7 +441,21 @@ def test_check_sizes_refuses_what_recipients_make_too_large() -> None:
     plan = plan_encryption(tree, Rules())
     packet = LayerPacket(DEFAULT_SCHEME, bytes(250))
     check_sizes(plan, [packet])
-    with pytest.raises(InputError, match=r"manifest of linux/amd64 would have \d+ bytes"):
+    with pytest.raises(InputError, match="manifest of linux/amd64 would have over 4194304 bytes"):
         check_sizes(plan, [packet] * 10)
     left = plan_encryption(tree, Rules(layers=(0,)))
     check_sizes(left, [packet] * 10)
+
+
+def test_check_sizes_measures_image_of_many_layers_in_little_memory() -> None:
+    """Of each layer it held all packets, for such an image a gigabyte."""
+    plan = plan_encryption(image(*(L(str(number)) for number in range(5_000))), Rules())
+    packets = [LayerPacket(DEFAULT_SCHEME, bytes(250))] * MAX_PACKETS
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="would have over"):
+            check_sizes(plan, packets)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
