@@ -322,7 +322,8 @@ class TestBrokenLink:
         with (
             registry_daemon(program, folder) as running,
             breaking_link(running.address(), 30_000) as link,
-            RegistrySink(name(link), Access(tls_verify=False), sleep=pauses.append) as sink,
+            Session(sleep=pauses.append) as session,
+            RegistrySink(name(link), Access(tls_verify=False), session) as sink,
         ):
             with sink.begin_blob(size) as writer:
                 writer.take(in_pieces(data))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import Final
 
 from coco_kp.deadline import remaining
@@ -24,7 +24,8 @@ _MOST_PAUSED: Final = 1000
 class Pace:
     """Knows until when which server wants no requests; threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._until: dict[Origin, float] = {}
 
@@ -33,7 +34,7 @@ class Pace:
         asked = retry_after(headers)
         if asked is None:
             return
-        until = monotonic() + asked
+        until = self._clock() + asked
         with self._lock:
             self._until[server] = max(until, self._until.pop(server, 0.0))
             while len(self._until) > _MOST_PAUSED:
@@ -46,7 +47,7 @@ class Pace:
         """
         waited = 0.0
         while (until := self._until.get(server, 0.0)) > waited:
-            pause = until - monotonic()
+            pause = until - self._clock()
             if pause > min(LONGEST_PAUSE, remaining()):
                 raise RemoteError(
                     f"{request}: not asked, for the server wants no requests for another "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -30,15 +29,10 @@ class RegistrySource(Source):
     """An image in a repository."""
 
     def __init__(
-        self,
-        reference: RegistryReference,
-        access: Access,
-        session: Session | None = None,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
+        self, reference: RegistryReference, access: Access, session: Session | None = None
     ) -> None:
         self.reference = str(reference)
-        self._session = session or Session(sleep=sleep)
+        self._session = session or Session()
         self._owns_session = session is None
         self._places = self._session.configuration.places_to_read(reference, access)
         self.repository = self._at(self._places[0])
@@ -105,19 +99,14 @@ class RegistrySink(Sink):
     finishing = "uploading"
 
     def __init__(
-        self,
-        reference: RegistryReference,
-        access: Access,
-        session: Session | None = None,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
+        self, reference: RegistryReference, access: Access, session: Session | None = None
     ) -> None:
         if reference.tag is None:
             raise InputError(
                 f"{reference} cannot be written: its digest decides its content", "name a tag"
             )
         self.reference = str(reference)
-        self._session = session or Session(sleep=sleep)
+        self._session = session or Session()
         self._owns_session = session is None
         place = self._session.configuration.place_to_write(reference, access)
         self.repository = self._session.repository(place.image, place.access, "pull,push")

@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import re
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -44,7 +43,9 @@ class Authorizer:
         access: Access,
         credentials: Credentials | None,
         retry: Retry,
+        clock: Callable[[], float],
     ) -> None:
+        self._clock = clock
         self._http = http
         self._access = access
         self._registry = registry
@@ -54,7 +55,7 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._asked_first = ""
         """The scope that the registry named before it knew what it would be asked for."""
-        self._tokens = Tokens()
+        self._tokens = Tokens(clock)
 
     def headers(self, scopes: Scopes) -> dict[str, str]:
         """Return the header for a request that needs ``scopes``; empty before any challenge."""
@@ -155,7 +156,7 @@ class Authorizer:
         )
 
     def _read(self, response: Response) -> Token:
-        start = time.monotonic()
+        start = self._clock()
         what = f"the answer of the token server {display_url(response.url)}"
         document = parse_json_object(response.document(_MAX_TOKEN), what)
         value = document.get("token") or document.get("access_token")

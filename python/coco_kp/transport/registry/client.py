@@ -42,6 +42,7 @@ class RegistryClient:
         http: HttpClient,
         turns: threading.Semaphore,
         sleep: Callable[[float], None],
+        clock: Callable[[], float],
     ) -> None:
         self.host = host
         self.retry = Retry(access.retries)
@@ -51,7 +52,7 @@ class RegistryClient:
         self._http = http
         self._turns = turns
         self._credentials = credentials
-        self._auth = Authorizer(http, host, access, credentials, self.retry)
+        self._auth = Authorizer(http, host, access, credentials, self.retry, clock)
         self._base = ""
         self._contact = threading.Lock()
 

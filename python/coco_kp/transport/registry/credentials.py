@@ -16,7 +16,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a helper said, and until when that is used (of ``time.monotonic``)."""
+    """What a helper said, and until when that is used (of the clock)."""
 
     said: Credentials | RemoteError | None
     fresh_until: float
@@ -57,7 +57,8 @@ class Logins:
     Threads may share it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._paths: dict[str | os.PathLike[str] | None, tuple[Path, ...]] = {}
         self._files: dict[Path, Mapping[str, object]] = {}
@@ -111,11 +112,11 @@ class Logins:
         if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
             raise InputError(f"{shown(str(helper))} is not the name of a credential helper")
         answer = self._answers.get((helper, server))
-        if answer is None or time.monotonic() >= answer.fresh_until:
+        if answer is None or self._clock() >= answer.fresh_until:
             said = _answer(helper, server)
             if answer is not None and isinstance(said, RemoteError):
                 said = answer.said  # which may do for long
-            answer = _Answer(said, time.monotonic() + _ANSWER_SECONDS)
+            answer = _Answer(said, self._clock() + _ANSWER_SECONDS)
             self._answers[helper, server] = answer
         if isinstance(answer.said, RemoteError):
             raise RemoteError(answer.said.message, answer.said.hint)

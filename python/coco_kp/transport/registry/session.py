@@ -33,11 +33,16 @@ class Session:
     context manager: whoever made it closes it, after all sources and sinks that use it.
     """
 
-    def __init__(self, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
-        self._logins = Logins()
-        self._pace = Pace()
+        self._logins = Logins(clock)
+        self._pace = Pace(clock)
         self._turns: dict[str, threading.Semaphore] = {}
         self._configuration: Configuration | None = None
         self._http: dict[tuple[Tls, PlainHttp, Hint], HttpClient] = {}
@@ -84,7 +89,9 @@ class Session:
             if client is None:
                 http = self._client_of_http(host, access)
                 turns = self._turns.setdefault(host, threading.Semaphore(CONNECTIONS_PER_HOST))
-                client = RegistryClient(host, access, credentials, http, turns, self._sleep)
+                client = RegistryClient(
+                    host, access, credentials, http, turns, self._sleep, self._clock
+                )
             self._clients[key] = client
             if len(self._clients) > _MOST_KEPT:
                 del self._clients[next(iter(self._clients))]

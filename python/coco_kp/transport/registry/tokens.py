@@ -18,7 +18,7 @@ Scopes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, and until when it is used (of ``time.monotonic``)."""
+    """A token, and until when it is used (of the clock)."""
 
     value: str = field(repr=False)
     fresh_until: float
@@ -37,7 +37,8 @@ class Tokens:
     Who needs another one does not wait for that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._places: dict[Scopes, _Place] = {}
 
@@ -49,7 +50,7 @@ class Tokens:
         """
         place = self._place(scopes)
         with place.fetching:
-            if place.token is None or time.monotonic() >= place.token.fresh_until:
+            if place.token is None or self._clock() >= place.token.fresh_until:
                 place.token = fetch(place.asked)
             return place.token
 

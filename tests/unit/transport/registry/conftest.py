@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from coco_kp.http import pace
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource, configuration
+from coco_kp.transport.registry.session import Session
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.pauses import Pauses
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +35,14 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What was waited for without waiting; the clock goes on by that."""
-    waited: list[float] = []
-    monkeypatch.setattr(pace, "monotonic", lambda: time.monotonic() + sum(waited))
-    return waited
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+def session(pauses: Pauses) -> Iterator[Session]:
+    with Session(sleep=pauses.append, clock=pauses.clock) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -48,12 +51,12 @@ def image_name(host: str) -> RegistryReference:
 
 
 @pytest.fixture
-def source(image_name: RegistryReference, pauses: list[float]) -> Iterator[RegistrySource]:
-    with RegistrySource(image_name, PLAIN, sleep=pauses.append) as opened:
+def source(image_name: RegistryReference, session: Session) -> Iterator[RegistrySource]:
+    with RegistrySource(image_name, PLAIN, session) as opened:
         yield opened
 
 
 @pytest.fixture
-def sink(image_name: RegistryReference, pauses: list[float]) -> Iterator[RegistrySink]:
-    with RegistrySink(image_name, PLAIN, sleep=pauses.append) as opened:
+def sink(image_name: RegistryReference, session: Session) -> Iterator[RegistrySink]:
+    with RegistrySink(image_name, PLAIN, session) as opened:
         yield opened

@@ -16,6 +16,7 @@ from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
@@ -70,7 +71,8 @@ def test_registry_source_returns_content_or_our_error_for_any_answers(
     registry.manifests[REPOSITORY, "v1"] = ("", ONE.top.raw)
     with (
         serve(registry) as host,
-        RegistrySource(name(host), PLAIN, sleep=no_time) as source,
+        Session(sleep=no_time) as session,
+        RegistrySource(name(host), PLAIN, session) as source,
         contextlib.suppress(CocoKpError),
     ):
         assert read_blob(source, BLOB, 1 << 20) == DATA
@@ -85,7 +87,8 @@ def test_registry_sink_raises_only_our_errors_for_any_answers(
     registry = misbehaving(answers)
     with (
         serve(registry) as host,
-        RegistrySink(name(host), PLAIN, sleep=no_time) as sink,
+        Session(sleep=no_time) as session,
+        RegistrySink(name(host), PLAIN, session) as sink,
         contextlib.suppress(CocoKpError),
     ):
         put_blob(sink, BLOB, DATA)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import pytest
@@ -14,8 +13,8 @@ from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
-from coco_kp.transport.registry import RegistrySink, RegistrySource, auth
-from coco_kp.transport.registry import tokens as tokens_module
+from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import Reply, http_server
 from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
@@ -173,16 +172,13 @@ class TestTokens:
         }
 
     def test_bearer_token_is_renewed_before_it_expires(
-        self,
-        tokens: TokenServer,
-        registry: Registry,
-        image_name: RegistryReference,
-        monkeypatch: pytest.MonkeyPatch,
+        self, tokens: TokenServer, registry: Registry, image_name: RegistryReference
     ) -> None:
         passed = 0.0
-        for module in (auth, tokens_module):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: passed))
-        with RegistrySink(image_name, PLAIN) as sink:
+        with (
+            Session(clock=lambda: passed) as session,
+            RegistrySink(image_name, PLAIN, session) as sink,
+        ):
             put_blob(sink, describe("x", b"1"), b"1")
             assert len(tokens.issued) == 1
             passed = tokens.life * 0.9
@@ -198,7 +194,7 @@ class TestTokens:
         self,
         tokens: TokenServer,
         registry: Registry,
-        image_name: RegistryReference,
+        sink: RegistrySink,
         size: int | None,
     ) -> None:
         """The clock of the server runs ahead: it refuses a token that still looks good."""
@@ -209,10 +205,7 @@ class TestTokens:
             if offset == 100_000 and len(tokens.seen) == 1:
                 tokens.issued = dict.fromkeys(tokens.issued, (0.0, ()))
 
-        with (
-            RegistrySink(image_name, PLAIN, sleep=lambda _: None) as sink,
-            sink.begin_blob(size) as writer,
-        ):
+        with sink.begin_blob(size) as writer:
             writer.take(in_pieces(data, between=forget))
             writer.commit(blob.digest, len(data))
         assert registry.blobs[REPOSITORY, str(blob.digest)] == data

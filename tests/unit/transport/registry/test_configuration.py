@@ -14,6 +14,7 @@ from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
 from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.configuration import Configuration
+from coco_kp.transport.registry.session import Session
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store
@@ -227,7 +228,7 @@ class TestMirrors:
             assert (REPOSITORY, "v1") in registry.manifests
 
     def test_image_that_mirrors_lack_is_read_from_registry(
-        self, host: str, own: Path, pauses: list[float]
+        self, host: str, own: Path, session: Session
     ) -> None:
         with serve(Registry()) as empty:
             mirrors = [f'[[registry.mirror]]\nlocation = "{m}"\n' for m in (empty, "127.0.0.1:1")]
@@ -235,11 +236,11 @@ class TestMirrors:
             name = RegistryReference(host, REPOSITORY, "v1")
             with RegistrySink(name, Access()) as sink:
                 store(sink, ONE)
-            with RegistrySource(name, Access(), sleep=pauses.append) as source:
+            with RegistrySource(name, Access(), session) as source:
                 check(source, ONE)
             missing = replace(name, tag="v2")
             with (
-                RegistrySource(missing, Access(), sleep=pauses.append) as source,
+                RegistrySource(missing, Access(), session) as source,
                 pytest.raises(RemoteError, match="404 .*; mirrors failed, too: .*404") as caught,
             ):
                 source.manifest()

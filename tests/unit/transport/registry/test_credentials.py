@@ -7,7 +7,6 @@ import json
 import os
 import pwd
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -21,7 +20,6 @@ from coco_kp.transport import (
     open_source,
     parse_credentials,
 )
-from coco_kp.transport.registry import credentials
 from coco_kp.transport.registry.credentials import Logins
 from tests.sim.registry import Registry
 from tests.support.stored import image
@@ -239,12 +237,11 @@ class TestHelpers:
         assert self.find(tmp_path, document, image) == expected
 
     def test_logins_use_helper_answer_for_some_time_and_on_where_it_gives_no_other(
-        self, helper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, helper: Path, tmp_path: Path
     ) -> None:
         passed = 0.0
-        monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: passed))
         own = write(tmp_path / "own.json", {"credHelpers": {APP.host: "test"}})
-        logins = Logins()
+        logins = Logins(lambda: passed)
 
         def find() -> Credentials | None:
             return logins.find(APP.host, APP.repository, Access(authfile=own))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -20,10 +19,8 @@ from coco_kp.errors import RemoteError
 from coco_kp.http.client import CONNECTIONS_PER_HOST
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, open_sink, open_source
-from coco_kp.transport.registry import credentials
-from coco_kp.transport.registry import session as session_module
-from coco_kp.transport.registry import tokens as tokens_module
-from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.client import RegistryClient
+from coco_kp.transport.registry.session import _MOST_KEPT, Session
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, TokenServer, error, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
@@ -38,12 +35,6 @@ def stored(registry: Registry, image_name: RegistryReference) -> None:
     with open_sink(image_name, PLAIN) as sink:
         store(sink, ONE)
     registry.seen.clear()
-
-
-@pytest.fixture
-def session(pauses: list[float]) -> Iterator[Session]:
-    with Session(sleep=pauses.append) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -111,22 +102,6 @@ def test_session_asks_for_a_token_of_each_repository_and_names_no_other(
     assert asked == [[f"repository:{name}:pull"] for name in names for _ in range(2)]
 
 
-def test_session_forgets_tokens_of_repositories_that_are_done(
-    registry: Registry,
-    tokens: TokenServer,
-    host: str,
-    session: Session,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tokens_module, "_MOST_KEPT", 2)
-    for name in ("a", "b", "c", "a", "a"):
-        registry.manifests[name, "v1"] = registry.manifests[REPOSITORY, "v1"]
-        look(RegistryReference(host, name, "v1"), session)
-    assert [request.query["scope"] for request in tokens.seen] == [
-        [f"repository:{name}:pull"] for name in "abca"
-    ]
-
-
 def test_session_keeps_connections_of_many_images(
     registry: Registry, image_name: RegistryReference, session: Session
 ) -> None:
@@ -187,31 +162,28 @@ def test_session_runs_credential_helper_once_for_many_repositories(
 
 
 def test_session_lasts_longer_than_a_login_that_a_helper_renews(
-    registry: Registry,
-    image_name: RegistryReference,
-    session: Session,
-    helper: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    registry: Registry, image_name: RegistryReference, helper: Path
 ) -> None:
     passed = 0.0
-    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: passed))
-    for secret in ("first", "second"):
-        helper.write_text(json.dumps({"Username": "user", "Secret": secret}))
-        registry.basic = ("user", secret)
-        look(image_name, session)
-        passed += 12 * 3600
+    with Session(clock=lambda: passed) as session:
+        for secret in ("first", "second"):
+            helper.write_text(json.dumps({"Username": "user", "Secret": secret}))
+            registry.basic = ("user", secret)
+            look(image_name, session)
+            passed += 12 * 3600
 
 
-def test_session_forgets_users_that_are_done(
-    registry: Registry,
-    image_name: RegistryReference,
-    session: Session,
-    monkeypatch: pytest.MonkeyPatch,
+def test_session_forgets_the_user_whose_last_need_is_longest_ago(
+    host: str, session: Session
 ) -> None:
-    monkeypatch.setattr(session_module, "_MOST_KEPT", 2)
-    for user in ("a", "b", "a", "c", "a", "b"):
-        look(image_name, session, Access(Credentials(user, "secret"), tls_verify=False))
-    assert [request.path for request in registry.seen].count("/v2/") == 4
+    def client(number: int) -> RegistryClient:
+        return session.registry(host, Access(Credentials(f"user{number}", "secret")))
+
+    first, second, *_ = [client(number) for number in range(_MOST_KEPT)]
+    assert client(0) is first
+    client(_MOST_KEPT)
+    assert client(0) is first
+    assert client(1) is not second
 
 
 def test_session_tells_credentials_of_a_registry_to_no_other(

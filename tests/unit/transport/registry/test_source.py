@@ -19,6 +19,7 @@ from coco_kp.model.manifest import MAX_MANIFEST, describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, read_blob
 from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
@@ -180,12 +181,16 @@ class TestDownloads:
         assert len(pauses) == 2
 
     def test_retries_decide_how_often_a_registry_may_fail(
-        self, registry: Registry, image_name: RegistryReference, pauses: list[float]
+        self,
+        registry: Registry,
+        image_name: RegistryReference,
+        session: Session,
+        pauses: list[float],
     ) -> None:
         registry.faults = [lambda r: Reply(503) if "manifests" in r.path else None]
         access = replace(PLAIN, retries=7)
         with (
-            RegistrySource(image_name, access, sleep=pauses.append) as source,
+            RegistrySource(image_name, access, session) as source,
             pytest.raises(RemoteError, match="503"),
         ):
             source.manifest()
@@ -375,11 +380,11 @@ class TestBusy:
 
 class TestContact:
     def test_registry_source_speaks_plain_http_only_when_asked(
-        self, host: str, pauses: list[float]
+        self, host: str, session: Session
     ) -> None:
         name = RegistryReference(host, REPOSITORY, "v1")
         with (
-            RegistrySource(name, Access(), sleep=pauses.append) as source,
+            RegistrySource(name, Access(), session) as source,
             pytest.raises(UnreachableError, match=r"GET https://127.*: TLS failed"),
         ):
             source.manifest()
@@ -392,11 +397,11 @@ class TestContact:
                 source.manifest()
 
     def test_registry_source_gives_up_quickly_on_refused_connection(
-        self, pauses: list[float]
+        self, session: Session, pauses: list[float]
     ) -> None:
         name = RegistryReference("127.0.0.1:1", REPOSITORY, "v1")
         with (
-            RegistrySource(name, Access(), sleep=pauses.append) as source,
+            RegistrySource(name, Access(), session) as source,
             pytest.raises(UnreachableError, match="connection refused"),
         ):
             source.manifest()
@@ -434,7 +439,12 @@ class TestMounts:
 
     @pytest.mark.parametrize("how", ["not offered", "refused", "broken"])
     def test_blob_mount_that_fails_falls_back_to_copy(
-        self, registry: Registry, source: RegistrySource, other: RegistryReference, how: str
+        self,
+        registry: Registry,
+        source: RegistrySource,
+        other: RegistryReference,
+        session: Session,
+        how: str,
     ) -> None:
         def fault(request: Request) -> Reply | BreakOff | None:
             if "mount" not in request.query:
@@ -443,7 +453,7 @@ class TestMounts:
 
         registry.mounts = False
         registry.faults = [] if how == "not offered" else [fault]
-        with RegistrySink(other, PLAIN, sleep=lambda _: None) as sink:
+        with RegistrySink(other, PLAIN, session) as sink:
             copy_blob(source, sink, BLOB)
         assert registry.blobs["team/other", str(BLOB.digest)] == DATA
         assert not registry.uploads, "the upload that came instead of the mount was left open"

@@ -10,6 +10,7 @@ from coco_kp.errors import ChangedError, DeniedError, IntegrityError, RemoteErro
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink, RegistrySource
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN, REPOSITORY
@@ -129,7 +130,10 @@ def test_registry_sink_tells_who_wrote_just_before_another_did(
         with RegistrySink(image_name, PLAIN) as other:
             store(other, OTHER)
 
-    with RegistrySink(image_name, PLAIN, sleep=write_other) as sink:
+    with (
+        Session(sleep=write_other) as session,
+        RegistrySink(image_name, PLAIN, session) as sink,
+    ):
         store(sink, OLD)
         store(sink, NEW, named=False)
         with pytest.raises(RemoteError, match="another image took the place of this one"):
@@ -143,7 +147,7 @@ def test_registry_sink_warns_where_its_image_cannot_be_looked_at_again(
     def fail(_seconds: float) -> None:
         registry.faults = [lambda _: error(403, "DENIED", "no")]
 
-    with RegistrySink(image_name, PLAIN, sleep=fail) as sink:
+    with Session(sleep=fail) as session, RegistrySink(image_name, PLAIN, session) as sink:
         store(sink, OLD)
         store(sink, NEW, named=False)
         sink.set_reference(NEW.top, replacing=OLD.top.digest)
@@ -280,7 +284,10 @@ def test_registry_sink_does_not_repeat_over_what_others_changed_meanwhile(
             with RegistrySink(image_name, PLAIN) as other:
                 store(other, OTHER)
 
-    with RegistrySink(image_name, PLAIN, sleep=write_other) as sink:
+    with (
+        Session(sleep=write_other) as session,
+        RegistrySink(image_name, PLAIN, session) as sink,
+    ):
         store(sink, OLD)
         store(sink, NEW, named=False)
         registry.faults = [lambda r: BreakOff() if moves(r) else None]

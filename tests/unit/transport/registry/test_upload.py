@@ -16,6 +16,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry import RegistrySink
+from coco_kp.transport.registry.session import Session
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
@@ -216,7 +217,7 @@ class TestBroken:
         self,
         registry: Registry,
         host: str,
-        pauses: list[float],
+        session: Session,
         partial: bool,
         size: int | None,
     ) -> None:
@@ -224,9 +225,7 @@ class TestBroken:
         data = DATA[:300_000]
         with (
             breaking_link(host, 30_000) as link,
-            RegistrySink(
-                RegistryReference(link, REPOSITORY, "v1"), PLAIN, sleep=pauses.append
-            ) as sink,
+            RegistrySink(RegistryReference(link, REPOSITORY, "v1"), PLAIN, session) as sink,
             sink.begin_blob(size) as writer,
         ):
             writer.take(in_pieces(data))
