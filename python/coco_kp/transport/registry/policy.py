@@ -24,12 +24,12 @@ _ACCEPTED: Final = "insecureAcceptAnything"
 _log = logging.getLogger(__name__)
 
 
-def check_policy(image: RegistryReference) -> None:
+def check_policy(image: RegistryReference, system: Path = _SYSTEM) -> None:
     """Raise ``RefusedError`` where the policy rejects ``image``; warn of an unchecked signature.
 
     Raises ``InputError`` for an invalid policy. Without a policy nothing is said.
     """
-    file = next((f for f in _files() if is_there(f)), None)
+    file = next((f for f in _files(system) if is_there(f)), None)
     if file is None:
         return
     types = _types(image, file)
@@ -44,8 +44,8 @@ def check_policy(image: RegistryReference) -> None:
         )
 
 
-def _files() -> Iterator[Path]:
-    for folder in (home() / ".config" / "containers", _SYSTEM):
+def _files(system: Path) -> Iterator[Path]:
+    for folder in (home() / ".config" / "containers", system):
         yield folder / "policy.json"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -23,10 +24,24 @@ NAMES = [f"v{number}" for number in range(10)]
 @pytest.fixture(autouse=True)
 def stored(registry: Registry) -> None:
     registry.page = 3
-    for name in NAMES:
+    store(registry, NAMES)
+    registry.manifests[REPOSITORY, f"sha256:{0:064x}"] = MANIFEST
+
+
+def store(registry: Registry, names: Iterable[str]) -> None:
+    """Store tags of these names, and as many repositories."""
+    for name in names:
         registry.manifests[REPOSITORY, name] = MANIFEST
         registry.manifests[f"team/{name}", "v1"] = MANIFEST
-    registry.manifests[REPOSITORY, f"sha256:{0:064x}"] = MANIFEST
+
+
+def fill(registry: Registry, count: int) -> list[str]:
+    """Store so many tags and repositories, in pages as large as they are asked for, unlinked."""
+    names = [f"w{number:04}" for number in range(count)]
+    registry.manifests.clear()
+    store(registry, names)
+    registry.page, registry.links = listing._PAGE, False
+    return names
 
 
 def link(value: str, names: list[str] | None = None) -> Reply:
@@ -53,50 +68,36 @@ class TestTags:
         pages = registry.requests("GET", "tags/list")
         assert [request.query.get("last") for request in pages] == [None, ["v2"], ["v5"], ["v8"]]
 
-    @pytest.mark.parametrize("page", [3, 5, 10])
+    @pytest.mark.parametrize("pages", [3.3, 2, 1])
     def test_list_tags_asks_on_where_page_is_full_and_names_no_next(
-        self,
-        registry: Registry,
-        image_name: RegistryReference,
-        page: int,
-        monkeypatch: pytest.MonkeyPatch,
+        self, registry: Registry, image_name: RegistryReference, pages: float
     ) -> None:
-        monkeypatch.setattr(listing, "_PAGE", page)
-        registry.page, registry.links = page, False
-        assert list(list_tags(image_name, PLAIN)) == NAMES
+        names = fill(registry, int(pages * listing._PAGE))
+        assert list(list_tags(image_name, PLAIN)) == names
 
     def test_list_tags_ends_where_registry_begins_anew(
-        self,
-        registry: Registry,
-        image_name: RegistryReference,
-        monkeypatch: pytest.MonkeyPatch,
+        self, registry: Registry, image_name: RegistryReference
     ) -> None:
         """As go-containerregistry's registry does behind the last tag."""
-        monkeypatch.setattr(listing, "_PAGE", 5)
-        registry.page, registry.links, registry.goes_round = 5, False, True
-        assert list(list_tags(image_name, PLAIN)) == NAMES
+        names = fill(registry, 2 * listing._PAGE)
+        registry.goes_round = True
+        assert list(list_tags(image_name, PLAIN)) == names
 
     def test_list_tags_refuses_list_that_is_cut_off(
-        self,
-        registry: Registry,
-        image_name: RegistryReference,
-        monkeypatch: pytest.MonkeyPatch,
+        self, registry: Registry, image_name: RegistryReference
     ) -> None:
         """go-containerregistry's registry cuts its catalogue so."""
-        monkeypatch.setattr(listing, "_PAGE", 3)
-        registry.links = registry.goes_on = False
+        fill(registry, 2 * listing._PAGE)
+        registry.goes_on = False
         with pytest.raises(RemoteError, match="is cut off, and does not go on"):
             list(list_tags(image_name, PLAIN))
 
     def test_list_tags_takes_all_from_registry_that_knows_no_pages(
-        self,
-        registry: Registry,
-        image_name: RegistryReference,
-        monkeypatch: pytest.MonkeyPatch,
+        self, registry: Registry, image_name: RegistryReference
     ) -> None:
-        monkeypatch.setattr(listing, "_PAGE", 3)
-        answer(registry, Reply(200, {}, json.dumps({"tags": NAMES}).encode()))
-        assert list(list_tags(image_name, PLAIN)) == NAMES
+        names = fill(registry, listing._PAGE + 1)
+        answer(registry, Reply(200, {}, json.dumps({"tags": names}).encode()))
+        assert list(list_tags(image_name, PLAIN)) == names
 
     def test_list_tags_asks_for_a_page_when_it_is_needed(
         self, registry: Registry, image_name: RegistryReference
@@ -180,14 +181,10 @@ class TestTags:
             list(list_tags(image_name, PLAIN))
 
     def test_list_tags_refuses_page_that_is_too_long(
-        self,
-        registry: Registry,
-        image_name: RegistryReference,
-        monkeypatch: pytest.MonkeyPatch,
+        self, registry: Registry, image_name: RegistryReference
     ) -> None:
-        monkeypatch.setattr(listing, "_MAX_PAGE", 20)
-        answer(registry, Reply(200, {}, json.dumps({"tags": NAMES}).encode()))
-        with pytest.raises(RemoteError, match="longer than 20 bytes"):
+        answer(registry, Reply(200, {}, json.dumps({"tags": []}).encode().ljust(4 << 20) + b" "))
+        with pytest.raises(RemoteError, match="longer than 4194304 bytes"):
             list(list_tags(image_name, PLAIN))
 
     def test_list_tags_takes_null_for_repository_without_tags(
@@ -230,20 +227,18 @@ class TestCatalogue:
         assert len(registry.requests("GET", "_catalog")) == 4
 
     def test_list_repositories_refuses_pages_whose_order_nothing_tells(
-        self, registry: Registry, host: str, monkeypatch: pytest.MonkeyPatch
+        self, registry: Registry, host: str
     ) -> None:
         """go-containerregistry's are some of the names, in no order: one may be on none of them."""
-        monkeypatch.setattr(listing, "_PAGE", 3)
-        registry.page, registry.links = 3, False
+        fill(registry, listing._PAGE + 1)
         with pytest.raises(RemoteError, match="is cut off, and does not go on"):
             list(list_repositories(host, PLAIN))
 
     def test_list_repositories_takes_a_full_page_behind_which_is_nothing(
-        self, registry: Registry, host: str, monkeypatch: pytest.MonkeyPatch
+        self, registry: Registry, host: str
     ) -> None:
-        monkeypatch.setattr(listing, "_PAGE", 11)
-        registry.page, registry.links = 11, False
-        assert len(list(list_repositories(host, PLAIN))) == 11
+        fill(registry, listing._PAGE - 1)
+        assert len(list(list_repositories(host, PLAIN))) == listing._PAGE
 
     def test_list_repositories_asks_for_the_scope_of_the_catalogue(
         self, registry: Registry, host: str

@@ -9,7 +9,6 @@ import pytest
 
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import policy
 from coco_kp.transport.registry.policy import check_policy
 from tests.support.refusing import refuse
 
@@ -20,11 +19,6 @@ SIGNED = [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/key"}]
 SIGSTORE = [{"type": "sigstoreSigned", "keyPath": "/key"}]
 
 
-@pytest.fixture(autouse=True)
-def _system(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "_SYSTEM", system)
-
-
 @pytest.fixture
 def file(home: Path) -> Path:
     path = home / ".config" / "containers" / "policy.json"
@@ -32,8 +26,8 @@ def file(home: Path) -> Path:
     return path
 
 
-def test_no_policy_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    check_policy(APP)
+def test_no_policy_says_nothing(system: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_policy(APP, system)
     assert not caplog.text
 
 
@@ -61,10 +55,10 @@ def test_closest_scope_of_docker_decides(file: Path, scope: str) -> None:
 def test_default_decides_without_a_scope(file: Path, system: Path) -> None:
     file.write_text(json.dumps({"default": ACCEPT}))
     (system / "policy.json").write_text(json.dumps({"default": REJECT}))
-    check_policy(APP)
+    check_policy(APP, system)
     file.unlink()
     with pytest.raises(RefusedError, match="rejected"):
-        check_policy(APP)
+        check_policy(APP, system)
 
 
 @pytest.mark.parametrize("needed", [SIGNED, SIGSTORE, ACCEPT + SIGNED])
