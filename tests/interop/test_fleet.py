@@ -24,7 +24,7 @@ from coco_kp.keys.wrapper import KekOpener
 from coco_kp.model.layer_encryption import parse_layer_encryption
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySource
+from coco_kp.transport.registry.source import RegistrySource
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
 from tests.support.access import PLAIN

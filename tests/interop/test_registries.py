@@ -24,8 +24,9 @@ from coco_kp.errors import RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, list_repositories, list_tags, read_blob
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.peers.registry import DISTRIBUTIONS, registry_daemon
 from tests.sim.http_server import Reply, Request, http_server
 from tests.sim.link import breaking_link

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySink
+from coco_kp.transport.registry.sink import RegistrySink
 from tests.support.access import PLAIN
 from tests.support.image import tar
 from tests.support.stored import Image, image, store

@@ -69,7 +69,7 @@ def open_source(
     registry (or skopeo) does not give it.
     """
     if isinstance(reference, RegistryReference):
-        from coco_kp.transport.registry import RegistrySource  # noqa: PLC0415
+        from coco_kp.transport.registry.source import RegistrySource  # noqa: PLC0415
 
         return RegistrySource(reference, access or Access(), session)
     if not isinstance(reference, FileReference):
@@ -152,7 +152,7 @@ def open_sink(
     """
     check_destination(reference, encrypted=False)
     if isinstance(reference, RegistryReference):
-        from coco_kp.transport.registry import RegistrySink  # noqa: PLC0415
+        from coco_kp.transport.registry.sink import RegistrySink  # noqa: PLC0415
 
         return RegistrySink(reference, access or Access(), session)
     if not isinstance(reference, FileReference):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySink, RegistrySource, configuration
+from coco_kp.transport.registry import configuration
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.pauses import Pauses
 

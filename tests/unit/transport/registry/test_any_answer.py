@@ -15,8 +15,9 @@ from coco_kp.http import client, connection
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import read_blob
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY

@@ -13,8 +13,9 @@ from coco_kp.errors import InputError, RemoteError
 from coco_kp.http import Tls
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.certificates import tls_settings
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.registry import Registry, serve
 from tests.support.stored import check, image, store
 

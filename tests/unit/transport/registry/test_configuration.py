@@ -12,9 +12,10 @@ from coco_kp.errors import InputError, RefusedError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.configuration import Configuration
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.registry import Registry, serve
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store

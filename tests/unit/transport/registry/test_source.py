@@ -18,8 +18,9 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, read_blob
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.registry import Registry, TokenServer, error, ranged, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY

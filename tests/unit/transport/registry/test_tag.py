@@ -9,8 +9,9 @@ import pytest
 from coco_kp.errors import ChangedError, DeniedError, IntegrityError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySink, RegistrySource
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.http_server import BreakOff, Reply, Request
 from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN, REPOSITORY

@@ -15,8 +15,8 @@ from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.model.reference import RegistryReference
-from coco_kp.transport.registry import RegistrySink
 from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.sink import RegistrySink
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
