@@ -19,9 +19,9 @@ from coco_kp.image.facts import is_sample, layer_facts
 from coco_kp.image.layer import open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.plan import EncryptionPlan, LayerAction, LayerPlan
-from coco_kp.image.progress import Work
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.tree import ImageNode, Node, images
+from coco_kp.image.work import Work
 from coco_kp.keys.wrapper import KeyWrapper, Opener, has_name, opens
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption

@@ -54,12 +54,13 @@ from coco_kp.image.plan import (
     entries_to_read,
     plan_encryption,
 )
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
 from coco_kp.image.results import EncryptionResult
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.rewrap import Changes, rewrap_image
 from coco_kp.image.tree import Node, images, read_tree
 from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
+from coco_kp.image.work import Work
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import parse_platform
 from coco_kp.model.media_type import ZSTD, compression_of

@@ -15,10 +15,11 @@ from coco_kp.errors import InputError
 from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
 from coco_kp.image.restored import LayerKey, layer_key, restored_tree
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import put_manifests
+from coco_kp.image.work import Work
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (

@@ -36,13 +36,14 @@ from coco_kp.image.plan import (
     entries_to_read,
     plan_encryption,
 )
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
 from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.restored import LayerKey, layer_key, restored_tree
 from coco_kp.image.results import EncryptionResult, ImageResult
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
+from coco_kp.image.work import Work
 from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, Opener, Recipient, has_name, opens
 from coco_kp.model.digest import Digest
 from coco_kp.model.layer_encryption import (

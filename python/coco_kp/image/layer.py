@@ -24,7 +24,7 @@ from coco_kp.image.compression import (
 from coco_kp.image.content import HEAD
 from coco_kp.image.diff_id import DiffIdCheck, check_diff_id
 from coco_kp.image.passage import LayerInput, Passage
-from coco_kp.image.progress import Work
+from coco_kp.image.work import Work
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor

@@ -18,7 +18,7 @@ from coco_kp.crypto import CHUNK, LayerOpener, LayerSealer, OpenedLayer, SealedL
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.files import reason
 from coco_kp.image.ahead import BUFFERS, Making, ahead
-from coco_kp.image.progress import Work
+from coco_kp.image.work import Work
 from coco_kp.model.manifest import Descriptor
 from coco_kp.redact import shown
 from coco_kp.transport import CHUNK as BUFFER

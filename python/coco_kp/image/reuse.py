@@ -15,8 +15,8 @@ from coco_kp.image.compression import is_compressed
 from coco_kp.image.facts import is_sample
 from coco_kp.image.layer import Head, open_layer
 from coco_kp.image.opener import open_each
-from coco_kp.image.progress import Work
 from coco_kp.image.tree import images, read_tree
+from coco_kp.image.work import Work
 from coco_kp.keys.wrapper import KeyWrapper, Opener, opens
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.layer_encryption import LayerEncryption, LayerPacket, parse_layer_encryption

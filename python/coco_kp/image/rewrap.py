@@ -23,11 +23,12 @@ from coco_kp.image.destination import check_blobs, publish_and_name, read_in_pla
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import open_one
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
 from coco_kp.image.registration import refuse_second_names, refuse_to_replace
 from coco_kp.image.results import RewrapResult, rewrapped_images
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
 from coco_kp.image.tree_writer import new_tree, put_manifests
+from coco_kp.image.work import Work
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.staying import KmsRecipient, StayingOpener
 from coco_kp.keys.wrapper import KeyWrapper, Opener, Recipient, has_name

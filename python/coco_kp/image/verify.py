@@ -30,8 +30,9 @@ from coco_kp.image.facts import (
 )
 from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
+from coco_kp.image.work import Work
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest

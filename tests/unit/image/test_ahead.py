@@ -14,7 +14,8 @@ from coco_kp.crypto import LayerSealer
 from coco_kp.deadline import remaining, within
 from coco_kp.image.ahead import BUFFERS, Making, ahead
 from coco_kp.image.passage import LayerInput, Passage
-from coco_kp.image.progress import Progress, Work
+from coco_kp.image.progress import Progress
+from coco_kp.image.work import Work
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import describe
 from coco_kp.transport import BlobWriter, Pieces

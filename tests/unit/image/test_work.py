@@ -14,7 +14,8 @@ import pytest
 
 from coco_kp.crypto import LayerSealer
 from coco_kp.errors import InputError
-from coco_kp.image.progress import Progress, Stopped, Work
+from coco_kp.image.progress import Progress
+from coco_kp.image.work import Stopped, Work
 from tests.support.signals import heeding
 
 if TYPE_CHECKING:

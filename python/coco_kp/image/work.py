@@ -1,0 +1,130 @@
+"""Pieces of work on an image side by side: the first that fails stops the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from coco_kp.crypto import PumpProgress
+from coco_kp.errors import CancelledError
+from coco_kp.image.progress import Progress
+from coco_kp.processors import processors
+from coco_kp.transport.access import Access
+from coco_kp.unpacking import Unpacking
+
+_TICK: Final = 0.1  # seconds between two looks at what pumps did
+
+
+class Stopped(Exception):  # noqa: N818 (no error: the reason is told elsewhere)
+    """The work on one layer ended early, because another one failed or the user wants it."""
+
+
+class Work:
+    """Several pieces of work side by side, of which the first that fails stops the others."""
+
+    def __init__(
+        self, progress: Progress, jobs: int | None = None, access: Access | None = None
+    ) -> None:
+        self.progress = progress
+        self.unpacking = Unpacking((access or Access()).max_unpacked)
+        self.jobs = jobs or processors()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._pumps: dict[PumpProgress, _Pump] = {}
+
+    def threads_for(self, layers: int) -> int:
+        """Return how many threads each of so many layers gets: 2 where there are jobs to spare."""
+        return 2 if 2 * layers <= self.jobs else 1
+
+    def check(self) -> None:
+        """Raise ``Stopped`` if this work is no longer wanted."""
+        if self._stopped:
+            raise Stopped
+
+    def run(self, pieces: Iterable[Callable[[], object]]) -> None:
+        """Do all pieces, as many at once as there are jobs; raise what the first failure raised.
+
+        Whatever happens, none is running any more when this returns. Where the system gives fewer
+        threads than there are jobs, as under a limit on processes, those do, or this one alone.
+        """
+        left = deque(pieces)
+
+        def work_off() -> None:
+            while True:
+                try:
+                    piece = left.popleft()
+                except IndexError:
+                    return
+                piece()
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                pending = set[Future[None]]()
+                with suppress(RuntimeError):  # no further thread is to be had
+                    for _ in range(min(self.jobs, len(left))):
+                        pending.add(pool.submit(work_off))
+                if not pending:
+                    work_off()
+                while pending:
+                    done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
+                    self._tell()
+                    for future in done:
+                        _raise_failure(future)
+            except BaseException:  # a signal in this thread, too
+                left.clear()
+                self._stop()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    @contextmanager
+    def pumping(self, name: str, size: int) -> Iterator[PumpProgress]:
+        """Yield what a native pump reports to, and is stopped by, while the block runs."""
+        pump = _Pump(name, PumpProgress())
+        with self._lock:
+            self.check()
+            self._pumps[pump.progress] = pump
+        self.progress.begin(name, size)
+        try:
+            yield pump.progress
+        except CancelledError:
+            raise Stopped from None
+        finally:
+            with self._lock:
+                del self._pumps[pump.progress]
+            self._advance(pump)
+        self.progress.end(name)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for pump in self._pumps:
+                pump.cancel()
+
+    def _tell(self) -> None:
+        with self._lock:
+            for pump in self._pumps.values():
+                self._advance(pump)
+
+    def _advance(self, pump: _Pump) -> None:
+        done = pump.progress.done
+        self.progress.advance(pump.name, done - pump.told)
+        pump.told = done
+
+
+@dataclass(slots=True)
+class _Pump:
+    """A native pump on its way, and how many bytes of it were told."""
+
+    name: str
+    progress: PumpProgress
+    told: int = 0
+
+
+def _raise_failure(future: Future[None]) -> None:
+    with suppress(Stopped):  # the reason for that is another piece's
+        future.result()
