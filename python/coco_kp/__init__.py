@@ -42,7 +42,8 @@ if TYPE_CHECKING:
         RewrapResult,
     )
     from coco_kp.image.rewrap import Changes, rewrap_image
-    from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
+    from coco_kp.image.verdicts import VerificationReport
+    from coco_kp.image.verify import VerificationRules, verify_image
     from coco_kp.kbc import KbcSettings
     from coco_kp.keys.kek_file import read_kek
     from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
@@ -139,7 +140,8 @@ _MODULES: Final = {
         "RewrappedLayer",
     ),
     "image.rewrap": ("Changes", "rewrap_image"),
-    "image.verify": ("VerificationReport", "VerificationRules", "verify_image"),
+    "image.verdicts": ("VerificationReport",),
+    "image.verify": ("VerificationRules", "verify_image"),
     "kbc": ("KbcSettings",),
     "keys.kek_file": ("read_kek",),
     "keys.reference": ("parse_kek_reference", "parse_wrapping_reference"),

@@ -10,6 +10,7 @@ codes into advice for the command at hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self, TypeVar
 
@@ -57,6 +58,11 @@ class CocoKpError(Exception):
         """Return message and hint on one line, as a gRPC status text carries them."""
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
 
+    def to_json(self, advice: Advice | None = None) -> dict[str, object]:
+        """Return the error as documents have it; ``advice`` words its hint, None takes its own."""
+        hint = advice(self) if advice else self.hint
+        return {"code": self.code, "message": self.message, "hint": hint or None}
+
     def within(self, where: str, hint: str = "") -> Self:
         """Return the same error with where it happened before the message: ``where: message``.
 
@@ -83,6 +89,10 @@ class CocoKpError(Exception):
         same = type(self).__new__(type(self), message)
         vars(same).update(vars(self))
         return same
+
+
+Advice = Callable[[CocoKpError], str]
+"""Returns what a user is told to do about an error, in the words of the program that he runs."""
 
 
 class InputError(CocoKpError):

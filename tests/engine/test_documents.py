@@ -85,7 +85,24 @@ def test_documents_of_other_commands_match_their_schemas(
     command("keys", "generate", "-o", tmp_path / "keys")
     assert len(document(command, "keys-list", tmp_path / "keys")) == 10
     assert document(command, "bench", "--size", "1")["cases"]
-    document(command, "doctor", ok=False)
+
+
+def test_doctor_document_has_code_of_each_check_that_failed(
+    command: Command, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OCICRYPT_KEYPROVIDER_CONFIG", raising=False)
+    checks = document(command, "doctor", "--parameters", f"keypath={key}::keyid={KID}", ok=False)
+    codes = {check["check"]: check["code"] for check in checks}
+    assert codes["configuration file"] == "providers-unknown"
+    assert codes["encryption parameters"] is None
+    assert all((check["code"] is None) == check["ok"] for check in checks)
+
+
+def test_verify_document_without_key_says_that_no_packet_was_tried(
+    encrypted: Image, command: Command
+) -> None:
+    found = document(command, "verify", encrypted.reference)
+    assert {layer["recipients"][0]["opened"] for layer in found["layers"]} == {None}
 
 
 def test_verify_that_fails_prints_one_document_with_the_error(

@@ -46,9 +46,13 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     made = coco_kp.encrypt_image(plain.reference, encrypted, [key], verify="full")
     assert made.key_ids == ("kbs:///default/key/1",)
     check_schema(made.to_json(), schema("encrypt"))
-    assert coco_kp.inspect_image(encrypted).digest == made.digest
+    inspection = coco_kp.inspect_image(encrypted)
+    assert inspection.digest == made.digest
+    check_schema(inspection.to_json(), schema("inspect"))
     opener = coco_kp.KekOpener(key.kek)
-    assert coco_kp.verify_image(encrypted, [opener]).failure is None
+    report = coco_kp.verify_image(encrypted, [opener])
+    assert report.failure is None
+    check_schema(report.to_json(), schema("verify"))
     file = coco_kp.parse_kek_reference(f"file:{tmp_path}/new")
     new = coco_kp.resolve(coco_kp.NewKek((file,)), coco_kp.parse_key_id("/default/key/2"))
     rewrapped = coco_kp.rewrap_image(encrypted, [opener], coco_kp.Changes(replace_by=(new,)))
@@ -60,6 +64,24 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     )
     check_schema(plaintext.to_json(), schema("decrypt"))
     assert decrypted.layers == plain.layers
+
+
+def test_library_words_hints_of_findings_as_the_caller_wants(tmp_path: Path) -> None:
+    plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})])
+    encrypted = f"oci:{tmp_path}/encrypted"
+    coco_kp.encrypt_image(plain.reference, encrypted, [coco_kp.sample_recipient()])
+    results: list[tuple[coco_kp.Inspection | coco_kp.VerificationReport, str]] = [
+        (coco_kp.inspect_image(encrypted), "inspect"),
+        (coco_kp.verify_image(encrypted), "verify"),
+    ]
+    for result, name in results:
+        own, advised = result.to_json(), result.to_json(lambda error: f"see {error.code}")
+        check_schema(own, schema(name))
+        check_schema(advised, schema(name))
+        hint = "encrypt the original for a key of your own"
+        assert (
+            json.dumps(own).replace(hint, "see refused") == json.dumps(advised) != json.dumps(own)
+        )
 
 
 KEY = coco_kp.KekRecipient(coco_kp.parse_key_id("/default/key/1"), coco_kp.Kek.generate())

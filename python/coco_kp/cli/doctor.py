@@ -89,8 +89,14 @@ class _Finding:
     failure: CocoKpError | None = None
 
     def to_json(self) -> dict[str, object]:
-        hint = advice(self.failure) if self.failure else ""
-        return {"check": self.check, "ok": not self.failure, "found": self.text, "hint": hint}
+        failure = self.failure
+        return {
+            "check": self.check,
+            "ok": not failure,
+            "code": failure.code if failure else None,
+            "found": self.text,
+            "hint": advice(failure) if failure else "",
+        }
 
 
 @dataclass(slots=True)

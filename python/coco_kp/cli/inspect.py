@@ -9,11 +9,11 @@ import click
 from coco_kp.cli.hints import advice
 from coco_kp.cli.image_options import ImageAccess
 from coco_kp.cli.options import with_options
-from coco_kp.cli.output import FORMAT, finding_document, print_json, say, verbosity
+from coco_kp.cli.output import FORMAT, print_json, say, verbosity
 
 if TYPE_CHECKING:
-    from coco_kp.image.facts import LayerFacts, PacketFacts
-    from coco_kp.image.inspect import ImageFacts, Inspection
+    from coco_kp.image.facts import PacketFacts
+    from coco_kp.image.inspect import Inspection
 
 
 @click.command("inspect", short_help="Show what is encrypted, how and for whom.")
@@ -32,7 +32,7 @@ def command(image: str, access: ImageAccess, form: str) -> None:
 
     inspection = inspect_image(image, access=access.access())
     if form == "json":
-        print_json(_document(inspection))
+        print_json(inspection.to_json(advice))
     else:
         _print(inspection)
 
@@ -50,11 +50,11 @@ def _print(inspection: Inspection) -> None:
                 (
                     where,
                     str(layer.number),
-                    size_text(layer.layer.size),
+                    size_text(layer.size),
                     layer.cipher or ("?" if layer.encrypted else "not encrypted"),
                     ", ".join(map(_key_name, layer.packets)),
                     ", ".join(packet.wrap_type for packet in layer.packets),
-                    str(layer.layer.digest),
+                    str(layer.digest),
                 )
             )
             findings += [
@@ -62,7 +62,7 @@ def _print(inspection: Inspection) -> None:
                 for finding in layer.findings
             ]
     rows += [
-        (str(entry.platform or ""), "", "", "missing", "", "", str(entry.digest))
+        (entry.platform or "", "", "", "missing", "", "", str(entry.digest))
         for entry in inspection.missing
     ]
     header = ("PLATFORM", "LAYER", "SIZE", "CIPHER", "KEY ID", "WRAP", "DIGEST")
@@ -78,53 +78,3 @@ def _key_name(packet: PacketFacts) -> str:
     if not packet.provider or packet.provider == "kbs":
         return packet.name
     return f"{packet.name} ({' '.join(filter(None, (packet.provider, packet.region)))})"
-
-
-def _document(inspection: Inspection) -> dict[str, object]:
-    return {
-        "reference": inspection.reference,
-        "digest": str(inspection.digest),
-        "media_type": inspection.media_type,
-        "images": [_image(image) for image in inspection.images],
-        "missing": [
-            {
-                "platform": str(entry.platform) if entry.platform else None,
-                "digest": str(entry.digest),
-                "media_type": entry.media_type,
-            }
-            for entry in inspection.missing
-        ],
-    }
-
-
-def _image(image: ImageFacts) -> dict[str, object]:
-    return {
-        "platform": image.platform,
-        "digest": str(image.digest),
-        "media_type": image.media_type,
-        "attestation": image.describes_another,
-        "layers": [_layer(layer) for layer in image.layers],
-    }
-
-
-def _layer(facts: LayerFacts) -> dict[str, object]:
-    return {
-        "number": facts.number,
-        "digest": str(facts.layer.digest),
-        "size": facts.layer.size,
-        "media_type": facts.layer.media_type,
-        "encrypted": facts.encrypted,
-        "cipher": facts.cipher or None,
-        "recipients": [
-            {
-                "scheme": packet.scheme,
-                "packet_version": packet.version or None,
-                "kid": packet.kid or None,
-                "provider": packet.provider or None,
-                "region": packet.region or None,
-                "wrap_type": packet.wrap_type or None,
-            }
-            for packet in facts.packets
-        ],
-        "findings": [finding_document(finding) for finding in facts.findings],
-    }

@@ -190,12 +190,7 @@ def report(error: CocoKpError) -> int:
 
 def error_document(error: CocoKpError) -> dict[str, object]:
     """Return an error as JSON has it."""
-    return {"exit_code": error.exit_code, **finding_document(error)}
-
-
-def finding_document(finding: CocoKpError) -> dict[str, object]:
-    """Return as JSON has it what is wrong with a part of an image."""
-    return {"code": finding.code, "message": finding.message, "hint": advice(finding) or None}
+    return {"exit_code": error.exit_code, **error.to_json(advice)}
 
 
 def _print_error(document: dict[str, object]) -> None:

@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from coco_kp.cli.hints import advice
 from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import (
-    FORMAT,
-    error_document,
-    finding_document,
-    print_json,
-    quiet,
-    say,
-    verbosity,
-)
+from coco_kp.cli.output import FORMAT, print_json, quiet, say, verbosity
 
 if TYPE_CHECKING:
-    from coco_kp.image.verify import RecipientVerdict, VerificationReport
+    from coco_kp.image.verdicts import RecipientVerdict, VerificationReport
     from coco_kp.keys.reference import AwsKmsReference
     from coco_kp.model.resource_uri import ResourceUri
 
@@ -112,7 +105,7 @@ def command(
             progress=progress,
         )
     if form == "json":
-        print_json(_document(report))
+        print_json(report.to_json(advice))
     elif not quiet():
         _print(report)
     if report.failure:
@@ -152,36 +145,3 @@ def _print(report: VerificationReport) -> None:
 
 def _recipient(recipient: RecipientVerdict) -> str:
     return f"{recipient.packet.name}{' (opened)' if recipient.opened else ''}"
-
-
-def _document(report: VerificationReport) -> dict[str, object]:
-    return {
-        "reference": report.reference,
-        "digest": str(report.digest),
-        "verified": report.failure is None,
-        "error": None if report.failure is None else error_document(report.failure),
-        "with_key": report.with_key,
-        "findings": [finding_document(finding) for finding in report.findings],
-        "layers": [
-            {
-                "image": verdict.image,
-                "number": verdict.number,
-                "digest": str(verdict.layer.digest),
-                "encrypted": verdict.encrypted,
-                "verdict": verdict.verdict,
-                "recipients": [
-                    {
-                        "scheme": recipient.packet.scheme,
-                        "kid": recipient.packet.kid or None,
-                        "wrap_type": recipient.packet.wrap_type or None,
-                        "opened": recipient.opened,
-                    }
-                    for recipient in verdict.recipients
-                ],
-                "checked": list(verdict.checked),
-                "findings": [finding_document(finding) for finding in verdict.findings],
-                "remarks": list(verdict.remarks),
-            }
-            for verdict in report.layers
-        ],
-    }

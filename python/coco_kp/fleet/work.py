@@ -59,7 +59,8 @@ from coco_kp.image.results import EncryptionResult
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.rewrap import Changes, rewrap_image
 from coco_kp.image.tree import Node, images, read_tree
-from coco_kp.image.verify import VerificationReport, VerificationRules, verify_image
+from coco_kp.image.verdicts import VerificationReport
+from coco_kp.image.verify import VerificationRules, verify_image
 from coco_kp.image.work import Work
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import parse_platform

@@ -77,6 +77,17 @@ class PacketFacts:
         """What a user knows the recipient by: its key ID, or else the scheme."""
         return self.kid or self.scheme
 
+    def to_json(self) -> dict[str, object]:
+        """Return it as the document of ``inspect`` has it."""
+        return {
+            "scheme": self.scheme,
+            "packet_version": self.version or None,
+            "kid": self.kid or None,
+            "provider": self.provider or None,
+            "region": self.region or None,
+            "wrap_type": self.wrap_type or None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from coco_kp.errors import InputError
-from coco_kp.image.facts import LayerFacts, layer_facts, sample_findings
+from coco_kp.errors import Advice, CocoKpError, InputError
+from coco_kp.image.facts import PacketFacts, layer_facts, sample_findings
 from coco_kp.image.tree import IndexNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import Descriptor
+from coco_kp.model.manifest import Descriptor, Platform
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Access, open_source
 
@@ -19,7 +19,37 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageFacts:
+class InspectedLayer:
+    """A layer as its descriptor shows it; ``cipher`` is empty where none is known.
+
+    ``size`` is in bytes, ``number`` counts from 0. ``findings`` are errors that say what is odd.
+    """
+
+    number: int
+    digest: Digest
+    size: int
+    media_type: str
+    encrypted: bool
+    cipher: str
+    packets: tuple[PacketFacts, ...]
+    findings: tuple[CocoKpError, ...]
+
+    def to_json(self, advice: Advice | None = None) -> dict[str, object]:
+        """Return it as the document of ``inspect`` has it."""
+        return {
+            "number": self.number,
+            "digest": str(self.digest),
+            "size": self.size,
+            "media_type": self.media_type,
+            "encrypted": self.encrypted,
+            "cipher": self.cipher or None,
+            "recipients": [packet.to_json() for packet in self.packets],
+            "findings": [finding.to_json(advice) for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedImage:
     """An image for one platform (None where the manifests do not tell), or an artifact.
 
     ``describes_another``: it is an attestation or a signature.
@@ -29,21 +59,58 @@ class ImageFacts:
     digest: Digest
     media_type: str
     describes_another: bool
-    layers: tuple[LayerFacts, ...]
+    layers: tuple[InspectedLayer, ...]
+
+    def to_json(self, advice: Advice | None = None) -> dict[str, object]:
+        """Return it as the document of ``inspect`` has it."""
+        return {
+            "platform": self.platform,
+            "digest": str(self.digest),
+            "media_type": self.media_type,
+            "attestation": self.describes_another,
+            "layers": [layer.to_json(advice) for layer in self.layers],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MissingImage:
+    """An entry of an index whose manifest is not there."""
+
+    platform: str | None
+    digest: Digest
+    media_type: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as the document of ``inspect`` has it."""
+        return {
+            "platform": self.platform,
+            "digest": str(self.digest),
+            "media_type": self.media_type,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """All images that a reference leads to. ``digest`` and ``media_type`` are its own.
-
-    ``missing`` are entries of indexes whose manifests are not there.
-    """
+    """All images that a reference leads to. ``digest`` and ``media_type`` are its own."""
 
     reference: str
     digest: Digest
     media_type: str
-    images: tuple[ImageFacts, ...]
-    missing: tuple[Descriptor, ...] = ()
+    images: tuple[InspectedImage, ...]
+    missing: tuple[MissingImage, ...] = ()
+
+    def to_json(self, advice: Advice | None = None) -> dict[str, object]:
+        """Return the document that ``schemas/inspect.schema.json`` describes.
+
+        ``advice`` words the hints of findings, by default their own.
+        """
+        return {
+            "reference": self.reference,
+            "digest": str(self.digest),
+            "media_type": self.media_type,
+            "images": [image.to_json(advice) for image in self.images],
+            "missing": [image.to_json() for image in self.missing],
+        }
 
 
 def inspect_image(
@@ -61,12 +128,12 @@ def inspect_image(
     with open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)
         found = tuple(
-            ImageFacts(
-                str(node.platform) if node.platform else None,
+            InspectedImage(
+                _text(node.platform),
                 node.manifest.digest,
                 node.manifest.media_type,
                 node.describes_another,
-                tuple(_facts(number, layer) for number, layer in enumerate(node.manifest.layers)),
+                tuple(_layer(number, layer) for number, layer in enumerate(node.manifest.layers)),
             )
             for node in images(tree)
         )
@@ -77,13 +144,27 @@ def inspect_image(
         return Inspection(source.reference, top.digest, top.media_type, found, missing)
 
 
-def _missing(node: Node) -> Iterator[Descriptor]:
+def _missing(node: Node) -> Iterator[MissingImage]:
     if isinstance(node, IndexNode):
-        yield from node.missing
+        for entry in node.missing:
+            yield MissingImage(_text(entry.platform), entry.digest, entry.media_type)
         for child in node.children:
             yield from _missing(child)
 
 
-def _facts(number: int, layer: Descriptor) -> LayerFacts:
+def _layer(number: int, layer: Descriptor) -> InspectedLayer:
     facts = layer_facts(number, layer)
-    return replace(facts, findings=(*facts.findings, *sample_findings(facts)))
+    return InspectedLayer(
+        number,
+        layer.digest,
+        layer.size,
+        layer.media_type,
+        facts.encrypted,
+        facts.cipher,
+        facts.packets,
+        (*facts.findings, *sample_findings(facts)),
+    )
+
+
+def _text(platform: Platform | None) -> str | None:
+    return str(platform) if platform else None

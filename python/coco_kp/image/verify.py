@@ -32,6 +32,7 @@ from coco_kp.image.layer import check_layer, check_statement, open_layer
 from coco_kp.image.opener import open_each
 from coco_kp.image.progress import Progress
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
+from coco_kp.image.verdicts import LayerVerdict, RecipientVerdict, VerificationReport
 from coco_kp.image.work import Work
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.wrapper import Opener
@@ -76,67 +77,6 @@ class VerificationRules:
     def __post_init__(self) -> None:
         if self.target is not None:
             check_word("target", self.target, Target)
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientVerdict:
-    """A packet of a layer; ``opened`` is None where there was no key to try it with."""
-
-    packet: PacketFacts
-    opened: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class LayerVerdict:
-    """A layer of an image, for whom it is encrypted, what was checked, and what is wrong with it.
-
-    ``remarks`` are not faults: they say why something was not checked.
-    """
-
-    image: str
-    number: int
-    layer: Descriptor
-    encrypted: bool
-    recipients: tuple[RecipientVerdict, ...]
-    checked: tuple[str, ...]
-    findings: tuple[CocoKpError, ...]
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def verdict(self) -> Literal["ok", "failed", "unchecked"]:
-        """``unchecked`` where nothing is known to be wrong because nothing could be read."""
-        if self.findings:
-            return "failed"
-        return "ok" if self.checked else "unchecked"
-
-
-@dataclass(frozen=True, slots=True)
-class VerificationReport:
-    """All verdicts on the image ``reference``, whose manifest or index had the digest ``digest``.
-
-    ``with_key`` tells whether packets and HMACs could be checked at all. ``findings`` are those
-    about no single layer.
-    """
-
-    reference: str
-    digest: Digest
-    with_key: bool
-    layers: tuple[LayerVerdict, ...]
-    findings: tuple[CocoKpError, ...] = ()
-
-    @property
-    def failure(self) -> CocoKpError | None:
-        """The gravest finding; None for an image that is as it should be."""
-        found = [(finding, "") for finding in self.findings]
-        found += [
-            (finding, f"layer {verdict.number} of {verdict.image}")
-            for verdict in self.layers
-            for finding in verdict.findings
-        ]
-        if not found:
-            return None
-        finding, where = max(found, key=lambda pair: pair[0].severity)
-        return finding.within(where) if where else finding
 
 
 def verify_image(
@@ -271,7 +211,7 @@ class _LayerCheck:
         return LayerVerdict(
             str(self.image),
             self.number,
-            self.layer,
+            self.layer.digest,
             self.encrypted,
             tuple(map(RecipientVerdict, packets, opened)),
             tuple(self.checked),
