@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from coco_kp.http import HttpClient
-from coco_kp.kbs import client
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.admin_token import ReadyToken
-from coco_kp.kbs.client import Kbs
+from coco_kp.kbs.client import DEADLINE, Kbs
 from coco_kp.model.kbs_url import KbsUrl
 from tests.sim.kbs import ADMIN_TOKEN, SimulatedKbs, simulated_kbs
 
@@ -28,23 +25,16 @@ def sim() -> Iterator[SimulatedKbs]:
 
 
 @pytest.fixture
-def kbs(sim: SimulatedKbs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kbs]:
-    """A client that repeats at once."""
-    at_once = partial(HttpClient, sleep=lambda _: None)
-    monkeypatch.setattr(client, "HttpClient", at_once)
-    with Kbs(KbsUrl.parse(sim.url)) as connected:
+def kbs(sim: SimulatedKbs, request: pytest.FixtureRequest) -> Iterator[Kbs]:
+    """A client that repeats at once; an indirect parameter is its deadline, in seconds."""
+    deadline = getattr(request, "param", DEADLINE)
+    with Kbs(KbsUrl.parse(sim.url), deadline=deadline, sleep=lambda _: None) as connected:
         yield connected
 
 
 @pytest.fixture
 def admin(kbs: Kbs) -> Admin:
     return Admin(kbs, ReadyToken.parse(ADMIN_TOKEN, "the test"))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait half a second where users wait thirty."""
-    monkeypatch.setattr(client, "DEADLINE", 0.5)
 
 
 @pytest.fixture

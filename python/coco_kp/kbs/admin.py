@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotStoredError, RemoteError
-from coco_kp.kbs.client import one_use, resource_path
+from coco_kp.kbs.client import resource_path
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin_token import AdminToken
@@ -67,7 +67,7 @@ class Admin:
         With the plugin ``pkcs11`` there is none for a moment, and none afterwards if this fails.
         """
         self.check(uri)
-        with one_use():
+        with self.kbs.one_use():
             deleted = self._delete_all(uri) if uri.plugin == _PKCS11 else 0
             try:
                 self._store(uri, resource)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-from coco_kp.deadline import within
+from coco_kp.deadline import pause, within
 from coco_kp.errors import Hint, InputError, RefusedError, RemoteError
 from coco_kp.http import NEVER, HttpClient, Retry, Tls
 from coco_kp.kbs.refusal import Refusal
@@ -14,7 +14,7 @@ from coco_kp.model.kbs_url import API
 from coco_kp.observe import asking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -57,14 +57,26 @@ class Kbs:
     """
 
     def __init__(
-        self, url: KbsUrl, *, ca_file: Path | None = None, insecure_http: bool = False
+        self,
+        url: KbsUrl,
+        *,
+        ca_file: Path | None = None,
+        insecure_http: bool = False,
+        deadline: float = DEADLINE,
+        sleep: Callable[[float], None] = pause,
     ) -> None:
         self.url = url
+        self._deadline = deadline
         self._http = HttpClient(
             tls=Tls(ca_files=(ca_file,) if ca_file else ()),
             plain_http="allowed" if insecure_http else "loopback",
             ca_hint=_CA_HINT,
+            sleep=sleep,
         )
+
+    def one_use(self) -> AbstractContextManager[None]:
+        """Bound what is done in a block, which uses the KBS once: it may take that many calls."""
+        return within(self._deadline)
 
     def call(
         self,
@@ -85,7 +97,7 @@ class Kbs:
         headers = {"Content-Type": content_type} if body is not None else {}
         headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
         headers |= {"Cookie": cookie} if cookie else {}
-        with asking("kbs") as question, one_use():
+        with asking("kbs") as question, self.one_use():
             try:
                 response = self._http.request(
                     method,
@@ -113,11 +125,6 @@ class Kbs:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def one_use() -> AbstractContextManager[None]:
-    """Bound what is done in a block, which uses a KBS once: it may take that many calls."""
-    return within(DEADLINE)
 
 
 def resource_path(uri: ResourceUri) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from coco_kp.deadline import acquire
 from coco_kp.errors import UnreachableError
-from coco_kp.kbs.client import one_use, resource_path
+from coco_kp.kbs.client import resource_path
 from coco_kp.kbs.refusal import SESSION_VARIANTS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Reader:
         from an earlier call is made anew for any refusal, since policies and claims may have
         changed. Raises ``RemoteError``, or ``IntegrityError`` if the answer does not decrypt.
         """
-        with one_use():
+        with self.kbs.one_use():
             return self._fetch(uri)
 
     def _fetch(self, uri: ResourceUri) -> bytes:

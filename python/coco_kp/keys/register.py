@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import RefusedError
-from coco_kp.kbs.client import one_use
 from coco_kp.observe import event
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Registrar:
         """
         self._admin.check(kid)
         with (
-            one_use(),
+            self.kbs.one_use(),
             self._record.naming(self.kbs_url, kek.fingerprint),
             self._record.entry(self.kbs_url, kid) as entry,
         ):

@@ -191,7 +191,7 @@ def test_reader_refuses_oversized_answer(sim: SimulatedKbs, reader: Reader) -> N
         reader.fetch(KID)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kbs", [0.5], indirect=True)
 @pytest.mark.parametrize("call", ["POST auth", "POST attest", GET])
 def test_reader_gives_up_when_kbs_does_not_answer_by_deadline(
     sim: SimulatedKbs, reader: Reader, secret: bytes, call: str
@@ -202,7 +202,7 @@ def test_reader_gives_up_when_kbs_does_not_answer_by_deadline(
         reader.fetch(KID)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kbs", [0.5], indirect=True)
 def test_reader_waiting_for_handshake_of_another_thread_gives_up_at_deadline(kbs: Kbs) -> None:
     """An attester may take its time: hardware does."""
     begun, go_on = threading.Event(), threading.Event()

@@ -86,7 +86,7 @@ def test_registrar_fails_when_kbs_keeps_breaking_connection(
     assert not sim.resources
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kbs", [0.5], indirect=True)
 def test_registrar_gives_up_when_kbs_never_answers(sim: SimulatedKbs, registrar: Registrar) -> None:
     sim.faults[POST] = lambda _: Reply(body=b" " * 10_000, delay=0.1)
     with ends(), ThreadPoolExecutor(8) as pool:
