@@ -182,11 +182,10 @@ def compare(
 def have(
     files: Mapping[str, Mapping[str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Write the keys files of a guest, and let ours look for them there and nowhere else."""
+    """Write the keys files of a guest, and let ours look for them there."""
     for name, keys in files.items():
         (folder / name).write_text(json.dumps(keys))
-    monkeypatch.setattr(offline_fs, "DEFAULT_FILES", (folder / "f0", folder / "f1"))
-    monkeypatch.delenv(offline_fs.EXTRA_FILES_VARIABLE, raising=False)
+    monkeypatch.setenv(offline_fs.EXTRA_FILES_VARIABLE, f"{folder}/f0,{folder}/f1")
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,9 @@ DEADLINE: Final = 30.0
 class EaaKbc:
     """The KBC of guests whose broker decrypts for them."""
 
-    def __init__(self, address: HostPort) -> None:
+    def __init__(self, address: HostPort, deadline: float = DEADLINE) -> None:
         self._address = address
+        self._deadline = deadline
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Let Verdictd open the packet. Raises ``KekError``, ``RemoteError``."""
@@ -44,7 +45,7 @@ class EaaKbc:
 
     def _ask(self, request: bytes) -> bytes:
         """Send one record and receive one."""
-        with within(DEADLINE):
+        with within(self._deadline):
             return self._exchange(request)
 
     def _exchange(self, request: bytes) -> bytes:

@@ -44,18 +44,23 @@ def _run(*command: str) -> bool:
 
 
 def take_secret(
-    guid: str, folder: Path = SEV_SECRETS, *, keep: bool = False, run: Callable[..., bool] = _run
+    guid: str,
+    folder: Path = SEV_SECRETS,
+    *,
+    keep: bool = False,
+    securityfs: Path = _SECURITYFS,
+    run: Callable[..., bool] = _run,
 ) -> bytes:
     """Read the secret ``guid`` of ``folder`` and delete it, unless it is to be kept.
 
-    Only for the kernel's own directory the module is loaded before and unloaded behind. Raises
+    Only for a directory of ``securityfs`` the module is loaded before and unloaded behind. Raises
     ``KekError`` if it cannot be read or, since others could then read it, not be deleted.
     """
     file = folder / guid
-    is_kernels = folder == SEV_SECRETS
+    is_kernels = folder.is_relative_to(securityfs)
     if is_kernels and not is_there(file):
-        if not _SECURITYFS.is_mount():
-            run("mount", "-t", "securityfs", "securityfs", str(_SECURITYFS))
+        if not securityfs.is_mount():
+            run("mount", "-t", "securityfs", "securityfs", str(securityfs))
         run("modprobe", "efi_secret")
     try:
         data = read_file(file, MAX_SECRET, KekError).data

@@ -42,12 +42,14 @@ class OfflineFsKbc:
         return open_packet(kek, packet)
 
 
-def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineFsKbc:
+def open_kbc(
+    _spec: KbcSpec, settings: KbcSettings, usual: tuple[Path, ...] = DEFAULT_FILES
+) -> OfflineFsKbc:
     """Make it for the files that are there. Raises ``KekError`` if none is."""
     if settings.keys_file:
         return OfflineFsKbc((Path(settings.keys_file),))
     extra = os.environ.get(EXTRA_FILES_VARIABLE, "")
-    candidates = (*DEFAULT_FILES, *(Path(name) for name in extra.split(",") if name))
+    candidates = (*usual, *(Path(name) for name in extra.split(",") if name))
     files = tuple(file for file in candidates if is_there(file))
     if not files:
         raise KekError(

@@ -45,9 +45,12 @@ _MAX_ANSWER: Final = 64 * 1024  # bytes; a KEK makes 200
 class OnlineSevKbc:
     """The KBC of SEV guests that have a network."""
 
-    def __init__(self, address: HostPort, connection: SevConnection) -> None:
+    def __init__(
+        self, address: HostPort, connection: SevConnection, deadline: float = DEADLINE
+    ) -> None:
         self._address = address
         self._connection = connection
+        self._deadline = deadline
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Open the packet with the key that simple-kbs has under its kid's path.
@@ -76,7 +79,7 @@ class OnlineSevKbc:
                 response_deserializer=OnlineSecretResponse.FromString,
             )
             try:
-                answering = call.future(request, timeout=remaining(DEADLINE))
+                answering = call.future(request, timeout=remaining(self._deadline))
                 alarm = Alarm(math.inf, answering.cancel)
                 try:
                     answer: OnlineSecretResponse = answering.result()

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UnreachableError
-from coco_kp.kbc import Kbc, KbcSettings, eaa, open_kbc
+from coco_kp.kbc import Kbc, KbcSettings, open_kbc
+from coco_kp.kbc.eaa import EaaKbc
 from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.host_port import HostPort
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from tests.sim.verdictd import SimulatedVerdictd, simulated_verdictd
 from tests.support.patience import ends
@@ -78,18 +80,17 @@ def test_eaa_refuses_malformed_answer(
 
 
 def test_eaa_gives_up_when_verdictd_does_not_answer_by_deadline(
-    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+    sim: SimulatedVerdictd, wrapping: Wrapping
 ) -> None:
-    monkeypatch.setattr(eaa, "DEADLINE", 0.3)
     sim.silent = True
+    kbc = EaaKbc(HostPort.parse(sim.address, "Verdictd"), deadline=0.3)
     with ends(), pytest.raises(UnreachableError, match="did not answer in time"):
         kbc.unwrap(wrapping.packet())
 
 
 def test_eaa_gives_up_when_tls_handshake_trickles_past_deadline(
-    wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+    wrapping: Wrapping,
 ) -> None:
-    monkeypatch.setattr(eaa, "DEADLINE", 0.5)
     stop = threading.Event()
 
     def trickle(server: socket.socket) -> None:
@@ -102,7 +103,7 @@ def test_eaa_gives_up_when_tls_handshake_trickles_past_deadline(
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=trickle, args=(server,))
         thread.start()
-        kbc = open_kbc(parse_kbc_spec(f"eaa::127.0.0.1:{server.getsockname()[1]}"), KbcSettings())
+        kbc = EaaKbc(HostPort(*server.getsockname()), deadline=0.5)
         try:
             with ends(after=0.4), pytest.raises(UnreachableError):
                 kbc.unwrap(wrapping.packet())

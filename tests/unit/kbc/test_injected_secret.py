@@ -15,12 +15,10 @@ GUID = "e6f5a162-d67f-4750-a67c-5d065f2a9910"
 
 
 @pytest.fixture
-def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is taken for the kernel's own."""
-    folder = tmp_path / "coco"
-    folder.mkdir()
-    monkeypatch.setattr(injected_secret, "SEV_SECRETS", folder)
-    monkeypatch.setattr(injected_secret, "_SECURITYFS", tmp_path)
+def kernels(tmp_path: Path) -> Path:
+    """A folder that is taken for the kernel's own, in a securityfs."""
+    folder = tmp_path / "secrets" / "coco"
+    folder.mkdir(parents=True)
     return folder
 
 
@@ -36,7 +34,9 @@ def test_take_secret_leaves_secret_in_place_with_keep(tmp_path: Path) -> None:
     assert (tmp_path / GUID).exists()
 
 
-def test_take_secret_reads_and_deletes_secret_before_unloading_module(kernels: Path) -> None:
+def test_take_secret_reads_and_deletes_secret_before_unloading_module(
+    kernels: Path, tmp_path: Path
+) -> None:
     commands: list[tuple[str, ...]] = []
     secret = kernels / GUID
 
@@ -48,15 +48,15 @@ def test_take_secret_reads_and_deletes_secret_before_unloading_module(kernels: P
             assert not secret.exists()
         return True
 
-    assert take_secret(GUID, kernels, run=run) == b"secret"
+    assert take_secret(GUID, kernels, securityfs=tmp_path, run=run) == b"secret"
     assert commands == [
-        ("mount", "-t", "securityfs", "securityfs", str(kernels.parent)),
+        ("mount", "-t", "securityfs", "securityfs", str(tmp_path)),
         ("modprobe", "efi_secret"),
         ("modprobe", "-r", "efi_secret"),
     ]
 
 
-def test_take_secret_does_not_load_module_that_is_loaded(kernels: Path) -> None:
+def test_take_secret_does_not_load_module_that_is_loaded(kernels: Path, tmp_path: Path) -> None:
     commands: list[tuple[str, ...]] = []
     (kernels / GUID).write_bytes(b"secret")
 
@@ -64,7 +64,7 @@ def test_take_secret_does_not_load_module_that_is_loaded(kernels: Path) -> None:
         commands.append(command)
         return False
 
-    assert take_secret(GUID, kernels, run=run) == b"secret"
+    assert take_secret(GUID, kernels, securityfs=tmp_path, run=run) == b"secret"
     assert commands == [("modprobe", "-r", "efi_secret")]
 
 
@@ -95,7 +95,7 @@ def test_take_secret_refuses_secret_that_cannot_be_deleted(
 
 
 def test_take_secret_reports_folder_readable_by_root_only(
-    kernels: Path, monkeypatch: pytest.MonkeyPatch
+    kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = Path.stat
 
@@ -106,7 +106,7 @@ def test_take_secret_reports_folder_readable_by_root_only(
 
     monkeypatch.setattr(Path, "stat", refuse)
     with pytest.raises(KekError, match="cannot read"):
-        take_secret(GUID, kernels, run=lambda *_: False)
+        take_secret(GUID, kernels, securityfs=tmp_path, run=lambda *_: False)
 
 
 def test_take_secret_refuses_oversized_secret(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError
-from coco_kp.kbc import KbcSettings, offline_fs, open_kbc
-from coco_kp.kbc.offline_fs import DEFAULT_FILES, EXTRA_FILES_VARIABLE
+from coco_kp.kbc import KbcSettings
+from coco_kp.kbc.offline_fs import DEFAULT_FILES, EXTRA_FILES_VARIABLE, open_kbc
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.packet import parse_packet
 from tests.vectors import load_vectors
@@ -30,14 +30,15 @@ def keys_file(path: Path, **keys: str) -> Path:
 @pytest.fixture
 def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for /etc."""
-    files = tuple(tmp_path / file.name for file in DEFAULT_FILES)
-    monkeypatch.setattr(offline_fs, "DEFAULT_FILES", files)
     monkeypatch.delenv(EXTRA_FILES_VARIABLE, raising=False)
     return tmp_path
 
 
-def unwrap(keys: Path | None = None, packet: str = GCM["packet"]) -> bytes:
-    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+def unwrap(
+    keys: Path | None = None, packet: str = GCM["packet"], etc: Path = Path("/nowhere")
+) -> bytes:
+    usual = tuple(etc / file.name for file in DEFAULT_FILES)
+    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys), usual)
     return kbc.unwrap(parse_packet(packet.encode()))
 
 
@@ -69,7 +70,7 @@ def test_offline_fs_looks_key_up_by_path_of_kid_only(tmp_path: Path, kid: str) -
 @pytest.mark.parametrize("name", [file.name for file in DEFAULT_FILES])
 def test_offline_fs_finds_key_in_either_default_file(etc: Path, name: str) -> None:
     keys_file(etc / name, **{PATH: KEK})
-    assert unwrap() == GCM["optsdata"].encode()
+    assert unwrap(etc=etc) == GCM["optsdata"].encode()
 
 
 def test_offline_fs_lets_later_file_override_earlier(
@@ -77,32 +78,31 @@ def test_offline_fs_lets_later_file_override_earlier(
 ) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: OTHER_KEK, "a/b/c": OTHER_KEK})
     with pytest.raises(KekError, match="does not open"):
-        unwrap()
+        unwrap(etc=etc)
     keys_file(etc / DEFAULT_FILES[1].name, **{PATH: KEK})
-    assert unwrap() == GCM["optsdata"].encode()
+    assert unwrap(etc=etc) == GCM["optsdata"].encode()
     extra = keys_file(etc / "extra.json", **{PATH: OTHER_KEK})
     monkeypatch.setenv(EXTRA_FILES_VARIABLE, f"{etc}/absent.json,{extra},")
     with pytest.raises(KekError, match="does not open"):
-        unwrap()
+        unwrap(etc=etc)
 
 
 def test_offline_fs_finds_key_in_extra_file_without_default_files(
     etc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(EXTRA_FILES_VARIABLE, str(keys_file(etc / "extra.json", **{PATH: KEK})))
-    assert unwrap() == GCM["optsdata"].encode()
+    assert unwrap(etc=etc) == GCM["optsdata"].encode()
 
 
 def test_offline_fs_ignores_default_files_when_file_is_named(etc: Path) -> None:
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
     with pytest.raises(KekError, match=f"there is no key '{PATH}' in '{etc}/keys.json'"):
-        unwrap(keys_file(etc / "keys.json"))
+        unwrap(keys_file(etc / "keys.json"), etc=etc)
 
 
-@pytest.mark.usefixtures("etc")
-def test_offline_fs_without_any_file_names_where_it_looked() -> None:
+def test_offline_fs_without_any_file_names_where_it_looked(etc: Path) -> None:
     with pytest.raises(KekError, match=r"none of .*aa-offline_fs_kbc-keys\.json, ") as error:
-        unwrap()
+        unwrap(etc=etc)
     assert error.value.code == "keys-file-missing"
 
 
@@ -115,7 +115,7 @@ def test_offline_fs_refuses_malformed_file_even_if_another_has_the_key(
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
     (etc / DEFAULT_FILES[1].name).write_bytes(content)
     with pytest.raises(error):
-        unwrap()
+        unwrap(etc=etc)
 
 
 def test_offline_fs_reports_file_that_cannot_be_examined(
@@ -124,7 +124,7 @@ def test_offline_fs_reports_file_that_cannot_be_examined(
     keys_file(etc / DEFAULT_FILES[0].name, **{PATH: KEK})
     monkeypatch.setenv(EXTRA_FILES_VARIABLE, f"{etc}/{'x' * 300}")
     with pytest.raises(KekError, match="file name too long"):
-        unwrap()
+        unwrap(etc=etc)
 
 
 def test_offline_fs_sees_key_added_after_it_was_opened(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
-from coco_kp.kbc import Kbc, KbcSettings, online_sev, open_kbc
+from coco_kp.kbc import Kbc, KbcSettings, open_kbc
+from coco_kp.kbc.online_sev import OnlineSevKbc
 from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.host_port import HostPort
 from coco_kp.model.kbc_spec import parse_kbc_spec
-from coco_kp.model.sev_secret import CONNECTION_GUID
+from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection
 from tests.sim.simple_kbs import SimulatedSimpleKbs, simulated_simple_kbs
 from tests.support.patience import ends
 from tests.support.wrapping import KID, PATH, SECRET, Wrapping
@@ -153,10 +155,11 @@ def test_online_sev_reports_unreachable_simple_kbs(
 
 
 def test_online_sev_gives_up_when_simple_kbs_does_not_answer_by_deadline(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+    sim: SimulatedSimpleKbs, wrapping: Wrapping
 ) -> None:
-    monkeypatch.setattr(online_sev, "DEADLINE", 0.3)
     sim.silent = True
+    address = HostPort.parse(sim.address, "simple-kbs")
+    kbc = OnlineSevKbc(address, SevConnection(sim.client_id, sim.key), deadline=0.3)
     with ends(), pytest.raises(UnreachableError):
         kbc.unwrap(wrapping.packet())
 
