@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +16,14 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import TokenFlag, exceptions
 
+from coco_kp.deadline import within
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
-from coco_kp.keys import stores
 from coco_kp.keys.reference import Pkcs11Reference, parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.stores import CiphertextError, GcmKey, Store, open_store, open_wrapping_key
 from coco_kp.keys.stores import pkcs11 as store_module
 from coco_kp.keys.stores import pkcs11_token as token_module
 from tests.peers.softhsm import KEK, MASTER, PIN, RSA, TOKEN, SoftHsm
+from tests.support.abandoned import await_abandoned
 from tests.support.patience import PATIENCE
 from tests.support.traces import traces
 
@@ -431,25 +431,21 @@ def test_pkcs11_calls_take_turns_in_many_threads(hsm: SoftHsm) -> None:
         assert all(pool.map(round_trip, range(64)))
 
 
-def test_pkcs11_call_that_hangs_is_left_behind(
-    hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stores, "TIMEOUT", 0.3)
-    monkeypatch.setattr(token_module, "_turn", threading.Lock())
-    returned = threading.Event()
+def test_pkcs11_call_that_hangs_is_left_behind(hsm: SoftHsm) -> None:
+    turn, returned = threading.Lock(), threading.Event()
     used: list[str] = []
     reference = parse_wrapping_reference(hsm.uri(MASTER))
     assert isinstance(reference, Pkcs11Reference)
     try:
-        with pytest.raises(UnreachableError, match="the HSM of .*: no answer in time"):
-            token_module.in_session(reference, lambda _: returned.wait(60))
-        with pytest.raises(UnreachableError):  # its turn never comes, nor later
-            token_module.in_session(reference, lambda _: used.append("late"))
+        no_answer = pytest.raises(UnreachableError, match="the HSM of .*: no answer in time")
+        with no_answer, within(0.3):
+            token_module.in_session(reference, lambda _: returned.wait(60), turn=turn)
+        with pytest.raises(UnreachableError), within(0.3):  # its turn never comes, nor later
+            token_module.in_session(reference, lambda _: used.append("late"), turn=turn)
     finally:
         returned.set()
-    monkeypatch.setattr(stores, "TIMEOUT", 30.0)
-    token_module.in_session(reference, lambda _: used.append("in time"))
-    time.sleep(0.5)
+    token_module.in_session(reference, lambda _: used.append("in time"), turn=turn)
+    await_abandoned()
     assert used == ["in time"]
 
 
@@ -466,17 +462,13 @@ class LateTurn:
         self.ended.set()
 
 
-def test_pkcs11_call_whose_turn_comes_too_late_does_nothing(
-    hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pkcs11_call_whose_turn_comes_too_late_does_nothing(hsm: SoftHsm) -> None:
     """A key would be kept after its user was told that it is not."""
     turn, used = LateTurn(), list[str]()
-    monkeypatch.setattr(stores, "TIMEOUT", 0.1)
-    monkeypatch.setattr(token_module, "_turn", turn)
     reference = parse_wrapping_reference(hsm.uri(MASTER))
     assert isinstance(reference, Pkcs11Reference)
-    with pytest.raises(UnreachableError):
-        token_module.in_session(reference, lambda _: used.append("late"))
+    with pytest.raises(UnreachableError), within(0.1):
+        token_module.in_session(reference, lambda _: used.append("late"), turn=turn)
     turn.comes.set()
     assert turn.ended.wait(PATIENCE)
     assert used == []

@@ -12,7 +12,7 @@ from typing import TypeVar
 from coco_kp.deadline import Alarm, start
 from coco_kp.errors import UnreachableError
 from coco_kp.http.failure import LATER
-from coco_kp.keys import stores
+from coco_kp.keys.stores import TIMEOUT
 
 T = TypeVar("T")
 
@@ -23,8 +23,9 @@ def in_time(
     hint: str = LATER,
     *,
     turn: AbstractContextManager[object] | None = None,
+    seconds: float = TIMEOUT,
 ) -> T:
-    """Return what ``call`` returns within ``stores.TIMEOUT``; its errors pass.
+    """Return what ``call`` returns within ``seconds``; its errors pass.
 
     The libraries bound each read, but not an answer that trickles in, nor logins and repeats
     together. ``call`` runs in a thread of its own, which a late answer finds abandoned; ``what``
@@ -43,7 +44,7 @@ def in_time(
                 outcome.set_exception(error)
 
     try:
-        alarm = Alarm(stores.TIMEOUT, outcome.cancel)
+        alarm = Alarm(seconds, outcome.cancel)
         start(threading.Thread(target=run, name="key store", daemon=True))
     except OSError as error:
         raise UnreachableError(f"{what}: {error.strerror}", LATER) from None

@@ -13,9 +13,9 @@ from typing import IO, Final, cast
 from coco_kp.deadline import remaining, within
 from coco_kp.errors import InputError, KekError
 from coco_kp.files import reason
-from coco_kp.keys import stores
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference
+from coco_kp.keys.stores import TIMEOUT
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
 
@@ -35,6 +35,7 @@ class ExecStore:
     """What a program prints. No shell reads its command line, and it can ask for nothing."""
 
     reference: ExecReference
+    seconds: float = TIMEOUT
 
     @asking("exec")
     def fetch(self) -> bytes:
@@ -53,7 +54,7 @@ class ExecStore:
             raise KekError(f"cannot run {self._name}: {why}") from None
         with process:
             try:
-                with within(stores.TIMEOUT):
+                with within(self.seconds):
                     output, complaint = self._read(process)
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):

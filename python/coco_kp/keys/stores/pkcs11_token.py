@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -48,7 +49,11 @@ _loaded = _Loaded()
 
 
 def in_session(
-    reference: Pkcs11Reference, use: Callable[[Session], _Result], *, write: bool = False
+    reference: Pkcs11Reference,
+    use: Callable[[Session], _Result],
+    *,
+    write: bool = False,
+    turn: AbstractContextManager[object] = _turn,
 ) -> _Result:
     """Return what ``use`` makes of a session with the token, logged in; ``write`` may change it.
 
@@ -74,7 +79,7 @@ def in_session(
     name = name_of(reference)
     hint = "is it reachable? what it was asked for last may still be done"
     with asking("pkcs11"):
-        return in_time(call, f"the HSM of {name}", hint, turn=_turn)
+        return in_time(call, f"the HSM of {name}", hint, turn=turn)
 
 
 def failure(error: exceptions.PKCS11Error, name: str) -> KekError:

@@ -30,7 +30,7 @@ from coco_kp.files import home, is_there, read_small, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
-from coco_kp.keys import stores
+from coco_kp.keys.stores import TIMEOUT
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
@@ -262,7 +262,7 @@ def _client(url: Url) -> hvac.Client:
         url=url.url.rstrip("/"),
         token="",  # hvac would look for one by itself
         session=session,
-        timeout=stores.TIMEOUT,
+        timeout=TIMEOUT,
         allow_redirects=False,  # requests would pass the token on to any host
         namespace=os.environ.get("VAULT_NAMESPACE") or None,
     )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.retries.standard import ExponentialBackoff
 
-from coco_kp.keys import stores
 from tests.unit.keys.stores.scripted_aws import ScriptedAws, scripted_aws
 from tests.unit.keys.stores.scripted_vault import TOKEN, ScriptedVault, scripted_vault
 
@@ -26,12 +25,6 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait half a second where users wait thirty."""
-    monkeypatch.setattr(stores, "TIMEOUT", 0.5)
 
 
 @pytest.fixture

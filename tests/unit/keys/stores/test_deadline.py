@@ -9,7 +9,7 @@ import pytest
 from coco_kp.deadline import Caller, within
 from coco_kp.errors import KekError, UnreachableError
 from coco_kp.keys.stores.deadline import in_time
-from tests.unit.keys.stores.abandoned import await_abandoned
+from tests.support.abandoned import await_abandoned
 
 
 def test_call_in_time_returns_its_result_or_raises_its_error() -> None:
@@ -30,11 +30,10 @@ def test_timeout_of_call_itself_passes() -> None:
         in_time(fails, "it")
 
 
-@pytest.mark.usefixtures("impatient")
 def test_call_that_hangs_is_given_up() -> None:
     over = threading.Event()
     with pytest.raises(UnreachableError) as error:
-        in_time(over.wait, "the HSM did not answer")
+        in_time(over.wait, "the HSM did not answer", seconds=0.1)
     over.set()
     assert error.value.message == "the HSM did not answer: no answer in time"
 
@@ -49,10 +48,9 @@ def test_call_is_given_up_when_nobody_waits_for_it_any_more() -> None:
     over.set()
 
 
-@pytest.mark.usefixtures("impatient")
 def test_call_that_is_late_for_its_turn_is_never_made() -> None:
     turn, made = threading.Lock(), threading.Event()
     with turn, pytest.raises(UnreachableError):
-        in_time(made.set, "the HSM did not answer", turn=turn)
+        in_time(made.set, "the HSM did not answer", turn=turn, seconds=0.1)
     await_abandoned()
     assert not made.is_set()

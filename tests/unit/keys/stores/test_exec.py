@@ -3,18 +3,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from base64 import b64encode
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from coco_kp import deadline
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import InputError, KekError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference, parse_kek_reference
 from coco_kp.keys.stores import Store, open_store
-from tests.support.patience import wait_until
+from coco_kp.keys.stores.exec import ExecStore
+from tests.support.patience import PATIENCE, ends, wait_until
 
 KEK = bytes(range(100, 132))
 
@@ -104,24 +105,34 @@ def test_more_output_than_a_key_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("then", ["print(flush=True)", "os.close(1); os.close(2)"])
-def test_program_that_hangs_is_killed_with_all_it_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
-) -> None:
-    pid_file = tmp_path / "pid"
-    clock = SimpleNamespace(monotonic=lambda: 1000.0 if pid_file.exists() else 0.0)
-    monkeypatch.setattr(deadline, "time", clock)  # the time is over once the child runs
-    error = refusal(
-        python(
-            "import os, signal, subprocess, pathlib, time; "
-            "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-            "child = subprocess.Popen(['sleep', '1000'], stdout=-3, stderr=-3); "
-            f"pathlib.Path('{pid_file}.part').write_text(str(child.pid)); "
-            f"os.rename('{pid_file}.part', '{pid_file}'); {then}; time.sleep(1000)"
-        )
+def test_program_that_hangs_is_killed_with_all_it_started(tmp_path: Path, then: str) -> None:
+    pid_file, caller = tmp_path / "pid", Caller()
+    store = python(
+        "import os, signal, subprocess, pathlib, time; "
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "child = subprocess.Popen(['sleep', '1000'], stdout=-3, stderr=-3); "
+        f"pathlib.Path('{pid_file}.part').write_text(str(child.pid)); "
+        f"os.rename('{pid_file}.part', '{pid_file}'); {then}; time.sleep(1000)"
     )
+
+    def leave_once_the_child_runs() -> None:
+        wait_until(pid_file.exists)
+        caller.leave()
+
+    leaving = threading.Thread(target=leave_once_the_child_runs)
+    leaving.start()
+    with within(PATIENCE, caller):
+        error = refusal(store)
+    leaving.join()
     assert error.message == f"the program '{sys.executable}' did not end in time"
     child = int(pid_file.read_text())
     wait_until(lambda: not is_running(child))
+
+
+def test_program_has_no_longer_than_its_seconds() -> None:
+    store = ExecStore(ExecReference(("sleep", "1000")), seconds=0.1)
+    with ends(after=0.1):
+        assert refusal(store).message == "the program 'sleep' did not end in time"
 
 
 def is_running(pid: int) -> bool:
