@@ -1,15 +1,78 @@
 """Container images that only an attested Confidential Containers guest can open.
 
-The library behind the commands: five functions, and what they take and return.
+Encrypt an image with a new key that a file keeps, then prove that whoever has that file can open
+all of it:
 
-    import coco_kp
+```python
+import coco_kp
 
-    key = coco_kp.KekRecipient(coco_kp.parse_key_id("kbs:///default/key/1"), coco_kp.Kek.generate())
-    coco_kp.encrypt_image("oci:app", "docker://registry.example/app:1", [key])
-    coco_kp.verify_image("docker://registry.example/app:1", [coco_kp.KekOpener(key.kek)])
+kid = coco_kp.parse_key_id("kbs:///default/key/app")  # by which guests ask for the key
+file = coco_kp.parse_kek_reference("file:app.key")  # where it is kept
+new = coco_kp.resolve(coco_kp.NewKek((file,)), kid)
+result = coco_kp.encrypt_image("oci:app", "oci:app-encrypted", [new])
+print(result.digest)
 
-Images are named as skopeo names them. Every error is a ``CocoKpError``. Nothing is loaded before it
-is used.
+key = coco_kp.opener(coco_kp.FetchedKek(file))
+report = coco_kp.verify_image("oci:app-encrypted", [key])
+if report.failure:
+    raise report.failure
+```
+
+## Which function when
+
+- ``encrypt_image`` makes an encrypted image of a readable one. ``Rules`` say what may stay
+  readable: by default nothing. Before the image gets its name every packet is opened again.
+- ``verify_image`` reads all of an image and says whether it may be deployed. What is wrong is in
+  the report, and nothing is raised for it: look at its ``failure``.
+- ``rewrap_image`` changes who can open an encrypted image, and touches no layer: another key for
+  an old one, one key more, one key less.
+- ``decrypt_image`` makes the readable image again: layers and config are as they were.
+- ``inspect_image`` says what is encrypted, and for whom. It needs no key and reads no layer.
+
+Images are named as skopeo names them: ``docker://registry.example/app:1``, ``oci:directory``,
+``oci-archive:file``, ``docker-archive:file``, ``dir:directory``.
+
+## Keys
+
+A layer's key is made with the layer, and wrapped with a key-encryption key of 32 bytes (KEK), which
+guests get from a Key Broker Service (KBS) under a key ID.
+
+- One that is a file or in your hands: ``read_kek`` or ``Kek``, in a ``KekRecipient`` to encrypt and
+  a ``KekOpener`` to open. ``Kek.generate`` makes one that nobody keeps: write its ``raw`` bytes
+  somewhere before you encrypt with it.
+- One in Vault, AWS or an HSM, or one that is yet to be made and kept there: ``parse_kek_reference``
+  names it, ``FetchedKek`` or ``NewKek`` says what to do, ``resolve`` makes a recipient of that, and
+  ``opener`` an opener.
+- One that never leaves its KMS or HSM: ``parse_wrapping_reference`` and ``StayingKey``.
+- As a guest gets it: ``KbcOpener``.
+
+A new key is kept before the image that needs it has a name. No key is in a message, a repr or the
+log. The core wipes what it drops; Python cannot wipe ``bytes``, such as those that ``raw`` returns.
+
+## Threads
+
+Each function returns when its work is done, on up to ``jobs`` layers at a time, in threads of its
+own. Several may run at once, with the same recipients and openers; from ``asyncio`` call them by
+``asyncio.to_thread``. The methods of a ``Progress`` are called by several threads at once.
+
+## Cancellation
+
+What a method of a ``Progress`` raises ends the work, and so does ``KeyboardInterrupt``. However a
+call ends early, the destination's name stays where it was; what was written is removed, or lies
+there without a name.
+
+## Errors
+
+What goes wrong outside the program is a ``CocoKpError``: its class says who is at fault, its
+``code`` what the fault is, its ``hint`` what to do about it. Arguments that contradict each other,
+and words that are unknown, are a ``ValueError`` or ``TypeError``.
+
+## Stability
+
+Public is what ``coco_kp.__all__`` names, the modules below are not. Versions follow
+[Semantic Versioning](https://semver.org): before 1.0 a minor version may change what is public, and
+the changelog says so. An error's ``code`` never changes. ``import coco_kp`` loads nothing, each
+name only what it needs.
 """
 
 from __future__ import annotations

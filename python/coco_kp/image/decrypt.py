@@ -77,6 +77,13 @@ def decrypt_image(
 ) -> DecryptionResult:
     """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
 
+    ```python
+    import coco_kp
+
+    key = coco_kp.KekOpener(coco_kp.read_kek("app.key").kek)
+    coco_kp.decrypt_image("oci:app-encrypted", "oci:app-decrypted", [key])
+    ```
+
     Of each layer the packets are tried in order, each with all ``openers``. ``jobs`` layers are
     worked on at once, by default one a processor. ``source_access`` and ``destination_access`` say
     how a registry is reached, ``progress`` is told of the work, and can end it. ``keep_replaced``

@@ -112,6 +112,16 @@ def rewrap_image(
 ) -> RewrapResult:
     """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
 
+    ```python
+    import coco_kp
+
+    old = coco_kp.opener(coco_kp.FetchedKek(coco_kp.parse_kek_reference("file:app.key")))
+    made = coco_kp.NewKek((coco_kp.parse_kek_reference("file:new.key"),))
+    new = coco_kp.resolve(made, coco_kp.parse_key_id("kbs:///default/key/new"))
+    changes = coco_kp.Changes(replace_by=(new,))
+    coco_kp.rewrap_image("oci:app-encrypted", [old], changes, destination="oci:app-rewrapped")
+    ```
+
     ``openers`` open the packets that there are; each layer must have one that opens. ``expected``
     is the digest that ``image`` has to have, of who looked at it before. ``keep_replaced`` leaves
     the old manifests in a layout, where the old keys still open them. ``dry_run`` has everything

@@ -129,15 +129,13 @@ class _DroppedLines(Collector):
         )
 
 
-def serve_metrics(
-    registry: CollectorRegistry, address: TcpAddress, patience: float = _PATIENCE
-) -> str:
+def serve_metrics(registry: CollectorRegistry, address: TcpAddress) -> str:
     """Serve the metrics over HTTP until the process ends; return the address with its port.
 
     Raises ``RemoteError`` if nobody can listen there.
     """
     try:
-        server = _Server(address, registry, patience)
+        server = _Server(address, registry)
     except OSError as failure:
         raise RemoteError(
             f"cannot serve metrics on {address}: {reason(failure)}", "choose another address"
@@ -151,8 +149,7 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: TcpAddress, registry: CollectorRegistry, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, address: TcpAddress, registry: CollectorRegistry) -> None:
         self.address_family = address.family
         self.registry = registry
         self._ends: dict[socket.socket, float] = {}
@@ -160,7 +157,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as typeshed)
         if len(self._ends) < _MOST_SCRAPES:
-            self._ends[request] = time.monotonic() + self._patience
+            self._ends[request] = time.monotonic() + _PATIENCE
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
