@@ -58,8 +58,13 @@ test-all: test ## And those that take long or need much: container image, wheels
 faults: build ## Let every system call of every command fail, one at a time (CONTRIBUTING.md)
 	$(BIN)/python -m tests.faults
 
+# Strict: a link, a heading or a name that is not there fails it.
+.PHONY: docs
+docs: $(BIN)/.locked ## Build the pages of docs/ and the library's reference as a site, target/site
+	@NO_MKDOCS_2_WARNING=1 tools/quietly "Building the site of docs/" $(BIN)/mkdocs build --strict
+
 .PHONY: check
-check: build ## Formatting, lints, types, the stub against the module, the core on aarch64
+check: build docs ## Formatting, lints, types, the stub against the module, the core on aarch64, the site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	tools/loud $(BIN)/mypy

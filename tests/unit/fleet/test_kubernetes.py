@@ -20,8 +20,6 @@ from tests.support.fleet import KID, plan_line
 
 SETTINGS = JobSettings("fleet", "registry.example/coco-kp:slim", 2, {"app-keys": "/run/keys"})
 LINES = [plan_line(tag=str(number)) for number in range(24)]
-MANY = [plan_line(f"team/{'x' * 100}{number}") for number in range(3000)]
-"""More than a ConfigMap holds."""
 
 
 def objects(lines: list[PlanLine] = LINES, settings: JobSettings = SETTINGS) -> list[Any]:
@@ -32,12 +30,15 @@ def job(settings: JobSettings = SETTINGS) -> Any:
     return objects(settings=settings)[-1]
 
 
-def test_plan_is_in_the_config_maps_line_by_line_in_its_order() -> None:
-    *maps, made = objects(MANY)
+def test_plan_is_in_the_config_maps_line_by_line_in_its_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = len(json.dumps(LINES[0].to_json())) - 2
+    monkeypatch.setattr(kubernetes, "_PART", 2 * size + 10)
+    *maps, made = objects()
     parts = [part for one in maps for part in one["data"].values()]
-    assert len(parts) > 4
-    assert all(part.endswith("\n") for part in parts)
-    assert "".join(parts) == "".join(line.to_json() for line in MANY)
+    assert [part.count("\n") for part in parts] == [2] * 12
+    assert "".join(parts) == "".join(line.to_json() for line in LINES)
     (source,) = [
         volume["projected"]["sources"]
         for volume in made["spec"]["template"]["spec"]["volumes"]
@@ -50,7 +51,9 @@ def test_plan_is_in_the_config_maps_line_by_line_in_its_order() -> None:
 
 
 def test_config_map_and_the_annotation_of_kubectl_are_within_their_bounds() -> None:
-    *maps, _ = objects(MANY)
+    lines = [plan_line(f"team/{'x' * 100}{number}") for number in range(3000)]
+    *maps, _ = objects(lines)
+    assert len(maps) > 4
     assert max(len(json.dumps(one)) for one in maps) < 256 * 1024
 
 
