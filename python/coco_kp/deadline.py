@@ -127,14 +127,16 @@ class Alarm:
     ``OSError`` as `start` does.
     """
 
-    def __init__(self, seconds: float, wake: Callable[[], object]) -> None:
+    def __init__(
+        self, seconds: float, wake: Callable[[], object], clock: _Clock | None = None
+    ) -> None:
         self._waking = threading.Lock()
         self._caller = _scope.get().caller
         left = remaining(seconds)
         endless = left == math.inf and not self._caller
         self._wake: Callable[[], object] | None = None if endless else wake
         if left < math.inf:
-            _clock.set(self, time.monotonic() + left)
+            (clock or _clock).set(self, time.monotonic() + left)
         if self._caller and not self._caller.add(self):
             self.ring()
 

@@ -52,16 +52,17 @@ class Program:
             raise RemoteError(f"cannot read {self.path}") from None
 
 
-def find_program(name: str) -> Program | None:
+def find_program(name: str, seconds: float = _PROBE_SECONDS) -> Program | None:
     """Look for one of `PROGRAMS` on ``PATH``.
 
-    Nothing is changed or left behind. Raises ``RemoteError`` for one that does not answer.
+    Nothing is changed or left behind. Raises ``RemoteError`` for one that does not answer within
+    ``seconds``.
     """
     found = shutil.which(name)
     if found is None:
         return None
     with tempfile.TemporaryDirectory(prefix="coco-kp-probe-") as folder:
-        trial = _Trial(Path(found).absolute(), folder)
+        trial = _Trial(Path(found).absolute(), folder, seconds)
         printed = trial.run("--version").stdout
         version = printed.removeprefix(f"{name} version").strip().partition(" ")[0]
         return Program(trial.program, version, _PROBES[name](trial))
@@ -73,13 +74,12 @@ class _Trial:
 
     program: Path
     folder: str
+    seconds: float
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         kinds = ("RUNTIME_DIR", "CONFIG_HOME", "DATA_HOME", "CACHE_HOME")
         places = {"TMPDIR": self.folder} | {f"XDG_{kind}": self.folder for kind in kinds}
-        return run_program(
-            self.program, list(arguments), timeout=_PROBE_SECONDS, environment=places
-        )
+        return run_program(self.program, list(arguments), timeout=self.seconds, environment=places)
 
     def looks_for(self, image: str, *copy: str) -> bool:
         """Return whether ``copy`` gets as far as to look for an image that is not there.

@@ -234,9 +234,8 @@ def test_doctor_gives_up_on_skopeo_that_hangs(
 ) -> None:
     program(tmp_path / "bin", "skopeo", "exec sleep 60")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    monkeypatch.setattr("coco_kp.skopeo._PROBE_SECONDS", 0.3)
     with pytest.raises(RemoteError, match="did not end"):
-        find_program("skopeo")
+        find_program("skopeo", seconds=0.3)
 
 
 @pytest.mark.parametrize(

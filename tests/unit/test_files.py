@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, KekError, RefusedError
 from coco_kp.files import is_folder, is_there, locked, read_file, read_small, write_file
 from tests.support.refusing import refuse
@@ -404,12 +405,10 @@ def test_locked_folder_excludes_other_processes(tmp_path: Path) -> None:
     assert (tmp_path / "count").read_text() == "900"
 
 
-def test_locked_gives_up_on_folder_kept_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coco_kp.files.LOCK_SECONDS", 0.05)
+def test_locked_gives_up_on_folder_kept_locked(tmp_path: Path) -> None:
     with (
         locked(tmp_path),
+        within(0.05),
         pytest.raises(InputError, match="another process keeps .* locked"),
         locked(tmp_path),
     ):

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +9,20 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from coco_kp.crypto import SAMPLE_KEK, Kek
+from coco_kp.crypto import SAMPLE_KEK
 from coco_kp.errors import (
     CocoKpError,
     InputError,
     KekError,
     KeyPathForbiddenError,
-    RefusedError,
 )
 from coco_kp.kbc import KbcSettings
-from coco_kp.keys import stores
 from coco_kp.keys.file_reference import FileReference
-from coco_kp.keys.reference import AwsKmsReference, VaultReference
-from coco_kp.keys.register import Registrar
+from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.resolve import FetchedKek, NewKek, StayingKey
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
-from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyFileError, KeyUse, Provider
 from tests.vectors import load_vectors
 
@@ -278,90 +271,6 @@ def test_provider_refuses_packet_without_valid_private_options(kek: Path, tmp_pa
         Provider(kbc_settings=keys_file(tmp_path)).unwrap(
             UnwrapRequest(("offline_fs",), packet.encode())
         )
-
-
-# Keys that callers do not bring along.
-
-
-@dataclass
-class Shelf:
-    """A store of one key."""
-
-    raw: bytes
-
-    def fetch(self) -> bytes:
-        return self.raw
-
-    def keep(self, _kek: bytes) -> None:
-        raise AssertionError
-
-    def check(self) -> str:
-        return ""
-
-
-@pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    shelf = Shelf(os.urandom(32))
-    monkeypatch.setattr(stores, "open_store", lambda _reference: shelf)
-    return shelf
-
-
-ALLOWED = ("vault:///secret/team/*", "pkcs11:*", "exec:*", "file:*")
-
-
-def test_provider_fetches_callers_key_from_where_its_owner_allows(shelf: Shelf) -> None:
-    provider = Provider(allow_kek=ALLOWED)
-    parameters = f"kekfrom=vault:///secret/team/app::keyid={KID}"
-    wrapped = provider.wrap(WrapRequest((parameters,), PRIVATE_OPTIONS))
-    assert decrypted(json.loads(wrapped.packet), shelf.raw) == PRIVATE_OPTIONS
-
-
-@pytest.mark.parametrize(
-    "reference",
-    [
-        "vault:///secret/other/app",
-        "vault://vault.example/secret/team/app",
-        "exec:cat /etc/passwd",
-        "file:/etc/passwd",
-        # A library of the caller's choice would run in this process.
-        "pkcs11:object=k?module-path=/tmp/evil.so",
-        "pkcs11:object=k?pin-source=/etc/shadow",
-    ],
-)
-def test_provider_fetches_callers_key_from_nowhere_else(shelf: Shelf, reference: str) -> None:
-    parameters = f"kekfrom={reference}::keyid={KID}"
-    with pytest.raises(RefusedError, match="does not fetch keys from") as refused:
-        Provider(allow_kek=ALLOWED).wrap(WrapRequest((parameters,), PRIVATE_OPTIONS))
-    assert refused.value.code == "kek-source-not-allowed"
-    with pytest.raises(RefusedError):
-        Provider().wrap(WrapRequest((f"kekfrom=vault:///a/b::keyid={KID}",), PRIVATE_OPTIONS))
-    assert shelf.raw
-
-
-def test_provider_wraps_with_its_own_key_for_callers_who_name_a_key_id_only(shelf: Shelf) -> None:
-    source = FetchedKek(VaultReference("", "secret/team/app"))
-    wrapped = Provider(source=source).wrap(WrapRequest((f"keyid={KID}",), PRIVATE_OPTIONS))
-    assert decrypted(json.loads(wrapped.packet), shelf.raw) == PRIVATE_OPTIONS
-    assert wrapped.kid == KID
-
-
-def test_provider_registers_no_key_that_a_caller_names(kek: Path) -> None:
-    """A caller could else fetch another team's key under a key ID of their own."""
-    provider = Provider(registrar=_NeverRegisters())
-    wrapped = provider.wrap(WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS))
-    assert any("was not registered" in warning for warning in wrapped.warnings)
-    with pytest.raises(AssertionError):
-        provider._replace(register_callers_files=True).wrap(
-            WrapRequest((f"keypath={kek}::keyid={KID}",), PRIVATE_OPTIONS)
-        )
-
-
-class _NeverRegisters(Registrar):
-    def __init__(self) -> None:
-        pass
-
-    def check(self, kid: ResourceUri, kek: Kek, beside: Iterable[ResourceUri] = ()) -> None:
-        raise AssertionError(f"{kid} {kek.fingerprint} {beside}")
 
 
 class ForbiddenError(CocoKpError):

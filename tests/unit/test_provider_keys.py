@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.crypto import Kek
-from coco_kp.errors import InputError
+from coco_kp.errors import InputError, RefusedError
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
 from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.reference import VaultReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import FetchedKek, UnkeptKeyError
 from coco_kp.keys.wrapper import KekRecipient
@@ -113,6 +114,41 @@ def secrets(vault: SimulatedVault, monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def test_provider_fetches_for_callers_what_its_owner_allows(secrets: dict[str, bytes]) -> None:
     provider = Provider(allow_kek=("vault:///kv/team/*",))
     assert opens(wrap(provider, f"kekfrom={TEAM}::keyid={KID}"), secrets["kv/team/app"])
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "vault:///kv/other/app",
+        "vault://vault.example/kv/team/app",
+        "exec:cat /etc/passwd",
+        "file:/etc/passwd",
+        # A library of the caller's choice would run in this process.
+        "pkcs11:object=k?module-path=/tmp/evil.so",
+        "pkcs11:object=k?pin-source=/etc/shadow",
+    ],
+)
+def test_provider_fetches_callers_key_from_nowhere_else(
+    vault: SimulatedVault, reference: str
+) -> None:
+    allowed = ("vault:///kv/team/*", "pkcs11:*", "exec:*", "file:*")
+    for provider in (Provider(allow_kek=allowed), Provider()):
+        with pytest.raises(RefusedError, match="does not fetch keys from") as refused:
+            wrap(provider, f"kekfrom={reference}::keyid={KID}")
+        assert refused.value.code == "kek-source-not-allowed"
+    with pytest.raises(RefusedError):
+        wrap(Provider(), f"kekfrom={TEAM}::keyid={KID}")
+    assert not vault.requests
+
+
+def test_provider_wraps_with_its_own_key_for_callers_who_name_a_key_id_only(
+    secrets: dict[str, bytes],
+) -> None:
+    source = FetchedKek(VaultReference("", "kv/team/app", version=1))
+    wrapped = wrap(Provider(source=source), f"keyid={KID}")
+    assert opens(wrapped, secrets["kv/team/app"])
+    assert wrapped.kid == KID
 
 
 @pytest.mark.usefixtures("secrets")

@@ -9,6 +9,7 @@ import subprocess
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
+from coco_kp.deadline import remaining
 from coco_kp.errors import RemoteError, UnreachableError
 from coco_kp.keyprovider.address import parse_target
 from coco_kp.keyprovider.call import METHODS, SERVICE
@@ -73,11 +74,11 @@ def _run(name: str, door: CmdProvider, request: bytes) -> bytes:
             [door.path, *door.arguments],
             input=request,
             capture_output=True,
-            timeout=TIMEOUT,
+            timeout=remaining(TIMEOUT),
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise UnreachableError(f"{name} did not answer within {TIMEOUT} s") from None
+        raise UnreachableError(f"{name} did not answer in time") from None
     except OSError as failure:
         raise RemoteError(f"{name} cannot be run: {shown(door.path)}: {failure.strerror}") from None
     if done.returncode != 0:
@@ -101,7 +102,7 @@ def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) ->
             keyProviderKeyWrapProtocolOutput.FromString,
         )
         message = keyProviderKeyWrapProtocolInput(KeyProviderKeyWrapProtocolInput=request)
-        call = method.future(message, timeout=TIMEOUT)
+        call = method.future(message, timeout=remaining(TIMEOUT))
         if call.code() is grpc.StatusCode.OK:  # waits for the end
             return call.result().KeyProviderKeyWrapProtocolOutput
         code, said = call.code().name, _said(call.details())

@@ -51,15 +51,16 @@ def answer(
     audit: AuditLog | None = None,
     clients: Clients | None = None,
     limits: Limits = UNLIMITED,
+    longest: float = LONGEST_CALL,
 ) -> bytes:
-    """Answer a call in the protocol's JSON, within ``LONGEST_CALL``.
+    """Answer a call in the protocol's JSON, within ``longest`` seconds.
 
     ``clients`` says who may do what over TLS (:mod:`coco_kp.model.clients`). Raises
     ``MalformedRequestError``, ``TooManyCallsError``, what the provider raises, and
     ``UnauditedError``. The events never hold anything of the request but a kid.
     """
     record = CallRecord(call.operation or "call", str(call.client))
-    with _reported(record), _audited(record, audit), limits.place(call), within(LONGEST_CALL):
+    with _reported(record), _audited(record, audit), limits.place(call), within(longest):
         return _answered(provider, call, record, audit, rights_of(call.client, clients), limits)
 
 

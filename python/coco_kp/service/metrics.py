@@ -129,13 +129,15 @@ class _DroppedLines(Collector):
         )
 
 
-def serve_metrics(registry: CollectorRegistry, address: TcpAddress) -> str:
+def serve_metrics(
+    registry: CollectorRegistry, address: TcpAddress, patience: float = _PATIENCE
+) -> str:
     """Serve the metrics over HTTP until the process ends; return the address with its port.
 
     Raises ``RemoteError`` if nobody can listen there.
     """
     try:
-        server = _Server(address, registry)
+        server = _Server(address, registry, patience)
     except OSError as failure:
         raise RemoteError(
             f"cannot serve metrics on {address}: {reason(failure)}", "choose another address"
@@ -149,7 +151,8 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: TcpAddress, registry: CollectorRegistry) -> None:
+    def __init__(self, address: TcpAddress, registry: CollectorRegistry, patience: float) -> None:
+        self._patience = patience
         self.address_family = address.family
         self.registry = registry
         self._ends: dict[socket.socket, float] = {}
@@ -157,7 +160,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as typeshed)
         if len(self._ends) < _MOST_SCRAPES:
-            self._ends[request] = time.monotonic() + _PATIENCE
+            self._ends[request] = time.monotonic() + self._patience
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)

@@ -20,6 +20,8 @@ from tests.support.fleet import KID, plan_line
 
 SETTINGS = JobSettings("fleet", "registry.example/coco-kp:slim", 2, {"app-keys": "/run/keys"})
 LINES = [plan_line(tag=str(number)) for number in range(24)]
+MANY = [plan_line(f"team/{'x' * 100}{number}") for number in range(3000)]
+"""More than a ConfigMap holds."""
 
 
 def objects(lines: list[PlanLine] = LINES, settings: JobSettings = SETTINGS) -> list[Any]:
@@ -30,15 +32,12 @@ def job(settings: JobSettings = SETTINGS) -> Any:
     return objects(settings=settings)[-1]
 
 
-def test_plan_is_in_the_config_maps_line_by_line_in_its_order(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    size = len(json.dumps(LINES[0].to_json())) - 2
-    monkeypatch.setattr(kubernetes, "_PART", 2 * size + 10)
-    *maps, made = objects()
+def test_plan_is_in_the_config_maps_line_by_line_in_its_order() -> None:
+    *maps, made = objects(MANY)
     parts = [part for one in maps for part in one["data"].values()]
-    assert [part.count("\n") for part in parts] == [2] * 12
-    assert "".join(parts) == "".join(line.to_json() for line in LINES)
+    assert len(parts) > 4
+    assert all(part.endswith("\n") for part in parts)
+    assert "".join(parts) == "".join(line.to_json() for line in MANY)
     (source,) = [
         volume["projected"]["sources"]
         for volume in made["spec"]["template"]["spec"]["volumes"]
@@ -51,9 +50,7 @@ def test_plan_is_in_the_config_maps_line_by_line_in_its_order(
 
 
 def test_config_map_and_the_annotation_of_kubectl_are_within_their_bounds() -> None:
-    lines = [plan_line(f"team/{'x' * 100}{number}") for number in range(3000)]
-    *maps, _ = objects(lines)
-    assert len(maps) > 4
+    *maps, _ = objects(MANY)
     assert max(len(json.dumps(one)) for one in maps) < 256 * 1024
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -19,7 +20,7 @@ from coco_kp.errors import InputError
 from coco_kp.fleet import report as report_module
 from coco_kp.fleet.lines import Failure, LayerCounts, Options, ResultLine, read_plan
 from coco_kp.fleet.page import page
-from coco_kp.fleet.report import Image, Report, read_report, repeat
+from coco_kp.fleet.report import MAX_BYTES, Image, Report, read_report, repeat
 from coco_kp.kbs.record import Record
 from tests.support.command import Command
 from tests.support.fleet import KID, SKIPPED_BASE, done, failed, look_line, plan_line
@@ -211,13 +212,16 @@ def test_report_refuses_a_date_that_no_calendar_has(tmp_path: Path) -> None:
 
 
 def test_report_refuses_more_bytes_of_results_than_it_may_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    path = write(tmp_path, done(plan_line()))
-    monkeypatch.setattr(report_module, "MAX_BYTES", path.stat().st_size * 2 - 1)
-    read_report([path], NOW, {})
+    path, other = write(tmp_path, done(plan_line())), tmp_path / "other.jsonl"
+    other.touch()
+    os.truncate(other, MAX_BYTES - path.stat().st_size)  # with no line that ends
+    with pytest.raises(InputError, match="line 1 of"):
+        read_report([path, other], NOW, {})
+    os.truncate(other, MAX_BYTES - path.stat().st_size + 1)
     with pytest.raises(InputError, match="are over"):
-        read_report([path, path], NOW, {})
+        read_report([path, other], NOW, {})
 
 
 def test_report_shows_of_a_long_message_its_beginning(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
+from coco_kp.deadline import within
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 from coco_kp.image.opener import KbcOpener, open_one
 from coco_kp.kbc import KbcSettings
-from coco_kp.keyprovider import client
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.keys.wrapper import KekOpener, sample_recipient, wrap_options
 from coco_kp.model.algorithm import Algorithm
@@ -142,11 +142,8 @@ class TestForeignProvider:
         with pytest.raises(error, match=words):
             script(code).wrap(OPTIONS.to_json())
 
-    def test_foreign_provider_gives_up_when_command_never_answers(
-        self, script: Script, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(client, "TIMEOUT", 0.3)
-        with pytest.raises(RemoteError, match="did not answer"):
+    def test_foreign_provider_gives_up_when_command_never_answers(self, script: Script) -> None:
+        with pytest.raises(RemoteError, match="did not answer"), within(0.3):
             script("import time; time.sleep(60)").wrap(OPTIONS.to_json())
 
     def test_foreign_provider_reports_provider_that_cannot_be_called(self) -> None:

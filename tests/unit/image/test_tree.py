@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.image import tree as tree_module
-from coco_kp.image.tree import MAX_NESTING, ImageNode, IndexNode, images, pruned, read_tree
+from coco_kp.image.tree import (
+    MAX_BYTES,
+    MAX_NESTING,
+    ImageNode,
+    IndexNode,
+    images,
+    pruned,
+    read_tree,
+)
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
 from coco_kp.model.media_type import OCI_EMPTY
 from coco_kp.transport.base import RawBlob, Source
@@ -38,12 +47,14 @@ class Held(Source):
         self.blobs[sha256(data)] = self.top = data
         return descriptor(media_type, data)
 
-    def image(self, layers: int, diff_ids: int) -> Document:
+    def image(self, layers: int, diff_ids: int, **more: Any) -> Document:
         described = self.put(CONFIG, config([f"sha256:{'0' * 64}"] * diff_ids))
-        return self.put(MANIFEST, manifest(described, [L("layer", GZIP).document()] * layers))
+        return self.put(
+            MANIFEST, manifest(described, [L("layer", GZIP).document()] * layers, **more)
+        )
 
-    def index(self, *entries: Document) -> Document:
-        return self.put(INDEX, index(entries))
+    def index(self, *entries: Document, **more: Any) -> Document:
+        return self.put(INDEX, index(entries, **more))
 
     def _top_manifest(self) -> Manifest:
         return parse_manifest(self.top)
@@ -110,15 +121,19 @@ def test_read_tree_limits_nesting_of_indexes() -> None:
         read_tree(source)
 
 
-def test_read_tree_limits_total_size_of_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_tree_limits_total_size_of_manifests() -> None:
     """Sixteen entries of four mebibytes each would be a cheap way to fill memory."""
     source = Held()
-    entry = source.image(1, 1)
-    source.index(*[entry] * 8)
-    total = len(source.top) + 8 * entry["size"]
-    monkeypatch.setattr(tree_module, "MAX_BYTES", total)
+    entry = source.image(1, 1, annotations={"pad": " " * (MAX_BYTES // 5)})
+
+    def index(pad: int) -> int:
+        source.index(*[entry] * 4, annotations={"pad": " " * pad})
+        return len(source.top) + 4 * int(entry["size"])
+
+    pad = MAX_BYTES - index(0)
+    assert index(pad) == MAX_BYTES
     read_tree(source)
-    monkeypatch.setattr(tree_module, "MAX_BYTES", total - 1)
+    index(pad + 1)
     with pytest.raises(InputError, match="exceed"):
         read_tree(source)
 

@@ -6,22 +6,22 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Iterator
-from importlib.metadata import EntryPoint, EntryPoints
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from coco_kp.errors import InputError, RefusedError, RemoteError
-from coco_kp.kbs import attester
-from coco_kp.kbs.attester import Agent, Sample, load
+from coco_kp.kbs.attester import PLUGINS, Agent, Sample, load
 from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.session import Reader
 from coco_kp.kbs.tee_key import TeeKey
 from coco_kp.model.resource_uri import parse_key_id
 from tests.sim.http_server import Reply, Request, http_server
 from tests.sim.kbs import decode, json_reply
+from tests.support.plugins import install
 
 if TYPE_CHECKING:
     from coco_kp.kbs.client import Kbs
@@ -154,15 +154,12 @@ def test_agent_beyond_loopback_is_refused() -> None:
     assert refused.value.fields == {"url": "http://127.0.0.1:8006"}
 
 
-def test_load_attester_returns_builtin_or_plugin_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_attester_returns_builtin_or_plugin_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert isinstance(load("sample"), Sample)
     assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
-    plugin = EntryPoint("mine", f"{__name__}:make_plugin", attester.PLUGINS)
-
-    def entry_points(**wanted: Any) -> EntryPoints:
-        return EntryPoints([plugin]).select(**wanted)
-
-    monkeypatch.setattr(attester, "entry_points", entry_points)
+    install(tmp_path, monkeypatch, PLUGINS, f"mine = {__name__}:make_plugin")
     mine = load("mine", "http://agent")
     assert isinstance(mine, Mine)
     assert mine.agent == "http://agent"
@@ -171,11 +168,11 @@ def test_load_attester_returns_builtin_or_plugin_by_name(monkeypatch: pytest.Mon
     assert refused.value.hint == "installed here: sample, aa, mine"
 
 
-def test_load_takes_none_of_two_attesters_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_takes_none_of_two_attesters_of_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is evidence about this machine: which package gives it must not be left to chance."""
-    plugins = [EntryPoint("mine", f"{__name__}:{maker}", attester.PLUGINS) for maker in ("a", "b")]
-    found = EntryPoints(plugins)
-    monkeypatch.setattr(attester, "entry_points", found.select)
+    install(tmp_path, monkeypatch, PLUGINS, f"mine = {__name__}:a", f"mine = {__name__}:b")
     with pytest.raises(InputError, match="2 attesters are named 'mine'"):
         load("mine")
 

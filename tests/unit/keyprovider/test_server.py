@@ -27,7 +27,7 @@ from grpc_health.v1 import health_pb2
 from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
 from coco_kp.keyprovider import server as grpc_server
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
-from coco_kp.keyprovider.call import SERVICE
+from coco_kp.keyprovider.call import SERVICE, Call
 from coco_kp.keyprovider.channel import bind
 from coco_kp.keyprovider.server import new_server
 from coco_kp.keyprovider.service import key_provider
@@ -168,13 +168,12 @@ def test_grpc_server_maps_each_refusal_to_a_status(
     ],
 )
 def test_grpc_server_maps_each_exception_to_a_status(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, text: str
+    error: Exception, code: str, text: str
 ) -> None:
-    def fail(*_: object) -> bytes:
+    def fail(_call: Call) -> bytes:
         raise error
 
-    monkeypatch.setattr(calls, "answer", fail)
-    with serve(Provider()) as channel:
+    with serving_at(key_provider(fail)) as address, ocicrypt.connection(address) as channel:
         assert refusal(channel, WRAP_KEY, b"{}") == (grpc.StatusCode[code], text)
 
 
@@ -248,7 +247,7 @@ def test_grpc_server_parses_one_large_request_at_a_time(
 
 
 def test_grpc_server_answers_while_a_large_request_is_parsed(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A request of 4 MiB takes a second: one client's kept all others waiting, past every
     deadline."""
@@ -261,8 +260,12 @@ def test_grpc_server_answers_while_a_large_request_is_parsed(
         return parse_request(request, *arguments)
 
     monkeypatch.setattr(calls, "parse_request", slow)
-    monkeypatch.setattr(calls, "LONGEST_CALL", 0.5)
-    with serve(Provider()) as channel, ThreadPoolExecutor(1) as clients:
+    service = key_provider(partial(calls.answer, Provider(), longest=0.5))
+    with (
+        serving_at(service) as address,
+        ocicrypt.connection(address) as channel,
+        ThreadPoolExecutor(1) as clients,
+    ):
         first = clients.submit(ocicrypt.send, channel, WRAP_KEY, LARGE)
         try:
             assert reading.wait(PATIENCE)

@@ -62,25 +62,20 @@ def unwrapping(provider: Provider, kbc: str, *others: str) -> Call:
 
 
 @pytest.mark.parametrize("kbc", NETWORKED)
-def test_call_over_many_silent_kbcs_ends_at_one_deadline(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, kbc: str
-) -> None:
+def test_call_over_many_silent_kbcs_ends_at_one_deadline(provider: Provider, kbc: str) -> None:
     """Each of the eight would wait for half a minute by itself."""
-    monkeypatch.setattr(calls, "LONGEST_CALL", 1.0)
-    with silent_peer() as peer, ends(after=0.9), pytest.raises(KekError, match="in time|answer"):
-        calls.answer(
-            provider, unwrapping(provider, *[NETWORKED[kbc].format(peer.address)] * MAX_KBCS)
-        )
+    with silent_peer() as peer:
+        call = unwrapping(provider, *[NETWORKED[kbc].format(peer.address)] * MAX_KBCS)
+        with ends(after=0.9), pytest.raises(KekError, match="in time|answer"):
+            calls.answer(provider, call, longest=1.0)
 
 
 @pytest.mark.parametrize("kbc", NETWORKED)
-def test_silent_kbc_leaves_time_to_the_next(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, kbc: str
-) -> None:
-    monkeypatch.setattr(calls, "LONGEST_CALL", 2.0)
+def test_silent_kbc_leaves_time_to_the_next(provider: Provider, kbc: str) -> None:
     with silent_peer() as peer:
         silent = NETWORKED[kbc].format(peer.address)
-        assert calls.answer(provider, unwrapping(provider, silent, "sample_kbc::null"))
+        call = unwrapping(provider, silent, "sample_kbc::null")
+        assert calls.answer(provider, call, longest=2.0)
         assert peer.asked
 
 

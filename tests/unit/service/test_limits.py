@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -12,11 +11,9 @@ from coco_kp.keyprovider.call import Call, TooManyCallsError, code_of
 from coco_kp.keys.resolve import NewKek
 from coco_kp.model.client import PROCESS, CertificateNames, ClientIdentity
 from coco_kp.provider import Provider
-from coco_kp.service import limits as limits_module
 from coco_kp.service.calls import answer
-from coco_kp.service.limits import Limits
+from coco_kp.service.limits import _MOST_CALLERS, Limits
 from tests.support import ocicrypt
-from tests.support.patience import PATIENCE
 
 TEAM = ClientIdentity("tls", "10.0.0.1", CertificateNames(("team.example",)))
 OTHER = ClientIdentity("tls", "10.0.0.1", CertificateNames(("other.example",)))
@@ -111,48 +108,18 @@ def test_clients_that_nothing_tells_apart_cannot_keep_each_other_out(
     assert calls_answered(Limits(rate=1, clock=clock), client, most=50) == 50
 
 
-def test_client_is_forgotten_before_memory_is_full(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits_module, "_MOST_CALLERS", 10)
-    limits = Limits(rate=1, clock=clock)
-    for number in range(100):
-        assert calls_answered(limits, ClientIdentity("tcp", f"10.0.0.{number}")) == 10
-    assert len(limits._calls._left) == 10
-
-
-def test_hung_calls_of_one_operation_leave_room_for_the_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """256 unwraps that waited for KBSs kept everybody out, for minutes."""
-    monkeypatch.setattr(limits_module, "AT_A_TIME", 4)
-    limits, go_on = Limits(), threading.Event()
-    inside = threading.Barrier(5)
-
-    def hang() -> None:
-        with limits.place(Call(b"", "keyunwrap", ClientIdentity("unix"))):
-            inside.wait(PATIENCE)
-            go_on.wait(PATIENCE)
-
-    hung = [threading.Thread(target=hang) for _ in range(4)]
-    for thread in hung:
-        thread.start()
-    try:
-        inside.wait(PATIENCE)
-        with (
-            pytest.raises(TooManyCallsError, match="4 calls of this kind are at work") as error,
-            limits.place(Call(b"", "keyunwrap", TEAM)),
-        ):
-            pass
-        assert code_of(error.value) == "RESOURCE_EXHAUSTED"
-        with limits.place(Call(b"", "keywrap", TEAM)):
-            pass
-    finally:
-        go_on.set()
-        for thread in hung:
-            thread.join()
-    with limits.place(Call(b"", "keyunwrap", TEAM)):
-        pass
+def test_client_is_forgotten_before_memory_is_full(clock: Clock) -> None:
+    limits = Limits(rate=0.1, clock=clock)
+    clients = [
+        ClientIdentity("tcp", f"10.0.{number >> 8}.{number & 255}")
+        for number in range(_MOST_CALLERS + 1)
+    ]
+    for client in clients[:-1]:
+        assert calls_answered(limits, client, most=1) == 1
+    assert calls_answered(limits, clients[0]) == 0
+    assert calls_answered(limits, clients[-1]) == 1
+    assert calls_answered(limits, clients[1]) == 1  # who called least lately starts again
+    assert calls_answered(limits, clients[0]) == 0
 
 
 def places_had(stack: ExitStack, limits: Limits, client: ClientIdentity) -> tuple[int, str]:
@@ -163,6 +130,28 @@ def places_had(stack: ExitStack, limits: Limits, client: ClientIdentity) -> tupl
         except TooManyCallsError as error:
             return number, error.message
     raise AssertionError
+
+
+@pytest.mark.parametrize("client", [ClientIdentity("unix"), ClientIdentity("tcp", "127.0.0.1")])
+def test_hung_calls_of_one_operation_leave_room_for_the_other(client: ClientIdentity) -> None:
+    """256 unwraps that waited for KBSs kept everybody out, for minutes.
+
+    Clients that nothing tells apart have no share: they may have all places.
+    """
+    limits = Limits()
+    with ExitStack() as stack:
+        taken = places_had(stack, limits, client)
+        assert taken == (256, "256 calls of this kind are at work here")
+        with (
+            pytest.raises(TooManyCallsError, match="256 calls of this kind are at work") as error,
+            limits.place(Call(b"", "keyunwrap", TEAM)),
+        ):
+            pass
+        assert code_of(error.value) == "RESOURCE_EXHAUSTED"
+        with limits.place(Call(b"", "keywrap", TEAM)):
+            pass
+    with limits.place(Call(b"", "keyunwrap", TEAM)):
+        pass
 
 
 def test_client_leaves_to_others_as_many_places_as_it_has() -> None:
@@ -187,15 +176,6 @@ def test_clients_that_take_all_they_can_leave_a_place_unless_they_are_nine() -> 
             for number in range(10)
         ]
     assert had == [128, 64, 32, 16, 8, 4, 2, 1, 1, 0]
-
-
-@pytest.mark.parametrize("client", [ClientIdentity("unix"), ClientIdentity("tcp", "127.0.0.1")])
-def test_clients_that_nothing_tells_apart_have_no_share(client: ClientIdentity) -> None:
-    with ExitStack() as stack:
-        assert places_had(stack, Limits(), client) == (
-            256,
-            "256 calls of this kind are at work here",
-        )
 
 
 def test_keys_made_for_a_client_have_a_bound_each_hour(clock: Clock, tmp_path: Path) -> None:

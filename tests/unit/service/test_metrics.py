@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +21,6 @@ from coco_kp.keyprovider.address import TcpAddress
 from coco_kp.keyprovider.call import Call
 from coco_kp.observe import asking, event, observed_by
 from coco_kp.provider import Provider
-from coco_kp.service import calls
 from coco_kp.service.audit import open_audit_log
 from coco_kp.service.calls import answer
 from coco_kp.service.metrics import _MOST_SCRAPES, Metrics, serve_metrics
@@ -59,17 +59,17 @@ def test_calls_are_counted_by_operation_and_code(metrics: Metrics) -> None:
 
 
 def test_calls_at_work_are_counted_while_they_are(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    metrics: Metrics,
 ) -> None:
     seen: list[float | None] = []
 
-    def fail(_packet: bytes) -> bytes:
-        seen.append(value(metrics, "coco_kp_calls_in_flight"))
-        raise ZeroDivisionError
+    class Broken(Provider):
+        def wrap(self, *_: object) -> NoReturn:
+            seen.append(value(metrics, "coco_kp_calls_in_flight"))
+            raise ZeroDivisionError
 
-    monkeypatch.setattr(calls, "write_wrap_response", fail)
     with pytest.raises(ZeroDivisionError):
-        answer(Provider(), WRAP)
+        answer(Broken(), WRAP)
     assert seen == [1]
     assert value(metrics, "coco_kp_calls_in_flight") == 0
     assert value(metrics, "coco_kp_calls_total", operation="keywrap", code="INTERNAL") == 1
@@ -197,11 +197,11 @@ def test_metrics_ask_no_dns_for_the_name_of_this_machine(
 
 @pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\n"])
 def test_connections_that_end_no_request_keep_no_scraper_out_for_ever(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch, said: bytes
+    metrics: Metrics, said: bytes
 ) -> None:
     """Nor do they by a byte of it now and then."""
-    monkeypatch.setattr("coco_kp.service.metrics._PATIENCE", 0.2)
-    host, _, port = serve_metrics(metrics.registry, LOOPBACK).rpartition(":")
+    address = serve_metrics(metrics.registry, LOOPBACK, patience=0.2)
+    host, _, port = address.rpartition(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(_MOST_SCRAPES)]
     try:
         for connection in slow:

@@ -11,7 +11,6 @@ import pytest
 
 from coco_kp.errors import KekError, UnreachableError
 from coco_kp.keys.stores import CiphertextError
-from coco_kp.service import unwrapping as module
 from coco_kp.service.unwrapping import UnknownNameError, Unwrapping
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.traces import traces
@@ -135,15 +134,14 @@ def test_unwrapping_refuses_what_is_no_kek(size: int) -> None:
         Unwrapping({"prod": ready(bytes(size))}).unwrap("prod", b"c")
 
 
-def test_unwrapping_bounds_calls_to_kms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_AT_WORK", 2)
+def test_unwrapping_bounds_calls_to_kms() -> None:
     key = SlowKey()
     unwrapping = Unwrapping({"prod": key})
-    with ThreadPoolExecutor(6) as pool:
-        answers = [pool.submit(unwrapping.unwrap, "prod", bytes([number])) for number in range(6)]
-        wait_until(lambda: key.at_work == 2)
-        with pytest.raises(UnreachableError, match="2 other calls are still at work"):
+    with ThreadPoolExecutor(40) as pool:
+        answers = [pool.submit(unwrapping.unwrap, "prod", bytes([number])) for number in range(40)]
+        wait_until(lambda: key.at_work == 32)
+        with pytest.raises(UnreachableError, match="32 other calls are still at work"):
             unwrapping.unwrap("prod", b"late", seconds=0.05)
         key.go_on.set()
-        assert [answer.result(PATIENCE) for answer in answers] == [KEK] * 6
-    assert key.most_at_once == 2
+        assert [answer.result(PATIENCE) for answer in answers] == [KEK] * 40
+    assert key.most_at_once == 32

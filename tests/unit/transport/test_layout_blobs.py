@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from coco_kp import files
+from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import sync_directory
 from coco_kp.model.reference import FileReference
@@ -207,15 +208,12 @@ class TestPrune:
         write(folder, TWO, keep=True)
         assert prune(folder, dry_run=True).blobs == prune(folder).blobs != ()
 
-    def test_prune_removes_nothing_while_another_has_the_lock(
-        self, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_prune_removes_nothing_while_another_has_the_lock(self, folder: Path) -> None:
         """Its blobs may have their names already, and the image not yet."""
         write(folder, ONE)
         write(folder, TWO, keep=True)
         before = blobs(folder)
-        monkeypatch.setattr(files, "LOCK_SECONDS", 0.0)
-        with files.locked(folder), pytest.raises(InputError, match="locked"):
+        with files.locked(folder), within(0), pytest.raises(InputError, match="locked"):
             prune(folder)
         assert blobs(folder) == before
 
