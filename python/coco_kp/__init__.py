@@ -92,7 +92,14 @@ if TYPE_CHECKING:
     )
     from coco_kp.image.decrypt import DecryptionResult, decrypt_image
     from coco_kp.image.encrypt import encrypt_image
-    from coco_kp.image.inspect import Inspection, inspect_image
+    from coco_kp.image.facts import PacketFacts
+    from coco_kp.image.inspect import (
+        InspectedImage,
+        InspectedLayer,
+        Inspection,
+        MissingImage,
+        inspect_image,
+    )
     from coco_kp.image.opener import KbcOpener
     from coco_kp.image.plan import LayerAction, LeftOut, Rules
     from coco_kp.image.progress import Progress
@@ -105,12 +112,27 @@ if TYPE_CHECKING:
         RewrapResult,
     )
     from coco_kp.image.rewrap import Changes, rewrap_image
-    from coco_kp.image.verdicts import VerificationReport
+    from coco_kp.image.verdicts import LayerVerdict, RecipientVerdict, VerificationReport
     from coco_kp.image.verify import VerificationRules, verify_image
     from coco_kp.kbc import KbcSettings
-    from coco_kp.keys.kek_file import read_kek
-    from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-    from coco_kp.keys.resolve import FetchedKek, KeySettings, NewKek, StayingKey, opener, resolve
+    from coco_kp.keys.file_reference import KekReference
+    from coco_kp.keys.kek_file import KekFile, read_kek
+    from coco_kp.keys.reference import (
+        WrappingReference,
+        parse_kek_reference,
+        parse_wrapping_reference,
+    )
+    from coco_kp.keys.registrar import KeyRegistrar
+    from coco_kp.keys.resolve import (
+        FetchedKek,
+        GivenKek,
+        KeySettings,
+        NewKek,
+        SampleKek,
+        StayingKey,
+        opener,
+        resolve,
+    )
     from coco_kp.keys.wrapper import (
         KekOpener,
         KekRecipient,
@@ -120,53 +142,78 @@ if TYPE_CHECKING:
         Recipient,
         sample_recipient,
     )
-    from coco_kp.model.kbc_spec import parse_kbc_spec
+    from coco_kp.model.algorithm import Algorithm
+    from coco_kp.model.digest import Digest, parse_digest
+    from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
+    from coco_kp.model.layer_encryption import LayerPacket
+    from coco_kp.model.layer_options import PrivateOptions
     from coco_kp.model.manifest import Platform
-    from coco_kp.model.resource_uri import parse_key_id
+    from coco_kp.model.resource_uri import ResourceUri, parse_key_id
     from coco_kp.transport.access import Access, Credentials
+    from coco_kp.transport.registry.session import Session
 
 __all__ = [
     "Access",
+    "Algorithm",
     "Changes",
     "CocoKpError",
     "Credentials",
     "DecryptionResult",
+    "Digest",
     "EncryptionResult",
     "FetchedKek",
+    "GivenKek",
     "ImageResult",
     "InputError",
+    "InspectedImage",
+    "InspectedLayer",
     "Inspection",
     "IntegrityError",
     "KbcOpener",
     "KbcSettings",
+    "KbcSpec",
     "Kek",
     "KekError",
+    "KekFile",
     "KekOpener",
     "KekRecipient",
+    "KekReference",
+    "KeyRegistrar",
     "KeySettings",
     "KeyWrapper",
     "LayerAction",
+    "LayerPacket",
     "LayerResult",
+    "LayerVerdict",
     "LeftOut",
+    "MissingImage",
     "NewKek",
     "Opener",
+    "PacketFacts",
     "PacketForm",
     "Platform",
+    "PrivateOptions",
     "Progress",
     "Recipient",
+    "RecipientVerdict",
     "RefusedError",
     "RemoteError",
+    "ResourceUri",
     "RewrapResult",
     "RewrappedImage",
     "RewrappedLayer",
     "Rules",
+    "SampleKek",
+    "Session",
     "StayingKey",
     "VerificationReport",
     "VerificationRules",
+    "WrappingReference",
     "decrypt_image",
     "encrypt_image",
     "inspect_image",
     "opener",
+    "parse_digest",
     "parse_kbc_spec",
     "parse_kek_reference",
     "parse_key_id",
@@ -190,7 +237,14 @@ _MODULES: Final = {
     ),
     "image.decrypt": ("DecryptionResult", "decrypt_image"),
     "image.encrypt": ("encrypt_image",),
-    "image.inspect": ("Inspection", "inspect_image"),
+    "image.facts": ("PacketFacts",),
+    "image.inspect": (
+        "InspectedImage",
+        "InspectedLayer",
+        "Inspection",
+        "MissingImage",
+        "inspect_image",
+    ),
     "image.opener": ("KbcOpener",),
     "image.plan": ("LayerAction", "LeftOut", "Rules"),
     "image.progress": ("Progress",),
@@ -203,12 +257,23 @@ _MODULES: Final = {
         "RewrappedLayer",
     ),
     "image.rewrap": ("Changes", "rewrap_image"),
-    "image.verdicts": ("VerificationReport",),
+    "image.verdicts": ("LayerVerdict", "RecipientVerdict", "VerificationReport"),
     "image.verify": ("VerificationRules", "verify_image"),
     "kbc": ("KbcSettings",),
-    "keys.kek_file": ("read_kek",),
-    "keys.reference": ("parse_kek_reference", "parse_wrapping_reference"),
-    "keys.resolve": ("FetchedKek", "KeySettings", "NewKek", "StayingKey", "opener", "resolve"),
+    "keys.file_reference": ("KekReference",),
+    "keys.kek_file": ("KekFile", "read_kek"),
+    "keys.reference": ("WrappingReference", "parse_kek_reference", "parse_wrapping_reference"),
+    "keys.registrar": ("KeyRegistrar",),
+    "keys.resolve": (
+        "FetchedKek",
+        "GivenKek",
+        "KeySettings",
+        "NewKek",
+        "SampleKek",
+        "StayingKey",
+        "opener",
+        "resolve",
+    ),
     "keys.wrapper": (
         "KekOpener",
         "KekRecipient",
@@ -218,10 +283,15 @@ _MODULES: Final = {
         "Recipient",
         "sample_recipient",
     ),
-    "model.kbc_spec": ("parse_kbc_spec",),
+    "model.algorithm": ("Algorithm",),
+    "model.digest": ("Digest", "parse_digest"),
+    "model.kbc_spec": ("KbcSpec", "parse_kbc_spec"),
+    "model.layer_encryption": ("LayerPacket",),
+    "model.layer_options": ("PrivateOptions",),
     "model.manifest": ("Platform",),
-    "model.resource_uri": ("parse_key_id",),
+    "model.resource_uri": ("ResourceUri", "parse_key_id"),
     "transport.access": ("Access", "Credentials"),
+    "transport.registry.session": ("Session",),
 }
 
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}

@@ -50,7 +50,7 @@ from coco_kp.model.resource_uri import ResourceUri, without_ciphertext
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
-    from coco_kp.keys.reference import KekReference
+    from coco_kp.keys.file_reference import KekReference
     from coco_kp.keys.register import Registrar
 
 SAMPLE_WARNING: Final = (

@@ -44,7 +44,7 @@ from coco_kp.fleet.look import (
     open_image,
 )
 from coco_kp.image.base import BaseLayers, base_layers
-from coco_kp.image.encrypt import encrypt_image
+from coco_kp.image.encrypt import encrypt_taking_over
 from coco_kp.image.inspect import inspect_image
 from coco_kp.image.plan import (
     EncryptionPlan,
@@ -289,10 +289,10 @@ class _LineWork:
     def _encrypt_with(self, earlier: Mapping[Digest, EarlierLayer], rules: Rules) -> _Done:
         line, reach = self._line, self._reach
         encrypt = partial(
-            encrypt_image,
-            str(self._pinned),
-            str(line.destination),
-            self._keys.recipients,
+            encrypt_taking_over,
+            source=str(self._pinned),
+            destination=str(line.destination),
+            recipients=self._keys.recipients,
             rules=rules,
             base=line.options.skip_base,
             jobs=self._worker.jobs,
@@ -302,12 +302,12 @@ class _LineWork:
             progress=self.watch,
         )
         try:
-            result = encrypt(earlier=earlier)
+            result = encrypt(earlier)
         except IntegrityError as error:
             if not earlier:
                 raise
             self._notice(f"nothing is taken over: {error.message}")
-            result = encrypt()
+            result = encrypt({})
         return _encrypted(result)
 
     def _rewrap(self) -> _Done:

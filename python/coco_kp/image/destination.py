@@ -17,7 +17,8 @@ from coco_kp.errors import (
     RemoteError,
 )
 from coco_kp.image.tree import Node, images
-from coco_kp.keys.wrapper import KekRecipient, KeyWrapper
+from coco_kp.keys.published import PublishedRecipient
+from coco_kp.keys.wrapper import KeyWrapper
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import FileReference, ImageReference
@@ -106,7 +107,7 @@ def _may_have_its_name(error: CocoKpError) -> bool:
 
 def _withdraw(keys: Sequence[KeyWrapper]) -> Iterator[str]:
     for key in keys:
-        if isinstance(key, KekRecipient) and key.publication:
+        if isinstance(key, PublishedRecipient):
             yield from key.publication.withdraw()
 
 

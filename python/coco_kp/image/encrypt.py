@@ -39,7 +39,7 @@ from coco_kp.image.plan import (
 from coco_kp.image.progress import Progress
 from coco_kp.image.registration import refuse_to_replace
 from coco_kp.image.restored import LayerKey, layer_key, restored_tree
-from coco_kp.image.results import EncryptionResult, ImageResult
+from coco_kp.image.results import EncryptionResult, image_result
 from coco_kp.image.reuse import EarlierLayer, read_earlier
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
@@ -90,7 +90,6 @@ def encrypt_image(
     base: str | None = None,
     reuse: str | None = None,
     reuse_openers: Sequence[Opener] = (),
-    earlier: Mapping[Digest, EarlierLayer] | None = None,
     verify: Verification = "packets",
     dry_run: bool = False,
     jobs: int | None = None,
@@ -104,8 +103,7 @@ def encrypt_image(
 
     Each recipient can open every layer. ``rules`` say what is encrypted; by default all is.
     ``base`` names an image whose layers stay readable, ``reuse`` an earlier encrypted image from
-    which unchanged layers are taken over if ``reuse_openers`` or the recipients open them;
-    ``earlier`` are such layers that were opened before, by the digests of what they hold.
+    which unchanged layers are taken over if ``reuse_openers`` or the recipients open them.
 
     ``verify="full"`` reads everything back, decrypts it
     and compares it with the config's diff_ids, before the image gets its name; ``packets`` only
@@ -118,6 +116,49 @@ def encrypt_image(
     ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
     ``RemoteError`` for a registry; the destination is then as it was. Raises ``ValueError`` without
     a recipient, and for an unknown word.
+    """
+    return encrypt_taking_over(
+        {},
+        source,
+        destination,
+        recipients,
+        rules=rules,
+        base=base,
+        reuse=reuse,
+        reuse_openers=reuse_openers,
+        verify=verify,
+        dry_run=dry_run,
+        jobs=jobs,
+        source_access=source_access,
+        destination_access=destination_access,
+        session=session,
+        progress=progress,
+        keep_replaced=keep_replaced,
+    )
+
+
+def encrypt_taking_over(
+    earlier: Mapping[Digest, EarlierLayer],
+    source: str,
+    destination: str,
+    recipients: Sequence[Recipient],
+    *,
+    rules: Rules | None = None,
+    base: str | None = None,
+    reuse: str | None = None,
+    reuse_openers: Sequence[Opener] = (),
+    verify: Verification = "packets",
+    dry_run: bool = False,
+    jobs: int | None = None,
+    source_access: Access | None = None,
+    destination_access: Access | None = None,
+    session: Session | None = None,
+    progress: Progress | None = None,
+    keep_replaced: bool = False,
+) -> EncryptionResult:
+    """Encrypt an image as :func:`encrypt_image` does, and take over layers that were opened before.
+
+    ``earlier`` has them by the digests of what they hold.
     """
     if not recipients:
         raise ValueError("without a recipient nothing can be encrypted")
@@ -143,7 +184,7 @@ def encrypt_image(
         tree = read_tree(image, select=partial(entries_to_read, rules=rules))
         of_base = base_layers(opened(base)) if base else None
         keys, earlier = _reusable(
-            recipients, earlier or {}, opened(reuse) if reuse else None, reuse_openers
+            recipients, earlier, opened(reuse) if reuse else None, reuse_openers
         )
         plan = plan_encryption(tree, rules, of_base, earlier)
         for notice in plan.notices:
@@ -474,7 +515,7 @@ def _result(
         str(target),
         digest,
         key_ids,
-        tuple(ImageResult.of(one, written.get(one.image.manifest.digest)) for one in plan.images),
+        tuple(image_result(one, written.get(one.image.manifest.digest)) for one in plan.images),
         tuple(one.manifest.digest for one in plan.attestations),
         plan.left_out,
         plan.notices,

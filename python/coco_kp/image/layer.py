@@ -25,7 +25,7 @@ from coco_kp.image.content import HEAD
 from coco_kp.image.diff_id import DiffIdCheck, check_diff_id
 from coco_kp.image.passage import LayerInput, Passage
 from coco_kp.image.work import Work
-from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.model.digest import Digest, hasher_like, parse_digest
 from coco_kp.model.layer_options import PrivateOptions, PublicOptions
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import GZIP, NONE, ZSTD
@@ -137,7 +137,7 @@ def open_layer(
     if carry and recorded not in {None, diff_id}:
         diff_id = None
     opener = LayerOpener(key=keys.symkey, nonce=keys.nonce, hmac=public.hmac)
-    other = recorded.hasher() if recorded and recorded.algorithm != _SHA256 else None
+    other = hasher_like(recorded) if recorded and recorded.algorithm != _SHA256 else None
     with ExitStack() as stack:
         writer = stack.enter_context(sink.begin_blob(layer.size) if sink else _Nowhere())
         opened = stack.enter_context(_open(source, layer))

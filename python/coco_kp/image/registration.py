@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coco_kp.errors import RefusedError
-from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, has_name, opens
+from coco_kp.keys.published import PublishedRecipient
+from coco_kp.keys.wrapper import KeyWrapper, has_name, opens
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.redact import shown
 
@@ -15,7 +16,7 @@ def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]
 
     That another key has the key ID shows here, even where no record has it.
     """
-    registered = [key for key in keys if isinstance(key, KekRecipient) and key.registrar]
+    registered = [key for key in keys if isinstance(key, PublishedRecipient) and key.registrar]
     for packet in packets if registered else ():
         for key in registered:
             if has_name(packet, key.name) and not opens(key, packet):
@@ -31,11 +32,11 @@ def refuse_to_replace(keys: Sequence[KeyWrapper], packets: Iterable[LayerPacket]
 def refuse_second_names(keys: Sequence[KeyWrapper]) -> None:
     """Raise what the second registration would, before there is a first one."""
     for key in keys:
-        if isinstance(key, KekRecipient) and key.registrar:
+        if isinstance(key, PublishedRecipient) and key.registrar:
             same = [
                 other.kid
                 for other in keys
-                if isinstance(other, KekRecipient)
+                if isinstance(other, PublishedRecipient)
                 and other.registrar
                 and other.kek.fingerprint == key.kek.fingerprint
             ]

@@ -56,33 +56,6 @@ class ImageResult:
     digest: Digest | None
     layers: tuple[LayerResult, ...]
 
-    @classmethod
-    def of(cls, plan: ImagePlan, written: ImageManifest | None) -> ImageResult:
-        """Return what ``plan`` became."""
-        layers = []
-        for layer in plan.layers:
-            new = written.layers[layer.number] if written else None
-            layers.append(
-                LayerResult(
-                    layer.number,
-                    new.digest if new else None,
-                    _kids(layer.number, new) if new else (),
-                    layer.action,
-                    layer.transcode,
-                    layer.layer.media_type,
-                    layer.layer.digest,
-                    layer.layer.size,
-                    new.size if new else 0,
-                )
-            )
-        return cls(
-            str(plan.image),
-            _text(plan.image.platform),
-            plan.image.manifest.digest,
-            written.digest if written else None,
-            tuple(layers),
-        )
-
     def to_json(self) -> dict[str, object]:
         """Return it as the document of ``encrypt`` has it."""
         return {
@@ -186,6 +159,33 @@ class RewrapResult:
                 for image in self.images
             ],
         }
+
+
+def image_result(plan: ImagePlan, written: ImageManifest | None) -> ImageResult:
+    """Return what ``plan`` became."""
+    layers = []
+    for layer in plan.layers:
+        new = written.layers[layer.number] if written else None
+        layers.append(
+            LayerResult(
+                layer.number,
+                new.digest if new else None,
+                _kids(layer.number, new) if new else (),
+                layer.action,
+                layer.transcode,
+                layer.layer.media_type,
+                layer.layer.digest,
+                layer.layer.size,
+                new.size if new else 0,
+            )
+        )
+    return ImageResult(
+        str(plan.image),
+        _text(plan.image.platform),
+        plan.image.manifest.digest,
+        written.digest if written else None,
+        tuple(layers),
+    )
 
 
 def rewrapped_images(images: Iterable[ImageNode]) -> tuple[RewrappedImage, ...]:

@@ -131,7 +131,7 @@ def rewrap_image(
 
     Raises ``KekError`` where no packet of a layer opens, ``RefusedError`` for a change after which
     none is known to, ``InputError`` for the image, and for a kid to remove that no layer has,
-    ``ChangedError`` where ``expected`` is not what is there, ``IntegrityError`` where packets hold
+    ``RemoteError`` where ``expected`` is not what is there, ``IntegrityError`` where packets hold
     different keys, ``RemoteError`` for a registry, KBS or KMS; the destination is then as it was.
     Raises ``ValueError`` without an opener or a change.
     """

@@ -34,7 +34,7 @@ from coco_kp.image.progress import Progress
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.verdicts import LayerVerdict, RecipientVerdict, VerificationReport
 from coco_kp.image.work import Work
-from coco_kp.keys.reference import AwsKmsReference
+from coco_kp.keys.reference import AwsKmsReference, WrappingReference, name_of
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
@@ -70,13 +70,15 @@ class VerificationRules:
     allowed_layers: tuple[int, ...] = ()
     allow_sample: bool = False
     allow_ctr: bool = False
-    expected_keys: tuple[ResourceUri | AwsKmsReference, ...] = ()
+    expected_keys: tuple[ResourceUri | WrappingReference, ...] = ()
     target: Target | None = None
     allow_attestations: bool = False
 
     def __post_init__(self) -> None:
         if self.target is not None:
             check_word("target", self.target, Target)
+        for key in self.expected_keys:
+            _expected(key)
 
 
 def verify_image(
@@ -354,10 +356,12 @@ class _LayerCheck:
         )
 
 
-def _expected(key: ResourceUri | AwsKmsReference) -> str:
+def _expected(key: ResourceUri | WrappingReference) -> str:
     """Return the canonical name of a key: what differs from image to image is left out."""
     if isinstance(key, AwsKmsReference):
         return str(AwsKmsReference("", key.key))
+    if isinstance(key, WrappingReference):
+        raise TypeError(f"no packet names the key {name_of(key)}")
     return str(without_ciphertext(key))
 
 

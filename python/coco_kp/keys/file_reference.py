@@ -1,12 +1,21 @@
-"""``file:PATH``: the key reference that most users write, which needs no other kind loaded."""
+"""Where a KEK is kept; and ``file:PATH``, for which no other kind is loaded: most write it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 
+class KekReference:
+    """Where a KEK can be fetched from; its bytes pass through this process.
+
+    As text it is a URI that holds no secret, which ``parse_kek_reference`` reads.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class FileReference:
+class FileReference(KekReference):
     """``file:PATH``: 32 raw bytes in a file."""
 
     path: str

@@ -36,8 +36,8 @@ def read_kek(path: StrPath, key_dir: StrPath | None = None) -> KekFile:
     """Read a KEK. With ``key_dir`` only files under it count, symbolic links resolved.
 
     A relative path starts at ``key_dir``, or at the working directory without one. Raises
-    ``KekError`` for a file that cannot be read or is not a KEK, ``KeyPathForbiddenError`` for one
-    outside ``key_dir``.
+    ``KekError`` for a file that cannot be read or is not a KEK, ``RefusedError`` for one outside
+    ``key_dir``.
     """
     path = Path(path)
     if key_dir is not None:

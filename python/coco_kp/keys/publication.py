@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError
-from coco_kp.keys.file_reference import FileReference
-from coco_kp.keys.reference import KekReference
+from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.file import FileStore
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
-    from coco_kp.keys.register import Registrar
+    from coco_kp.keys.registrar import KeyRegistrar
 
 
 @dataclass(slots=True)
@@ -31,7 +30,7 @@ class Publication:
     """
 
     into: tuple[KekReference, ...] = ()
-    registrar: Registrar | None = None
+    registrar: KeyRegistrar | None = None
     _kept: list[tuple[KekReference, Store]] = field(default_factory=list, repr=False)
     _done: bool = field(default=False, repr=False)
 

@@ -14,7 +14,7 @@ from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
 from coco_kp.errors import InputError
-from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.redact import looks_like_a_key, shown
 
 MAX_REFERENCE: Final = 2048
@@ -46,8 +46,17 @@ _PKCS11_PATH: Final = ("token", "manufacturer", "serial", "model", "object", "id
 _PKCS11_QUERY: Final = ("module-path", "pin-source")
 
 
+class WrappingReference:
+    """A key that never leaves its KMS or HSM, which wraps and unwraps instead.
+
+    As text it is a URI that holds no secret, which ``parse_wrapping_reference`` reads.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class ExecReference:
+class ExecReference(KekReference):
     """``exec:PROGRAM ARGUMENTS``: a program that prints the 32 bytes; no shell reads the line."""
 
     arguments: tuple[str, ...]
@@ -58,7 +67,7 @@ class ExecReference:
 
 
 @dataclass(frozen=True, slots=True)
-class VaultReference:
+class VaultReference(KekReference):
     """``vault://[HOST[:PORT]]/MOUNT/PATH[?kv=1|2][&field=NAME][&encoding=raw|base64]``.
 
     A secret of Vault's key-value engine. Without a host ``VAULT_ADDR`` names the server. ``field``
@@ -80,7 +89,7 @@ class VaultReference:
 
 
 @dataclass(frozen=True, slots=True)
-class TransitReference:
+class TransitReference(WrappingReference):
     """``hashivault://KEY``: a key of Vault's transit engine, as cosign names it.
 
     ``VAULT_ADDR`` names the server, ``TRANSIT_SECRET_ENGINE_PATH`` the engine's mount.
@@ -94,7 +103,7 @@ class TransitReference:
 
 
 @dataclass(frozen=True, slots=True)
-class AwsSecretReference:
+class AwsSecretReference(KekReference):
     """``aws-sm://[REGION]/NAME[?stage=STAGE][&encoding=raw|base64]``: AWS Secrets Manager.
 
     ``name`` may be an ARN. Without a region AWS's own settings name it.
@@ -113,7 +122,7 @@ class AwsSecretReference:
 
 
 @dataclass(frozen=True, slots=True)
-class AwsKmsReference:
+class AwsKmsReference(WrappingReference):
     """``awskms://[ENDPOINT]/KEY[?context=NAME=VALUE…]``: a symmetric key of AWS KMS.
 
     ``key`` is a key ID, ``alias/NAME`` or an ARN; ``context`` the encryption context, which each
@@ -133,7 +142,7 @@ class AwsKmsReference:
 
 
 @dataclass(frozen=True, slots=True)
-class Pkcs11Reference:
+class Pkcs11Reference(KekReference, WrappingReference):
     """``pkcs11:…``: an object of an HSM or token (RFC 7512); texts are percent-decoded.
 
     The bytes of ``id`` are its characters, which are all below 256.
@@ -157,7 +166,7 @@ class Pkcs11Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class PluginReference:
+class PluginReference(WrappingReference):
     """A URI of a scheme that an entry point of ``coco_kp.key_wrappers`` opens."""
 
     scheme: str
@@ -166,13 +175,6 @@ class PluginReference:
     def __str__(self) -> str:
         """Return the URI."""
         return self.uri
-
-
-KekReference = FileReference | ExecReference | VaultReference | AwsSecretReference | Pkcs11Reference
-"""Where a KEK can be fetched from; its bytes pass through this process."""
-
-WrappingReference = AwsKmsReference | TransitReference | Pkcs11Reference | PluginReference
-"""A key that never leaves its KMS or HSM, which wraps and unwraps instead."""
 
 
 def name_of(reference: KekReference | WrappingReference) -> str:

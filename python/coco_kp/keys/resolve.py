@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, RefusedError
+from coco_kp.files import StrPath
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.kek_file import read_kek
@@ -33,8 +34,9 @@ from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.observe import asking
 
 if TYPE_CHECKING:
-    from coco_kp.keys.reference import KekReference, WrappingReference
-    from coco_kp.keys.register import Registrar
+    from coco_kp.keys.file_reference import KekReference
+    from coco_kp.keys.reference import WrappingReference
+    from coco_kp.keys.registrar import KeyRegistrar
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ class KeySettings(NamedTuple):
     """
 
     form: PacketForm = PacketForm()
-    registrar: Registrar | None = None
-    key_dir: Path | None = None
+    registrar: KeyRegistrar | None = None
+    key_dir: StrPath | None = None
     warn: Callable[[str], None] = _ignore
     draw: Callable[[], Kek] = Kek.generate
 
@@ -115,8 +117,8 @@ def resolve(
     """Return the recipient for a key and the key ID by which guests find it; touches nothing.
 
     ``kid`` None means a fresh one where a key is made, and none at all for the packets of a KMS.
-    Raises ``InputError`` for a key ID that does not go with the source, ``UnkeptKeyError`` for a
-    new key that nothing but a KBS would keep under a key ID that others may use.
+    Raises ``InputError`` for a key ID that does not go with the source, ``RefusedError`` for a new
+    key that nothing but a KBS would keep under a key ID that others may use.
     """
     settings = settings or KeySettings()
     match source:
@@ -206,7 +208,7 @@ class _Found(NamedTuple):
             kek = fetch(self.source.reference, settings)
             if settings.key_dir and isinstance(self.source.reference, FileReference):
                 path = Path(self.source.reference.path)
-                check_named_key(settings.key_dir, path, kek, self.kid)
+                check_named_key(Path(settings.key_dir), path, kek, self.kid)
         return _published(self.kid, kek, (), settings)
 
 
@@ -225,7 +227,7 @@ class _Made(NamedTuple):
         # Nobody else has this key ID: whatever a KBS has under it is of this image.
         kid = self.kid or replace(NEW_KIDS, segments=(*NEW_KIDS.segments[:2], str(uuid.uuid4())))
         if self.settings.key_dir and not self.into:
-            kek = self._in_directory(self.settings.key_dir, kid)
+            kek = self._in_directory(Path(self.settings.key_dir), kid)
         else:
             kek = self.settings.draw()
         return _published(kid, kek, self.into, self.settings)
@@ -242,11 +244,13 @@ def _published(
 ) -> KekRecipient:
     if not into and not settings.registrar:
         return KekRecipient(kid, kek, settings.form)
-    from coco_kp.keys.publication import Publication  # noqa: PLC0415 (few keep or register keys)
+    # Few keep or register keys.
+    from coco_kp.keys.publication import Publication  # noqa: PLC0415
+    from coco_kp.keys.published import PublishedRecipient  # noqa: PLC0415
 
     publication = Publication(into, settings.registrar)
     publication.check(kid, kek)
-    return KekRecipient(kid, kek, settings.form, publication)
+    return PublishedRecipient(kid, kek, settings.form, publication=publication)
 
 
 def _sample(kid: ResourceUri | None, settings: KeySettings) -> KekRecipient:

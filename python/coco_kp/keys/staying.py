@@ -22,6 +22,7 @@ from coco_kp.keys.wrapper import (
     PacketForm,
     check_opened,
     check_scheme,
+    has_form,
     has_name,
 )
 from coco_kp.model.algorithm import Algorithm
@@ -191,7 +192,7 @@ class HsmRecipient:
             self.open(packet)
         except CocoKpError:
             return False
-        return read.kid == self.name and self.form.is_of(packet, read)
+        return read.kid == self.name and has_form(packet, read, self.form)
 
     @property
     def kept(self) -> tuple[str, ...]:

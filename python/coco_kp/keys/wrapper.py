@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError
@@ -25,10 +25,6 @@ from coco_kp.model.packet import (
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.model.words import check_word
 from coco_kp.redact import shown
-
-if TYPE_CHECKING:
-    from coco_kp.keys.publication import Publication
-    from coco_kp.keys.register import Registrar
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
@@ -121,13 +117,6 @@ class PacketForm(_PacketForm):
         schemes = (p.scheme for p in packets if p.scheme.startswith(PROVIDER_SCHEME))
         return self._replace(scheme=self.scheme or min(schemes, default=DEFAULT_SCHEME))
 
-    def is_of(self, packet: LayerPacket, read: UncheckedPacket) -> bool:
-        """Return whether a packet, read as ``read``, is written in this form."""
-        if read.wrapped_key is None:
-            return False
-        form = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
-        return form == self._replace(scheme=self.scheme or DEFAULT_SCHEME)
-
     def layer_packet(self, packet: bytes) -> LayerPacket:
         """Return a packet's JSON under the provider's scheme."""
         return LayerPacket(self.scheme or DEFAULT_SCHEME, packet)
@@ -156,25 +145,16 @@ class KekOpener:
 
 @dataclass(frozen=True, slots=True)
 class KekRecipient:
-    """The holder of a KEK, found by its guests under ``kid``.
-
-    ``publication`` says where the KEK goes once the image is known to be good; nowhere by default.
-    """
+    """The holder of a KEK, found by its guests under ``kid``. Whoever made the KEK keeps it."""
 
     kid: ResourceUri
     kek: Kek
     form: PacketForm = field(default_factory=PacketForm)
-    publication: Publication | None = None
 
     @property
     def name(self) -> str:
         """Its kid."""
         return str(self.kid)
-
-    @property
-    def registrar(self) -> Registrar | None:
-        """What registers the KEK, if anything does."""
-        return self.publication.registrar if self.publication else None
 
     def prepare(self) -> KekRecipient:
         """Return itself."""
@@ -204,17 +184,15 @@ class KekRecipient:
             self.open(packet)
         except (InputError, KekError):
             return False
-        return read.kid == self.name and self.form.is_of(packet, read)
+        return read.kid == self.name and has_form(packet, read, self.form)
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The places where the KEK is kept now, if it is new."""
-        return self.publication.kept() if self.publication else ()
+        """No place that is known here."""
+        return ()
 
     def publish(self) -> None:
-        """Keep and register the KEK as its publication says."""
-        if self.publication:
-            self.publication.publish(self.kid, self.kek)
+        """No-op: who gave the KEK keeps it."""
 
 
 def sample_recipient(form: PacketForm | None = None) -> KekRecipient:
@@ -229,6 +207,14 @@ def opens(opener: Opener, packet: LayerPacket) -> bool:
     except CocoKpError:
         return False
     return True
+
+
+def has_form(packet: LayerPacket, read: UncheckedPacket, form: PacketForm) -> bool:
+    """Return whether a packet, read as ``read``, is written in this form."""
+    if read.wrapped_key is None:
+        return False
+    found = PacketForm(read.wrapped_key.wrap_type, read.version, packet.scheme)
+    return found == form._replace(scheme=form.scheme or DEFAULT_SCHEME)
 
 
 def has_name(packet: LayerPacket, name: str) -> bool:

@@ -39,13 +39,14 @@ class Digest:
         """Return the SHA-256 digest of ``data``."""
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
-    def hasher(self) -> Hasher:
-        """Start a computation with this digest's algorithm."""
-        return hashlib.new(self.algorithm)
-
     def matches(self, data: bytes) -> bool:
         """Return whether this is the digest of ``data``."""
         return hashlib.new(self.algorithm, data).hexdigest() == self.hex
+
+
+def hasher_like(digest: Digest) -> Hasher:
+    """Start a computation with the digest's algorithm."""
+    return hashlib.new(digest.algorithm)
 
 
 def parse_digest(text: str) -> Digest:

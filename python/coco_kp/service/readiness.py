@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.deadline import start, within
 from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import reason
+from coco_kp.keys.file_reference import KekReference
 from coco_kp.keys.keys_file import read_keys
-from coco_kp.keys.reference import KekReference, WrappingReference
+from coco_kp.keys.reference import WrappingReference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
 from coco_kp.keys.stores import open_store, open_wrapping_key
 from coco_kp.observe import event

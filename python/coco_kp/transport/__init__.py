@@ -171,12 +171,12 @@ def list_tags(
     Raises ``RemoteError`` where they cannot be listed, or the registry lists an invalid tag.
     """
     from coco_kp.transport.registry.listing import tags  # noqa: PLC0415
-    from coco_kp.transport.registry.session import Session  # noqa: PLC0415
+    from coco_kp.transport.registry.session import Session, registries  # noqa: PLC0415
 
     with ExitStack() as stack:
-        session = session or stack.enter_context(Session())
-        place = session.configuration.places_to_read(repository, access or Access())[-1]
-        yield from tags(session.repository(place.image, place.access, "pull"))
+        known = registries(session or stack.enter_context(Session()))
+        place = known.configuration.places_to_read(repository, access or Access())[-1]
+        yield from tags(known.repository(place.image, place.access, "pull"))
 
 
 def list_repositories(
@@ -187,12 +187,12 @@ def list_repositories(
     Raises ``RemoteError`` where it has no catalogue, as Docker Hub, or lists an invalid name.
     """
     from coco_kp.transport.registry.listing import repositories  # noqa: PLC0415
-    from coco_kp.transport.registry.session import Session  # noqa: PLC0415
+    from coco_kp.transport.registry.session import Session, registries  # noqa: PLC0415
 
     with ExitStack() as stack:
-        session = session or stack.enter_context(Session())
-        there = session.configuration.access_to(host, access or Access())
-        yield from repositories(session.registry(host, there))
+        known = registries(session or stack.enter_context(Session()))
+        there = known.configuration.access_to(host, access or Access())
+        yield from repositories(known.registry(host, there))
 
 
 _SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from coco_kp.errors import IntegrityError, MissingManifestError
-from coco_kp.model.digest import Digest
+from coco_kp.model.digest import Digest, hasher_like
 from coco_kp.model.manifest import Descriptor, Manifest, parse_manifest
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class BlobReader(io.RawIOBase):
         self._raw = raw
         self._blob = blob
         self._left = blob.size
-        self._hasher = blob.digest.hasher() if verify else None
+        self._hasher = hasher_like(blob.digest) if verify else None
         self._error: IntegrityError | None = None
 
     def skip(self, count: int) -> None:

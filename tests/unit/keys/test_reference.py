@@ -7,13 +7,12 @@ import pickle
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.keys.reference import (
     MAX_REFERENCE,
     AwsKmsReference,
     AwsSecretReference,
     ExecReference,
-    KekReference,
     Pkcs11Reference,
     PluginReference,
     TransitReference,

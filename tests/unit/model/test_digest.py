@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from coco_kp.errors import InputError
-from coco_kp.model.digest import Digest, parse_digest
+from coco_kp.model.digest import Digest, hasher_like, parse_digest
 
 # FIPS 180-4 examples: SHA-256 and SHA-512 of "abc".
 SHA256 = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -23,7 +23,7 @@ def test_parse_digest_reads_sha256_and_sha512(text: str) -> None:
     assert str(digest) == text
     assert digest.matches(b"abc")
     assert not digest.matches(b"abd")
-    hasher = digest.hasher()
+    hasher = hasher_like(digest)
     hasher.update(b"ab")
     hasher.update(b"c")
     assert hasher.hexdigest() == digest.hex

@@ -14,12 +14,11 @@ from types import ModuleType
 from typing import Final, Protocol, cast, runtime_checkable
 
 from coco_kp.errors import InputError, KekError
-from coco_kp.keys.file_reference import FileReference
+from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.keys.reference import (
     AwsKmsReference,
     AwsSecretReference,
     ExecReference,
-    KekReference,
     Pkcs11Reference,
     PluginReference,
     TransitReference,

@@ -12,7 +12,7 @@ from coco_kp.transport.access import Access
 from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
 from coco_kp.transport.registry.download import RegistryBlob
 from coco_kp.transport.registry.repository import Repository
-from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.session import Session, registries
 from coco_kp.transport.registry.source import RegistrySource, manifest_bytes
 from coco_kp.transport.registry.tag import Tag
 from coco_kp.transport.registry.upload import RegistryBlobWriter, check_digest
@@ -33,8 +33,9 @@ class RegistrySink(Sink):
         self.reference = str(reference)
         self._session = session or Session()
         self._owns_session = session is None
-        place = self._session.configuration.place_to_write(reference, access)
-        self.repository = self._session.repository(place.image, place.access, "pull,push")
+        known = registries(self._session)
+        place = known.configuration.place_to_write(reference, access)
+        self.repository = known.repository(place.image, place.access, "pull,push")
         self._tag = Tag(self.repository, reference.tag, self.reference)
         self._sent: set[Digest] = set()
         self._lock = threading.Lock()

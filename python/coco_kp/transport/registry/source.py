@@ -15,7 +15,7 @@ from coco_kp.transport.base import RawBlob, Source
 from coco_kp.transport.registry.configuration import Place
 from coco_kp.transport.registry.download import RegistryBlob
 from coco_kp.transport.registry.repository import Repository
-from coco_kp.transport.registry.session import Session
+from coco_kp.transport.registry.session import Session, registries
 from coco_kp.transport.registry.upload import check_digest
 
 _KNOWN: Final = (*MANIFESTS, *INDEXES, *DOCKER_SCHEMA1)
@@ -32,7 +32,7 @@ class RegistrySource(Source):
         self.reference = str(reference)
         self._session = session or Session()
         self._owns_session = session is None
-        self._places = self._session.configuration.places_to_read(reference, access)
+        self._places = registries(self._session).configuration.places_to_read(reference, access)
         self.repository = self._at(self._places[0])
 
     def digest(self) -> Digest:
@@ -45,7 +45,7 @@ class RegistrySource(Source):
             self._session.close()
 
     def _at(self, place: Place) -> Repository:
-        return self._session.repository(place.image, place.access, "pull")
+        return registries(self._session).repository(place.image, place.access, "pull")
 
     def _top_manifest(self) -> Manifest:
         return self._first(self._manifest_at)

@@ -17,7 +17,7 @@ from tests.support.events import Events
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from coco_kp.keys.reference import KekReference
+    from coco_kp.keys.file_reference import KekReference
     from tests.unit.keys.stores.scripted_aws import ScriptedAws
     from tests.unit.keys.stores.scripted_vault import ScriptedVault
 

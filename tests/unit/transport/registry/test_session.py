@@ -20,7 +20,8 @@ from coco_kp.http.client import CONNECTIONS_PER_HOST
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials, open_sink, open_source
 from coco_kp.transport.registry.client import RegistryClient
-from coco_kp.transport.registry.session import _MOST_KEPT, Session
+from coco_kp.transport.registry.registries import _MOST_KEPT
+from coco_kp.transport.registry.session import Session, registries
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, TokenServer, error, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
@@ -177,7 +178,7 @@ def test_session_forgets_the_user_whose_last_need_is_longest_ago(
     host: str, session: Session
 ) -> None:
     def client(number: int) -> RegistryClient:
-        return session.registry(host, Access(Credentials(f"user{number}", "secret")))
+        return registries(session).registry(host, Access(Credentials(f"user{number}", "secret")))
 
     first, second, *_ = [client(number) for number in range(_MOST_KEPT)]
     assert client(0) is first

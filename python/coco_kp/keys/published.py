@@ -1,0 +1,33 @@
+"""The recipient whose KEK is kept and registered once the image is known to be good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from coco_kp.keys.wrapper import KekRecipient
+
+if TYPE_CHECKING:
+    from coco_kp.keys.publication import Publication
+    from coco_kp.keys.registrar import KeyRegistrar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedRecipient(KekRecipient):
+    """The holder of a KEK that goes where ``publication`` says."""
+
+    publication: Publication
+
+    @property
+    def registrar(self) -> KeyRegistrar | None:
+        """What registers the KEK, if anything does."""
+        return self.publication.registrar
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The places where the KEK is kept now, if it is new."""
+        return self.publication.kept()
+
+    def publish(self) -> None:
+        """Keep and register the KEK as its publication says."""
+        self.publication.publish(self.kid, self.kek)
