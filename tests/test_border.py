@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from coco_kp.cli.commands import root
 from coco_kp.cli.hints import ADVICE, advice_for
-from coco_kp.cli.main import _cli
 from coco_kp.errors import CocoKpError
 from tests.support.cli_options import CONTEXT, options
 from tests.support.markdown import ROOT
@@ -24,7 +24,7 @@ MODULES = sorted(
 )
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-COMMAND = re.compile(rf"coco-kp ({'|'.join(_cli.list_commands(CONTEXT))})\b")
+COMMAND = re.compile(rf"coco-kp ({'|'.join(root.list_commands(CONTEXT))})\b")
 OF_OTHERS = re.compile(r"(?:pkcs11-tool|aws kms|basenc|base64) [^;,]*")
 """Programs whose options a hint may name: they are not ours to rename."""
 
@@ -96,7 +96,7 @@ def test_errors_page_lists_every_code_and_no_other() -> None:
     assert sorted(listed) == sorted(CODES)
 
 
-def commands(group: click.Group = _cli, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def commands(group: click.Group = root, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the words of each command."""
     for name in group.list_commands(CONTEXT):
         command = group.get_command(CONTEXT, name)
@@ -106,7 +106,7 @@ def commands(group: click.Group = _cli, above: tuple[str, ...] = ()) -> Iterator
 
 
 def known_options(words: tuple[str, ...]) -> set[str]:
-    command: click.Command | None = _cli
+    command: click.Command | None = root
     for word in words:
         assert isinstance(command, click.Group)
         command = command.get_command(CONTEXT, word)
@@ -134,7 +134,7 @@ def test_each_advice_is_given_to_some_command(code: str, text: str) -> None:
     given = set[str]()
     for side in ("", "src-"):
         error = CocoKpError("what happened", "HINT", code=code, side=side, url="U", variable="V")
-        given |= {advice_for(error, _cli, words) for words in commands()}
+        given |= {advice_for(error, root, words) for words in commands()}
     wanted = {text.format(hint="HINT", side=side, url="U", variable="V") for side in ("", "src-")}
     assert wanted & given
 
@@ -143,7 +143,7 @@ def test_each_advice_is_given_to_some_command(code: str, text: str) -> None:
 def test_advice_names_only_options_of_the_command_at_hand(words: tuple[str, ...]) -> None:
     for code in ADVICE:
         error = CocoKpError("what happened", code=code, side="src-", url="U", variable="V")
-        hint = advice_for(error, _cli, words)
+        hint = advice_for(error, root, words)
         for clause in re.split("[;,]", hint):
             mine, _, other = clause.partition("coco-kp ")
             assert set(OPTION.findall(mine)) <= known_options(words), hint
@@ -155,11 +155,11 @@ def test_advice_names_only_options_of_the_command_at_hand(words: tuple[str, ...]
 
 def test_advice_without_the_field_that_it_names_is_not_given() -> None:
     error = CocoKpError("no access", "log in", code="login-needed")
-    assert advice_for(error, _cli, ["inspect"]) == "log in"
+    assert advice_for(error, root, ["inspect"]) == "log in"
 
 
 def test_advice_does_not_read_a_hint_or_field_as_a_template() -> None:
     error = CocoKpError("x", "{url} {0}", code="agent-not-local", url="{hint}")
-    assert advice_for(error, _cli, ["verify"]).endswith("--aa {hint}")
+    assert advice_for(error, root, ["verify"]).endswith("--aa {hint}")
     error = CocoKpError("x", "{url} {0}", code="kbc-unnamed")
-    assert advice_for(error, _cli, ["serve"]) == "{url} {0} with --kbc"
+    assert advice_for(error, root, ["serve"]) == "{url} {0} with --kbc"

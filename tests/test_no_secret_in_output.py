@@ -22,7 +22,8 @@ import click
 import grpc
 import pytest
 
-from coco_kp.cli.main import _cli, run
+from coco_kp.cli.commands import root
+from coco_kp.cli.main import run
 from tests.support import ocicrypt
 from tests.support.provider import served_address, serving
 from tests.support.traces import traces
@@ -210,12 +211,12 @@ def lines_with_key(words: list[str], command: click.Command, key: str) -> Iterat
 
 
 @pytest.mark.parametrize("loud", [False, True], ids=["", "with tracebacks"])
-@pytest.mark.parametrize("words", [words for words, _ in commands(_cli)], ids=" ".join)
+@pytest.mark.parametrize("words", [words for words, _ in commands(root)], ids=" ".join)
 def test_command_line_with_key_in_wrong_place_shows_no_key(
     secrets: Secrets, capfd: pytest.CaptureFixture[str], words: list[str], *, loud: bool
 ) -> None:
     text = b64encode(secrets.kek).decode()
-    command = next(command for known, command in commands(_cli) if known == words)
+    command = next(command for known, command in commands(root) if known == words)
     for key in (text, secrets.kek.hex()):
         for line in lines_with_key(words, command, key):
             with pytest.MonkeyPatch.context() as patch:

@@ -7,14 +7,14 @@ from inspect import cleandoc
 
 import click
 
-from coco_kp.cli.main import _cli
+from coco_kp.cli.commands import root
 
 PROGRAM = "coco-kp"
 
 
 def all_contexts() -> Iterator[click.Context]:
     """Yield the context of coco-kp, and of each command and group."""
-    return contexts(click.Context(_cli, info_name=PROGRAM, **_cli.context_settings))
+    return contexts(click.Context(root, info_name=PROGRAM, **root.context_settings))
 
 
 def contexts(context: click.Context) -> Iterator[click.Context]:

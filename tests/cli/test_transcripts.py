@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from coco_kp.cli.main import _cli, run
+from coco_kp.cli.commands import root
+from coco_kp.cli.main import run
 from tests.cli.transcript import Step, matches, read_transcript
 from tests.sim.http_server import BreakOff, Request
 from tests.sim.registry import Registry, serve
@@ -130,6 +131,6 @@ def test_hints_name_only_options_that_the_command_has(path: Path) -> None:
     for step in read_transcript(path).steps:
         for hint in (line for line in step.stderr if line.startswith("hint: ")):
             mine, others = step.arguments[:1], re.findall(r"coco-kp ([a-z-]+)", hint)
-            commands = [_cli.get_command(CONTEXT, name) for name in (*mine, *others)]
+            commands = [root.get_command(CONTEXT, name) for name in (*mine, *others)]
             known = {"--help"}.union(*(options(command) for command in commands if command))
             assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", hint)) <= known, step.command

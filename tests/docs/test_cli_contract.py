@@ -7,8 +7,8 @@ import re
 import pytest
 from tools.cli_docs import MARKER, with_reference
 
+from coco_kp.cli.commands import root
 from coco_kp.cli.errors import UsageError
-from coco_kp.cli.main import _cli
 from coco_kp.errors import (
     CocoKpError,
     DeniedError,
@@ -30,12 +30,12 @@ SECTIONS = {
 
 
 def test_cli_contract_has_section_for_every_command() -> None:
-    assert sorted(SECTIONS) == sorted(_cli.list_commands(CONTEXT))
+    assert sorted(SECTIONS) == sorted(root.list_commands(CONTEXT))
 
 
-@pytest.mark.parametrize("name", _cli.list_commands(CONTEXT))
+@pytest.mark.parametrize("name", root.list_commands(CONTEXT))
 def test_cli_contract_names_only_flags_of_the_command(name: str) -> None:
-    command = _cli.get_command(CONTEXT, name)
+    command = root.get_command(CONTEXT, name)
     assert command
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", SECTIONS[name])) <= options(command)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from coco_kp.cli.main import _cli
+from coco_kp.cli.commands import root
 from tests.support.cli_options import CONTEXT, options
 from tests.support.markdown import ROOT
 
@@ -22,8 +22,8 @@ LONGEST_CELL: Final = 200
 
 COMMANDS: Final = {
     name: command
-    for name in _cli.list_commands(CONTEXT)
-    if (command := _cli.get_command(CONTEXT, name))
+    for name in root.list_commands(CONTEXT)
+    if (command := root.get_command(CONTEXT, name))
 }
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z-]*[a-z](?![\w-])")
 CODE: Final = re.compile(rf"`((?:(?:coco-kp )?({'|'.join(COMMANDS)}) |-)[^`]*)`")
@@ -67,6 +67,6 @@ def test_page_names_no_option_that_no_command_has(path: Path) -> None:
         f"{option} in `{span}`"
         for span, command in CODE.findall(text)
         for option in OPTION.findall(span)
-        if option not in OTHERS and option not in options(COMMANDS.get(command, _cli)) | {"--help"}
+        if option not in OTHERS and option not in options(COMMANDS.get(command, root)) | {"--help"}
     ]
     assert wrong == []

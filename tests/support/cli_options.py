@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from coco_kp.cli.main import _cli
+from coco_kp.cli.commands import root
 
-CONTEXT = click.Context(_cli)
+CONTEXT = click.Context(root)
 
 
 def options(command: click.Command) -> set[str]:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import click
 
-from coco_kp.cli.output import FORMAT, print_json, verbosity
+from coco_kp.cli.output import print_json
+from coco_kp.cli.output_options import FORMAT, verbosity
 from coco_kp.crypto import LayerOpener, LayerSealer, kernel
 from coco_kp.processors import processors
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from coco_kp.cli.output import verbosity
+from coco_kp.cli.output_options import verbosity
 
 _VARIABLE = "_COCO_KP_COMPLETE"  # by which the script asks coco-kp what fits, as click has it
 

@@ -10,7 +10,8 @@ import click
 
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, usage
-from coco_kp.cli.output import notice, print_json, verbosity, warn
+from coco_kp.cli.output import notice, print_json, warn
+from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import InputError
 from coco_kp.model.layer_encryption import provider_scheme
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME

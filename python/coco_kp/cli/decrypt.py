@@ -17,7 +17,8 @@ from coco_kp.cli.image_options import (
     tell_image,
 )
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
+from coco_kp.cli.output import print_json, say, say_made
+from coco_kp.cli.output_options import FORMAT, verbosity
 
 
 @click.command("decrypt", short_help="Decrypt an image.")

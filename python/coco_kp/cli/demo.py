@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import click
 
-from coco_kp.cli.output import verbosity
+from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError
 from coco_kp.keyprovider.config import VARIABLE
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME

@@ -14,7 +14,8 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.hints import advice
 from coco_kp.cli.options import AdminOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, verbosity
+from coco_kp.cli.output import print_json, say
+from coco_kp.cli.output_options import FORMAT, verbosity
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.keyprovider.client import check_health
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config

@@ -8,7 +8,8 @@ import click
 
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, usage
-from coco_kp.cli.output import notice, verbosity
+from coco_kp.cli.output import notice
+from coco_kp.cli.output_options import verbosity
 from coco_kp.redact import shown
 
 

@@ -10,7 +10,8 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.image_options import ImageAccess
 from coco_kp.cli.options import FILE, usage, with_options
-from coco_kp.cli.output import notice, verbosity, warn
+from coco_kp.cli.output import notice, warn
+from coco_kp.cli.output_options import verbosity
 
 if TYPE_CHECKING:
     from coco_kp.fleet.lines import Action, Options

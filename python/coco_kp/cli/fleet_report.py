@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from coco_kp.cli.options import FILE
-from coco_kp.cli.output import ask_json, notice, print_json, verbosity
+from coco_kp.cli.output import notice, print_json
+from coco_kp.cli.output_options import ask_json, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.fleet.report import Report

@@ -14,7 +14,8 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.image_options import CopyAccess
 from coco_kp.cli.options import FILE, with_options
-from coco_kp.cli.output import notice, say, verbosity, warn
+from coco_kp.cli.output import notice, say, warn
+from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import (
     CocoKpError,
     DeniedError,

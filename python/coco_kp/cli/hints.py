@@ -9,12 +9,13 @@ So no hint names an option that does not exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final
-
-import click
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import CocoKpError
+
+if TYPE_CHECKING:
+    import click
 
 ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
     "admin-token-invalid": (
@@ -107,18 +108,18 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
 """By code. ``{hint}`` is the error's own, other words in braces are its fields; what follows
 ``coco-kp COMMAND``, up to a comma or semicolon, are that command's options."""
 
-_OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_OPTION: Final = r"(?<![\w-])--[a-z][a-z-]*"
 
 
 class _AtHand:
     """The commands that there are, and the command line that is being run."""
 
-    root: click.Group
+    root: Callable[[], click.Group]
     arguments: Sequence[str] = ()
 
 
-def set_command_line(root: click.Group, arguments: Sequence[str]) -> None:
-    """Learn whose errors will be asked about."""
+def set_command_line(root: Callable[[], click.Group], arguments: Sequence[str]) -> None:
+    """Learn whose errors will be asked about; ``root`` loads the commands that there are."""
     _AtHand.root, _AtHand.arguments = root, arguments
 
 
@@ -126,7 +127,7 @@ def advice(error: CocoKpError) -> str:
     """Return what to do about an error of the command at hand; empty where nobody knows."""
     if error.code not in ADVICE:
         return error.hint
-    return advice_for(error, _AtHand.root, _AtHand.arguments)
+    return advice_for(error, _AtHand.root(), _AtHand.arguments)
 
 
 def advice_for(error: CocoKpError, root: click.Group, arguments: Sequence[str]) -> str:
@@ -147,7 +148,8 @@ def _options_are_there(text: str, root: click.Group, here: set[str]) -> bool:
         mine, _, other = clause.partition("coco-kp ")
         there = _options(root, other.split())
         if not (
-            here.issuperset(_OPTION.findall(mine)) and there.issuperset(_OPTION.findall(other))
+            here.issuperset(re.findall(_OPTION, mine))
+            and there.issuperset(re.findall(_OPTION, other))
         ):
             return False
     return True
@@ -155,11 +157,13 @@ def _options_are_there(text: str, root: click.Group, here: set[str]) -> bool:
 
 def _options(root: click.Group, arguments: Sequence[str]) -> set[str]:
     """Return the options of the command to which the arguments lead, and of those on the way."""
-    context = click.Context(root)
+    from click import Context, Group  # few errors ask for it
+
+    context = Context(root)
     command: click.Command = root
     found = set[str]()
     for word in arguments:
-        if not isinstance(command, click.Group):
+        if not isinstance(command, Group):
             break
         if child := command.get_command(context, word):
             command = child

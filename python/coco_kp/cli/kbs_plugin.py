@@ -9,7 +9,8 @@ import click
 
 from coco_kp.cli.listener_options import TlsOptions
 from coco_kp.cli.options import FILE, LOG_FORMAT, usage, with_options
-from coco_kp.cli.output import announce, log_level, verbosity, warn
+from coco_kp.cli.output import announce, log_level, warn
+from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import RefusedError
 
 

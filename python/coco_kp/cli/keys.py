@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from coco_kp.cli.options import FILE, RegistrationOptions, with_options
-from coco_kp.cli.output import FORMAT, notice, print_json, say, verbosity
+from coco_kp.cli.output import notice, print_json, say
+from coco_kp.cli.output_options import FORMAT, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import sys
-from importlib import import_module
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, NoReturn
-
-import click
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.hints import set_command_line
-from coco_kp.cli.mistaken import usage_error
 from coco_kp.cli.output import (
     made,
     report,
@@ -23,7 +19,6 @@ from coco_kp.cli.output import (
     report_interrupt,
     reset,
     show_warnings,
-    verbosity,
     warn,
 )
 from coco_kp.cli.streams import escape_unprintable, flush, open_missing
@@ -31,25 +26,8 @@ from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import reason
 from coco_kp.redact import shown
 
-_COMMANDS: Final = {
-    "serve": "serve",
-    "keyprovider": "keyprovider",
-    "kbs-plugin": "kbs_plugin",
-    "config": "config",
-    "keys": "keys",
-    "encrypt": "encrypt",
-    "decrypt": "decrypt",
-    "inspect": "inspect",
-    "verify": "verify",
-    "rewrap": "rewrap",
-    "prune": "prune",
-    "fleet": "fleet",
-    "schema": "schema",
-    "completion": "completion",
-    "doctor": "doctor",
-    "bench": "bench",
-    "demo": "demo",
-}
+if TYPE_CHECKING:
+    import click
 
 _MAKING_IMAGES: Final = {"encrypt", "decrypt", "rewrap"}
 
@@ -68,21 +46,15 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run a command; return its exit code (docs/cli.md). Never raises."""
     reset(arguments)
-    set_command_line(_cli, arguments)
+    set_command_line(_root, arguments)
     show_warnings()
     try:
         _refuse_empty(arguments)
-        code = _cli.main(arguments, prog_name="coco-kp", standalone_mode=False)
+        code = _run(arguments)
         sys.stdout.flush()
     except CocoKpError as error:
         return report(error)
-    except click.exceptions.NoArgsIsHelpError as error:
-        with contextlib.suppress(OSError):
-            error.show()
-        return UsageError.exit_code
-    except click.ClickException as error:
-        return report(usage_error(error))
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return report_interrupt(image=not _MAKING_IMAGES.isdisjoint(arguments))
     except (BrokenPipeError, SystemExit):  # by which click answers a broken pipe
         # Nobody reads us any more, as in `coco-kp keys list FILE | head -1`: no words, no success,
@@ -98,7 +70,35 @@ def run(arguments: list[str]) -> int:
         return report(CocoKpError(f"the system refused: {reason(error)}"))
     except Exception as error:  # noqa: BLE001 (the last line of defence)
         return report_bug(error)
-    return code if isinstance(code, int) else 0
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if _is_one_call(arguments):
+        from coco_kp.cli.one_call import answer_one
+        from coco_kp.provider import Provider
+
+        answer_one(Provider())
+        return 0
+    from coco_kp.cli.commands import run_command
+
+    return run_command(arguments)
+
+
+def _is_one_call(arguments: Sequence[str]) -> bool:
+    """Return whether this is ``keyprovider`` without any option, as clients run it for each layer.
+
+    Then there is nothing to read for click, and to load it takes a fifth of the client's wait.
+    """
+    return list(arguments) == ["keyprovider"] and not any(
+        name.startswith("COCO_KP_KEYPROVIDER_") for name in os.environ
+    )
+
+
+def _root() -> click.Group:
+    from coco_kp.cli.commands import root
+
+    return root
 
 
 _OPTION: Final = re.compile(r"-[a-z]|--[a-z][a-z-]{1,30}")  # and no key, as a value may be
@@ -116,55 +116,3 @@ def _refuse_empty(arguments: list[str]) -> None:
         option = name or before
         where = f"of '{option}' " if _OPTION.fullmatch(option) else ""
         raise UsageError(f"the value {where}is empty", "is a variable unset?")
-
-
-class _Commands(click.Group):
-    """Imports a command's module when it is asked for, so that start-up stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        command = import_module(f"coco_kp.cli.{_COMMANDS[cmd_name]}").command
-        assert isinstance(command, click.Command)  # noqa: S101 (each file's one export)
-        _name_variables(command, f"{_VARIABLES}_{cmd_name}")
-        return command
-
-
-def _name_variables(command: click.Command, name: str) -> None:
-    """Have each option read the variable of its own name; click takes that of its parameter."""
-    for option in command.params:
-        if isinstance(option, click.Option):
-            word = max(option.opts, key=len).lstrip("-")
-            option.envvar = f"{name}_{word}".upper().replace("-", "_")
-    if isinstance(command, click.Group):
-        for child, sub in command.commands.items():
-            _name_variables(sub, f"{name}_{child}")
-
-
-def _show_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        click.echo(f"coco-kp {version('coco-kp')}")
-        ctx.exit()
-
-
-_VARIABLES: Final = "COCO_KP"
-_SETTINGS: Final = {"help_option_names": ["-h", "--help"]}
-
-
-@click.group(cls=_Commands, context_settings=_SETTINGS)
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_show_version,
-    help="Show the version and exit.",
-)
-@verbosity
-def _cli() -> None:
-    """Make container images that only an attested Confidential Containers guest can open."""

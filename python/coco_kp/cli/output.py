@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, TypeVar
-
-import click
+from typing import Final, TextIO
 
 from coco_kp.cli.hints import advice
 from coco_kp.errors import CancelledError, CocoKpError
 from coco_kp.redact import masked, printable, printable_json, printable_lines, redacted
-
-F = TypeVar("F", bound=Callable[..., object])
 
 BUG: Final = 1
 INTERRUPTED: Final = 130
@@ -44,22 +41,9 @@ class _Json:
     printed = False
 
 
-def ask_json(ctx: click.Context, option: click.Parameter, form: str) -> str:  # noqa: ARG001
-    """Learn the form that the user wants, a callback of ``--format``."""
-    _Json.wanted = form == "json"
-    return form
-
-
-FORMAT: Final = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    is_eager=True,  # what is wrong with other options is reported in this form
-    callback=ask_json,
-    help="Form of the result on stdout.",
-)
+def want_json(*, wanted: bool) -> None:
+    """Learn whether the result, and an error too, is to be one JSON document on stdout."""
+    _Json.wanted = wanted
 
 
 def tell_made(place: str) -> None:
@@ -77,24 +61,14 @@ def made() -> str:
     return _Made.place
 
 
-def verbosity(function: F) -> F:
-    """Add the options ``-q`` and ``-v`` to a command."""
-    function = click.option(
-        "-v",
-        "--verbose",
-        count=True,
-        expose_value=False,
-        callback=_louder,
-        help="Say more; -vv shows tracebacks.",
-    )(function)
-    return click.option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        expose_value=False,
-        callback=_quieter,
-        help="Say nothing but errors.",
-    )(function)
+def want_less() -> None:
+    """Learn that the user wants to read nothing but errors."""
+    _Verbosity.level = -1
+
+
+def want_more(times: int) -> None:
+    """Learn how often the user asked for more."""
+    _Verbosity.level = max(_Verbosity.level, times)
 
 
 def reset(arguments: Sequence[str] = ()) -> None:
@@ -127,7 +101,7 @@ def say(line: str, *, err: bool = False) -> None:
     What cannot be printed on stderr is dropped: the work goes on.
     """
     with contextlib.suppress(OSError) if err else contextlib.nullcontext():
-        click.echo(printable(line), err=err)
+        _write(f"{printable(line)}\n", sys.stderr if err else sys.stdout)
 
 
 def say_made(line: str) -> None:
@@ -173,8 +147,10 @@ def show_warnings() -> None:
 def print_json(document: object) -> None:
     """Print a command's result as one JSON document."""
     _Json.printed = True  # or as much of it as stdout takes
+    sys.stdout.flush()
     # As bytes: JSON is UTF-8 (RFC 8259), whatever the terminal's encoding.
-    click.echo(printable_json(document, indent=2).encode())
+    sys.stdout.buffer.write(f"{printable_json(document, indent=2)}\n".encode())
+    sys.stdout.buffer.flush()
 
 
 def report(error: CocoKpError) -> int:
@@ -234,13 +210,10 @@ def _print_traceback() -> None:
     places = re.compile(r' +File "')  # long paths look like what could hold a key
     text = "\n".join(redacted(line) if places.match(line) else masked(line) for line in lines)
     with contextlib.suppress(OSError):
-        click.echo(text, err=True, nl=False)
+        _write(text, sys.stderr)
 
 
-def _louder(_ctx: click.Context, _option: click.Parameter, count: int) -> None:
-    _Verbosity.level = max(_Verbosity.level, count) if count else _Verbosity.level
-
-
-def _quieter(_ctx: click.Context, _option: click.Parameter, quiet: bool) -> None:
-    if quiet:
-        _Verbosity.level = -1
+def _write(text: str, stream: TextIO) -> None:
+    """Write at once, so that a reader who has left, or a full disk, is known here."""
+    stream.write(text)
+    stream.flush()

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from coco_kp.cli.errors import UsageError
-from coco_kp.cli.output import FORMAT, print_json, say_made, verbosity
+from coco_kp.cli.output import print_json, say_made
+from coco_kp.cli.output_options import FORMAT, verbosity
 
 
 @click.command("prune", short_help="Remove from a layout what no image needs.")

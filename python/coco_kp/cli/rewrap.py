@@ -17,7 +17,8 @@ from coco_kp.cli.image_options import (
     tell_image,
 )
 from coco_kp.cli.options import FILE, KbcOptions, RegistrationOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, say, say_made, verbosity
+from coco_kp.cli.output import print_json, say, say_made
+from coco_kp.cli.output_options import FORMAT, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.redact import shown
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 import click
 
 from coco_kp.cli.errors import UsageError
-from coco_kp.cli.output import verbosity
+from coco_kp.cli.output_options import verbosity
 from coco_kp.redact import shown
 
 _SUFFIX = ".schema.json"

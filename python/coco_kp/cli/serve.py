@@ -14,7 +14,8 @@ from coco_kp.cli.options import (
     RegistrationOptions,
     with_options,
 )
-from coco_kp.cli.output import announce, log_level, verbosity, warn
+from coco_kp.cli.output import announce, log_level, warn
+from coco_kp.cli.output_options import verbosity
 from coco_kp.cli.provider_options import ProviderOptions
 
 

@@ -9,7 +9,8 @@ import click
 from coco_kp.cli.hints import advice
 from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.options import KbcOptions, with_options
-from coco_kp.cli.output import FORMAT, print_json, quiet, say, verbosity
+from coco_kp.cli.output import print_json, quiet, say
+from coco_kp.cli.output_options import FORMAT, verbosity
 
 if TYPE_CHECKING:
     from coco_kp.image.verdicts import RecipientVerdict, VerificationReport

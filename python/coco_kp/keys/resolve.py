@@ -6,7 +6,6 @@ every command take what this module returns.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -225,7 +224,7 @@ class _Made(NamedTuple):
 
     def prepare(self) -> KekRecipient:
         # Nobody else has this key ID: whatever a KBS has under it is of this image.
-        kid = self.kid or replace(NEW_KIDS, segments=(*NEW_KIDS.segments[:2], str(uuid.uuid4())))
+        kid = self.kid or _new_kid()
         if self.settings.key_dir and not self.into:
             kek = self._in_directory(Path(self.settings.key_dir), kid)
         else:
@@ -237,6 +236,12 @@ class _Made(NamedTuple):
         if registrar and not find_kek(key_dir, kid):
             registrar.check_unused(kid)
         return find_or_make_kek(key_dir, kid, self.settings.draw)
+
+
+def _new_kid() -> ResourceUri:
+    from uuid import uuid4  # noqa: PLC0415 (few keys are made, and it loads much)
+
+    return replace(NEW_KIDS, segments=(*NEW_KIDS.segments[:2], str(uuid4())))
 
 
 def _published(

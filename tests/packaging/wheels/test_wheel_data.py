@@ -7,13 +7,13 @@ import pytest
 from tools.command_tree import all_contexts, summary
 from tools.wheel_data import bold_flags, escaped, man_page, page_name
 
-from coco_kp.cli.main import _cli
+from coco_kp.cli.commands import root
 
 PAGES = {page_name(context): man_page(context) for context in all_contexts()}
 
 
 def test_man_page_exists_for_each_command_and_is_named_by_its_group() -> None:
-    for name in _cli.list_commands(click.Context(_cli)):
+    for name in root.list_commands(click.Context(root)):
         page = f"coco-kp-{name}"
         assert PAGES[page].startswith(f".TH {page.upper()} 1 ")
         assert f"\\fB{escaped(page)}\\fR(1)" in PAGES["coco-kp"]

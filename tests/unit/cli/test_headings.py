@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from click.testing import CliRunner
 
+from coco_kp.cli.commands import root
 from coco_kp.cli.encrypt import command
 from coco_kp.cli.headings import HeadedCommand
-from coco_kp.cli.main import _cli
 
 
 def test_each_option_of_encrypt_stands_under_one_heading() -> None:
@@ -21,7 +21,7 @@ def test_each_option_of_encrypt_stands_under_one_heading() -> None:
 
 
 def test_encrypt_help_shows_ten_common_options_first() -> None:
-    text = CliRunner().invoke(_cli, ["encrypt", "--help"]).output
+    text = CliRunner().invoke(root, ["encrypt", "--help"]).output
     first = text[text.index("Most used:") : text.index("For whom:")]
     assert first.count("\n  -") == 10
     headings = ["For whom:", "The KBS:", "Source:", "Destination:", "Output:"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from typing import NoReturn
 import click
 import pytest
 
-from coco_kp.cli import keys, main
+from coco_kp.cli import commands, keys
 from coco_kp.cli.main import run
 from coco_kp.errors import RefusedError
+from coco_kp.provider import Provider
 from tests.support import ocicrypt
 from tests.support.image import tar, write_image
 from tests.vectors import load_vectors
@@ -29,6 +31,7 @@ REQUESTS = {
     "unwrap": ocicrypt.unwrap_request("offline_fs", PACKETS["gcm"]["packet"].encode()),
 }
 BUG_HINT = "hint: this is a bug; please report it with what -vv prints\n"
+TIME = re.compile(rb"^[0-9-]{10}T\S+")
 COCO_KP = Path(sys.executable).with_name("coco-kp")
 
 
@@ -110,7 +113,7 @@ def test_run_does_not_carry_quiet_over_to_next_command(
     assert "wrote 10 keys" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", main._COMMANDS)
+@pytest.mark.parametrize("name", commands.COMMANDS)
 def test_run_shows_help_of_every_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("-h", "--help"):
         assert run([name, flag]) == 0
@@ -219,6 +222,8 @@ LOADED_LATER += ["coco_kp.http", "coco_kp.kbs", "coco_kp.transport", "coco_kp.im
 LOADED_LATER += ["coco_kp.service.audit", "coco_kp.service.metrics", "difflib", "hashlib"]
 LOADED_LATER += ["coco_kp.keys.reference", "coco_kp.keys.stores", "coco_kp.keys.publication"]
 LOADED_LATER += ["coco_kp.keys.staying", "coco_kp.model.pattern", "grp", "pwd", "shlex", "base64"]
+LOADED_FOR_OPTIONS = ["click", "gettext", "locale", "platform", "uuid"]
+LOADED_FOR_OPTIONS += ["coco_kp.cli.commands", "coco_kp.cli.options"]
 
 MOST_DATACLASSES = 16
 """Classes that ``dataclass`` compiles before a layer's key is wrapped, half a millisecond each."""
@@ -259,7 +264,7 @@ def noting(cls, *rest):
 dataclasses._process_class = noting
 from coco_kp.cli.main import run
 run(["keyprovider"])
-loaded = [name for name in {LOADED_LATER} if name in sys.modules]
+loaded = [name for name in {LOADED_LATER + LOADED_FOR_OPTIONS} if name in sys.modules]
 assert not loaded, loaded
 assert 0 < len(made) <= {MOST_DATACLASSES}, made
 """
@@ -272,6 +277,43 @@ assert 0 < len(made) <= {MOST_DATACLASSES}, made
     )
     assert done.returncode == 0, done.stderr
     assert b"keywrapresults" in done.stdout
+
+
+def test_keyprovider_command_without_options_has_the_provider_of_their_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered: list[Provider] = []
+    monkeypatch.setattr("coco_kp.cli.keyprovider.answer_one", answered.append)
+    monkeypatch.setattr("coco_kp.cli.one_call.answer_one", answered.append)
+    assert run(["keyprovider"]) == 0
+    assert run(["keyprovider", "--packet", "v1"]) == 0  # which click reads
+    assert answered == [Provider(), Provider()]
+
+
+@pytest.mark.parametrize("request_", [*REQUESTS.values(), b"{", b"", b"\xff" * 100])
+def test_keyprovider_command_says_the_same_with_options_and_without(request_: bytes) -> None:
+    plain, read = (
+        subprocess.run(
+            [COCO_KP, "keyprovider", *words], input=request_, capture_output=True, check=False
+        )
+        for words in ([], ["--packet", "v1"])
+    )
+    assert plain.returncode == read.returncode
+    assert TIME.sub(b"", plain.stderr) == TIME.sub(b"", read.stderr)
+    assert (plain.stdout == b"") is (read.stdout == b"")
+
+
+def test_keyprovider_command_takes_options_from_its_environment(tmp_path: Path) -> None:
+    environ = os.environ | {"COCO_KP_KEYPROVIDER_KEY_DIR": str(tmp_path / "nowhere")}
+    done = subprocess.run(
+        [COCO_KP, "keyprovider"],
+        input=REQUESTS["wrap"],
+        env=environ,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"is not a directory" in done.stderr
 
 
 def test_commands_with_keys_in_files_import_no_extra(tmp_path: Path) -> None:
@@ -328,11 +370,11 @@ def all_options(command: click.Command, name: str) -> Iterator[tuple[str, click.
 
 def test_each_option_comes_from_the_variable_of_its_name() -> None:
     """Not of its parameter's: --platform's variable was COCO_KP_ENCRYPT_PLATFORMS."""
-    commands = [
-        main._cli.get_command(click.Context(main._cli), name)
-        for name in main._cli.list_commands(click.Context(main._cli))
+    found = [
+        commands.root.get_command(click.Context(commands.root), name)
+        for name in commands.root.list_commands(click.Context(commands.root))
     ]
-    for command in commands:
+    for command in found:
         assert command
         for variable, option in all_options(command, f"COCO_KP_{command.name}"):
             assert option.envvar == variable
