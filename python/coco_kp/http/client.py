@@ -16,7 +16,7 @@ from urllib3.util import Url, make_headers
 
 from coco_kp.deadline import pause, remaining
 from coco_kp.errors import Hint, InputError, RefusedError, UnreachableError
-from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool
+from coco_kp.http.connection import READ_TIMEOUT, HttpPool, HttpsPool, mask_logs
 from coco_kp.http.failure import CA_HINT, LATER, failure
 from coco_kp.http.pace import Pace
 from coco_kp.http.response import Response, credentials_in
@@ -54,6 +54,7 @@ class HttpClient:
         pace: Pace | None = None,
         sleep: Callable[[float], None] = pause,
     ) -> None:
+        mask_logs()
         tls = tls or Tls()
         # Files are read now, so that a wrong one shows. The system's roots alone take 25 ms: later.
         self._context = None if tls == Tls() else tls.context()

@@ -72,12 +72,16 @@ class HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _BoundedTls
 
 
+def mask_logs() -> None:
+    """Take the queries of targets out of what urllib3 logs: those of signed URLs are credentials.
+
+    Not when this is imported, but once there is something to log: a program's log is its own.
+    """
+    for name in ("urllib3.connectionpool", "urllib3.connection"):
+        logging.getLogger(name).addFilter(_without_query)
+
+
 def _without_query(record: logging.LogRecord) -> bool:
     record.msg, record.args = re.sub(r"\?[^\s\"')]*", "?…", record.getMessage()), None
     record.exc_info = None
     return True
-
-
-# urllib3 logs request targets; the queries of signed URLs are credentials.
-logging.getLogger("urllib3.connectionpool").addFilter(_without_query)
-logging.getLogger("urllib3.connection").addFilter(_without_query)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from coco_kp.transport.registry.registries import Registries
+if TYPE_CHECKING:
+    from coco_kp.transport.registry.registries import Registries
 
 
 class Session:
@@ -25,6 +26,9 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        # urllib3 changes the warnings of the process that loads it.
+        from coco_kp.transport.registry.registries import Registries  # noqa: PLC0415
+
         self._registries = Registries(sleep=sleep, clock=clock)
 
     def close(self) -> None:
