@@ -70,7 +70,7 @@ class Source(ABC):
         """
         reader = BlobReader(self._open_blob(blob), blob, verify=verify)
         try:
-            reader.skip(offset)
+            reader.start(offset)
         except BaseException:
             reader.close()
             raise
@@ -123,8 +123,11 @@ class RawBlob(ABC):
         """Fill the start of ``buffer``; 0 at the end of the blob."""
 
     @abstractmethod
-    def skip(self, count: int) -> None:
-        """Pass over the first ``count`` bytes, no more than there are; before any was read."""
+    def start(self, offset: int) -> None:
+        """Begin at ``offset``, which is within the blob; once, before any byte is read.
+
+        Raises what the place says where it lacks the blob, if it has to be asked for it.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -155,19 +158,21 @@ class BlobReader(io.RawIOBase):
         self._hasher = hasher_like(blob.digest) if verify else None
         self._error: IntegrityError | None = None
 
-    def skip(self, count: int) -> None:
-        """Pass over the next ``count`` bytes; where the digest is checked, they are read."""
-        if count and self._hasher is None and self._left == self._blob.size:
-            self._raw.skip(count)
-            self._left -= count
-            self.fd = None
+    def start(self, offset: int) -> None:
+        """Begin at ``offset``; where the digest is checked, all before it is read."""
+        if self._hasher is None:
+            self._raw.start(offset)
+            self._left -= offset
+            if offset:
+                self.fd = None
             return
-        buffer = memoryview(bytearray(min(CHUNK, count)))
-        while count:
-            read = self.readinto(buffer[:count])
+        self._raw.start(0)
+        buffer = memoryview(bytearray(min(CHUNK, offset)))
+        while offset:
+            read = self.readinto(buffer[:offset])
             if not read:
                 self._fail("ends early")
-            count -= read
+            offset -= read
 
     def readable(self) -> bool:
         """Return True: this stream is for reading."""

@@ -80,9 +80,9 @@ class FilePart(RawBlob):
         self._offset += count
         return count
 
-    def skip(self, count: int) -> None:
-        """Go on ``count`` bytes later."""
-        self._offset += count
+    def start(self, offset: int) -> None:
+        """Begin so many bytes later."""
+        self._offset += offset
 
     def close(self) -> None:
         """Close the file if it is this blob's own."""

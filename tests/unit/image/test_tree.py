@@ -77,8 +77,8 @@ class Bytes(RawBlob):
         buffer[:count], self.data = self.data[:count], self.data[count:]
         return count
 
-    def skip(self, count: int) -> None:
-        self.data = self.data[count:]
+    def start(self, offset: int) -> None:
+        self.data = self.data[offset:]
 
     def close(self) -> None:
         pass

@@ -32,8 +32,8 @@ class Bytes(RawBlob):
     def readinto(self, buffer: memoryview) -> int:
         return self.stream.readinto(buffer[: self.step])
 
-    def skip(self, count: int) -> None:
-        self.stream.seek(count)
+    def start(self, offset: int) -> None:
+        self.stream.seek(offset)
 
     def close(self) -> None:
         self.stream.close()

@@ -12,7 +12,7 @@ from coco_kp.transport.registry.repository import Repository
 
 
 class RegistryBlob(RawBlob):
-    """A blob that a registry sends."""
+    """A blob that a registry sends, once it is asked for it (:meth:`start`)."""
 
     def __init__(self, repository: Repository, blob: Descriptor) -> None:
         self._repository = repository
@@ -20,17 +20,23 @@ class RegistryBlob(RawBlob):
         self._offset = 0
         self._retry = repository.retry
         self._known = 0  # bytes to be read past: the registry began anew
-        self._response = self._open()
+        self._response: Response | None = None
+
+    def start(self, offset: int) -> None:
+        """Ask for what comes from ``offset`` on."""
+        self._offset = offset
+        self._response = self._ask()
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the start of ``buffer`` with what has come."""
         while True:
+            response = self._response = self._response or self._ask()
             try:
-                data = self._response.read(min(CHUNK, self._known) or len(buffer))
+                data = response.read(min(CHUNK, self._known) or len(buffer))
                 if not data and (self._known or self._offset < self._blob.size):
-                    raise UnreachableError(f"{self._response.request}: the answer ended early")
+                    raise UnreachableError(f"{response.request}: the answer ended early")
             except UnreachableError as broken:
-                self._resume(broken)
+                self._pause(broken)
                 continue
             if self._known:
                 self._known -= len(data)
@@ -40,25 +46,20 @@ class RegistryBlob(RawBlob):
             self._retry = self._repository.retry
             return len(data)
 
-    def skip(self, count: int) -> None:
-        """Ask for what comes ``count`` bytes later."""
-        self.close()
-        self._offset += count
-        self._response = self._open()
-
     def close(self) -> None:
         """Break off the download."""
-        self._response.close()
+        response, self._response = self._response, None
+        if response:
+            response.close()
 
-    def _resume(self, broken: UnreachableError) -> None:
+    def _pause(self, broken: UnreachableError) -> None:
         self.close()
         self._retry = self._retry.after()
         if self._retry.over:
             raise broken
         self._retry.wait(broken.message, self._repository.sleep)
-        self._response = self._open()
 
-    def _open(self) -> Response:
+    def _ask(self) -> Response:
         headers = {"Range": f"bytes={self._offset}-"} if self._offset else {}
         response = self._repository.get_blob(self._blob.digest, headers)
         self._known = self._offset if response.status == 200 else 0

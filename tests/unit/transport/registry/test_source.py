@@ -137,6 +137,17 @@ class TestDownloads:
         again = registry.requests("GET", "blobs")[1]
         assert again.headers.get("Range") == (f"bytes={took}-" if took else None)
 
+    @pytest.mark.parametrize("ranges", [True, False])
+    def test_blob_download_that_begins_in_the_middle_is_asked_for_once(
+        self, registry: Registry, source: RegistrySource, ranges: bool
+    ) -> None:
+        """The whole blob was asked for first, and that answer dropped."""
+        registry.ranges = ranges
+        with source.open_blob(BLOB, verify=False, offset=500_000) as reader:
+            assert reader.readall() == DATA[500_000:]
+        (request,) = registry.requests("GET", "blobs")
+        assert request.headers["Range"] == "bytes=500000-"
+
     def test_blob_download_resumes_when_chunked_body_ends_early(
         self, registry: Registry, source: RegistrySource
     ) -> None:
