@@ -75,7 +75,7 @@ def decrypt_image(
     keep_replaced: bool = False,
     dry_run: bool = False,
 ) -> DecryptionResult:
-    """Decrypt the image ``source`` into ``destination``, both named as skopeo names them.
+    """Decrypt an image into another, whose layers and config are as they were before encryption.
 
     ```python
     import coco_kp
@@ -84,15 +84,27 @@ def decrypt_image(
     coco_kp.decrypt_image("oci:app-encrypted", "oci:app-decrypted", [key])
     ```
 
-    Of each layer the packets are tried in order, each with all ``openers``. ``jobs`` layers are
-    worked on at once, by default one a processor. ``source_access`` and ``destination_access`` say
-    how a registry is reached, ``progress`` is told of the work, and can end it. ``keep_replaced``
-    leaves what the image replaces in its layout. ``dry_run`` only tries what opens each layer.
+    A layer gets its name only after its HMAC and digest agree, the image only after all layers.
 
-    Raises ``KekError`` where no packet of a layer opens, ``IntegrityError`` where a layer is not
-    what was encrypted, ``InputError`` for a reference, and for an image that has nothing encrypted,
-    ``RemoteError`` for a registry or KBS, ``RefusedError`` for a source that ``policy.json``
-    rejects; the destination is then as it was. Raises ``ValueError`` without an opener.
+    Args:
+        source: The image, named as skopeo names it.
+        destination: The image to make, named in the same way.
+        openers: What opens the packets. Of each layer the packets are tried in their order, each
+            with all openers in theirs. At least one.
+        jobs: How many layers are worked on at once, by default one a processor.
+        source_access: How the source's registry is reached.
+        destination_access: How the destination's registry is reached.
+        progress: Who is told of the work, and can end it.
+        keep_replaced: Whether what the image replaces in its layout stays there.
+        dry_run: Only try what opens each layer.
+
+    Raises:
+        KekError: No packet of a layer opens.
+        IntegrityError: A layer is not what was encrypted.
+        InputError: The image, or its name, is not what it must be, or nothing is encrypted.
+        RefusedError: ``policy.json`` rejects the source.
+        RemoteError: A registry, KBS or KMS failed.
+        ValueError: There is no opener.
     """
     if not openers:
         raise ValueError("without an opener nothing can be decrypted")

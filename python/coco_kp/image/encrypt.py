@@ -99,23 +99,39 @@ def encrypt_image(
     progress: Progress | None = None,
     keep_replaced: bool = False,
 ) -> EncryptionResult:
-    """Encrypt the image ``source`` into ``destination``, both named as skopeo names them.
+    """Encrypt an image into another, or fail and leave the destination as it was.
 
-    Each recipient can open every layer. ``rules`` say what is encrypted; by default all is.
-    ``base`` names an image whose layers stay readable, ``reuse`` an earlier encrypted image from
-    which unchanged layers are taken over if ``reuse_openers`` or the recipients open them.
+    What the recipients' keys are to be is decided, fetched or drawn first, then the layers are
+    written and every packet is opened again; a new key is kept and registered, and last of all the
+    image gets its name.
 
-    ``verify="full"`` reads everything back, decrypts it
-    and compares it with the config's diff_ids, before the image gets its name; ``packets`` only
-    opens each packet. ``dry_run`` plans, and writes nothing. ``jobs`` layers are worked on at once,
-    by default one a processor. ``source_access`` and ``destination_access`` say how a registry is
-    reached; many images share a ``session``. ``progress`` is told of the work, and can end it.
-    ``keep_replaced`` leaves what the image replaces in its layout.
+    Args:
+        source: The image, named as skopeo names it. Of an index all images are encrypted.
+        destination: The image to make, named in the same way; it may be the source.
+        recipients: Who can open the image: each of them every layer. At least one.
+        rules: What is encrypted, and what becomes of the rest; by default all is encrypted.
+        base: An image whose layers stay readable.
+        reuse: An earlier encrypted image. Its layers are taken over, not encrypted anew, where they
+            hold the same and ``reuse_openers`` or ``recipients`` open them.
+        reuse_openers: What opens the packets of ``reuse``.
+        verify: ``"packets"`` opens each packet again. ``"full"`` also reads all layers back,
+            decrypts them, and compares them with the diff_ids of the config.
+        dry_run: Only plan: nothing is written, and the result has no ``digest``.
+        jobs: How many layers are worked on at once, by default one a processor.
+        source_access: How the source's registry is reached.
+        destination_access: How the destination's registry is reached.
+        session: What many images share on their way to registries.
+        progress: Who is told of the work, and can end it.
+        keep_replaced: Whether what the image replaces in its layout stays there.
 
-    Raises ``RefusedError`` where something would stay readable that ``rules`` do not name,
-    ``InputError`` for the image, ``KekError`` for a key, ``IntegrityError`` for damaged data,
-    ``RemoteError`` for a registry; the destination is then as it was. Raises ``ValueError`` without
-    a recipient, and for an unknown word.
+    Raises:
+        RefusedError: Something would stay readable that ``rules`` do not name, or a key would be
+            lost or replaced.
+        InputError: The image, or its name, is not what it must be.
+        KekError: A key cannot be had, or is none.
+        IntegrityError: The source is damaged, or what was written is not what was read.
+        RemoteError: A registry, KBS, store or KMS failed.
+        ValueError: There is no recipient, or a word is unknown.
     """
     return encrypt_taking_over(
         {},

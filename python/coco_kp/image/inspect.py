@@ -116,14 +116,20 @@ class Inspection:
 def inspect_image(
     image: str, *, access: Access | None = None, session: Session | None = None
 ) -> Inspection:
-    """Inspect the image that ``image`` names as skopeo does.
+    """Say what of an image is encrypted, and for whom.
 
-    Only manifests are read, and no key is needed. ``access`` says how a registry is reached; many
-    images share a ``session``. What is odd about the image becomes a finding, and a manifest that
-    an index names but that is not there does not hide the others.
+    Only manifests are read, and no key is needed. What is odd about the image becomes
+    a finding, and a manifest that an index names but that is not there does not hide the others.
 
-    Raises ``InputError`` for a reference, and where it leads to no image, ``IntegrityError`` for a
-    manifest of another digest, ``RemoteError`` for a registry.
+    Args:
+        image: The image, named as skopeo names it.
+        access: How the image's registry is reached.
+        session: What many images share on their way to registries.
+
+    Raises:
+        InputError: The name is not one, or leads to no image.
+        IntegrityError: A manifest has another digest than it should.
+        RemoteError: A registry failed.
     """
     with open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)

@@ -110,7 +110,7 @@ def rewrap_image(
     keep_replaced: bool = False,
     dry_run: bool = False,
 ) -> RewrapResult:
-    """Change who can open ``image``, in place or into ``destination``, named as skopeo names them.
+    """Change who can open an encrypted image, and touch no layer.
 
     ```python
     import coco_kp
@@ -122,18 +122,27 @@ def rewrap_image(
     coco_kp.rewrap_image("oci:app-encrypted", [old], changes, destination="oci:app-rewrapped")
     ```
 
-    ``openers`` open the packets that there are; each layer must have one that opens. ``expected``
-    is the digest that ``image`` has to have, of who looked at it before. ``keep_replaced`` leaves
-    the old manifests in a layout, where the old keys still open them. ``dry_run`` has everything
-    opened and wrapped, but nothing written and no key kept. ``source_access`` and
-    ``destination_access`` say how a registry is reached; many images share a ``session``.
-    ``progress`` is told of the work, and can end it.
+    Args:
+        image: The image, named as skopeo names it.
+        openers: What opens the packets that there are; each layer must have one that opens.
+        changes: Which packets come and go.
+        expected: The digest of the manifest or index that the caller looked at before.
+        destination: The image to make; by default ``image`` is changed in place.
+        source_access: How the registry of ``image`` is reached.
+        destination_access: How the destination's registry is reached, if that is another way.
+        session: What many images share on their way to registries.
+        progress: Who is told of the work, and can end it.
+        keep_replaced: Whether the old manifests stay in a layout, where the old keys still open
+            them.
+        dry_run: Open and wrap all, but write nothing and keep no key.
 
-    Raises ``KekError`` where no packet of a layer opens, ``RefusedError`` for a change after which
-    none is known to, ``InputError`` for the image, and for a kid to remove that no layer has,
-    ``RemoteError`` where ``expected`` is not what is there, ``IntegrityError`` where packets hold
-    different keys, ``RemoteError`` for a registry, KBS or KMS; the destination is then as it was.
-    Raises ``ValueError`` without an opener or a change.
+    Raises:
+        KekError: No packet of a layer opens.
+        RefusedError: No packet would be left that is known to open.
+        InputError: The image is not encrypted, or a key ID to remove is in no layer.
+        IntegrityError: The packets of a layer hold different keys.
+        RemoteError: ``expected`` is not what is there; or a registry, KBS or KMS failed.
+        ValueError: There is no opener, or no change.
     """
     if not openers:
         raise ValueError("without an opener nothing can be rewrapped")

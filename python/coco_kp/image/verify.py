@@ -92,17 +92,26 @@ def verify_image(
     session: Session | None = None,
     progress: Progress | None = None,
 ) -> VerificationReport:
-    """Verify the image that ``image`` names as skopeo does.
-
-    Without ``openers`` only what needs no key is checked: that all layers are encrypted, their
-    digests, and the form of their packets. ``rules`` say what may be otherwise; ``base`` names an
-    image whose layers may be readable. ``jobs`` layers are worked on at once, by default one a
-    processor. ``access`` says how a registry is reached; many images share a ``session``.
-    ``progress`` is told of the work, and can end it.
+    """Verify that an image is encrypted, that its packets open, and that its layers decrypt to it.
 
     What is wrong with the image is in the report, and nothing is raised for it: look at its
-    ``failure``. Raises ``InputError`` for a reference, or where it leads to no image that can be
-    read, ``IntegrityError`` for a manifest of another digest, ``RemoteError`` for a registry.
+    ``failure``. Nothing is written.
+
+    Args:
+        image: The image, named as skopeo names it. Of an index all images are verified.
+        openers: What opens the packets. Without any only that is checked which needs no key: that
+            all layers are encrypted, their digests, and the form of their packets.
+        rules: What may be otherwise; by default every layer must be encrypted.
+        base: An image whose layers may be readable.
+        jobs: How many layers are worked on at once, by default one a processor.
+        access: How the image's registry is reached.
+        session: What many images share on their way to registries.
+        progress: Who is told of the work, and can end it.
+
+    Raises:
+        InputError: The name is not one, or leads to no image that can be read.
+        IntegrityError: A manifest has another digest than it should.
+        RemoteError: A registry failed.
     """
     with ExitStack() as stack:
         reference = parse_image_reference(image)
