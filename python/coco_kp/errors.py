@@ -29,12 +29,16 @@ class Hint:
 
 
 class CocoKpError(Exception):
-    """The base of all errors that users see.
+    """The base of all errors that users see. No text in them has a key, or what looks like one.
 
-    ``message`` says what happened, ``hint`` (may be empty) what to do about it, whoever calls. Both
-    are made printable, whoever's words they quote, and lose what looks like a key. ``code`` names
-    the kind of fault for programs and never changes: that of the class, or a more precise one given
-    where the error is raised; ``fields`` are the values that go with it.
+    Attributes:
+        message: What happened, in lower case and without a full stop.
+        hint: What to do about it, whoever calls; may be empty.
+        code: The kind of fault, for programs; it never changes. That of the class, or a more
+            precise one given where the error is raised (docs/errors.md lists all).
+        fields: The values that go with the code.
+        exit_code: What the command line ends with, for this class.
+        severity: Of several faults of one image that with the highest is reported.
     """
 
     exit_code: ClassVar[int] = 1

@@ -42,9 +42,13 @@ from coco_kp.transport import (
 
 @dataclass(frozen=True, slots=True)
 class DecryptionResult:
-    """The image that was made, and how many of its layers were decrypted and copied.
+    """What was made, or would be made where ``digest`` is None.
 
-    ``digest`` is that of the new manifest or index, None after a dry run.
+    Attributes:
+        destination: The image's name.
+        digest: Of its manifest or index; None after a dry run.
+        decrypted: How many layers were decrypted.
+        copied: How many layers were readable before, and copied.
     """
 
     destination: str

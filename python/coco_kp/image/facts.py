@@ -58,10 +58,16 @@ GUESTS_READ_PLAIN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PacketFacts:
-    """A packet's form. All but ``scheme`` are empty where another tool's wrapper wrote it.
+    """A packet's form, as everybody can read it. Of another tool's all but ``scheme`` is empty.
 
-    ``provider`` is ``kbs`` or the name of a cloud's key management service; ``region`` is that of
-    AWS, whose key ``kid`` then is. ``sample``: the key of trials, which everybody knows, opens it.
+    Attributes:
+        scheme: Who opens it: ``provider.<name>`` for a key provider, ``jwe``, ``pkcs7``, …
+        version: ``v1`` or ``v2``, upstream's two forms.
+        kid: The key ID; of AWS's KMS the key.
+        provider: ``kbs``, or the name of a cloud's key management service.
+        wrap_type: ``A256GCM`` or ``A256CTR``.
+        sample: Whether the key of trials opens it, which everybody knows.
+        region: AWS's.
     """
 
     scheme: str

@@ -20,9 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InspectedLayer:
-    """A layer as its descriptor shows it; ``cipher`` is empty where none is known.
+    """A layer as its descriptor shows it.
 
-    ``size`` is in bytes, ``number`` counts from 0. ``findings`` are errors that say what is odd.
+    Attributes:
+        number: The layer's, from 0.
+        digest: Of the blob.
+        size: Bytes of the blob.
+        media_type: Of the blob.
+        encrypted: Whether the media type says so.
+        cipher: ``AES_256_CTR_HMAC_SHA256``; empty where none is known.
+        packets: For whom it is encrypted.
+        findings: What is odd, as errors that were not raised.
     """
 
     number: int
@@ -50,9 +58,14 @@ class InspectedLayer:
 
 @dataclass(frozen=True, slots=True)
 class InspectedImage:
-    """An image for one platform (None where the manifests do not tell), or an artifact.
+    """An image, or an artifact.
 
-    ``describes_another``: it is an attestation or a signature.
+    Attributes:
+        platform: What it runs on; None where the manifests do not tell.
+        digest: Of its manifest.
+        media_type: Of its manifest.
+        describes_another: Whether it is an attestation or a signature.
+        layers: Those of the image.
     """
 
     platform: str | None

@@ -17,7 +17,12 @@ from coco_kp.model.packet import parse_packet
 
 @dataclass(frozen=True, slots=True)
 class KbcOpener:
-    """A KBC, which finds the KEK by the packet's kid, as in a guest."""
+    """A KBC, which finds the KEK by the packet's key ID, as in a guest.
+
+    Attributes:
+        spec: Which KBC, and where.
+        settings: What the owner of this machine set for it.
+    """
 
     spec: KbcSpec
     settings: KbcSettings

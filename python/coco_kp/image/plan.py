@@ -55,15 +55,20 @@ from coco_kp.redact import shown
 class Rules:
     """What `encrypt_image` encrypts; the defaults leave nothing readable.
 
-    ``platforms`` picks images of an index; without any, all are encrypted. ``layers`` picks layers
-    by number from 0, negative ones from the end; None means all. ``keep_encrypted`` keeps layers
-    that are encrypted already, ``allow_foreign`` leaves layers readable that have URLs of their
-    own. Attestations are left out unless ``keep_attestations``; ``drop_attestations`` leaves out
-    SOCI indexes too, which are refused otherwise. ``zstd`` says what happens to layers that are
-    compressed in a way that guests cannot read once they are encrypted: ``gzip`` compresses them
-    anew, ``keep`` leaves them so, ``refuse`` raises ``RefusedError``.
+    Attributes:
+        platforms: Which images of an index are taken; without any, all are.
+        layers: Which layers are encrypted, by number from 0, negative ones from the end; None for
+            all. The others stay readable.
+        keep_encrypted: Keep layers that are encrypted already, rather than refuse the image.
+        allow_foreign: Leave layers readable that have URLs of their own, rather than refuse them.
+        keep_attestations: Keep attestations, which stay readable; by default they are left out.
+        drop_attestations: Leave out SOCI indexes, too, which are refused otherwise.
+        zstd: What becomes of layers that are compressed in a way that guests cannot read once they
+            are encrypted: ``"gzip"`` compresses them anew, ``"keep"`` leaves them so, ``"refuse"``
+            raises ``RefusedError``.
 
-    Raises ``ValueError`` for an unknown word and for rules that contradict each other.
+    Raises:
+        ValueError: A word is unknown, or rules contradict each other.
     """
 
     platforms: tuple[Platform, ...] = ()
@@ -84,6 +89,7 @@ class LayerAction(StrEnum):
     """What an encryption does with a layer."""
 
     ENCRYPT = "encrypt"
+    """It is readable in the source, and encrypted now."""
     REUSE = "reuse"
     """An earlier image has it encrypted with our key: taken over."""
     KEEP = "keep encrypted"
@@ -91,7 +97,9 @@ class LayerAction(StrEnum):
     UNSELECTED = "leave readable"
     """The caller did not pick it."""
     BASE = "leave readable: base image"
+    """It is the base image's."""
     FOREIGN = "leave readable: foreign"
+    """It has URLs of its own, where everybody can read it."""
 
     @property
     def readable(self) -> bool:
@@ -131,9 +139,13 @@ class ImagePlan:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry of an index that is not written, and what it is.
+    """An entry of an index that is not written.
 
-    A ``variant`` is a form of a wanted image that needs more of a host than the one that is taken.
+    Attributes:
+        digest: Its manifest's.
+        platform: What it runs on, where it says so.
+        what: What it is. A ``"variant"`` is a form of a wanted image that needs more of a host than
+            the one that is taken.
     """
 
     digest: Digest

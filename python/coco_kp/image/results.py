@@ -14,11 +14,18 @@ from coco_kp.model.manifest import Descriptor, ImageManifest
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """What was done with a layer; ``digest`` is None where nothing was written.
+    """What was done with a layer.
 
-    ``kids`` are the key IDs of its packets, or schemes of other tools. ``media_type`` and ``size``
-    (bytes) are the source's, ``written`` are the bytes of the new one. ``transcoded``: compressed
-    anew.
+    Attributes:
+        number: The layer's, from 0.
+        digest: Of what was written; None where nothing was.
+        kids: The key IDs of its packets; of another tool's packet its scheme.
+        action: What was done.
+        transcoded: Whether it was compressed anew, with gzip.
+        media_type: The source's.
+        source_digest: The source's.
+        size: Bytes of the source's blob.
+        written: Bytes of the new blob, 0 where none was written.
     """
 
     number: int
@@ -48,7 +55,15 @@ class LayerResult:
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """What was done with an image; messages call it ``name``, its platform if it has one."""
+    """What was done with an image.
+
+    Attributes:
+        name: What messages call it: its platform, if it has one.
+        platform: What it runs on; None where that is not known.
+        source_digest: Of the source's manifest.
+        digest: Of the new manifest; None where nothing was written.
+        layers: What was done with each layer.
+    """
 
     name: str
     platform: str | None
@@ -68,10 +83,17 @@ class ImageResult:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionResult:
-    """What was made, or with ``digest`` None what would be made.
+    """What was made, or would be made where ``digest`` is None.
 
-    ``key_ids`` are all that a layer has a packet for, also one that was kept as it is; another
-    tool's packet counts under its scheme. ``attestations`` stay readable.
+    Attributes:
+        destination: The new image's name.
+        digest: Of its manifest or index; None after a dry run.
+        key_ids: For whom its layers have packets, those that were kept as they were included; of
+            another tool's packet its scheme.
+        images: What was done with each image.
+        attestations: The digests of those that were kept, and are readable.
+        left_out: Entries of an index that were not written.
+        notices: What the user should know.
     """
 
     destination: str
@@ -105,7 +127,13 @@ class EncryptionResult:
 
 @dataclass(frozen=True, slots=True)
 class RewrappedLayer:
-    """A layer, and for whom it is encrypted now: key IDs, or schemes of other tools."""
+    """A layer, and for whom it is encrypted now.
+
+    Attributes:
+        number: The layer's, from 0.
+        digest: The layer's, which does not change.
+        kids: The key IDs of its packets; of another tool's packet its scheme.
+    """
 
     number: int
     digest: Digest
@@ -114,7 +142,13 @@ class RewrappedLayer:
 
 @dataclass(frozen=True, slots=True)
 class RewrappedImage:
-    """An image that was written."""
+    """An image that was written.
+
+    Attributes:
+        platform: What it runs on; None where that is not known.
+        digest: Of its new manifest.
+        layers: Those of the image.
+    """
 
     platform: str | None
     digest: Digest
@@ -123,10 +157,14 @@ class RewrappedImage:
 
 @dataclass(frozen=True, slots=True)
 class RewrapResult:
-    """The image that was made, and how many of its layers have other packets than before.
+    """What was made, or would be made where ``digest`` is None.
 
-    ``recipients`` are all that have a packet now: key IDs, or schemes of other tools. ``images``
-    are those that were written. With ``digest`` None it would be made, and there are none.
+    Attributes:
+        destination: The image's name.
+        digest: Of its new manifest or index; None after a dry run.
+        rewrapped: How many layers got new packets.
+        recipients: Who has a packet now: key IDs; of another tool's packet its scheme.
+        images: Those that were written.
     """
 
     destination: str

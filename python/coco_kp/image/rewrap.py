@@ -49,9 +49,10 @@ if TYPE_CHECKING:
 class Changes:
     """What is done with the packets of each layer.
 
-    All packets that the old key opens give way to one for each recipient in ``replace_by``; those
-    in ``add`` get one besides, unless they have it; packets go whose kid or scheme (``jwe``,
-    ``pkcs7``, …) is in ``remove``.
+    Attributes:
+        replace_by: A packet for each of them takes the place of all packets that the openers open.
+        add: Each of them gets a packet besides, if it has none.
+        remove: Packets go that have one of these key IDs, or schemes (``jwe``, ``pkcs7``, …).
     """
 
     replace_by: tuple[Recipient, ...] = ()

@@ -12,7 +12,12 @@ from coco_kp.model.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class RecipientVerdict:
-    """A packet of a layer; ``opened`` is None where there was no key to try it with."""
+    """A packet of a layer, and whether it opens.
+
+    Attributes:
+        packet: Its form.
+        opened: Whether it opens; None where there was nothing to try it with.
+    """
 
     packet: PacketFacts
     opened: bool | None
@@ -31,7 +36,17 @@ class RecipientVerdict:
 class LayerVerdict:
     """A layer of an image, for whom it is encrypted, what was checked, and what is wrong with it.
 
-    ``remarks`` are not faults: they say why something was not checked.
+    Attributes:
+        image: What messages call the image: its platform, or an attestation's digest.
+        number: The layer's, from 0.
+        digest: The layer's, as it is stored.
+        encrypted: Whether its media type says so.
+        recipients: A verdict on each packet.
+        checked: What was checked: ``packet``, ``digest`` (of what is stored), ``hmac``, ``plain
+            digest`` (which the packet records), ``diff_id``, and ``tar`` (the content, as a guest
+            unpacks it).
+        findings: What is wrong, as errors that were not raised.
+        remarks: Why something was not checked.
     """
 
     image: str
@@ -67,10 +82,15 @@ class LayerVerdict:
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """All verdicts on the image ``reference``, whose manifest or index had the digest ``digest``.
+    """All verdicts on an image.
 
-    ``with_key`` tells whether packets and HMACs could be checked at all. ``findings`` are those
-    about no single layer.
+    Attributes:
+        reference: The image's name.
+        digest: Of its manifest or index.
+        with_key: Whether there was anything to open packets with. Without, neither packets nor
+            HMACs are checked.
+        layers: A verdict on each layer of each image.
+        findings: What is wrong with no single layer, as errors that were not raised.
     """
 
     reference: str

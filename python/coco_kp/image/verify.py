@@ -58,13 +58,20 @@ Target = Literal["coco", "nitro"]
 class VerificationRules:
     """What may stay readable, and for whom the rest is encrypted.
 
-    ``allowed_layers`` are numbers of layers in each image, negative ones from the end; a number
-    that an image has not allows nothing there. ``allow_sample`` allows packets of the sample key,
-    which everybody knows, ``allow_ctr`` those that can be altered unnoticed. ``expected_keys``,
-    where not empty, are those for which each encrypted layer is encrypted: all of them, and no
-    other recipient; of a wrapped KEK's key ID only the name counts. ``target`` says who is to read
-    the image: a CoCo guest, or an AWS Nitro sandbox, which takes no image with a readable layer.
-    ``allow_attestations`` allows what describes the plaintext, and is readable as a whole.
+    Attributes:
+        allowed_layers: Numbers of layers that may be readable in each image, negative ones from the
+            end; a number that an image has not allows nothing there.
+        allow_sample: Allow packets of the sample key, which everybody knows.
+        allow_ctr: Allow packets of A256CTR, which can be altered unnoticed.
+        expected_keys: Where not empty, the keys for which each encrypted layer must be encrypted:
+            for all of them, and for nobody else. Of a wrapped KEK's key ID only the name counts.
+        target: Who is to read the image: ``"coco"``, a guest of Confidential Containers, or
+            ``"nitro"``, an AWS Nitro sandbox, which takes no image with a readable layer. What that
+            reader would refuse is a finding.
+        allow_attestations: Allow attestations, which describe the plaintext and can be read.
+
+    Raises:
+        ValueError: The target is unknown.
     """
 
     allowed_layers: tuple[int, ...] = ()

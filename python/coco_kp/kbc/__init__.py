@@ -20,18 +20,20 @@ SEV_SECRETS: Final = Path("/sys/kernel/security/secrets/coco")
 class KbcSettings(NamedTuple):
     """What the owner of this machine set for KBCs; a caller of the provider cannot change it.
 
-    ``keys_file`` replaces the file or files in which a KBC looks for its keys: of ``offline_fs``
-    and ``offline_sev`` a keys file, of ``online_sev`` the connection. It is only read. Injected
-    secrets are looked for in ``sev_secrets`` and deleted once they were read, unless
-    ``keep_secret`` is set.
-
-    ``kbs_ca`` (PEM) is trusted beside the system's roots; ``kbs_insecure_http`` allows plain http
-    beyond loopback. ``attester`` says how ``cc`` proves what this machine is (see
-    ``coco_kp.kbs.attester``; ``aa-token`` asks the agent for a ready token instead), and ``agent``
-    is the address of the guest's Attestation Agent, empty for its usual one.
-
-    ``eaa_allow_unverified`` lets ``eaa`` talk to a Verdictd beyond loopback, though nothing proves
-    who answers there.
+    Attributes:
+        keys_file: The file in place of those in which a KBC looks for keys: of ``offline_fs`` and
+            ``offline_sev`` a keys file, of ``online_sev`` the connection. It is only read.
+        sev_secrets: Where a SEV guest's kernel shows injected secrets. They are deleted once they
+            were read.
+        keep_secret: Do not delete them.
+        kbs_ca: Certificates (PEM) that are trusted beside the system's roots.
+        kbs_insecure_http: Allow plain http beyond loopback.
+        attester: How ``cc`` proves what this machine is: ``sample``, ``aa`` (by the guest's
+            Attestation Agent), ``aa-token`` (a token that the agent has ready), or the name of an
+            attester that a package brings.
+        agent: The address of the guest's Attestation Agent, empty for its usual one.
+        eaa_allow_unverified: Let ``eaa`` talk to a Verdictd beyond loopback, though nothing proves
+            who answers there.
     """
 
     keys_file: StrPath | None = None

@@ -26,18 +26,27 @@ _HINTS: Final = {
 
 
 class KekFile(NamedTuple):
-    """A KEK as a file held it, with what its owner should know about the file."""
+    """A KEK as a file held it.
+
+    Attributes:
+        kek: The key.
+        warnings: What the file's owner should know, such as who else can read it.
+    """
 
     kek: Kek
     warnings: tuple[str, ...]
 
 
 def read_kek(path: StrPath, key_dir: StrPath | None = None) -> KekFile:
-    """Read a KEK. With ``key_dir`` only files under it count, symbolic links resolved.
+    """Read a KEK from a file of 32 raw bytes.
 
-    A relative path starts at ``key_dir``, or at the working directory without one. Raises
-    ``KekError`` for a file that cannot be read or is not a KEK, ``RefusedError`` for one outside
-    ``key_dir``.
+    Args:
+        path: The file. A relative path starts at ``key_dir``, or else at the working directory.
+        key_dir: The directory outside of which no file is read, symbolic links resolved.
+
+    Raises:
+        KekError: The file cannot be read, or is not a KEK; the hint says what it looks like.
+        RefusedError: It is outside ``key_dir``.
     """
     path = Path(path)
     if key_dir is not None:

@@ -185,7 +185,15 @@ def name_of(reference: KekReference | WrappingReference) -> str:
 
 
 def parse_kek_reference(text: str) -> KekReference:
-    """Read where a KEK can be fetched from. Raises ``InputError`` with the accepted forms."""
+    """Read where a KEK can be fetched from. This touches nothing (docs/keys.md).
+
+    The forms are ``file:PATH``, ``vault://[HOST[:PORT]]/MOUNT/PATH``, ``aws-sm://[REGION]/NAME``,
+    ``pkcs11:token=TOKEN;object=NAME`` and ``exec:PROGRAM ARGUMENTS``, which runs a
+    program: refuse it where the text is somebody else's.
+
+    Raises:
+        InputError: It has none of the forms, or holds what looks like a key.
+    """
     scheme, rest = _scheme(text, KEK_FROM_HINT)
     match scheme:
         case "file":
@@ -202,7 +210,14 @@ def parse_kek_reference(text: str) -> KekReference:
 
 
 def parse_wrapping_reference(text: str) -> WrappingReference:
-    """Read the name of a key that stays in its KMS or HSM. Raises ``InputError``."""
+    """Read the name of a key that stays in its KMS or HSM. This touches nothing (docs/keys.md).
+
+    The forms are ``awskms://[ENDPOINT]/KEY``, ``hashivault://KEY``,
+    ``pkcs11:token=TOKEN;object=NAME``, and any scheme that a package opens.
+
+    Raises:
+        InputError: It has none of the forms, or holds what looks like a key.
+    """
     scheme, rest = _scheme(text, WRAP_WITH_HINT)
     match scheme:
         case "awskms":

@@ -45,28 +45,44 @@ class SampleKek:
 
 @dataclass(frozen=True, slots=True)
 class GivenKek:
-    """A KEK at hand."""
+    """A KEK at hand.
+
+    Attributes:
+        kek: The key.
+    """
 
     kek: Kek
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedKek:
-    """A KEK that is fetched from where it is kept."""
+    """A KEK that is fetched from where it is kept.
+
+    Attributes:
+        reference: Where that is.
+    """
 
     reference: KekReference
 
 
 @dataclass(frozen=True, slots=True)
 class NewKek:
-    """A KEK that is drawn, and kept in these places; with none, by the KBS or ``key_dir`` alone."""
+    """A KEK that is drawn when the image is encrypted, and kept.
+
+    Attributes:
+        into: Where it is kept; with no place, the KBS or ``key_dir`` alone has it.
+    """
 
     into: tuple[KekReference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StayingKey:
-    """A key that never leaves its KMS or HSM, which wraps instead of us."""
+    """A key that never leaves its KMS or HSM, which wraps instead of us.
+
+    Attributes:
+        reference: Its name there.
+    """
 
     reference: WrappingReference
 
@@ -97,10 +113,13 @@ def _ignore(_warning: str) -> None:
 class KeySettings(NamedTuple):
     """How keys become packets, and where they go.
 
-    ``registrar`` registers every key with a KBS. With ``key_dir`` only key files under it are read,
-    and keys that are made are kept there, each in the file ``<repository>/<type>/<tag>``, which is
-    used where it is there already. ``warn`` takes what the owner of a key should know. ``draw``
-    makes a new key, or raises what forbids it.
+    Attributes:
+        form: How packets are written.
+        registrar: What registers every key with a KBS, where one does.
+        key_dir: The directory outside of which no key file is read. Keys that are made are kept
+            there, each in the file ``<repository>/<type>/<tag>``, or used where it is there.
+        warn: Takes what the owner of a key should know, such as who else can read its file.
+        draw: Makes a new key, or raises what forbids it.
     """
 
     form: PacketForm = PacketForm()
@@ -115,9 +134,15 @@ def resolve(
 ) -> Recipient:
     """Return the recipient for a key and the key ID by which guests find it; touches nothing.
 
-    ``kid`` None means a fresh one where a key is made, and none at all for the packets of a KMS.
-    Raises ``InputError`` for a key ID that does not go with the source, ``RefusedError`` for a new
-    key that nothing but a KBS would keep under a key ID that others may use.
+    Args:
+        source: The key: where it is, or is to be kept.
+        kid: Its key ID. None means a fresh one where a key is made, and none at all where a KMS
+            wraps, whose packets name its own key.
+        settings: How its packets are written, and who else gets it.
+
+    Raises:
+        InputError: The key ID is missing, or does not go with the source.
+        RefusedError: Nothing but a KBS would keep the new key, under a key ID that others may use.
     """
     settings = settings or KeySettings()
     match source:
@@ -162,7 +187,11 @@ def _stored(reference: KekReference) -> Kek:
 def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None) -> Opener:
     """Return what opens packets with a key, which is fetched or asked at the first packet.
 
-    What fails is raised there: ``KekError`` for the key, ``RemoteError`` for where it is kept.
+    ``KekError`` for the key and ``RemoteError`` for where it is kept are raised then, not here.
+
+    Args:
+        source: Where the key is.
+        settings: Which key files may be read, and who is warned.
     """
     if isinstance(source, StayingKey):
         from coco_kp.keys.staying import StayingOpener  # noqa: PLC0415 (few name such a key)

@@ -87,11 +87,17 @@ class _PacketForm(NamedTuple):
 
 
 class PacketForm(_PacketForm):
-    """How packets are written; ``scheme`` is ``provider.<name>`` of who opens them.
+    """How packets are written.
 
-    ``scheme`` None takes the provider whose packets the layer has already, ``attestation-agent``
-    for a layer without. Raises ``ValueError`` for an unknown version, ``TypeError`` for what is not
-    an ``Algorithm``.
+    Attributes:
+        algorithm: What wraps the layer's key.
+        version: Upstream's form of the packet, ``"v1"`` or ``"v2"``.
+        scheme: ``provider.<name>`` of who opens them. None takes the provider whose packets the
+            layer has already, and ``attestation-agent`` for a layer without.
+
+    Raises:
+        ValueError: The version is unknown.
+        TypeError: The algorithm is not an ``Algorithm``.
     """
 
     __slots__ = ()
@@ -124,7 +130,12 @@ class PacketForm(_PacketForm):
 
 @dataclass(frozen=True, slots=True)
 class KekOpener:
-    """A KEK at hand: it opens its packets whatever their kid says, even one no guest can read."""
+    """A KEK at hand: it opens its packets whatever their key ID says, even one no guest can read.
+
+    Attributes:
+        kek: The key.
+        name: What messages call it.
+    """
 
     kek: Kek
     name: str = "the key"
@@ -145,7 +156,13 @@ class KekOpener:
 
 @dataclass(frozen=True, slots=True)
 class KekRecipient:
-    """The holder of a KEK, found by its guests under ``kid``. Whoever made the KEK keeps it."""
+    """The holder of a KEK. Whoever made the KEK keeps it.
+
+    Attributes:
+        kid: The key ID by which guests find the KEK.
+        kek: The key.
+        form: How packets are written.
+    """
 
     kid: ResourceUri
     kek: Kek
@@ -153,7 +170,7 @@ class KekRecipient:
 
     @property
     def name(self) -> str:
-        """Its kid."""
+        """The key ID, as text."""
         return str(self.kid)
 
     def prepare(self) -> KekRecipient:
@@ -196,7 +213,11 @@ class KekRecipient:
 
 
 def sample_recipient(form: PacketForm | None = None) -> KekRecipient:
-    """Return the recipient of trials, whose KEK everybody knows; ``sample`` guests open A256GCM."""
+    """Return the recipient of trials, whose KEK everybody knows.
+
+    Args:
+        form: How packets are written; ``sample`` guests open A256GCM only.
+    """
     return KekRecipient(SAMPLE_KID, Kek(SAMPLE_KEK), form or PacketForm())
 
 

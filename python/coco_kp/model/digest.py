@@ -50,9 +50,11 @@ def hasher_like(digest: Digest) -> Hasher:
 
 
 def parse_digest(text: str) -> Digest:
-    """Read ``algorithm:hex``. Raises ``InputError``.
+    """Read ``algorithm:hex``. The value is safe as a file name: it holds nothing but hex.
 
-    The value is safe as a file name: it holds nothing but hex.
+    Raises:
+        InputError: The algorithm is neither ``sha256`` nor ``sha512``, or the hex not lower-case
+            or of another length.
     """
     algorithm, colon, value = text.partition(":")
     length = _HEX_LENGTHS.get(algorithm)

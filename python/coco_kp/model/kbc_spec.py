@@ -12,7 +12,12 @@ KBC_NAMES: Final = ("sample", "offline_fs", "offline_sev", "online_sev", "cc", "
 
 
 class KbcSpec(NamedTuple):
-    """A KBC's name, without ``_kbc``, and its address; empty where none was given or ``null``."""
+    """Which KBC, and where.
+
+    Attributes:
+        name: ``sample``, ``offline_fs``, ``offline_sev``, ``online_sev``, ``cc`` or ``eaa``.
+        uri: Its address; empty where none was given, or ``null``.
+    """
 
     name: str
     uri: str
@@ -23,7 +28,13 @@ class KbcSpec(NamedTuple):
 
 
 def parse_kbc_spec(text: str) -> KbcSpec:
-    """Read ``name[_kbc][::uri]``; the URI is all behind the first ``::``. Raises ``InputError``."""
+    """Read ``name[_kbc][::uri]``, as decryption parameters have it (docs/protocols.md 4).
+
+    The URI is all behind the first ``::``; ``null`` means none.
+
+    Raises:
+        InputError: The KBC is unknown, or its address empty.
+    """
     name, separator, uri = text.partition("::")
     name = name.removesuffix("_kbc")
     hint = "write <name>_kbc::<uri>, with one of " + ", ".join(KBC_NAMES)

@@ -44,9 +44,11 @@ def provider_scheme(name: str) -> str:
 
 
 class LayerPacket(NamedTuple):
-    """A layer's wrapped key as its recipient's key wrapper returned it, and the wrapper's scheme.
+    """A layer's wrapped key, as it stands in an annotation.
 
-    ``data`` of a CoCo key provider is an annotation packet (:mod:`.packet`).
+    Attributes:
+        scheme: The key wrapper's: ``provider.<name>`` of a key provider, ``jwe``, ``pkcs7``, …
+        data: What it wrote, decoded; a CoCo key provider writes an annotation packet, JSON.
     """
 
     scheme: str

@@ -36,10 +36,13 @@ _DIGEST: Final = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}")
 
 @dataclass(frozen=True, slots=True)
 class PrivateOptions:
-    """What is needed to open a layer. ``symkey`` (the LEK) and ``nonce`` are raw and secret.
+    """What is needed to open a layer; what a packet holds. No repr shows the secrets.
 
-    ``digest`` names the layer's bytes before encryption (``sha256:<hex>``), or is empty where the
-    encryptor did not know it.
+    Attributes:
+        symkey: The layer's key (LEK), 32 raw bytes, secret.
+        nonce: 16 raw bytes, secret.
+        digest: Of the layer's bytes before encryption (``sha256:<hex>``); empty where the encryptor
+            did not know it.
     """
 
     symkey: bytes = field(repr=False)

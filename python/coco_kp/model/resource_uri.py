@@ -38,10 +38,13 @@ _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ResourceUri:
-    """The name of a resource that a KBS serves.
+    """The name of a resource that a KBS serves, such as a KEK: a key ID.
 
-    ``plugin`` is ``resource`` unless the scheme names another; ``address`` is ``host``,
-    ``host:port`` or empty; ``query`` is empty or stands without its question mark.
+    Attributes:
+        plugin: ``resource``, unless the scheme names another.
+        address: ``host``, ``host:port``, or empty.
+        segments: The parts of the path, three for a ``resource``.
+        query: What follows the question mark, or empty.
     """
 
     plugin: str
@@ -70,9 +73,15 @@ def without_ciphertext(uri: ResourceUri) -> ResourceUri:
 
 
 def parse_key_id(text: str) -> ResourceUri:
-    """Read a key ID in any form that users write. Raises ``InputError`` with the accepted forms.
+    """Read a key ID in any form that users write.
 
-    One that holds what looks like a key is refused: it would be published with the image.
+    These are ``kbs:///<repository>/<type>/<tag>``, the same with the address of a KBS behind the
+    second slash, both without ``kbs://``, and ``kbs+<plugin>://[addr]/<path>`` (docs/protocols.md
+    3.4).
+
+    Raises:
+        InputError: It has none of the forms; or it holds what looks like a key, which would be
+            published with the image.
     """
     uri = _parse_written(text)
     if any(map(looks_like_a_key, (uri.address, uri.query, *uri.segments))):

@@ -13,10 +13,14 @@ from coco_kp.unpacking import Unpacking
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user's name and password, or a token in their stead.
+    """A user's name and password, or a token in their stead. No repr shows them.
 
-    ``identity_token`` is an OAuth2 refresh token, which a token server exchanges;
-    ``registry_token`` is sent to the registry as it is.
+    Attributes:
+        username: The user's name.
+        password: The password.
+        identity_token: An OAuth2 refresh token, which a token server exchanges.
+        registry_token: A token that the registry is sent as it is.
+        origin: Where they are from, for messages: an option, a file, a helper.
     """
 
     username: str
@@ -29,13 +33,19 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The options of one side of a copy; without any, the user's own files decide.
+    """How a registry is reached; whatever is left out, the user's own files decide, as for skopeo.
 
-    ``authfile`` is read instead of those files, ``cert_dir`` instead of the directories of
-    ``certs.d``. ``tls_verify=False`` accepts any certificate, and plain http where there is no TLS
-    at all; None leaves it to ``registries.conf``, and verifies if that says nothing. Compressed
-    archives and layers may unpack to ``max_unpacked`` bytes more than :mod:`coco_kp.unpacking`
-    allows for their size. After ``retries`` failures in a row a registry is given up.
+    Attributes:
+        credentials: Who asks; None looks into the files where logins are kept.
+        authfile: The one file that is looked into for logins.
+        cert_dir: The directory of certificates in place of those in ``certs.d``.
+        tls_verify: False accepts any certificate, and plain http where there is no TLS at all; None
+            leaves it to ``registries.conf``, and verifies if that says nothing.
+        max_unpacked: Bytes that compressed archives and layers may unpack to on top of 100 times
+            their own size.
+        retries: How many failures in a row a registry is forgiven.
+        side: Which side of a copy this is, for errors: empty for an only one, None where the caller
+            has no say in it.
     """
 
     credentials: Credentials | None = None
