@@ -30,7 +30,8 @@ def exists(place: str, name: str) -> bool:
 
 
 def names(path: Path) -> set[str]:
-    """Return the names of the functions and classes that a module defines."""
-    tree = ast.parse(path.read_bytes())
-    kinds = (ast.FunctionDef, ast.ClassDef)
-    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+    """Return the names of a module's functions and classes, and of tests that are tables."""
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    tables = [node.targets[0] for node in nodes if isinstance(node, ast.Assign)]
+    return defined | {table.id for table in tables if isinstance(table, ast.Name)}

@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support import ocicrypt
+from tests.support import documents, ocicrypt
+from tests.support.documents import CONFIG, MANIFEST, TAR, descriptor
 from tests.vectors import load_vectors
 
 ANY_CHARACTER = st.characters(categories=None)
@@ -23,6 +24,14 @@ REQUESTS = [
     ocicrypt.wrap_request("sample=true", PRIVATE_OPTIONS),
     ocicrypt.unwrap_request("sample", PACKETS[2]),
 ]
+
+_CONFIG = documents.config([documents.sha256(b"layer")], variant="v8")
+_LAYER = descriptor(TAR, b"layer", annotations={"a": "b"}, urls=["https://example.com/layer"])
+_MANIFEST = documents.manifest(
+    descriptor(CONFIG, _CONFIG), [_LAYER], subject=descriptor(MANIFEST, b"{}"), annotations={}
+)
+_ENTRY = descriptor(MANIFEST, _MANIFEST, platform={"os": "linux", "architecture": "amd64"})
+IMAGES = [_CONFIG, _MANIFEST, documents.index([_ENTRY])]
 
 # Words that lead deep into the parsers.
 MEMBERS = [

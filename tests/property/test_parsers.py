@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from coco_kp.errors import CocoKpError
 from coco_kp.keyprovider.address import parse_address
 from coco_kp.keys.keys_file import list_keys, parse_keys, parse_keys_file_name
+from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
 from coco_kp.model.algorithm import Algorithm, parse_algorithm
+from coco_kp.model.digest import parse_digest
 from coco_kp.model.encoding import (
     decode_base64,
     encode_base64,
@@ -21,18 +23,24 @@ from coco_kp.model.encoding import (
     write_json,
 )
 from coco_kp.model.host_port import HostPort
+from coco_kp.model.image_config import parse_image_config
 from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.model.kbs_url import KbsUrl
 from coco_kp.model.layer_options import (
     PrivateOptions,
     PublicOptions,
     parse_private_options,
     parse_public_options,
 )
+from coco_kp.model.manifest import parse_manifest, parse_platform
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
 from coco_kp.model.params import parse_params
+from coco_kp.model.pattern import parse_pattern
 from coco_kp.model.protocol import parse_request
+from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_uri
 from tests.property.strategies import (
+    IMAGES,
     PACKETS,
     PRIVATE_OPTIONS,
     REQUESTS,
@@ -49,6 +57,13 @@ PARSERS_OF_TEXT: list[Callable[[str], object]] = [
     parse_keys_file_name,
     parse_kbc_spec,
     parse_address,
+    parse_digest,
+    parse_image_reference,
+    parse_kek_reference,
+    parse_wrapping_reference,
+    parse_pattern,
+    parse_platform,
+    KbsUrl.parse,
     lambda text: parse_algorithm(text, "it"),
     lambda text: HostPort.parse(text, "it"),
     lambda text: decode_base64(text, "it"),
@@ -60,6 +75,8 @@ PARSERS_OF_BYTES: list[Callable[[bytes], object]] = [
     parse_private_options,
     parse_public_options,
     parse_request,
+    parse_manifest,
+    parse_image_config,
     lambda data: list_keys(parse_keys(data, "it")),
 ]
 
@@ -116,7 +133,7 @@ def test_bytes_parser_reads_or_refuses_any_json(
     refuses_in_our_words(parse, json.dumps(document).encode())
 
 
-WELL_FORMED = [*PACKETS, PRIVATE_OPTIONS, *REQUESTS]
+WELL_FORMED = [*PACKETS, PRIVATE_OPTIONS, *REQUESTS, *IMAGES]
 
 
 @pytest.mark.parametrize("parse", PARSERS_OF_BYTES)

@@ -52,3 +52,9 @@ def index(entries: Sequence[Mapping[str, Any]], **more: Any) -> bytes:
 def to_json(document: object) -> bytes:
     """Write a document without blanks."""
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def with_members(document: bytes, **members: object) -> bytes:
+    """Replace members of a JSON object; ``...`` removes one."""
+    merged = json.loads(document) | members
+    return to_json({name: value for name, value in merged.items() if value is not ...})

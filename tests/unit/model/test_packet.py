@@ -17,6 +17,8 @@ from coco_kp.model.packet import (
     wrap_type_of,
 )
 from coco_kp.model.resource_uri import ResourceUri
+from tests.support.documents import with_members
+from tests.support.refusals import refusals
 from tests.vectors import load_vectors
 
 VECTORS = load_vectors("packets")
@@ -65,44 +67,35 @@ def test_packet_is_written_as_v1_by_default_and_v2_says_the_same() -> None:
     assert parse_packet(packet.to_json("v1")) == parse_packet(packet.to_json("v2")) == packet
 
 
-def altered(packet: bytes, **members: Any) -> bytes:
-    """Replace members; ``...`` removes one."""
-    merged = json.loads(packet) | members
-    document = {name: value for name, value in merged.items() if value is not ...}
-    return json.dumps(document).encode()
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ({"kid": None}, "'kid' of the annotation packet is not a string"),
-        ({"kid": "kbs:default/key/1"}, "its scheme is not kbs"),
-        ({"kid": "kbs:///default/key/1/"}, "cannot be used"),
-        ({"wrapped_data": ...}, "has no 'wrapped_data'"),
-        ({"wrapped_data": [1, 2]}, "'wrapped_data' of the annotation packet is not a string"),
-        ({"wrapped_data": ""}, "has 0 bytes, less than a tag"),
-        ({"iv": None}, "'iv' of the annotation packet is not a string"),
-        ({"iv": "AAAA\n"}, "'iv' of the annotation packet is not base64"),
-        ({"wrap_type": ...}, "has no 'wrap_type'"),
-        ({"wrap_type": 1}, "'wrap_type' of the annotation packet is not a string"),
-        ({"version": "0.2.0"}, "'version' of the annotation packet is '0.2.0'"),
-        ({"version": None}, "'version' of the annotation packet is not a string"),
-        ({"provider": None}, "'provider' of the annotation packet is not a string"),
-        ({"provider_settings": None}, "'provider_settings' of the annotation packet is not an"),
-        ({"annotations": []}, "'annotations' of the annotation packet is not an object"),
-    ],
+test_parse_packet_refusal_names_the_member = refusals(
+    lambda members: parse_packet(with_members(V2, **members)),
+    {
+        "'kid' of the annotation packet is not a string": [{"kid": None}],
+        "its scheme is not kbs": [{"kid": "kbs:default/key/1"}],
+        "cannot be used": [{"kid": "kbs:///default/key/1/"}],
+        "has no 'wrapped_data'": [{"wrapped_data": ...}],
+        "'wrapped_data' of the annotation packet is not a string": [{"wrapped_data": [1, 2]}],
+        "has 0 bytes, less than a tag": [{"wrapped_data": ""}],
+        "'iv' of the annotation packet is not a string": [{"iv": None}],
+        "'iv' of the annotation packet is not base64": [{"iv": "AAAA\n"}],
+        "has no 'wrap_type'": [{"wrap_type": ...}],
+        "'wrap_type' of the annotation packet is not a string": [{"wrap_type": 1}],
+        "'version' of the annotation packet is '0.2.0'": [{"version": "0.2.0"}],
+        "'version' of the annotation packet is not a string": [{"version": None}],
+        "'provider' of the annotation packet is not a string": [{"provider": None}],
+        "'provider_settings' of the annotation packet is not an": [{"provider_settings": None}],
+        "'annotations' of the annotation packet is not an object": [{"annotations": []}],
+    },
 )
-def test_parse_packet_refusal_names_the_member(members: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError) as error:
-        parse_packet(altered(V2, **members))
-    assert message in error.value.message
 
 
-@pytest.mark.parametrize("provider", ["aws", "aliyun", "KBS", ""])
-def test_parse_packet_raises_kek_error_for_key_that_no_kbs_holds(provider: str) -> None:
-    cloud = altered(V2, provider=provider, kid="arn:aws:kms", iv=..., wrap_type=...)
-    with pytest.raises(KekError, match=f"held by '{provider}', which is not a KBS"):
-        parse_packet(cloud)
+test_parse_packet_raises_kek_error_for_key_that_no_kbs_holds = refusals(
+    lambda provider: parse_packet(
+        with_members(V2, provider=provider, kid="arn:aws:kms", iv=..., wrap_type=...)
+    ),
+    {f"held by '{name}', which is not a KBS": [name] for name in ["aws", "aliyun", "KBS", ""]},
+    raises=KekError,
+)
 
 
 def test_parse_packet_limits_size() -> None:
@@ -113,33 +106,34 @@ def test_parse_packet_limits_size() -> None:
 
 
 def test_parse_packet_accepts_ctr_packet_without_tag() -> None:
-    packet = altered(
+    packet = with_members(
         V1, wrap_type="A256CTR", iv=b64encode(b"\xff" * 16).decode(), wrapped_data="AA=="
     )
     assert parse_packet(packet).wrapped_data == b"\0"
 
 
-class TestRewrittenPacket:
+def rewritten(counter: int) -> bytes:
     """A256GCM is counter mode from ``IV || 2`` on: without its tag, A256CTR opens it."""
+    packet = json.loads(V1)
+    iv = b64decode(packet["iv"]) + counter.to_bytes(4)
+    wrapped = b64decode(packet["wrapped_data"])[:-16]
+    members = {"iv": b64encode(iv).decode(), "wrapped_data": b64encode(wrapped).decode()}
+    return with_members(V1, wrap_type="A256CTR", **members)
 
-    @staticmethod
-    def rewritten(counter: int) -> bytes:
-        packet = json.loads(V1)
-        iv = b64decode(packet["iv"]) + counter.to_bytes(4)
-        wrapped = b64decode(packet["wrapped_data"])[:-16]
-        packet |= {"wrap_type": "A256CTR", "iv": b64encode(iv).decode()}
-        packet |= {"wrapped_data": b64encode(wrapped).decode()}
-        return json.dumps(packet).encode()
 
-    @pytest.mark.parametrize("counter", [0, 1, 2, 3, 1023])
-    def test_packet_with_a_counter_of_gcm_is_refused_by_every_reader(self, counter: int) -> None:
-        for read in (read_packet, parse_packet, wrap_type_of):
-            with pytest.raises(InputError, match="rewritten as A256CTR"):
-                read(self.rewritten(counter))
+test_packet_with_a_counter_of_gcm_is_refused_by_every_reader = refusals(
+    lambda row: row[0](rewritten(row[1])),
+    {
+        "rewritten as A256CTR": [
+            (read, counter)
+            for read in (read_packet, parse_packet, wrap_type_of)
+            for counter in (0, 1, 2, 3, 1023)
+        ]
+    },
+)
 
-    def test_packet_with_a_larger_counter_is_read(self) -> None:
-        assert wrap_type_of(self.rewritten(1024)) is Algorithm.A256CTR
 
-    def test_packet_of_another_form_has_no_wrap_type(self) -> None:
-        assert wrap_type_of(b"\0\1") is None
-        assert wrap_type_of(b'{"key": 1}') is None
+def test_packet_has_wrap_type_unless_it_has_another_form() -> None:
+    assert wrap_type_of(rewritten(1024)) is Algorithm.A256CTR
+    assert wrap_type_of(b"\0\1") is None
+    assert wrap_type_of(b'{"key": 1}') is None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import RemoteError
 from coco_kp.model.sev_secret import SevConnection, parse_secret_map
+from tests.support.refusals import refusals
 
 GUID = "0c38e5b0-43d7-4d7f-a2a4-b0e1d6b6a0ff"
 ONE_KEY = bytes.fromhex("0100000000000000 2400000000000000") + GUID.encode()
@@ -27,21 +26,18 @@ def test_parse_secret_map_reads_known_answer() -> None:
     assert parse_secret_map(bytes(8)) == {}
 
 
-@pytest.mark.parametrize("end", range(92))
-def test_parse_secret_map_refuses_truncated_answer(end: int) -> None:
-    with pytest.raises(RemoteError, match="ends early"):
-        parse_secret_map(ONE_KEY[:end])
-
-
-def test_parse_secret_map_refuses_trailing_bytes() -> None:
-    with pytest.raises(RemoteError, match="does not end where it should"):
-        parse_secret_map(ONE_KEY + b"\0")
-
-
-@pytest.mark.parametrize("count", [17, 2**32, 2**64 - 1])
-def test_parse_secret_map_refuses_too_many_entries(count: int) -> None:
-    with pytest.raises(RemoteError, match="more than 16 entries"):
-        parse_secret_map(count.to_bytes(8, "little") + ONE_KEY[8:])
+test_parse_secret_map_refuses_answer_that_is_not_whole = refusals(
+    parse_secret_map,
+    {
+        "the answer of simple-kbs ends early": [ONE_KEY[:end] for end in range(92)],
+        "the answer of simple-kbs does not end where it should": [ONE_KEY + b"\0"],
+        "the answer of simple-kbs has more than 16 entries": [
+            count.to_bytes(8, "little") + ONE_KEY[8:] for count in (17, 2**32, 2**64 - 1)
+        ],
+    },
+    raises=RemoteError,
+    exact=True,
+)
 
 
 @given(st.binary(max_size=200))
@@ -60,18 +56,15 @@ def test_sev_connection_parses_and_hides_its_key() -> None:
     assert repr(connection) == f"SevConnection(client_id='{connection.client_id}')"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"client_id": "not a uuid"},
-        {"client_id": 7},
-        {"client_id": None},
-        {"key": ""},
-        {"key": "AAAAAAAAAAAAAAAAAAAAAA=="},
-        {"key": "not base64"},
-        {"key": [1, 2]},
-    ],
+test_sev_connection_refuses_malformed_document = refusals(
+    lambda change: SevConnection.parse(json.dumps(CONNECTION | change).encode(), "it"),
+    {
+        "'client_id' of it is not a UUID": [{"client_id": "not a uuid"}],
+        "'client_id' of it is not a string": [{"client_id": 7}, {"client_id": None}],
+        "'key' of it has 0 bytes; expected 32": [{"key": ""}],
+        "'key' of it has 16 bytes; expected 32": [{"key": "AAAAAAAAAAAAAAAAAAAAAA=="}],
+        "'key' of it is not base64": [{"key": "not base64"}],
+        "'key' of it is not a string": [{"key": [1, 2]}],
+    },
+    exact=True,
 )
-def test_sev_connection_refuses_malformed_document(change: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="of it"):
-        SevConnection.parse(json.dumps(CONNECTION | change).encode(), "it")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
-import pytest
-
-from coco_kp.errors import InputError, KekError, RemoteError
+from coco_kp.errors import KekError, RemoteError
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.packet import AnnotationPacket
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.model.verdictd import decrypt_request, parse_decrypted
+from tests.support.refusals import refusals
 
 KID = parse_key_id("kbs:///default/key/1")
 PACKET = AnnotationPacket(KID, b"wrapped data with a tag", bytes(12), Algorithm.A256GCM)
@@ -34,17 +33,23 @@ def test_decrypt_request_names_aes_whatever_the_packet_says() -> None:
     }
 
 
-def test_decrypt_request_refuses_ctr_packet_with_reason() -> None:
-    ctr = AnnotationPacket(KID, b"wrapped", bytes(16), Algorithm.A256CTR)
-    with pytest.raises(KekError, match="A256CTR cannot be opened through eaa"):
-        decrypt_request(ctr)
+test_decrypt_request_refuses_ctr_packet_with_reason = refusals(
+    decrypt_request,
+    {
+        "a packet of A256CTR cannot be opened through eaa": [
+            AnnotationPacket(KID, b"wrapped", bytes(16), Algorithm.A256CTR)
+        ]
+    },
+    raises=KekError,
+    hint="Verdictd knows A256GCM only",
+)
 
 
-def test_decrypt_request_refuses_packet_too_long_for_one_tls_record() -> None:
-    """A longer request makes Verdictd hang up without a word."""
-    long = AnnotationPacket(KID, bytes(3000), bytes(12), Algorithm.A256GCM)
-    with pytest.raises(InputError, match="too long for Verdictd"):
-        decrypt_request(long)
+# A longer request makes Verdictd hang up without a word.
+test_decrypt_request_refuses_packet_too_long_for_one_tls_record = refusals(
+    decrypt_request,
+    {"too long for Verdictd": [AnnotationPacket(KID, bytes(3000), bytes(12), Algorithm.A256GCM)]},
+)
 
 
 def test_parse_decrypted_returns_plaintext() -> None:
@@ -52,25 +57,27 @@ def test_parse_decrypted_returns_plaintext() -> None:
     assert parse_decrypted(json.dumps(answer).encode(), PACKET) == b"plain"
 
 
-def test_parse_decrypted_raises_kek_error_for_failure() -> None:
-    answer = b'{"data":{},"error":"kid: \\"nope\\"\'s key not found","status":"Fail"}'
-    with pytest.raises(KekError, match="key not found"):
-        parse_decrypted(answer, PACKET)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"no json",
-        b"[]",
-        b'{"status":"OK"}',
-        b'{"status":"OK","data":[]}',
-        b'{"status":"OK","data":{"other":"cGxhaW4="}}',
-        json.dumps({"status": "OK", "data": {SENT: "no base64"}}).encode(),
-        json.dumps({"status": "OK", "data": {SENT: None}}).encode(),
-    ],
+test_parse_decrypted_raises_kek_error_for_failure = refusals(
+    lambda answer: parse_decrypted(answer, PACKET),
+    {"key not found": [b'{"data":{},"error":"kid: \\"nope\\"\'s key not found","status":"Fail"}']},
+    raises=KekError,
+    hint="must be in the file opt/verdictd/keys/default/key/1",
 )
-def test_parse_decrypted_refuses_malformed_answer(answer: bytes) -> None:
-    with pytest.raises(RemoteError):
-        parse_decrypted(answer, PACKET)
+
+
+test_parse_decrypted_refuses_malformed_answer = refusals(
+    lambda answer: parse_decrypted(answer, PACKET),
+    {
+        "is not valid JSON": [b"", b"no json"],
+        "is not a JSON object": [b"[]"],
+        "answered something else than it was asked": [
+            *(b'{"status":"OK"}', b'{"status":"OK","data":[]}'),
+            b'{"status":"OK","data":{"other":"cGxhaW4="}}',
+            json.dumps({"status": "OK", "data": {SENT: None}}).encode(),
+        ],
+        "the answer of Verdictd is not base64": [
+            json.dumps({"status": "OK", "data": {SENT: "no base64"}}).encode()
+        ],
+    },
+    raises=RemoteError,
+)
