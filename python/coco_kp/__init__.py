@@ -44,7 +44,7 @@ guests get from a Key Broker Service (KBS) under a key ID.
   names it, ``FetchedKek`` or ``NewKek`` says what to do, ``resolve`` makes a recipient of that, and
   ``opener`` an opener.
 - One that never leaves its KMS or HSM: ``parse_wrapping_reference`` and ``StayingKey``.
-- As a guest gets it: ``KbcOpener``.
+- As a guest gets it, by a KBC: ``KbcOpener`` and ``Kbcs``, which is to be closed.
 
 A new key is kept before the image that needs it has a name. No key is in a message, a repr or the
 log. The core wipes what it drops; Python cannot wipe ``bytes``, such as those that ``raw`` returns.
@@ -114,7 +114,13 @@ if TYPE_CHECKING:
     from coco_kp.image.rewrap import Changes, rewrap_image
     from coco_kp.image.verdicts import LayerVerdict, RecipientVerdict, VerificationReport
     from coco_kp.image.verify import VerificationRules, verify_image
-    from coco_kp.kbc import KbcSettings
+    from coco_kp.kbc.cc import cc_kbc
+    from coco_kp.kbc.eaa import eaa_kbc
+    from coco_kp.kbc.injected_secret import InjectedSecrets
+    from coco_kp.kbc.kbcs import Kbc, Kbcs
+    from coco_kp.kbc.offline_fs import offline_fs_kbc
+    from coco_kp.kbc.offline_sev import offline_sev_kbc
+    from coco_kp.kbc.online_sev import online_sev_kbc
     from coco_kp.keys.file_reference import KekReference
     from coco_kp.keys.kek_file import KekFile, read_kek
     from coco_kp.keys.reference import (
@@ -148,6 +154,7 @@ if TYPE_CHECKING:
     from coco_kp.model.layer_encryption import LayerPacket
     from coco_kp.model.layer_options import PrivateOptions
     from coco_kp.model.manifest import Platform
+    from coco_kp.model.packet import AnnotationPacket
     from coco_kp.model.resource_uri import ResourceUri, parse_key_id
     from coco_kp.transport.access import Access, Credentials
     from coco_kp.transport.registry.session import Session
@@ -155,6 +162,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Access",
     "Algorithm",
+    "AnnotationPacket",
     "Changes",
     "CocoKpError",
     "Credentials",
@@ -164,14 +172,16 @@ __all__ = [
     "FetchedKek",
     "GivenKek",
     "ImageResult",
+    "InjectedSecrets",
     "InputError",
     "InspectedImage",
     "InspectedLayer",
     "Inspection",
     "IntegrityError",
+    "Kbc",
     "KbcOpener",
-    "KbcSettings",
     "KbcSpec",
+    "Kbcs",
     "Kek",
     "KekError",
     "KekFile",
@@ -209,9 +219,14 @@ __all__ = [
     "VerificationReport",
     "VerificationRules",
     "WrappingReference",
+    "cc_kbc",
     "decrypt_image",
+    "eaa_kbc",
     "encrypt_image",
     "inspect_image",
+    "offline_fs_kbc",
+    "offline_sev_kbc",
+    "online_sev_kbc",
     "opener",
     "parse_digest",
     "parse_kbc_spec",
@@ -259,7 +274,13 @@ _MODULES: Final = {
     "image.rewrap": ("Changes", "rewrap_image"),
     "image.verdicts": ("LayerVerdict", "RecipientVerdict", "VerificationReport"),
     "image.verify": ("VerificationRules", "verify_image"),
-    "kbc": ("KbcSettings",),
+    "kbc.cc": ("cc_kbc",),
+    "kbc.eaa": ("eaa_kbc",),
+    "kbc.injected_secret": ("InjectedSecrets",),
+    "kbc.kbcs": ("Kbc", "Kbcs"),
+    "kbc.offline_fs": ("offline_fs_kbc",),
+    "kbc.offline_sev": ("offline_sev_kbc",),
+    "kbc.online_sev": ("online_sev_kbc",),
     "keys.file_reference": ("KekReference",),
     "keys.kek_file": ("KekFile", "read_kek"),
     "keys.reference": ("WrappingReference", "parse_kek_reference", "parse_wrapping_reference"),
@@ -289,6 +310,7 @@ _MODULES: Final = {
     "model.layer_encryption": ("LayerPacket",),
     "model.layer_options": ("PrivateOptions",),
     "model.manifest": ("Platform",),
+    "model.packet": ("AnnotationPacket",),
     "model.resource_uri": ("ResourceUri", "parse_key_id"),
     "transport.access": ("Access", "Credentials"),
     "transport.registry.session": ("Session",),

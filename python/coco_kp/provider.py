@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from coco_kp.crypto import Kek
 from coco_kp.deadline import remaining, within
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
-from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.resolve import (
     NEW_KIDS,
@@ -138,19 +139,22 @@ class Provider(NamedTuple):
     """A key provider's settings. Calls do not change it: any number may run at once.
 
     ``key_dir`` bounds the files that callers may name; ``kbc`` opens packets of callers that name
-    no KBC themselves. ``registrar`` registers the KEKs that are made here, and with
-    ``register_callers_files`` those that callers name: whoever calls could else fetch another
-    team's key under a name of his own. ``source`` is the provider's own key, for callers who name
-    none; for the same reason it is never registered. ``allow_kek`` are patterns (``fnmatch``) of
-    key references that callers may name. ``name`` is the one under which its callers know it, None
-    any (`parse_request`). With ``files_untold`` callers learn nothing of a file that they name but
-    whether it is a key: they may be on other machines.
+    no KBC themselves. All are among ``kbcs``, which the provider's maker closes; without those,
+    each call closes its own. ``keys_file`` is what a KBC reads, to be looked at beforehand.
+    ``registrar`` registers the KEKs that are made here, and with ``register_callers_files`` those
+    that callers name: whoever calls could else fetch another team's key under a name of his own.
+    ``source`` is the provider's own key, for callers who name none; for the same reason it is never
+    registered. ``allow_kek`` are patterns (``fnmatch``) of key references that callers may name.
+    ``name`` is the one under which its callers know it, None any (`parse_request`). With
+    ``files_untold`` callers learn nothing of a file that they name but whether it is a key: they
+    may be on other machines.
     """
 
     key_dir: Path | None = None
     packet_version: PacketVersion = "v1"
     kbc: KbcSpec | None = None
-    kbc_settings: KbcSettings = KbcSettings()
+    kbcs: Kbcs | None = None
+    keys_file: Path | None = None
     registrar: Registrar | None = None
     register_callers_files: bool = False
     source: KeySource | None = None
@@ -296,27 +300,30 @@ class Provider(NamedTuple):
         packet = parse_packet(request.packet)
         kid, kbcs = packet.kid, ", ".join(map(str, specs))
         permit(KeyUse("keyunwrap", kid, packet.wrap_type, kbcs, _lookups(kid, specs)))
-        failures: list[CocoKpError] = []
-        for number, spec in enumerate(specs):
-            if failures and not remaining():
-                failures.append(UnreachableError("not asked: the time is over"))
-                continue
-            try:
-                # A silent one leaves the others their share of the time.
-                with within(remaining() / (len(specs) - number)):
-                    return self._unwrap_with(spec, packet)
-            except CocoKpError as failure:
-                failures.append(failure)
-        if len(failures) == 1:
-            raise failures[0]
-        tries = zip(specs, failures, strict=True)
-        reasons = "; ".join(f"{shown(str(spec))}: {failure}" for spec, failure in tries)
-        raise KekError(f"no KBC opened the packet: {reasons}")
+        with nullcontext(self.kbcs) if self.kbcs else Kbcs() as ours:
+            return _opened(ours, specs, packet)
 
-    def _unwrap_with(self, spec: KbcSpec, packet: AnnotationPacket) -> Unwrapped:
-        private_options = open_kbc(spec, self.kbc_settings).unwrap(packet)
-        options = check_opened(private_options, str(packet.kid), packet.wrap_type)
-        return Unwrapped(private_options, packet.kid, spec, options.digest)
+
+def _opened(kbcs: Kbcs, specs: Sequence[KbcSpec], packet: AnnotationPacket) -> Unwrapped:
+    """Open a packet by the first KBC that can. Raises why none could."""
+    failures: list[CocoKpError] = []
+    for number, spec in enumerate(specs):
+        if failures and not remaining():
+            failures.append(UnreachableError("not asked: the time is over"))
+            continue
+        try:
+            # A silent one leaves the others their share of the time.
+            with within(remaining() / (len(specs) - number)):
+                private_options = kbcs.unwrap(spec, packet)
+            options = check_opened(private_options, str(packet.kid), packet.wrap_type)
+            return Unwrapped(private_options, packet.kid, spec, options.digest)
+        except CocoKpError as failure:
+            failures.append(failure)
+    if len(failures) == 1:
+        raise failures[0]
+    tries = zip(specs, failures, strict=True)
+    reasons = "; ".join(f"{shown(str(spec))}: {failure}" for spec, failure in tries)
+    raise KekError(f"no KBC opened the packet: {reasons}")
 
 
 def _named(source: KeySource) -> str:

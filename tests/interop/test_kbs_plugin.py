@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,11 @@ import pytest
 import trustme
 
 from coco_kp.errors import RemoteError
-from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.kbc.cc import cc_kbc
 from coco_kp.keys.external import ciphertext_of, wrap_new_kek
 from coco_kp.keys.reference import parse_wrapping_reference
 from coco_kp.keys.stores import open_wrapping_key
 from coco_kp.model.algorithm import Algorithm
-from coco_kp.model.kbc_spec import parse_kbc_spec
 from coco_kp.model.packet import AnnotationPacket, parse_packet
 from coco_kp.model.resource_uri import parse_key_id
 from tests.peers.softhsm import MASTER, PIN, SoftHsm
@@ -95,9 +95,12 @@ def test_guest_opens_packet_whose_kek_an_hsm_wrapped(
     iv, wrapped = kek.wrap(Algorithm.A256GCM, SECRET)
     packet = AnnotationPacket(kid, wrapped, iv, Algorithm.A256GCM)
     other = packet._replace(kid=replace(kid, segments=("coco-kp", "test")))
-    with plugin_process(tmp_path, "--config", str(config)) as running, simulated_kbs() as kbs:
+    with (
+        plugin_process(tmp_path, "--config", str(config)) as running,
+        simulated_kbs() as kbs,
+        closing(cc_kbc(str(kbs.url))) as guest,
+    ):
         external = kbs.with_external("coco-kp", f"http://{plugin_address(running)}")
-        guest = open_kbc(parse_kbc_spec(f"cc::{kbs.url}"), KbcSettings())
         assert guest.unwrap(parse_packet(packet.to_json("v1"))) == SECRET
         with pytest.raises(RemoteError):
             guest.unwrap(parse_packet(other.to_json("v1")))

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coco_kp.errors import CocoKpError
-from coco_kp.kbc import KbcSettings
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import PacketVersion
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.provider import Provider
 from tests.property.strategies import PACKETS, PRIVATE_OPTIONS, altered, any_text, retyped
+from tests.support.kbcs import kbcs_with
 
 PATH = "default/key/key_id1"
 
@@ -40,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def provider(folder: Path, version: PacketVersion = "v1") -> Provider:
-    settings = KbcSettings(keys_file=folder / "keys.json")
-    return Provider(key_dir=folder, packet_version=version, kbc_settings=settings)
+    kbcs = kbcs_with(folder / "keys.json")
+    return Provider(key_dir=folder, packet_version=version, kbcs=kbcs)
 
 
 @given(

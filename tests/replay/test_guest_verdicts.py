@@ -15,11 +15,11 @@ import pytest
 from coco_kp.errors import CocoKpError
 from coco_kp.image.opener import KbcOpener
 from coco_kp.image.verify import VerificationRules, verify_image
-from coco_kp.kbc import KbcSettings
 from coco_kp.model.kbc_spec import parse_kbc_spec
 from coco_kp.unpacking import ContentCheck, Unpacking
 from tests.replay.recording import Recorded, recording
 from tests.support.documents import MANIFEST
+from tests.support.kbcs import kbcs_with
 from tests.support.layout import LayoutWriter
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def guest_keys(tmp_path_factory: pytest.TempPathFactory) -> KbcOpener:
     file = tmp_path_factory.mktemp("guest") / "keys.json"
     file.write_text(json.dumps(GUEST["keys"]))
     file.chmod(0o600)
-    return KbcOpener(parse_kbc_spec("offline_fs"), KbcSettings(keys_file=file))
+    return KbcOpener(parse_kbc_spec("offline_fs"), kbcs_with(file))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,8 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from coco_kp.errors import IntegrityError, KekError, RemoteError
-from coco_kp.kbc import KbcSettings, open_kbc
-from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.kbc.online_sev import online_sev_kbc
 from coco_kp.model.packet import parse_packet
 from tests.replay.recording import Recorded, recording
 from tests.sim.simple_kbs import METHOD, behaving, read_message, simulated_simple_kbs
@@ -101,8 +100,7 @@ def ask(
     connection.write_text(json.dumps(RECORDED["connection"]))
     connection.chmod(0o600)
     with behaving(answer) as address:
-        spec = parse_kbc_spec(f"online_sev::{address}")
-        kbc = open_kbc(spec, KbcSettings(keys_file=connection))
+        kbc = online_sev_kbc(address, connection_file=connection)
         return kbc.unwrap(parse_packet(packet)), requests
 
 

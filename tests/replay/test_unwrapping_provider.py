@@ -11,7 +11,8 @@ import pytest
 
 from coco_kp.errors import CocoKpError
 from coco_kp.http import HttpClient
-from coco_kp.kbc import KbcSettings, offline_fs
+from coco_kp.kbc import offline_fs, offline_sev, online_sev
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.kbs import client
 from coco_kp.keyprovider.messages_pb2 import (
     keyProviderKeyWrapProtocolInput,
@@ -102,9 +103,14 @@ def test_provider_given_what_the_agent_was_asked_opens_what_it_opened(
             text = text.replace("127.0.0.1:46329", sim.address)
             return text.replace("127.0.0.1:35397", "127.0.0.1:1")  # where nobody listened
 
-        compare(
-            recorded, Provider(kbc_settings=KbcSettings(keys_file=file)), AGENT_DIFFERENCES, address
-        )
+        with Kbcs(
+            {
+                "offline_fs": partial(offline_fs.offline_fs_kbc, keys_file=file),
+                "offline_sev": partial(offline_sev.offline_sev_kbc, keys_file=file),
+                "online_sev": partial(online_sev.online_sev_kbc, connection_file=file),
+            }
+        ) as kbcs:
+            compare(recorded, Provider(kbcs=kbcs), AGENT_DIFFERENCES, address)
 
 
 @pytest.mark.parametrize("name", HUB_CALLS)
@@ -124,7 +130,8 @@ def test_provider_given_what_the_data_hub_was_asked_opens_what_it_opened(
         case _:
             files = {"f0": first, "f1": {"default/key/2": keys["default/key/2"]}}
     have(files, tmp_path, monkeypatch)
-    compare(HUB_CALLS[name], Provider(kbc=parse_kbc_spec("offline_fs")), HUB_DIFFERENCES)
+    provider = Provider(kbc=parse_kbc_spec("offline_fs"), kbcs=Kbcs())
+    compare(HUB_CALLS[name], provider, HUB_DIFFERENCES)
 
 
 @pytest.mark.parametrize("name", UNSTARTED)
@@ -135,8 +142,9 @@ def test_provider_given_keys_files_with_which_the_data_hub_does_not_start_says_w
     bad = "f1" if name == "one good file and one bad" else "f0"
     text = '{"default/key/1": "***"}' if "base64" in name else "no JSON"
     (tmp_path / bad).write_text(text)
+    provider = Provider(kbc=parse_kbc_spec("offline_fs"), kbcs=Kbcs())
     with pytest.raises(CocoKpError, match=f"{tmp_path / bad}' is not|{tmp_path / bad}.* base64"):
-        call(Provider(kbc=parse_kbc_spec("offline_fs")), HUB_CALLS["A256GCM"])
+        call(provider, HUB_CALLS["A256GCM"])
 
 
 @pytest.mark.parametrize("peer", ["attestation-agent-0.6", "coco_keyprovider"])

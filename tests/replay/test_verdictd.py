@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from coco_kp.errors import KekError, RemoteError
-from coco_kp.kbc import KbcSettings, open_kbc
-from coco_kp.model.kbc_spec import parse_kbc_spec
+from coco_kp.kbc.eaa import eaa_kbc
 from coco_kp.model.packet import parse_packet
 from coco_kp.model.verdictd import decrypt_request, parse_decrypted
 from tests.replay.recording import recording
@@ -54,7 +53,7 @@ def test_eaa_given_any_recorded_answer_opens_the_packet_or_says_why_not(
 ) -> None:
     text = EXCHANGES[name]["answer"].get("text", "")
     sim.answer = text.encode()
-    kbc = open_kbc(parse_kbc_spec(f"eaa::{sim.address}"), KbcSettings())
+    kbc = eaa_kbc(str(sim.address))
     answer = json.loads(text or "{}")
     if not text:
         with pytest.raises(RemoteError, match="closed the connection without an answer"):

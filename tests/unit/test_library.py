@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -124,10 +125,11 @@ def test_library_takes_path_in_any_form(form: Callable[[Path], Any], tmp_path: P
     access = coco_kp.Access(authfile=form(tmp_path / "auth.json"), cert_dir=form(tmp_path))
     with pytest.raises(coco_kp.RemoteError, match="nothing|refused"):
         coco_kp.inspect_image("docker://127.0.0.1:1/app:1", access=access)
-    keys = coco_kp.KbcSettings(keys_file=form(tmp_path / "auth.json"))
+    keys_file = form(tmp_path / "auth.json")
+    kbcs = coco_kp.Kbcs({"offline_fs": partial(coco_kp.offline_fs_kbc, keys_file=keys_file)})
     plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})])
     encrypted = f"oci:{tmp_path}/encrypted"
     coco_kp.encrypt_image(plain.reference, encrypted, [KEY])
-    opener = coco_kp.KbcOpener(coco_kp.parse_kbc_spec("offline_fs::null"), keys)
+    opener = coco_kp.KbcOpener(coco_kp.parse_kbc_spec("offline_fs::null"), kbcs)
     with pytest.raises(coco_kp.KekError, match="there is no key"):
         coco_kp.decrypt_image(encrypted, f"oci:{tmp_path}/decrypted", [opener])

@@ -16,7 +16,7 @@ from coco_kp.errors import (
     KekError,
     KeyPathForbiddenError,
 )
-from coco_kp.kbc import KbcSettings
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.resolve import FetchedKek, NewKek, StayingKey
@@ -24,6 +24,7 @@ from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
 from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyFileError, KeyUse, Provider
+from tests.support.kbcs import kbcs_with
 from tests.vectors import load_vectors
 
 VECTORS = load_vectors("packets")
@@ -42,11 +43,11 @@ def kek(tmp_path: Path) -> Path:
     return path
 
 
-def keys_file(folder: Path, kek: bytes = KEK) -> KbcSettings:
+def keys_file(folder: Path, kek: bytes = KEK) -> Kbcs:
     """A provider's keys file with this KEK under the vectors' kid."""
     path = folder / "keys.json"
     path.write_text(json.dumps({"default/key/key_id1": b64encode(kek).decode()}))
-    return KbcSettings(keys_file=path)
+    return kbcs_with(path)
 
 
 def decrypted(packet: dict[str, str], kek: bytes) -> bytes:
@@ -186,7 +187,7 @@ def test_provider_whose_callers_may_be_elsewhere_has_one_text_for_all_files(
     ids=lambda vector: vector["name"],
 )
 def test_provider_opens_known_packets(tmp_path: Path, vector: dict[str, Any]) -> None:
-    provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
+    provider = Provider(kbcs=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
     request = UnwrapRequest(("offline_fs_kbc::null",), vector["packet"].encode())
     opened = provider.unwrap(request)
     assert opened.private_options == vector["optsdata"].encode()
@@ -197,7 +198,7 @@ def test_provider_opens_known_packets(tmp_path: Path, vector: dict[str, Any]) ->
 
 @pytest.mark.parametrize("vector", VECTORS["bad"], ids=lambda vector: vector["name"])
 def test_provider_refuses_known_bad_packets(tmp_path: Path, vector: dict[str, Any]) -> None:
-    provider = Provider(kbc_settings=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
+    provider = Provider(kbcs=keys_file(tmp_path, bytes.fromhex(vector["kek"])))
     with pytest.raises(CocoKpError) as error:
         provider.unwrap(UnwrapRequest(("offline_fs",), vector["packet"].encode()))
     assert error.value.exit_code == vector["exit_code"]
@@ -209,14 +210,14 @@ def test_provider_detects_wrong_key_even_with_ctr(
 ) -> None:
     parameters = f"keypath={kek}::keyid={KID}::algorithm={algorithm}"
     packet = Provider().wrap(WrapRequest((parameters,), PRIVATE_OPTIONS)).packet
-    provider = Provider(kbc_settings=keys_file(tmp_path, bytes(32)))
+    provider = Provider(kbcs=keys_file(tmp_path, bytes(32)))
     with pytest.raises(KekError, match=f"^the key of {KID} does not open the packet"):
         provider.unwrap(UnwrapRequest(("offline_fs",), packet))
 
 
 def test_provider_prefers_kbc_of_request_to_its_own(tmp_path: Path) -> None:
-    settings = keys_file(tmp_path)
-    own = Provider(kbc=KbcSpec("offline_fs", ""), kbc_settings=settings)
+    kbcs = keys_file(tmp_path)
+    own = Provider(kbc=KbcSpec("offline_fs", ""), kbcs=kbcs)
     for parameters in ((), ("Enabled",), ("offline_fs_kbc::null",)):
         assert own.unwrap(UnwrapRequest(parameters, PACKET)).private_options == PRIVATE_OPTIONS
     with pytest.raises(KekError, match="does not open"):
@@ -232,11 +233,11 @@ def test_provider_without_kbc_hints_how_to_name_one(parameters: tuple[str, ...])
 
 
 def test_provider_tries_several_kbcs_in_order(tmp_path: Path) -> None:
-    provider = Provider(kbc_settings=keys_file(tmp_path))
+    provider = Provider(kbcs=keys_file(tmp_path))
     opened = provider.unwrap(UnwrapRequest(("sample", "offline_fs"), PACKET))
     assert opened.kbc.name == "offline_fs"
     with pytest.raises(KekError) as error:
-        Provider(kbc_settings=keys_file(tmp_path, bytes(32))).unwrap(
+        Provider(kbcs=keys_file(tmp_path, bytes(32))).unwrap(
             UnwrapRequest(("sample", "offline_fs::\x1b[2J\n"), PACKET)
         )
     assert "'sample_kbc::null': the key of" in error.value.message
@@ -244,7 +245,7 @@ def test_provider_tries_several_kbcs_in_order(tmp_path: Path) -> None:
 
 
 def test_provider_refuses_unknown_kbc_before_trying_any(tmp_path: Path) -> None:
-    provider = Provider(kbc_settings=keys_file(tmp_path))
+    provider = Provider(kbcs=keys_file(tmp_path))
     with pytest.raises(InputError, match="KBC 'x' is unknown"):
         provider.unwrap(UnwrapRequest(("offline_fs", "x"), PACKET))
 
@@ -268,9 +269,7 @@ def test_provider_refuses_packet_without_valid_private_options(kek: Path, tmp_pa
         }
     )
     with pytest.raises(KekError):
-        Provider(kbc_settings=keys_file(tmp_path)).unwrap(
-            UnwrapRequest(("offline_fs",), packet.encode())
-        )
+        Provider(kbcs=keys_file(tmp_path)).unwrap(UnwrapRequest(("offline_fs",), packet.encode()))
 
 
 class ForbiddenError(CocoKpError):
@@ -300,10 +299,10 @@ def test_provider_asks_whether_a_wrap_is_permitted_before_it_touches_the_key(
 
 
 def test_provider_asks_whether_an_unwrap_is_permitted_before_it_asks_a_kbc(tmp_path: Path) -> None:
-    settings = KbcSettings(keys_file=tmp_path / "absent")
+    kbcs = kbcs_with(tmp_path / "absent")
     request = UnwrapRequest(("sample", "offline_fs::null"), PACKET)
     with pytest.raises(ForbiddenError) as error:
-        Provider(kbc_settings=settings).unwrap(request, forbidden)
+        Provider(kbcs=kbcs).unwrap(request, forbidden)
     assert error.value.message == (
         f"keyunwrap {KID} A256GCM sample_kbc::null, offline_fs_kbc::null"
     )

@@ -277,7 +277,7 @@ class OpeningOptions(OptionGroup):
         openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
         openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
         if spec := kbc.spec():
-            openers.append(KbcOpener(spec, kbc.settings()))
+            openers.append(KbcOpener(spec, kbc.kbcs()))
         if self.provider:
             name, parameters = split_parameters(self.provider)
             openers.append(ForeignProvider.configured(name, unwrap_parameters=parameters))

@@ -19,7 +19,7 @@ from coco_kp.cli.errors import UsageError
 from coco_kp.errors import InputError
 
 if TYPE_CHECKING:
-    from coco_kp.kbc import KbcSettings
+    from coco_kp.kbc.kbcs import Kbc, Kbcs
     from coco_kp.kbs.admin import Admin
     from coco_kp.keys.register import Registrar
     from coco_kp.model.kbc_spec import KbcSpec
@@ -179,26 +179,56 @@ class KbcOptions(OptionGroup):
 
         check_name(self.attester)
 
-    def settings(self) -> KbcSettings:
-        """Return the rest; paths absolute, since a daemon changes its directory.
+    def kbcs(self) -> Kbcs:
+        """Return all KBCs, set as the user wants them; they are closed when the command ends.
 
-        Raises ``UsageError``.
+        Paths are absolute, since a daemon changes its directory. Raises ``UsageError``.
         """
-        from coco_kp.kbc import SEV_SECRETS, KbcSettings
+        from coco_kp.kbc.injected_secret import SEV_SECRETS, InjectedSecrets
+        from coco_kp.kbc.kbcs import Kbcs
 
         with usage():
             self._check_attester()
+        keys_file = self.keys and self.keys.absolute()
+        ca_file = self.kbs_ca and self.kbs_ca.absolute()
+        folder = (self.sev_secrets or SEV_SECRETS).absolute()
+        secrets = InjectedSecrets(folder, keep=self.keep_secret)
 
-        return KbcSettings(
-            keys_file=self.keys and self.keys.absolute(),
-            sev_secrets=(self.sev_secrets or SEV_SECRETS).absolute(),
-            keep_secret=self.keep_secret,
-            kbs_ca=self.kbs_ca and self.kbs_ca.absolute(),
-            kbs_insecure_http=self.kbs_insecure_http,
-            attester=self.attester,
-            agent=self.aa,
-            eaa_allow_unverified=self.eaa_allow_unverified,
-        )
+        # Each is loaded when it is first named: a server has not that time while it starts.
+        def offline_fs(address: str) -> Kbc:
+            from coco_kp.kbc import offline_fs
+
+            return offline_fs.offline_fs_kbc(address, keys_file=keys_file)
+
+        def offline_sev(address: str) -> Kbc:
+            from coco_kp.kbc import offline_sev
+
+            return offline_sev.offline_sev_kbc(address, keys_file=keys_file, secrets=secrets)
+
+        def online_sev(address: str) -> Kbc:
+            from coco_kp.kbc import online_sev
+
+            return online_sev.online_sev_kbc(address, connection_file=keys_file, secrets=secrets)
+
+        def cc(address: str) -> Kbc:
+            from coco_kp.kbc import cc
+
+            return cc.cc_kbc(
+                address,
+                ca_file=ca_file,
+                insecure_http=self.kbs_insecure_http,
+                attester=self.attester,
+                agent=self.aa,
+            )
+
+        def eaa(address: str) -> Kbc:
+            from coco_kp.kbc import eaa
+
+            return eaa.eaa_kbc(address, allow_unverified=self.eaa_allow_unverified)
+
+        makers = (offline_fs, offline_sev, online_sev, cc, eaa)
+        kbcs = Kbcs({make.__name__: make for make in makers})
+        return click.get_current_context().with_resource(kbcs)
 
 
 class AdminOptions(OptionGroup):
@@ -239,7 +269,7 @@ class AdminOptions(OptionGroup):
     def admin(self) -> Admin | None:
         """Return the KBS and the right to write into it, or None without ``--kbs``.
 
-        Raises ``CocoKpError``.
+        Its connections are closed when the command ends. Raises ``CocoKpError``.
         """
         if self.kbs is None:
             if self.auth_private_key or self.admin_token_file:
@@ -261,7 +291,7 @@ class AdminOptions(OptionGroup):
         )
         url = KbsUrl.parse(self.kbs)
         kbs = Kbs(url, ca_file=self.kbs_ca, insecure_http=self.kbs_insecure_http)
-        return Admin(kbs, token)
+        return Admin(click.get_current_context().with_resource(kbs), token)
 
 
 class RegistrationOptions(AdminOptions):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coco_kp.errors import CocoKpError, IntegrityError, KekError
-from coco_kp.kbc import KbcSettings, open_kbc
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.wrapper import Opener, check_opened, check_scheme
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
@@ -21,17 +21,17 @@ class KbcOpener:
 
     Attributes:
         spec: Which KBC, and where.
-        settings: What the owner of this machine set for it.
+        kbcs: What keeps it open, as the owner of this machine set it. Close it afterwards.
     """
 
     spec: KbcSpec
-    settings: KbcSettings
+    kbcs: Kbcs
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet as a guest does. Raises ``CocoKpError``."""
         check_scheme(packet)
         parsed = parse_packet(packet.data)
-        opened = open_kbc(self.spec, self.settings).unwrap(parsed)
+        opened = self.kbcs.unwrap(self.spec, parsed)
         return check_opened(opened, str(parsed.kid), parsed.wrap_type)
 
 

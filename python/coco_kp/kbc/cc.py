@@ -6,22 +6,21 @@ the old one. Source: docs/protocols.md 3.3 and 5.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, KekError
-from coco_kp.kbc import open_packet
-from coco_kp.kbs.attester import Agent, load
+from coco_kp.kbs.attester import AGENT_URL, Agent, load
 from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.rcar import Handshake
 from coco_kp.kbs.session import Reader
+from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.kbs_url import KbsUrl
 
 if TYPE_CHECKING:
-    from coco_kp.kbc import KbcSettings
-    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.files import StrPath
+    from coco_kp.kbc.kbcs import Kbc
     from coco_kp.model.packet import AnnotationPacket
 
 
@@ -54,17 +53,44 @@ class CcKbc:
             ) from None
         return open_packet(kek, packet)
 
+    def close(self) -> None:
+        """Close the connections to the KBS."""
+        self._reader.kbs.close()
 
-@lru_cache(maxsize=16)
-def open_kbc(spec: KbcSpec, settings: KbcSettings) -> CcKbc:
-    """Make it, once for each address and settings. Raises ``InputError``."""
-    if not spec.uri:
+
+def cc_kbc(
+    address: str,
+    *,
+    ca_file: StrPath | None = None,
+    insecure_http: bool = False,
+    attester: str = "sample",
+    agent: str = "",
+) -> Kbc:
+    """Make the KBC of guests whose KBS hands the KEK to whom it has attested.
+
+    Args:
+        address: The URL of a Trustee KBS, ``https://host[:port]``.
+        ca_file: Certificates (PEM) that are trusted beside the system's roots.
+        insecure_http: Allow plain http beyond loopback.
+        attester: How it proves what this machine is: ``sample``, ``aa`` (by the guest's
+            Attestation Agent), ``aa-token`` (a token that the agent has ready), or the name of an
+            attester that a package brings.
+        agent: The URL of the guest's Attestation Agent, empty for its usual one.
+
+    Raises:
+        InputError: The address is malformed, or there is no such attester.
+    """
+    if not address:
         raise InputError("KBC 'cc' needs the address of the KBS", "write cc_kbc::https://host:port")
     kbs = Kbs(
-        KbsUrl.parse(spec.uri),
-        ca_file=Path(settings.kbs_ca) if settings.kbs_ca else None,
-        insecure_http=settings.kbs_insecure_http,
+        KbsUrl.parse(address),
+        ca_file=Path(ca_file) if ca_file else None,
+        insecure_http=insecure_http,
     )
-    if settings.attester == "aa-token":
-        return CcKbc(Reader(kbs, Agent(settings.agent).session))
-    return CcKbc(Reader(kbs, Handshake(kbs, load(settings.attester, settings.agent))))
+    try:
+        if attester == "aa-token":
+            return CcKbc(Reader(kbs, Agent(agent or AGENT_URL).session))
+        return CcKbc(Reader(kbs, Handshake(kbs, load(attester, agent))))
+    except BaseException:
+        kbs.close()
+        raise

@@ -24,8 +24,7 @@ from coco_kp.model.verdictd import MAX_ANSWER, decrypt_request, parse_decrypted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from coco_kp.kbc import KbcSettings
-    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.kbc.kbcs import Kbc
     from coco_kp.model.packet import AnnotationPacket
 
 DEADLINE: Final = 30.0
@@ -42,6 +41,9 @@ class EaaKbc:
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Let Verdictd open the packet. Raises ``KekError``, ``RemoteError``."""
         return parse_decrypted(self._ask(decrypt_request(packet)), packet)
+
+    def close(self) -> None:
+        """No-op: Verdictd is connected to for each packet."""
 
     def _ask(self, request: bytes) -> bytes:
         """Send one record and receive one."""
@@ -89,19 +91,29 @@ class EaaKbc:
         return f"Verdictd at {self._address}"
 
 
-def open_kbc(spec: KbcSpec, settings: KbcSettings) -> EaaKbc:
-    """Make it for the address in ``spec``. Raises ``InputError``, ``RefusedError``."""
-    if not spec.uri:
+def eaa_kbc(address: str, *, allow_unverified: bool = False) -> Kbc:
+    """Make the KBC of guests whose broker decrypts for them.
+
+    Args:
+        address: ``host:port`` of Verdictd.
+        allow_unverified: Let it talk to a Verdictd beyond loopback, though nothing proves who
+            answers there.
+
+    Raises:
+        InputError: The address is malformed.
+        RefusedError: The address is beyond loopback, and that is not allowed.
+    """
+    if not address:
         raise InputError("KBC 'eaa' needs the address of Verdictd", "write eaa_kbc::host:port")
-    address = HostPort.parse(spec.uri, "the address of Verdictd")
-    if not is_loopback(address.host) and not settings.eaa_allow_unverified:
+    place = HostPort.parse(address, "the address of Verdictd")
+    if not is_loopback(place.host) and not allow_unverified:
         raise RefusedError(
-            f"nothing proves that it is Verdictd that answers at {address}",
+            f"nothing proves that it is Verdictd that answers at {place}",
             "whoever sits in between would read the layer keys that it sends back, and so the "
             "image",
             code="verdictd-unproven",
         )
-    return EaaKbc(address)
+    return EaaKbc(place)
 
 
 def _tls() -> ssl.SSLContext:

@@ -8,17 +8,21 @@ module, so that nothing that starts later in the guest can read it.
 from __future__ import annotations
 
 import logging
-import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import KekError
 from coco_kp.files import is_there, read_file, reason
-from coco_kp.kbc import SEV_SECRETS
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from coco_kp.files import StrPath
+
+SEV_SECRETS: Final = Path("/sys/kernel/security/secrets/coco")
+"""Where a SEV guest's kernel shows the secrets that the guest was launched with."""
 
 MAX_SECRET: Final = 4 * 1024 * 1024
 """Bytes; the whole injected page has 4 KiB in practice."""
@@ -29,7 +33,37 @@ _COMMAND_TIMEOUT: Final = 10  # seconds
 _log = logging.getLogger(__name__)
 
 
+class InjectedSecrets:
+    """The secrets of a SEV guest, each gone once it was read: from then on this has it.
+
+    Threads, and the KBCs of one owner, share it.
+
+    Args:
+        folder: Where the guest's kernel shows them.
+        keep: Delete none.
+    """
+
+    def __init__(self, folder: StrPath = SEV_SECRETS, *, keep: bool = False) -> None:
+        self._folder = Path(folder)
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._taken: dict[str, bytes] = {}
+
+    def take(self, guid: str) -> bytes:
+        """Return the secret ``guid``. Raises ``KekError`` as `take_secret` does."""
+        with self._lock:
+            if guid not in self._taken:
+                self._taken[guid] = take_secret(guid, self._folder, keep=self._keep)
+            return self._taken[guid]
+
+    def name_of(self, guid: str) -> str:
+        """Return where the secret is, or was, for messages."""
+        return shown(str(self._folder / guid))
+
+
 def _run(*command: str) -> bool:
+    import subprocess  # noqa: PLC0415 (few guests have a secret, and it takes its time to load)
+
     try:
         done = subprocess.run(
             command,

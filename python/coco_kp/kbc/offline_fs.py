@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import KekError
-from coco_kp.files import is_there
-from coco_kp.kbc import KbcSettings, open_packet
+from coco_kp.files import StrPath, is_there
+from coco_kp.kbc.kbcs import Kbc
 from coco_kp.keys.keys_file import find_kek, read_keys
-from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.packet import AnnotationPacket
 from coco_kp.redact import shown
 
@@ -27,33 +27,49 @@ EXTRA_FILES_VARIABLE: Final = "OFFLINE_FS_KBC_EXTRA_FILE_PATH"
 
 
 class OfflineFsKbc:
-    """The KBC of guests that bring their keys along."""
+    """The KBC of guests that bring their keys along.
 
-    def __init__(self, files: tuple[Path, ...]) -> None:
-        self._files = files
+    It looks into ``keys_file`` alone, if that is given, else into those of the guest's files that
+    are there: ``usual`` ones, and what the environment adds.
+    """
+
+    def __init__(
+        self, keys_file: StrPath | None = None, usual: tuple[Path, ...] = DEFAULT_FILES
+    ) -> None:
+        self._keys_file = keys_file
+        self._usual = usual
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Open the packet with the key of its kid's path. Raises ``KekError``, ``InputError``."""
+        files = self._files()
         keys: dict[str, str] = {}
-        for file in self._files:
+        for file in files:
             keys |= read_keys(file)
-        source = ", ".join(shown(str(file)) for file in self._files)
+        source = ", ".join(shown(str(file)) for file in files)
         kek = find_kek(keys, packet.kid, source)
         return open_packet(kek, packet)
 
+    def close(self) -> None:
+        """No-op: files are open only while they are read."""
 
-def open_kbc(
-    _spec: KbcSpec, settings: KbcSettings, usual: tuple[Path, ...] = DEFAULT_FILES
-) -> OfflineFsKbc:
-    """Make it for the files that are there. Raises ``KekError`` if none is."""
-    if settings.keys_file:
-        return OfflineFsKbc((Path(settings.keys_file),))
-    extra = os.environ.get(EXTRA_FILES_VARIABLE, "")
-    candidates = (*usual, *(Path(name) for name in extra.split(",") if name))
-    files = tuple(file for file in candidates if is_there(file))
-    if not files:
-        raise KekError(
-            f"there is no keys file: none of {', '.join(map(str, candidates))} exists",
-            code="keys-file-missing",
-        )
-    return OfflineFsKbc(files)
+    def _files(self) -> tuple[Path, ...]:
+        if self._keys_file:
+            return (Path(self._keys_file),)
+        extra = os.environ.get(EXTRA_FILES_VARIABLE, "")
+        candidates = (*self._usual, *(Path(name) for name in extra.split(",") if name))
+        files = tuple(file for file in candidates if is_there(file))
+        if not files:
+            raise KekError(
+                f"there is no keys file: none of {', '.join(map(str, candidates))} exists",
+                code="keys-file-missing",
+            )
+        return files
+
+
+def offline_fs_kbc(_address: str = "", *, keys_file: StrPath | None = None) -> Kbc:
+    """Return the KBC of guests that bring their keys along; it has no address.
+
+    Args:
+        keys_file: A keys file, which is only read, in place of the guest's own.
+    """
+    return OfflineFsKbc(keys_file)

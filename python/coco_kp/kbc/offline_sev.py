@@ -6,55 +6,67 @@ up, or bare tags (``key_id1``), as its README has them: both are found.
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import KekError
 from coco_kp.files import read_file
-from coco_kp.kbc import open_packet
-from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
+from coco_kp.kbc.injected_secret import MAX_SECRET, InjectedSecrets
 from coco_kp.keys.keys_file import find_kek, parse_keys
+from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.sev_secret import KEYS_GUID
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
-    from coco_kp.kbc import KbcSettings
-    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.files import StrPath
+    from coco_kp.kbc.kbcs import Kbc
     from coco_kp.model.packet import AnnotationPacket
 
 
 class OfflineSevKbc:
-    """The KBC of SEV guests without a network; ``source`` names the secret in errors."""
+    """The KBC of SEV guests without a network.
 
-    def __init__(self, keys: dict[str, str], source: str) -> None:
-        self._keys = keys
-        self._source = source
+    Its keys are those of ``keys_file``, which stays, or else of the injected secret.
+    """
+
+    def __init__(self, secrets: InjectedSecrets, keys_file: StrPath | None = None) -> None:
+        self._secrets = secrets
+        self._keys_file = keys_file
 
     def unwrap(self, packet: AnnotationPacket) -> bytes:
-        """Open the packet with the key of its kid's path or tag. Raises ``KekError``."""
+        """Open the packet with the key of its kid's path or tag.
+
+        Raises ``KekError``, ``InputError``.
+        """
+        keys, source = self._keys()
         path, tag = packet.kid.path, packet.kid.segments[-1]
-        bare = {path: self._keys[tag]} if tag in self._keys else {}
-        kek = find_kek(bare | self._keys, packet.kid, self._source)
-        return open_packet(kek, packet)
+        bare = {path: keys[tag]} if tag in keys else {}
+        return open_packet(find_kek(bare | keys, packet.kid, source), packet)
+
+    def close(self) -> None:
+        """No-op: it has no connections."""
+
+    def _keys(self) -> tuple[dict[str, str], str]:
+        """Return the keys, and what they are called in errors."""
+        if self._keys_file:
+            source = f"the secret {shown(str(self._keys_file))}"
+            data = read_file(Path(self._keys_file), MAX_SECRET, KekError).data
+        else:
+            source = f"the secret {self._secrets.name_of(KEYS_GUID)}"
+            data = self._secrets.take(KEYS_GUID)
+        return parse_keys(data, source), source
 
 
-_lock = threading.Lock()
-_taken: dict[Path, dict[str, str]] = {}
+def offline_sev_kbc(
+    _address: str = "",
+    *,
+    keys_file: StrPath | None = None,
+    secrets: InjectedSecrets | None = None,
+) -> Kbc:
+    """Return the KBC of SEV guests without a network; it has no address.
 
-
-def open_kbc(_spec: KbcSpec, settings: KbcSettings) -> OfflineSevKbc:
-    """Make it with the keys of ``settings.keys_file``, which stays, or of the injected secret.
-
-    The injected secret is gone once it was read: its keys then stay in this process, for all calls.
-    Raises ``KekError``, ``InputError``.
+    Args:
+        keys_file: A keys file, which is only read, in place of the injected secret.
+        secrets: What takes the injected secret; None for where the kernel shows it.
     """
-    file = Path(settings.keys_file or Path(settings.sev_secrets, KEYS_GUID))
-    source = f"the secret {shown(str(file))}"
-    if settings.keys_file:
-        return OfflineSevKbc(parse_keys(read_file(file, MAX_SECRET, KekError).data, source), source)
-    with _lock:
-        if file not in _taken:
-            secret = take_secret(KEYS_GUID, Path(settings.sev_secrets), keep=settings.keep_secret)
-            _taken[file] = parse_keys(secret, source)
-        return OfflineSevKbc(_taken[file], source)
+    return OfflineSevKbc(secrets or InjectedSecrets(), keys_file)

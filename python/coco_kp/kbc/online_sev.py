@@ -8,7 +8,6 @@ Source: docs/protocols.md 4 (online_sev).
 from __future__ import annotations
 
 import math
-import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -19,10 +18,10 @@ from coco_kp.crypto import Kek
 from coco_kp.deadline import Alarm, remaining
 from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
 from coco_kp.files import read_file
-from coco_kp.kbc import open_packet
-from coco_kp.kbc.injected_secret import MAX_SECRET, take_secret
+from coco_kp.kbc.injected_secret import MAX_SECRET, InjectedSecrets
 from coco_kp.kbc.keybroker_pb2 import OnlineSecretRequest, OnlineSecretResponse, RequestDetails
 from coco_kp.keyprovider.channel import open_channel
+from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.encoding import decode_base64
 from coco_kp.model.host_port import HostPort
@@ -30,8 +29,8 @@ from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection, parse_secre
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
-    from coco_kp.kbc import KbcSettings
-    from coco_kp.model.kbc_spec import KbcSpec
+    from coco_kp.files import StrPath
+    from coco_kp.kbc.kbcs import Kbc
     from coco_kp.model.packet import AnnotationPacket
     from coco_kp.model.resource_uri import ResourceUri
 
@@ -68,6 +67,9 @@ class OnlineSevKbc:
         except KekError as error:
             raise error.within(f"{self._name}: key '{packet.kid}'") from None
         return open_packet(kek, packet)
+
+    def close(self) -> None:
+        """No-op: simple-kbs is connected to for each request."""
 
     def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
         details = RequestDetails(Guid=guid, Format="binary", SecretType="key", Id=kid.path)
@@ -131,31 +133,34 @@ _HINTS: Final = {
     "Malformed Client ID": "the injected connection is damaged",
 }
 
-_lock = threading.Lock()
-_taken: dict[Path, SevConnection] = {}
 
+def online_sev_kbc(
+    address: str,
+    *,
+    connection_file: StrPath | None = None,
+    secrets: InjectedSecrets | None = None,
+) -> Kbc:
+    """Make the KBC of SEV guests that have a network.
 
-def open_kbc(spec: KbcSpec, settings: KbcSettings) -> OnlineSevKbc:
-    """Make it for the address in ``spec`` and the connection of ``settings``.
+    Args:
+        address: ``host:port`` of simple-kbs.
+        connection_file: The connection, in a file that is only read, in place of the injected one.
+        secrets: What takes the injected connection; None for where the kernel shows it.
 
-    The connection comes from ``settings.keys_file``, which stays, or from the injected secret,
-    which is gone once it was read: it then stays in this process. Raises ``InputError``,
-    ``KekError``.
+    Raises:
+        InputError: The address or the connection is malformed.
+        KekError: There is no connection.
     """
-    if not spec.uri:
+    if not address:
         raise InputError(
             "KBC 'online_sev' needs the address of simple-kbs", "write online_sev_kbc::host:port"
         )
-    address = HostPort.parse(spec.uri, "the address of simple-kbs")
-    file = Path(settings.keys_file or Path(settings.sev_secrets, CONNECTION_GUID))
-    what = f"the connection {shown(str(file))}"
-    if settings.keys_file:
-        data = read_file(file, MAX_SECRET, KekError).data
-        return OnlineSevKbc(address, SevConnection.parse(data, what))
-    with _lock:
-        if file not in _taken:
-            data = take_secret(
-                CONNECTION_GUID, Path(settings.sev_secrets), keep=settings.keep_secret
-            )
-            _taken[file] = SevConnection.parse(data, what)
-        return OnlineSevKbc(address, _taken[file])
+    place = HostPort.parse(address, "the address of simple-kbs")
+    if connection_file:
+        name = shown(str(connection_file))
+        data = read_file(Path(connection_file), MAX_SECRET, KekError).data
+    else:
+        secrets = secrets or InjectedSecrets()
+        name = secrets.name_of(CONNECTION_GUID)
+        data = secrets.take(CONNECTION_GUID)
+    return OnlineSevKbc(place, SevConnection.parse(data, f"the connection {name}"))

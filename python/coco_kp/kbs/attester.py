@@ -112,7 +112,6 @@ class Agent:
 
     def __init__(self, url: str = AGENT_URL) -> None:
         self._url = url.rstrip("/")
-        self._http = HttpClient(plain_http="loopback")
 
     @cached_property
     def tee(self) -> str:
@@ -158,8 +157,8 @@ class Agent:
     def _get(self, path: str, query: Mapping[str, str]) -> bytes:
         url = f"{self._url}/{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            with within(_AGENT_DEADLINE):
-                response = self._http.request("GET", url, load=_AGENT_LIMIT)
+            with within(_AGENT_DEADLINE), HttpClient(plain_http="loopback") as http:
+                response = http.request("GET", url, load=_AGENT_LIMIT)
         except RefusedError as error:
             hint = f"the agent's API listens within the guest alone, at {AGENT_URL}"
             raise RefusedError(

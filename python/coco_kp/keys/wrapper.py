@@ -274,6 +274,14 @@ def check_opened(private_options: bytes, kid: str, algorithm: Algorithm | None) 
         raise wrong_kek(kid) from None
 
 
+def open_packet(kek: Kek, packet: AnnotationPacket) -> bytes:
+    """Unwrap a packet with its KEK. Raises ``KekError`` if that is another one."""
+    try:
+        return kek.unwrap(packet.wrap_type, packet.iv, packet.wrapped_data)
+    except KekError:
+        raise wrong_kek(str(packet.kid)) from None
+
+
 def wrong_kek(kid: str) -> KekError:
     """Return the error of a key that does not open a packet; how that shows depends on the form."""
     return KekError(

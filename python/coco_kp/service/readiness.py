@@ -94,8 +94,8 @@ def checks_of(provider: Provider) -> dict[str, Check]:
             checks["key"] = partial(_check_store, reference)
         case StayingKey(wrapping):
             checks["key"] = partial(_check_wrapping_key, wrapping)
-    if provider.kbc_settings.keys_file:
-        checks["keys file"] = partial(read_keys, Path(provider.kbc_settings.keys_file))
+    if provider.keys_file:
+        checks["keys file"] = partial(read_keys, provider.keys_file)
     if provider.registrar:
         from coco_kp.kbs.checkup import reach  # noqa: PLC0415 (few have a KBS)
 

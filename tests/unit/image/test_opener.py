@@ -16,7 +16,7 @@ from coco_kp.deadline import within
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
 from coco_kp.image.opener import KbcOpener, open_one
-from coco_kp.kbc import KbcSettings
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.keys.wrapper import KekOpener, sample_recipient, wrap_options
 from coco_kp.model.algorithm import Algorithm
@@ -24,6 +24,7 @@ from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import parse_key_id
+from tests.support.kbcs import kbcs_with
 
 OPTIONS = PrivateOptions(bytes(range(32)), bytes(16), f"sha256:{'0' * 64}")
 SAMPLE = sample_recipient()
@@ -34,13 +35,13 @@ Script = Callable[[str], ForeignProvider]
 
 
 def test_opener_opens_packet_by_kek_or_by_kbc() -> None:
-    kbc = KbcOpener(KbcSpec("sample", ""), KbcSettings())
+    kbc = KbcOpener(KbcSpec("sample", ""), Kbcs())
     assert SAMPLE.open(PACKET) == kbc.open(PACKET) == OPTIONS
 
 
 @pytest.mark.parametrize("scheme", ["jwe", "pgp"])
 def test_opener_refuses_packet_of_another_scheme(scheme: str) -> None:
-    for opener in (SAMPLE, KbcOpener(KbcSpec("sample", ""), KbcSettings())):
+    for opener in (SAMPLE, KbcOpener(KbcSpec("sample", ""), Kbcs())):
         with pytest.raises(InputError, match="for another tool"):
             opener.open(LayerPacket(scheme, PACKET.data))
 
@@ -65,7 +66,7 @@ def test_open_one_says_of_several_packets_what_to_do_as_of_one(tmp_path: Path) -
     keys = tmp_path / "keys.json"
     keys.write_text(json.dumps({"default/key/2": b64encode(bytes(32)).decode()}))
     keys.chmod(0o600)
-    kbc = KbcOpener(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+    kbc = KbcOpener(KbcSpec("offline_fs", ""), kbcs_with(keys))
     for packets in ([PACKET], [PACKET, PACKET]):
         with pytest.raises(KekError) as error:
             open_one(packets, [kbc])
@@ -86,7 +87,7 @@ class TestOptionsOfPacketsWithoutTag:
         keys = tmp_path / "keys.json"
         keys.write_text(json.dumps({"default/key/1": b64encode(kek.raw()).decode()}))
         keys.chmod(0o600)
-        kbc = KbcOpener(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys))
+        kbc = KbcOpener(KbcSpec("offline_fs", ""), kbcs_with(keys))
         for opener in (KekOpener(kek), kbc, self.other_tool(tmp_path / "provider")):
             wrapped = LayerPacket("provider.other", packet.to_json())
             if algorithm is Algorithm.A256GCM:

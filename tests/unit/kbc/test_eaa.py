@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UnreachableError
-from coco_kp.kbc import Kbc, KbcSettings, open_kbc
-from coco_kp.kbc.eaa import EaaKbc
+from coco_kp.kbc.eaa import EaaKbc, eaa_kbc
+from coco_kp.kbc.kbcs import Kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.host_port import HostPort
-from coco_kp.model.kbc_spec import parse_kbc_spec
 from tests.sim.verdictd import SimulatedVerdictd, simulated_verdictd
 from tests.support.patience import ends
 from tests.support.wrapping import PATH, SECRET, Wrapping
@@ -31,7 +30,7 @@ def sim(wrapping: Wrapping) -> Iterator[SimulatedVerdictd]:
 
 @pytest.fixture
 def kbc(sim: SimulatedVerdictd) -> Kbc:
-    return open_kbc(parse_kbc_spec(f"eaa_kbc::{sim.address}"), KbcSettings())
+    return eaa_kbc(f"{sim.address}")
 
 
 def test_eaa_opens_packet_through_verdictd(kbc: Kbc, wrapping: Wrapping) -> None:
@@ -123,36 +122,33 @@ def test_eaa_reports_peer_that_does_not_speak_tls(wrapping: Wrapping) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        kbc = open_kbc(parse_kbc_spec(f"eaa::127.0.0.1:{server.getsockname()[1]}"), KbcSettings())
+        kbc = eaa_kbc(f"127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(RemoteError, match="no TLS with Verdictd at 127"):
             kbc.unwrap(wrapping.packet())
         thread.join()
 
 
 def test_eaa_reports_refused_connection(wrapping: Wrapping) -> None:
-    kbc = open_kbc(parse_kbc_spec("eaa::127.0.0.1:1"), KbcSettings())
+    kbc = eaa_kbc("127.0.0.1:1")
     with pytest.raises(UnreachableError, match="be reached: connection refused") as refused:
         kbc.unwrap(wrapping.packet())
     assert refused.value.hint == "check host and port, and whether Verdictd runs"
 
 
 def test_eaa_reports_unresolvable_host_name(wrapping: Wrapping) -> None:
-    settings = KbcSettings(eaa_allow_unverified=True)
-    kbc = open_kbc(parse_kbc_spec("eaa::verdictd.invalid:1"), settings)
+    kbc = eaa_kbc("verdictd.invalid:1", allow_unverified=True)
     with pytest.raises(UnreachableError, match="cannot be reached"):
         kbc.unwrap(wrapping.packet())
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:1", "verdictd.example:1", "[2001:db8::1]:1"])
 def test_eaa_refuses_address_beyond_loopback_unless_allowed(address: str) -> None:
-    spec = parse_kbc_spec(f"eaa::{address}")
     with pytest.raises(RefusedError, match="nothing proves that it is Verdictd") as refused:
-        open_kbc(spec, KbcSettings())
+        eaa_kbc(address)
     assert refused.value.code == "verdictd-unproven"
-    open_kbc(spec, KbcSettings(eaa_allow_unverified=True))
+    eaa_kbc(address, allow_unverified=True)
 
 
-@pytest.mark.parametrize("spec", ["eaa", "eaa::null"])
-def test_eaa_requires_verdictd_address(spec: str) -> None:
+def test_eaa_requires_verdictd_address() -> None:
     with pytest.raises(InputError, match="needs the address of Verdictd"):
-        open_kbc(parse_kbc_spec(spec), KbcSettings())
+        eaa_kbc("")

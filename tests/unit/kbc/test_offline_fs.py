@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError
-from coco_kp.kbc import KbcSettings
-from coco_kp.kbc.offline_fs import DEFAULT_FILES, EXTRA_FILES_VARIABLE, open_kbc
-from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.kbc.offline_fs import (
+    DEFAULT_FILES,
+    EXTRA_FILES_VARIABLE,
+    OfflineFsKbc,
+    offline_fs_kbc,
+)
 from coco_kp.model.packet import parse_packet
 from tests.vectors import load_vectors
 
@@ -38,7 +41,7 @@ def unwrap(
     keys: Path | None = None, packet: str = GCM["packet"], etc: Path = Path("/nowhere")
 ) -> bytes:
     usual = tuple(etc / file.name for file in DEFAULT_FILES)
-    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=keys), usual)
+    kbc = OfflineFsKbc(keys, usual)
     return kbc.unwrap(parse_packet(packet.encode()))
 
 
@@ -129,6 +132,6 @@ def test_offline_fs_reports_file_that_cannot_be_examined(
 
 def test_offline_fs_sees_key_added_after_it_was_opened(tmp_path: Path) -> None:
     file = keys_file(tmp_path / "keys.json")
-    kbc = open_kbc(KbcSpec("offline_fs", ""), KbcSettings(keys_file=file))
+    kbc = offline_fs_kbc(keys_file=file)
     keys_file(file, **{PATH: KEK})
     assert kbc.unwrap(parse_packet(GCM["packet"].encode())) == GCM["optsdata"].encode()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
-from coco_kp.kbc import Kbc, KbcSettings, open_kbc
-from coco_kp.kbc.online_sev import OnlineSevKbc
+from coco_kp.kbc.injected_secret import InjectedSecrets
+from coco_kp.kbc.kbcs import Kbc
+from coco_kp.kbc.online_sev import OnlineSevKbc, online_sev_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.host_port import HostPort
-from coco_kp.model.kbc_spec import parse_kbc_spec
 from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection
 from tests.sim.simple_kbs import SimulatedSimpleKbs, simulated_simple_kbs
 from tests.support.patience import ends
@@ -40,13 +40,13 @@ def connection(file: Path, sim: SimulatedSimpleKbs) -> Path:
 
 
 @pytest.fixture
-def settings(sim: SimulatedSimpleKbs, tmp_path: Path) -> KbcSettings:
-    return KbcSettings(keys_file=connection(tmp_path / "connection.json", sim))
+def file(sim: SimulatedSimpleKbs, tmp_path: Path) -> Path:
+    return connection(tmp_path / "connection.json", sim)
 
 
 @pytest.fixture
-def kbc(sim: SimulatedSimpleKbs, settings: KbcSettings) -> Kbc:
-    return open_kbc(parse_kbc_spec(f"online_sev_kbc::{sim.address}"), settings)
+def kbc(sim: SimulatedSimpleKbs, file: Path) -> Kbc:
+    return online_sev_kbc(str(sim.address), connection_file=file)
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
@@ -145,10 +145,8 @@ def test_online_sev_reports_connection_unknown_to_simple_kbs(
     assert "does not know the injected connection" in refused.value.hint
 
 
-def test_online_sev_reports_unreachable_simple_kbs(
-    settings: KbcSettings, wrapping: Wrapping
-) -> None:
-    kbc = open_kbc(parse_kbc_spec("online_sev::127.0.0.1:1"), settings)
+def test_online_sev_reports_unreachable_simple_kbs(file: Path, wrapping: Wrapping) -> None:
+    kbc = online_sev_kbc("127.0.0.1:1", connection_file=file)
     with pytest.raises(UnreachableError, match=r"at 127.0.0.1:1 did not answer") as refused:
         kbc.unwrap(wrapping.packet())
     assert refused.value.hint == "check host and port, and whether simple-kbs runs"
@@ -168,21 +166,18 @@ def test_online_sev_deletes_injected_connection_and_keeps_serving(
     sim: SimulatedSimpleKbs, wrapping: Wrapping, tmp_path: Path
 ) -> None:
     file = connection(tmp_path / CONNECTION_GUID, sim)
-    spec, injected = parse_kbc_spec(f"online_sev::{sim.address}"), KbcSettings(sev_secrets=tmp_path)
+    secrets = InjectedSecrets(tmp_path)
     for _ in range(2):
-        assert open_kbc(spec, injected).unwrap(wrapping.packet()) == SECRET
+        assert online_sev_kbc(str(sim.address), secrets=secrets).unwrap(wrapping.packet()) == SECRET
         assert not file.exists()
 
 
-@pytest.mark.parametrize("spec", ["online_sev", "online_sev::null"])
-def test_online_sev_requires_simple_kbs_address(settings: KbcSettings, spec: str) -> None:
+def test_online_sev_requires_simple_kbs_address(file: Path) -> None:
     with pytest.raises(InputError, match="needs the address of simple-kbs"):
-        open_kbc(parse_kbc_spec(spec), settings)
+        online_sev_kbc("", connection_file=file)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "127.0.0.1", "unix:///run/x"])
-def test_online_sev_refuses_address_that_is_not_host_and_port(
-    settings: KbcSettings, uri: str
-) -> None:
+def test_online_sev_refuses_address_that_is_not_host_and_port(file: Path, uri: str) -> None:
     with pytest.raises(InputError, match="is not host:port"):
-        open_kbc(parse_kbc_spec(f"online_sev::{uri}"), settings)
+        online_sev_kbc(uri, connection_file=file)

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError
-from coco_kp.kbc import KbcSettings
 from coco_kp.keyprovider.call import Call
 from coco_kp.model.client import CertificateNames, ClientIdentity
 from coco_kp.observe import observed_by
@@ -27,6 +26,7 @@ from coco_kp.service.calls import answer
 from tests.support import ocicrypt
 from tests.support.events import Events
 from tests.support.full_disk import full_disk
+from tests.support.kbcs import kbcs_with
 from tests.support.schema import check_schema
 from tests.support.traces import traces
 from tests.vectors import load_vectors
@@ -131,7 +131,7 @@ def test_audit_log_holds_no_key_wherever_the_caller_puts_one(
     secret = kek.read_bytes()
     keys = tmp_path / "keys.json"
     keys.write_text("{}")
-    provider = Provider(kbc_settings=KbcSettings(keys_file=keys))
+    provider = Provider(kbcs=kbcs_with(keys))
     texts = (secret.hex(), LEK, LEK.rstrip("="))
     parameters = [
         place.format(text)

@@ -15,7 +15,6 @@ from typing import NoReturn
 import pytest
 
 from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError
-from coco_kp.kbc import KbcSettings
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.keyprovider.stdio import answer_stdio
 from coco_kp.model.client import CertificateNames, ClientIdentity
@@ -27,6 +26,7 @@ from coco_kp.observe import UNWRITTEN
 from coco_kp.provider import SAMPLE_WARNING, Provider
 from coco_kp.service.calls import answer
 from tests.support import ocicrypt
+from tests.support.kbcs import kbcs_with
 from tests.vectors import load_vectors
 
 GCM = next(vector for vector in load_vectors("packets")["good"] if vector["name"] == "gcm")
@@ -299,7 +299,7 @@ def test_answer_lets_a_client_unwrap_only_with_keys_that_are_its_own_by_every_na
 ) -> None:
     packet = packet_of(tmp_path, kid)
     clients = Clients({"dns:team-a": Grant(frozenset({"keyunwrap"}), (parse_pattern(grant),), ())})
-    provider = Provider(kbc_settings=KbcSettings(keys_file=tmp_path / "keys.json"))
+    provider = Provider(kbcs=kbcs_with(tmp_path / "keys.json"))
     call = Call(ocicrypt.unwrap_request(kbc, packet), client=TEAM_A)
     if refused:
         with pytest.raises(NotAllowedError, match=f"for the key ID '{re.escape(refused)}'"):

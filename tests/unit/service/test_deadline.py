@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
 import pytest
 
 from coco_kp.errors import KekError
-from coco_kp.kbc import KbcSettings
+from coco_kp.kbc.injected_secret import InjectedSecrets
+from coco_kp.kbc.kbcs import Kbcs
+from coco_kp.kbc.online_sev import online_sev_kbc
 from coco_kp.keyprovider.call import Call
 from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.sev_secret import CONNECTION_GUID
@@ -32,7 +35,11 @@ def provider(tmp_path: Path) -> Provider:
     connection = tmp_path / CONNECTION_GUID
     client_id, key = "1bb6faac-2ab5-4a2b-ae9b-1b4b32ba7d17", "A" * 43 + "="
     connection.write_text(f'{{"client_id":"{client_id}","key":"{key}"}}')
-    return Provider(kbc_settings=KbcSettings(sev_secrets=tmp_path, keep_secret=True))
+    return Provider(
+        kbcs=Kbcs(
+            {"online_sev": partial(online_sev_kbc, secrets=InjectedSecrets(tmp_path, keep=True))}
+        )
+    )
 
 
 @contextmanager

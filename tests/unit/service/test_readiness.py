@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import RemoteError
-from coco_kp.kbc import KbcSettings
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.client import Kbs
 from coco_kp.kbs.record import Record
@@ -100,7 +99,7 @@ def test_readiness_follows_key_files_and_folders(tmp_path: Path) -> None:
     provider = Provider(
         key_dir=folder,
         source=FetchedKek(parse_kek_reference(f"file:{kek}")),
-        kbc_settings=KbcSettings(keys_file=keys),
+        keys_file=keys,
     )
     readiness = Readiness(checks_of(provider))
     seen = Events()
