@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class InjectedSecrets:
-    """The secrets of a SEV guest, each gone once it was read: from then on this has it.
+    """The secrets of a SEV guest: what was read is deleted, and from then on only here.
 
     Threads, and the KBCs of one owner, share it.
 
