@@ -39,12 +39,12 @@ class InjectedSecrets:
     Threads, and the KBCs of one owner, share it.
 
     Args:
-        folder: Where the guest's kernel shows them.
+        directory: Where the guest's kernel shows them.
         keep: Delete none.
     """
 
-    def __init__(self, folder: StrPath = SEV_SECRETS, *, keep: bool = False) -> None:
-        self._folder = Path(folder)
+    def __init__(self, directory: StrPath = SEV_SECRETS, *, keep: bool = False) -> None:
+        self._directory = Path(directory)
         self._keep = keep
         self._lock = threading.Lock()
         self._taken: dict[str, bytes] = {}
@@ -53,12 +53,12 @@ class InjectedSecrets:
         """Return the secret ``guid``. Raises ``KekError`` as `take_secret` does."""
         with self._lock:
             if guid not in self._taken:
-                self._taken[guid] = take_secret(guid, self._folder, keep=self._keep)
+                self._taken[guid] = take_secret(guid, self._directory, keep=self._keep)
             return self._taken[guid]
 
     def name_of(self, guid: str) -> str:
         """Return where the secret is, or was, for messages."""
-        return shown(str(self._folder / guid))
+        return shown(str(self._directory / guid))
 
 
 def _run(*command: str) -> bool:
