@@ -193,9 +193,10 @@ class LayerOpener:
 
 @final
 class Kek:
-    """A key-encryption key: 32 bytes, used as they stand. Its repr shows only the fingerprint.
+    """A key-encryption key: ``Kek(raw)`` uses 32 raw bytes as they stand.
 
-    Not comparable, not picklable. Raises ``KekError`` unless there are exactly 32 bytes.
+    Its repr shows only the fingerprint. Not comparable, not picklable. Raises ``KekError`` unless
+    there are exactly 32 bytes.
     """
 
     def __new__(cls, raw: ReadableBuffer) -> Kek: ...

@@ -43,7 +43,6 @@ class CocoKpError(Exception):
 
     exit_code: ClassVar[int] = 1
     severity: ClassVar[int] = 0
-    """Of several faults of one image that with the highest is reported."""
     code: str = "failed"
 
     def __init__(self, message: str, hint: str = "", *, code: str = "", **fields: str) -> None:

@@ -49,6 +49,26 @@ def test_public_name_has_a_docstring_of_its_own(name: str) -> None:
     assert not text.startswith(f"{name}(")  # what dataclasses write where there is none
 
 
+def described(value: object) -> list[str]:
+    """Return the arguments or attributes that a docstring describes."""
+    text = inspect.getdoc(value) or ""
+    section = re.search(r"^(?:Args|Attributes):\n((?:(?: .*)?\n)+)", f"{text}\n", re.MULTILINE)
+    return re.findall(r"^    (\w+): ", section[1], re.MULTILINE) if section else []
+
+
+@pytest.mark.parametrize("name", coco_kp.__all__)
+def test_public_docstring_describes_each_argument_and_field(name: str) -> None:
+    """One alone may be described by the sentence."""
+    found = getattr(coco_kp, name)
+    if inspect.isfunction(found):
+        parameters = inspect.signature(found).parameters
+        there = [each for each in parameters if not each.startswith("_")]
+    else:
+        there = list(getattr(found, "__match_args__", ()))
+    if len(there) > 1 or (there and described(found)):
+        assert described(found) == there
+
+
 class Folder:
     """Where a reader runs examples: it has an image, and the keys that the pages begin with."""
 

@@ -87,7 +87,13 @@ class InspectedImage:
 
 @dataclass(frozen=True, slots=True)
 class MissingImage:
-    """An entry of an index whose manifest is not there."""
+    """An entry of an index whose manifest is not there.
+
+    Attributes:
+        platform: What it runs on; None where the index does not say.
+        digest: Of the manifest.
+        media_type: Of the manifest.
+    """
 
     platform: str | None
     digest: Digest
@@ -104,7 +110,15 @@ class MissingImage:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """All images that a reference leads to. ``digest`` and ``media_type`` are its own."""
+    """What a reference leads to.
+
+    Attributes:
+        reference: The image's name.
+        digest: Of its manifest or index.
+        media_type: Of its manifest or index.
+        images: All images of an index, or the one.
+        missing: Entries of indexes whose manifests are not there.
+    """
 
     reference: str
     digest: Digest

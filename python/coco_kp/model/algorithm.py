@@ -9,7 +9,7 @@ from coco_kp.redact import shown
 
 
 class Algorithm(StrEnum):
-    """``wrap_type`` of a packet, ``algorithm`` of a parameter: case-sensitive in both."""
+    """What wraps a layer's key: ``wrap_type`` of a packet, in which case counts."""
 
     A256GCM = "A256GCM"
     """AES-256-GCM: the default. Tampering with the packet is detected."""

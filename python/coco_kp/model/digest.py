@@ -25,7 +25,12 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """An algorithm, ``sha256`` or ``sha512``, and the value in lower-case hex."""
+    """The name of content (OCI image specification, descriptor.md).
+
+    Attributes:
+        algorithm: ``sha256`` or ``sha512``.
+        hex: The value, in lower-case hex.
+    """
 
     algorithm: str
     hex: str

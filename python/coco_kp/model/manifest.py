@@ -53,10 +53,16 @@ _PLATFORM_WORD: Final = re.compile(r"[a-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What an image runs on, such as ``linux/arm64/v8``; of half a platform a word is empty.
+    """What an image runs on, such as ``linux/arm64/v8``.
 
-    Words of other characters than ``a-z``, ``0-9``, ``.``, ``_`` and ``-``, which no platform has,
-    raise ``InputError``: a platform is printed, and compared.
+    Attributes:
+        os: In Go's words (``linux``); empty where an image says half a platform.
+        architecture: In Go's words (``amd64``, ``arm64``); may be empty, too.
+        variant: Of the architecture, where it has one.
+
+    Raises:
+        InputError: A word has other characters than ``a-z``, ``0-9``, ``.``, ``_`` and ``-``: a
+            platform is printed, and compared.
     """
 
     os: str

@@ -45,9 +45,14 @@ _V2: Final = "0.1.0"  # the only value of 'version' that guests accept for provi
 
 
 class AnnotationPacket(NamedTuple):
-    """A wrapped private-options document. ``wrapped_data`` and ``iv`` are raw bytes.
+    """A wrapped private-options document (docs/protocols.md 3.1).
 
-    With ``A256GCM`` the 16-byte tag ends ``wrapped_data``; with ``A256CTR`` there is none.
+    Attributes:
+        kid: By which guests find the KEK.
+        wrapped_data: Raw bytes; with ``A256GCM`` the 16-byte tag ends them, with ``A256CTR`` there
+            is none.
+        iv: Raw bytes, 12 for ``A256GCM`` and 16 for ``A256CTR``.
+        wrap_type: What wrapped it.
     """
 
     kid: ResourceUri
