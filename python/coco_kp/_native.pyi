@@ -90,42 +90,31 @@ class Progress:
     @property
     def done(self) -> int:
         """Bytes written so far."""
-    @property
-    def cancelled(self) -> bool:
-        """Whether ``cancel`` was called. It stays so: a cancelled progress is not used again."""
     def cancel(self) -> None:
         """End every pump that has this progress with ``CancelledError``.
 
-        It takes less than 50 ms, unless a disk holds the pump up.
+        It takes less than 50 ms, unless a disk holds the pump up. A cancelled progress stays so,
+        and is not used again.
         """
 
 @final
 class LayerSealer:
     """Encrypts one layer that comes in pieces of any length.
 
-    Key (32 bytes) and nonce (16 bytes) are drawn from the operating system unless both are given;
-    never give a pair twice.
+    Key (32 bytes) and nonce (16 bytes) are drawn from the operating system: no caller can give a
+    pair twice.
 
     A sealer belongs to one thread at a time. It is closed after ``finalize`` and after the first
     error, whatever it was; each later call raises ``StreamClosedError``.
 
-    Raises ``InputError`` for a key or nonce of another length or an unknown ``COCO_KP_KERNEL``.
+    Raises ``InputError`` for an unknown ``COCO_KP_KERNEL``.
     """
 
-    def __new__(
-        cls,
-        *,
-        key: ReadableBuffer | None = None,
-        nonce: ReadableBuffer | None = None,
-    ) -> LayerSealer: ...
-    def update(self, data: ReadableBuffer) -> bytes:
-        """Encrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
-        """Encrypt the next piece into the beginning of ``dst``; return its length in bytes.
+    def __new__(cls) -> LayerSealer: ...
+    def update(self, data: WriteableBuffer) -> None:
+        """Encrypt the next piece in place.
 
-        ``dst`` may be longer than ``src``, and both may be the very same memory. Raises
-        ``ValueError`` if ``dst`` is shorter or overlaps ``src`` in part, ``BufferError`` if one is
-        not contiguous or ``dst`` is read-only.
+        Raises ``BufferError`` where it is not contiguous or read-only.
         """
     def pump(
         self,
@@ -158,7 +147,10 @@ class LayerOpener:
     """Decrypts one layer that comes in pieces of any length.
 
     Plaintext leaves ``update`` before the verdict, which only ``finalize`` gives: keep it out of
-    everybody's reach until then. Threads, closing and errors are as for ``LayerSealer``.
+    everybody's reach until then. Threads and closing are as for ``LayerSealer``.
+
+    Raises ``InputError`` for a key, nonce or HMAC of another length than 32, 16 and 32 bytes, or an
+    unknown ``COCO_KP_KERNEL``.
     """
 
     def __new__(
@@ -168,10 +160,8 @@ class LayerOpener:
         nonce: ReadableBuffer,
         hmac: ReadableBuffer,
     ) -> LayerOpener: ...
-    def update(self, data: ReadableBuffer) -> bytes:
-        """Decrypt the next piece into a new bytes object of the same length."""
-    def update_into(self, src: ReadableBuffer, dst: WriteableBuffer) -> int:
-        """Decrypt the next piece into the beginning of ``dst``, as ``LayerSealer.update_into``."""
+    def update(self, data: WriteableBuffer) -> None:
+        """Decrypt the next piece in place, as ``LayerSealer.update``."""
     def pump(
         self,
         src: FileDescriptorLike,
@@ -203,15 +193,12 @@ class Kek:
     @staticmethod
     def generate() -> Kek:
         """Draw a key from the operating system."""
-    def wrap(
-        self, algorithm: str, secret: ReadableBuffer, iv: ReadableBuffer | None = None
-    ) -> tuple[bytes, bytes]:
+    def wrap(self, algorithm: str, secret: ReadableBuffer) -> tuple[bytes, bytes]:
         """Wrap a secret of at most 64 KiB; return (iv, wrapped).
 
         ``A256GCM``: 12-byte IV, 16-byte tag at the end of ``wrapped``, no additional data.
         ``A256CTR``: 16-byte IV, no tag: it does not detect tampering. The IV is drawn from the
-        operating system if it is None; never give one twice. Raises ``InputError`` for an unknown
-        algorithm, an IV of another length or a longer secret.
+        operating system. Raises ``InputError`` for an unknown algorithm or a longer secret.
         """
     def unwrap(self, algorithm: str, iv: ReadableBuffer, wrapped: ReadableBuffer) -> bytes:
         """Unwrap what ``wrap`` made.
@@ -233,12 +220,9 @@ class Unpacking:
     one, zstd 32768; programs and texts rarely exceed 20, and ``FREE`` is for long runs of zeros.
     """
 
-    RATIO: Final[int]
-    """Bytes that each compressed byte may become."""
     FREE: Final[int]
-    """Bytes in sum that may come on top of that, unless the user allows more."""
-    TOTAL: Final[int]
-    """Bytes in sum at the most, unless the user allows more."""
+    """Bytes in sum that may come on top of 100 times the compressed ones, and up to 1 TiB, unless
+    the user allows more."""
     def __new__(cls, allowed: int = ...) -> Unpacking: ...
     def packed(self, size: int) -> None:
         """Learn that ``size`` compressed bytes are unpacked next."""

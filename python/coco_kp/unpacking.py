@@ -1,8 +1,8 @@
 """What compressed bytes unpack to, within bounds: no small image costs hours, or fills a disk.
 
 The native core's part in that, for the rest of coco-kp. An archive, and the layers that one command
-reads in sum, may have ``Unpacking.RATIO`` times their compressed bytes and ``Unpacking.FREE`` bytes
-on top, and ``Unpacking.TOTAL`` bytes at the most.
+reads in sum, may have 100 times their compressed bytes and ``Unpacking.FREE`` bytes on top, and
+1 TiB at the most.
 """
 
 from __future__ import annotations

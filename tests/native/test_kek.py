@@ -21,12 +21,11 @@ IV_LENGTHS = {"A256GCM": 12, "A256CTR": 16}
 
 
 @pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["name"])
-def test_kek_wraps_and_unwraps_known_packet(vector: dict[str, Any]) -> None:
+def test_kek_unwraps_known_packet(vector: dict[str, Any]) -> None:
     kek, packet = Kek(bytes.fromhex(vector["kek"])), json.loads(vector["packet"])
     iv, wrapped = (base64.b64decode(packet[member]) for member in ("iv", "wrapped_data"))
     secret = vector["optsdata"].encode()
     assert kek.unwrap(packet["wrap_type"], iv, wrapped) == secret
-    assert kek.wrap(packet["wrap_type"], secret, iv) == (iv, wrapped)
 
 
 @pytest.mark.parametrize(
@@ -110,9 +109,6 @@ def test_kek_refuses_unknown_algorithm_and_lists_known_ones(algorithm: str) -> N
 @pytest.mark.parametrize(("algorithm", "wrong"), [("A256GCM", 16), ("A256CTR", 12), ("A256GCM", 0)])
 def test_kek_refuses_iv_of_wrong_length(algorithm: str, wrong: int) -> None:
     message = f"expected a {IV_LENGTHS[algorithm]}-byte IV for {algorithm}, found {wrong} bytes"
-    with pytest.raises(InputError) as caught:
-        Kek(RAW).wrap(algorithm, b"secret", bytes(wrong))
-    assert caught.value.message == message
     with pytest.raises(InputError) as caught:
         Kek(RAW).unwrap(algorithm, bytes(wrong), bytes(32))
     assert caught.value.message == message

@@ -19,6 +19,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+RATIO, TOTAL = 100, 1 << 40
+"""What each compressed byte may become, and all of them together."""
+
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZEROS = gzip.compress(bytes(4 << 20))
 
@@ -26,7 +29,7 @@ ZEROS = gzip.compress(bytes(4 << 20))
 def test_content_may_be_so_many_times_its_compressed_bytes_and_what_is_allowed() -> None:
     unpacking = Unpacking(1000)
     unpacking.packed(10)
-    unpacking.unpacked(Unpacking.RATIO * 10)
+    unpacking.unpacked(RATIO * 10)
     unpacking.unpacked(1000)
     with pytest.raises(InputError, match="became 2001 bytes") as error:
         unpacking.unpacked(1)
@@ -34,10 +37,10 @@ def test_content_may_be_so_many_times_its_compressed_bytes_and_what_is_allowed()
 
 
 def test_content_has_a_total_that_no_size_raises_but_the_user() -> None:
-    for allowed, more in ((1, 0), (Unpacking.TOTAL + 5, 5)):
+    for allowed, more in ((1, 0), (TOTAL + 5, 5)):
         unpacking = Unpacking(allowed)
-        unpacking.packed(Unpacking.TOTAL)
-        unpacking.unpacked(Unpacking.TOTAL + more)
+        unpacking.packed(TOTAL)
+        unpacking.unpacked(TOTAL + more)
         with pytest.raises(InputError):
             unpacking.unpacked(1)
 
@@ -64,7 +67,7 @@ def test_decompressor_stops_in_the_middle_of_a_piece(kind: str, packed: bytes) -
     came: list[int] = []
     with pytest.raises(InputError):
         came.extend(len(piece) for piece in iter(stream.read, b""))
-    assert 0 < sum(came) <= (1 << 20) + Unpacking.RATIO * len(packed)
+    assert 0 < sum(came) <= (1 << 20) + RATIO * len(packed)
 
 
 def test_gzipped_archive_is_unpacked_within_bounds_alone(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class Passage:
             if self._ended:
                 raise IntegrityError("the layer's source gave more bytes when it was read again")
             if self._cipher:
-                self._cipher.update_into(piece, piece)
+                self._cipher.update(piece)
             for take in self._also:
                 take(piece)
             self._done += len(piece)

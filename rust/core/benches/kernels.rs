@@ -3,25 +3,24 @@
 
 use std::hint::black_box;
 
-use coco_kp_core::{Algorithm, Data, Kek, Kernel, LayerKey, LayerOpener, LayerSealer};
+use coco_kp_core::{Algorithm, Kek, Kernel, LayerKey, LayerOpener, LayerSealer};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const MIB: usize = 1024 * 1024;
 
 fn layers(criterion: &mut Criterion) {
-    let input = vec![0x5a; MIB];
-    let mut output = vec![0; MIB];
+    let mut data = vec![0x5a; MIB];
     let keys = || LayerKey::generate().expect("randomness");
     let mut group = criterion.benchmark_group("1 MiB");
     group.throughput(Throughput::Bytes(MIB as u64));
     for kernel in Kernel::available() {
         let mut sealer = LayerSealer::new(kernel, keys());
         group.bench_function(format!("{} seal", kernel.name()), |bencher| {
-            bencher.iter(|| sealer.update(Data::apart(black_box(&input), &mut output)));
+            bencher.iter(|| sealer.update(black_box(&mut data)));
         });
         let mut opener = LayerOpener::new(kernel, &keys(), [0; 32]);
         group.bench_function(format!("{} open", kernel.name()), |bencher| {
-            bencher.iter(|| opener.update(Data::apart(black_box(&input), &mut output)));
+            bencher.iter(|| opener.update(black_box(&mut data)));
         });
     }
     group.finish();

@@ -9,7 +9,6 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 use crate::Error;
-use crate::data::Data;
 use crate::kernel::{Direction, Kernel};
 use crate::pass::Pass;
 use crate::secret::Secret;
@@ -74,7 +73,7 @@ impl Again {
     /// # Errors
     /// [`Error::InputChanged`]: `data` is not what was there before, and is left as it is.
     /// [`Error::NoSuchChunk`]
-    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+    pub fn repeat(&self, number: usize, data: &mut [u8]) -> Result<(), Error> {
         self.0.repeat(number, data)
     }
 }
@@ -92,8 +91,8 @@ impl LayerSealer {
         Self { pass: Pass::new(kernel, Direction::Seal, &keys.key, &keys.nonce), keys }
     }
 
-    /// Encrypts the next piece.
-    pub fn update(&mut self, data: Data<'_>) {
+    /// Encrypts the next piece in place.
+    pub fn update(&mut self, data: &mut [u8]) {
         self.pass.update(data);
     }
 
@@ -101,7 +100,7 @@ impl LayerSealer {
     ///
     /// # Errors
     /// [`Error::InputChanged`], [`Error::NoSuchChunk`]
-    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+    pub fn repeat(&self, number: usize, data: &mut [u8]) -> Result<(), Error> {
         self.pass.repeat(number, data)
     }
 
@@ -136,8 +135,8 @@ impl LayerOpener {
         Self { pass: Pass::new(kernel, Direction::Open, &keys.key, &keys.nonce), hmac }
     }
 
-    /// Decrypts the next piece.
-    pub fn update(&mut self, data: Data<'_>) {
+    /// Decrypts the next piece in place.
+    pub fn update(&mut self, data: &mut [u8]) {
         self.pass.update(data);
     }
 
@@ -145,7 +144,7 @@ impl LayerOpener {
     ///
     /// # Errors
     /// [`Error::InputChanged`], [`Error::NoSuchChunk`]
-    pub fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+    pub fn repeat(&self, number: usize, data: &mut [u8]) -> Result<(), Error> {
         self.pass.repeat(number, data)
     }
 

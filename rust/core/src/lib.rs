@@ -10,7 +10,6 @@
 #![deny(clippy::unwrap_used)]
 
 mod content;
-mod data;
 mod digest;
 mod error;
 mod form;
@@ -23,7 +22,6 @@ mod secret;
 mod sha256;
 
 pub use content::{Content, ContentCheck, Decompressor, Fault, HashAlgorithm, Unpacking};
-pub use data::Data;
 pub use error::Error;
 pub use form::Form;
 pub use kernel::Kernel;

@@ -1,9 +1,10 @@
 //! The state of one layer under way, whichever its direction.
 
+use std::iter;
+
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Error;
-use crate::data::Data;
 use crate::digest;
 use crate::kernel::{CIPHER_BLOCK, Direction, Engine, Hashes, Kernel};
 use crate::secret::Secret;
@@ -62,28 +63,27 @@ impl Pass {
         })
     }
 
-    /// Takes the next piece, of any length.
-    pub(crate) fn update(&mut self, mut data: Data<'_>) {
-        while !data.is_empty() {
-            let room = (CHUNK - self.taken % CHUNK).min(data.len());
-            let (within, rest) = data.split_at(room);
+    /// Takes the next piece, of any length, and overwrites it.
+    pub(crate) fn update(&mut self, data: &mut [u8]) {
+        let room = (CHUNK - self.taken % CHUNK).min(data.len());
+        let (first, rest) = data.split_at_mut(room);
+        for within in iter::once(first).chain(rest.chunks_mut(CHUNK)) {
             self.update_within(within);
-            self.taken += room;
-            if self.taken.is_multiple_of(CHUNK) {
+            self.taken += within.len();
+            if !within.is_empty() && self.taken.is_multiple_of(CHUNK) {
                 self.marks.push(self.input_state());
             }
-            data = rest;
         }
     }
 
-    /// Makes chunk `number` of the output once more from its input, which was read again.
+    /// Makes chunk `number` of the output once more, in place of its input, which was read again.
     ///
     /// No key stream may meet two inputs: only what leads from the mark before the chunk to the
     /// mark behind it, or to where the layer stands, is the input that was there before.
     ///
     /// # Errors
     /// [`Error::NoSuchChunk`], [`Error::InputChanged`]; then nothing is written.
-    pub(crate) fn repeat(&self, number: usize, data: Data<'_>) -> Result<(), Error> {
+    pub(crate) fn repeat(&self, number: usize, data: &mut [u8]) -> Result<(), Error> {
         let (whole, rest) = (self.taken / CHUNK, self.taken % CHUNK);
         let len = if number < whole { CHUNK } else { rest };
         // Marks are missing where a pump carried the layer.
@@ -94,23 +94,22 @@ impl Pass {
         if data.len() != len {
             return Err(Error::InputChanged);
         }
-        let (blocks, tail) = data.split_at(len / BLOCK * BLOCK);
+        let (blocks, tail) = data.split_at_mut(len / BLOCK * BLOCK);
         let mut state = number.checked_sub(1).map_or(INITIAL, |before| self.marks[before]);
-        self.engine.compress(&mut state, blocks.input());
+        self.engine.compress(&mut state, blocks);
         let partial = &self.partial;
         let (reached, left) = if number < whole {
             (self.marks[number], &[][..])
         } else {
             (self.input_state(), &partial.input[..partial.len])
         };
-        if reached != state || tail.input() != left {
+        if reached != state || tail != left {
             return Err(Error::InputChanged);
         }
         let mut counter = self.first.wrapping_add((number * (CHUNK / CIPHER_BLOCK)) as u128);
-        self.engine.crypt_all(&mut counter, blocks);
+        self.engine.crypt_in_place(&mut counter, blocks);
         counter.zeroize();
-        let output = tail.into_output();
-        output.copy_from_slice(&partial.output[..output.len()]);
+        tail.copy_from_slice(&partial.output[..tail.len()]);
         Ok(())
     }
 
@@ -123,27 +122,19 @@ impl Pass {
     }
 
     /// Takes a piece that lies within one chunk.
-    fn update_within(&mut self, data: Data<'_>) {
+    fn update_within(&mut self, data: &mut [u8]) {
         self.size += data.len() as u64;
         let missing = (BLOCK - self.partial.len) % BLOCK;
-        let head = missing.min(data.len());
-        let (head, rest) = data.split_at(head);
-        let whole = rest.len() / BLOCK * BLOCK;
-        let (blocks, tail) = rest.split_at(whole);
+        let (head, rest) = data.split_at_mut(missing.min(data.len()));
+        let (blocks, tail) = rest.split_at_mut(rest.len() / BLOCK * BLOCK);
         self.pass_part(head);
-        self.pass_blocks(blocks);
+        let Self { engine, direction, counter, hashes, .. } = self;
+        engine.pass(*direction, counter, hashes, blocks);
         self.pass_part(tail);
     }
 
-    fn pass_blocks(&mut self, blocks: Data<'_>) {
-        let Self { engine, direction, counter, hashes, .. } = self;
-        if !blocks.is_empty() {
-            engine.pass(*direction, counter, hashes, blocks);
-        }
-    }
-
     /// Takes bytes that lie within one block, and hashes the block once it is full.
-    fn pass_part(&mut self, part: Data<'_>) {
+    fn pass_part(&mut self, part: &mut [u8]) {
         if part.is_empty() {
             return;
         }
@@ -152,12 +143,12 @@ impl Pass {
             self.engine.crypt(&mut self.counter, &[0; BLOCK], keystream);
         }
         let range = *len..*len + part.len();
-        input[range.clone()].copy_from_slice(part.input());
+        input[range.clone()].copy_from_slice(part);
         for at in range.clone() {
             output[at] = input[at] ^ keystream[at];
         }
         *len = range.end;
-        part.into_output().copy_from_slice(&output[range]);
+        part.copy_from_slice(&output[range]);
         if *len == BLOCK {
             *len = 0;
             let (plaintext, ciphertext) = self.direction.sides(input, output);

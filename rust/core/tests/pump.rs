@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use coco_kp_core::{
-    CHUNK, Control, Data, Error, Kernel, LayerKey, LayerOpener, LayerSealer, Progress, PumpError,
-    Secret, Stop,
+    CHUNK, Control, Error, Kernel, LayerKey, LayerOpener, LayerSealer, Progress, PumpError, Secret,
+    Stop,
 };
 use oracle::noise;
 
@@ -62,6 +62,10 @@ impl Drop for Temporary {
     }
 }
 
+fn portable() -> Kernel {
+    Kernel::named("portable").unwrap()
+}
+
 fn on(threads: usize, progress: &Progress, work: impl FnOnce(Control<'_>)) {
     let check = &mut || Ok(());
     work(Control { limit: None, two_threads: threads == 2, progress, check });
@@ -70,8 +74,8 @@ fn on(threads: usize, progress: &Progress, work: impl FnOnce(Control<'_>)) {
 /// The same layer without a pump.
 fn sealed_in_memory(plaintext: &[u8]) -> (Vec<u8>, [u8; 32]) {
     let mut data = plaintext.to_vec();
-    let mut sealer = LayerSealer::new(Kernel::portable(), keys());
-    sealer.update(Data::in_place(&mut data));
+    let mut sealer = LayerSealer::new(portable(), keys());
+    sealer.update(&mut data);
     (data, sealer.finalize().hmac)
 }
 
@@ -117,13 +121,13 @@ fn files_of_every_length_both_ways_on_every_kernel() {
 fn no_chunk_of_what_two_threads_pumped_is_made_again() {
     let plaintext = noise(9, CHUNK + 100);
     let (source, target) = (Temporary::new(&plaintext), Temporary::new(b""));
-    let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+    let mut sealer = LayerSealer::new(portable(), keys());
     on(2, &Progress::default(), |control| {
         let (src, dst) = (source.open(), target.create());
         sealer.pump(src.as_fd(), dst.as_fd(), control).unwrap();
     });
     let mut chunk = plaintext[..CHUNK].to_vec();
-    let refused = sealer.repeat(0, Data::in_place(&mut chunk));
+    let refused = sealer.repeat(0, &mut chunk);
     assert_eq!(refused, Err(Error::NoSuchChunk), "its input has no marks");
     assert_eq!(chunk, plaintext[..CHUNK]);
 }
@@ -135,8 +139,8 @@ fn pumping_after_an_unfinished_block_goes_on_where_it_was() {
     for (threads, first) in [(1, 100), (2, 100), (2, 128)] {
         let (source, target) = (Temporary::new(&plaintext[first..]), Temporary::new(b""));
         let mut begin = plaintext[..first].to_vec();
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
-        sealer.update(Data::in_place(&mut begin));
+        let mut sealer = LayerSealer::new(portable(), keys());
+        sealer.update(&mut begin);
         on(threads, &Progress::default(), |control| {
             let (src, dst) = (source.open(), target.create());
             let pumped = sealer.pump(src.as_fd(), dst.as_fd(), control).unwrap();
@@ -170,7 +174,7 @@ fn pipes_at_both_ends() {
                     }
                 }
             });
-            let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+            let mut sealer = LayerSealer::new(portable(), keys());
             on(threads, &Progress::default(), |control| {
                 sealer.pump(reader.as_fd(), writer.as_fd(), control).unwrap();
             });
@@ -193,7 +197,7 @@ fn sockets_are_sources_too() {
             far.write_all(&plaintext).unwrap();
             far.shutdown(std::net::Shutdown::Write).unwrap();
         });
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+        let mut sealer = LayerSealer::new(portable(), keys());
         on(2, &Progress::default(), |control| {
             sealer.pump(near.as_fd(), target.create().as_fd(), control).unwrap();
         });
@@ -217,7 +221,7 @@ fn a_source_may_be_as_long_as_the_limit_and_no_longer() {
             let (source, target) = (Temporary::new(&noise(6, len)), Temporary::new(b""));
             let (progress, check) = (Progress::default(), &mut || Ok(()));
             let control = Control { limit: Some(limit), two_threads, progress: &progress, check };
-            let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+            let mut sealer = LayerSealer::new(portable(), keys());
             let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control);
             match pumped {
                 Ok(pumped) => assert!(fits && pumped == len as u64),
@@ -242,7 +246,7 @@ fn an_empty_pipe_can_be_cancelled_and_so_can_a_full_one() {
                     progress.cancel();
                     Instant::now()
                 });
-                let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+                let mut sealer = LayerSealer::new(portable(), keys());
                 on(threads, &progress, |control| {
                     let file = source.open();
                     let src = if full.is_some() { file.as_fd() } else { reader.as_fd() };
@@ -267,7 +271,7 @@ fn the_callers_check_stops_a_pump() {
             if checks > 3 { Err(Stop) } else { Ok(()) }
         };
         let control = Control { limit: None, two_threads, progress: &Progress::default(), check };
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+        let mut sealer = LayerSealer::new(portable(), keys());
         let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control);
         assert!(matches!(pumped, Err(PumpError::Stopped)), "{pumped:?}");
         assert!(target.content().len() < 10_000_000);
@@ -286,7 +290,7 @@ fn a_panic_of_one_thread_ends_the_other() {
     };
     let progress = Progress::default();
     let control = Control { limit: None, two_threads: true, progress: &progress, check };
-    let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+    let mut sealer = LayerSealer::new(portable(), keys());
     let pumping = AssertUnwindSafe(|| sealer.pump(source.open().as_fd(), full.as_fd(), control));
     assert!(catch_unwind(pumping).is_err());
 }
@@ -296,7 +300,7 @@ fn a_file_is_not_pumped_into_itself() {
     let file = Temporary::new(b"content");
     let target = File::options().write(true).open(&file.0).unwrap();
     on(1, &Progress::default(), |control| {
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+        let mut sealer = LayerSealer::new(portable(), keys());
         let error = sealer.pump(file.open().as_fd(), target.as_fd(), control).unwrap_err();
         assert!(
             matches!(&error, PumpError::Write(error) if error.kind() == io::ErrorKind::InvalidInput),
@@ -318,7 +322,7 @@ fn a_full_disk_and_a_closed_pipe_are_write_errors() {
             (writer.as_fd(), io::ErrorKind::BrokenPipe),
         ];
         for (dst, kind) in expected {
-            let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+            let mut sealer = LayerSealer::new(portable(), keys());
             on(threads, &Progress::default(), |control| {
                 let error = sealer.pump(source.open().as_fd(), dst, control).unwrap_err();
                 assert!(
@@ -334,7 +338,7 @@ fn a_full_disk_and_a_closed_pipe_are_write_errors() {
 fn a_folder_is_a_read_error() {
     for threads in [1, 2] {
         let (folder, target) = (File::open("/").unwrap(), Temporary::new(b""));
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+        let mut sealer = LayerSealer::new(portable(), keys());
         on(threads, &Progress::default(), |control| {
             let error = sealer.pump(folder.as_fd(), target.create().as_fd(), control).unwrap_err();
             let is_folder = matches!(&error, PumpError::Read(error) if error.kind() == io::ErrorKind::IsADirectory);
@@ -359,7 +363,7 @@ fn a_file_that_shrinks_meanwhile_is_a_shorter_layer_and_kills_nobody() {
             Ok(())
         };
         let control = Control { limit: None, two_threads, progress: &progress, check };
-        let mut sealer = LayerSealer::new(Kernel::portable(), keys());
+        let mut sealer = LayerSealer::new(portable(), keys());
         let pumped = sealer.pump(source.open().as_fd(), target.create().as_fd(), control).unwrap();
         assert!((500_000..20_000_000).contains(&pumped));
         assert_eq!(sealer.finalize().size, pumped);

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use coco_kp_core::{Algorithm, Data, Kek, Kernel, LayerKey, LayerOpener, LayerSealer, Secret};
+use coco_kp_core::{Algorithm, Kek, Kernel, LayerKey, LayerOpener, LayerSealer, Secret};
 
 /// AES-256's first two round keys are the key itself, so this finds expanded keys too.
 const KEY: [u8; 32] = *b"the key that must not stay about";
@@ -62,7 +62,7 @@ fn no_key_is_left_in_freed_memory() {
     for kernel in Kernel::available() {
         let sealed = leaks_of(|| {
             let mut sealer = LayerSealer::new(kernel, keys());
-            sealer.update(Data::in_place(&mut [0; 1000]));
+            sealer.update(&mut [0; 1000]);
             drop(sealer.finalize());
         });
         assert_eq!(sealed, 0, "sealing, {}", kernel.name());
@@ -70,7 +70,7 @@ fn no_key_is_left_in_freed_memory() {
         assert_eq!(abandoned, 0, "abandoned sealing, {}", kernel.name());
         let opened = leaks_of(|| {
             let mut opener = LayerOpener::new(kernel, &keys(), [0; 32]);
-            opener.update(Data::in_place(&mut [0; 1000]));
+            opener.update(&mut [0; 1000]);
             opener.finalize().unwrap_err();
         });
         assert_eq!(opened, 0, "opening, {}", kernel.name());

@@ -21,9 +21,8 @@
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::slice;
 
-use coco_kp_core::Data;
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::exceptions::PyBufferError;
 use pyo3::{ffi, prelude::*};
 
 /// The memory of a C-contiguous Python buffer, held for as long as this value lives.
@@ -54,35 +53,19 @@ impl Buffer {
         // see the head of this file.
         unsafe { slice::from_raw_parts(self.0.buf_ptr().cast(), self.len()) }
     }
-}
 
-/// Pairs a source with the beginning of a destination, which may be longer.
-///
-/// Both may be the very same memory. Memory that overlaps in part is refused, and so is a
-/// destination that is read-only or too short.
-pub(crate) fn pair<'a>(src: &'a Buffer, dst: &'a mut Buffer) -> PyResult<Data<'a>> {
-    let len = src.len();
-    if dst.0.readonly() {
-        return Err(PyBufferError::new_err("the destination is read-only"));
+    /// The bytes, to be overwritten. Read-only memory is refused.
+    pub(crate) fn bytes_mut(&mut self) -> PyResult<&mut [u8]> {
+        if self.0.readonly() {
+            return Err(PyBufferError::new_err("the buffer is read-only"));
+        }
+        if self.len() == 0 {
+            return Ok(&mut []);
+        }
+        // SAFETY: as above; the bytes are writable, and `self`, borrowed for as long as the slice
+        // lives, gives out no other.
+        Ok(unsafe { slice::from_raw_parts_mut(self.0.buf_ptr().cast(), self.len()) })
     }
-    if dst.len() < len {
-        let found = dst.len();
-        let message = format!("the destination is too short: {found} bytes for {len}");
-        return Err(PyValueError::new_err(message));
-    }
-    if len == 0 {
-        return Ok(Data::in_place(&mut []));
-    }
-    let (from, to) = (src.0.buf_ptr().cast::<u8>(), dst.0.buf_ptr().cast::<u8>());
-    let apart = from.addr().abs_diff(to.addr()) >= len;
-    if from != to && !apart {
-        return Err(PyValueError::new_err("source and destination overlap in part"));
-    }
-    // SAFETY: `to` leads to at least `len` bytes that are writable and contiguous (checked above,
-    // and by `Buffer::of`), and `dst` is borrowed for 'a. Either they lie apart from the source, or
-    // they are the source, of which no other slice is made then.
-    let output = unsafe { slice::from_raw_parts_mut(to, len) };
-    Ok(if apart { Data::apart(src.bytes(), output) } else { Data::in_place(output) })
 }
 
 /// A duplicate of a file descriptor, at the same place in the same file.

@@ -22,11 +22,7 @@ pub(crate) struct Unpacking(Arc<core::Unpacking>);
 #[pymethods]
 impl Unpacking {
     #[classattr]
-    const RATIO: u64 = core::Unpacking::RATIO;
-    #[classattr]
     const FREE: u64 = core::Unpacking::FREE;
-    #[classattr]
-    const TOTAL: u64 = core::Unpacking::TOTAL;
 
     #[new]
     #[pyo3(signature = (allowed=core::Unpacking::FREE))]

@@ -26,20 +26,15 @@ impl Kek {
     }
 
     /// Wraps a small secret and returns (iv, wrapped).
-    #[pyo3(signature = (algorithm, secret, iv=None))]
     fn wrap<'py>(
         &self,
         py: Python<'py>,
         algorithm: &str,
         secret: &Bound<'py, PyAny>,
-        iv: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
         let algorithm = raised(Algorithm::named(algorithm))?;
         let secret = Buffer::of(secret)?;
-        let iv = match iv {
-            Some(iv) => Buffer::of(iv)?.bytes().to_vec(),
-            None => raised(algorithm.generate_iv())?,
-        };
+        let iv = raised(algorithm.generate_iv())?;
         let wrapped = raised(self.0.wrap(algorithm, &iv, secret.bytes()))?;
         Ok((PyBytes::new(py, &iv), PyBytes::new(py, &wrapped)))
     }

@@ -2,9 +2,7 @@
 
 use coco_kp_core as core;
 use core::{Error, Kernel, LayerKey, Secret};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use crate::borrow::Buffer;
 use crate::errors::raised;
@@ -18,25 +16,15 @@ pub(crate) struct LayerSealer(Stream<core::LayerSealer>);
 #[pymethods]
 impl LayerSealer {
     #[new]
-    #[pyo3(signature = (*, key=None, nonce=None))]
-    fn new(key: Option<&Bound<'_, PyAny>>, nonce: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let keys = match (key, nonce) {
-            (Some(key), Some(nonce)) => layer_key(key, nonce)?,
-            (None, None) => raised(LayerKey::generate())?,
-            _ => return Err(PyValueError::new_err("give both key and nonce, or neither")),
-        };
+    fn new() -> PyResult<Self> {
+        let keys = raised(LayerKey::generate())?;
         let kernel = raised(Kernel::selected())?;
         Ok(Self(Stream::new(core::LayerSealer::new(kernel, keys))))
     }
 
-    /// Encrypts the next piece into a new bytes object.
-    fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    /// Encrypts the next piece in place.
+    fn update(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         self.0.update(data)
-    }
-
-    /// Encrypts the next piece into dst and returns its length.
-    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.0.update_into(src, dst)
     }
 
     /// Encrypts all that src holds into dst and returns the number of bytes.
@@ -76,8 +64,11 @@ impl LayerOpener {
         nonce: &Bound<'_, PyAny>,
         hmac: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
-        let keys = layer_key(key, nonce)?;
-        let hmac = Buffer::of(hmac)?;
+        let (key, nonce, hmac) = (Buffer::of(key)?, Buffer::of(nonce)?, Buffer::of(hmac)?);
+        let keys = LayerKey {
+            key: raised(Secret::copy_from(key.bytes(), "layer key"))?,
+            nonce: raised(Secret::copy_from(nonce.bytes(), "nonce"))?,
+        };
         let hmac = raised(hmac.bytes().try_into().map_err(|_| Error::Length {
             what: "HMAC",
             expected: 32,
@@ -87,14 +78,9 @@ impl LayerOpener {
         Ok(Self(Stream::new(core::LayerOpener::new(kernel, &keys, hmac))))
     }
 
-    /// Decrypts the next piece into a new bytes object.
-    fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    /// Decrypts the next piece in place.
+    fn update(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         self.0.update(data)
-    }
-
-    /// Decrypts the next piece into dst and returns its length.
-    fn update_into(&self, src: &Bound<'_, PyAny>, dst: &Bound<'_, PyAny>) -> PyResult<usize> {
-        self.0.update_into(src, dst)
     }
 
     /// Decrypts all that src holds into dst and returns the number of bytes.
@@ -196,14 +182,6 @@ impl OpenedLayer {
     fn __repr__(&self) -> String {
         describe("OpenedLayer", &self.0.ciphertext_sha256, self.0.size)
     }
-}
-
-fn layer_key(key: &Bound<'_, PyAny>, nonce: &Bound<'_, PyAny>) -> PyResult<LayerKey> {
-    let (key, nonce) = (Buffer::of(key)?, Buffer::of(nonce)?);
-    Ok(LayerKey {
-        key: raised(Secret::copy_from(key.bytes(), "layer key"))?,
-        nonce: raised(Secret::copy_from(nonce.bytes(), "nonce"))?,
-    })
 }
 
 /// A repr by public facts alone.

@@ -33,12 +33,6 @@ impl Progress {
         self.0.done()
     }
 
-    /// Whether cancel was called.
-    #[getter]
-    fn cancelled(&self) -> bool {
-        self.0.is_cancelled()
-    }
-
     /// Ends every pump that has this progress.
     fn cancel(&self) {
         self.0.cancel();

@@ -4,11 +4,10 @@
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use coco_kp_core::{self as core, Control, Data, PumpError};
+use coco_kp_core::{self as core, Control, PumpError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
-use crate::borrow::{self, Buffer};
+use crate::borrow::Buffer;
 use crate::errors;
 use crate::pump::Request;
 
@@ -28,17 +27,17 @@ pub(crate) fn released<T: Send>(
 /// Runs what makes a chunk once more over a buffer, without the interpreter lock.
 pub(crate) fn repeated(
     data: &Bound<'_, PyAny>,
-    work: impl FnOnce(Data<'_>) -> Result<(), core::Error> + Send,
+    work: impl FnOnce(&mut [u8]) -> Result<(), core::Error> + Send,
 ) -> PyResult<()> {
-    let (src, mut dst) = (Buffer::of(data)?, Buffer::of(data)?);
-    let in_place = borrow::pair(&src, &mut dst)?;
-    errors::raised(released(data.py(), in_place.len(), || work(in_place)))
+    let mut buffer = Buffer::of(data)?;
+    let bytes = buffer.bytes_mut()?;
+    errors::raised(released(data.py(), bytes.len(), || work(bytes)))
 }
 
 /// What [`Stream`] needs of a sealer or opener.
 pub(crate) trait Layer: Send {
-    fn update(&mut self, data: Data<'_>);
-    fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error>;
+    fn update(&mut self, data: &mut [u8]);
+    fn repeat(&mut self, number: usize, data: &mut [u8]) -> Result<(), core::Error>;
     fn pump(
         &mut self,
         src: BorrowedFd<'_>,
@@ -50,11 +49,11 @@ pub(crate) trait Layer: Send {
 macro_rules! layer {
     ($type:ty) => {
         impl Layer for $type {
-            fn update(&mut self, data: Data<'_>) {
+            fn update(&mut self, data: &mut [u8]) {
                 self.update(data);
             }
 
-            fn repeat(&mut self, number: usize, data: Data<'_>) -> Result<(), core::Error> {
+            fn repeat(&mut self, number: usize, data: &mut [u8]) -> Result<(), core::Error> {
                 <$type>::repeat(self, number, data)
             }
 
@@ -76,32 +75,13 @@ layer!(core::LayerOpener);
 pub(crate) struct Stream<T>(Mutex<Option<T>>);
 
 impl<T: Layer> Stream<T> {
-    /// Passes `data` on into a new `bytes` of the same length.
-    pub(crate) fn update<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let py = data.py();
+    /// Takes the next piece, in place.
+    pub(crate) fn update(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         self.borrow(|inner| {
-            let src = Buffer::of(data)?;
-            PyBytes::new_with(py, src.len(), |dst| {
-                let data = Data::apart(src.bytes(), dst);
-                released(py, src.len(), || inner.update(data));
-                Ok(())
-            })
-        })
-    }
-
-    /// Passes `src` on into the beginning of `dst`; gives the number of bytes.
-    pub(crate) fn update_into(
-        &self,
-        src: &Bound<'_, PyAny>,
-        dst: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        let py = src.py();
-        self.borrow(|inner| {
-            let (src, mut dst) = (Buffer::of(src)?, Buffer::of(dst)?);
-            let data = borrow::pair(&src, &mut dst)?;
-            let len = data.len();
-            released(py, len, || inner.update(data));
-            Ok(len)
+            let mut buffer = Buffer::of(data)?;
+            let bytes = buffer.bytes_mut()?;
+            released(data.py(), bytes.len(), || inner.update(bytes));
+            Ok(())
         })
     }
 

@@ -11,7 +11,7 @@ use std::arch::aarch64::{
 use std::arch::is_aarch64_feature_detected;
 
 use super::engine::{Hashes, Sha256};
-use super::rounds::{ROUND_CONSTANTS, for_each_group};
+use super::rounds::{ROUND_CONSTANTS, for_each_group, sha256_with_features};
 use crate::sha256::{BLOCK, State};
 
 /// This hashing, if the processor has the instructions.
@@ -19,62 +19,7 @@ pub(super) fn sha() -> Option<&'static dyn Sha256> {
     is_aarch64_feature_detected!("sha2").then_some(&Sha(()))
 }
 
-/// A value is the proof that the processor has the instructions.
-struct Sha(());
-
-impl Sha256 for Sha {
-    fn compress(&self, state: &mut State, blocks: &[u8]) {
-        // SAFETY: `self` is the proof.
-        unsafe { compress([state], blocks) }
-    }
-
-    fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
-        // SAFETY: `self` is the proof.
-        unsafe { compress([first, second], blocks) }
-    }
-
-    fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
-        let Hashes { mac, ciphertext: digest, plaintext: third } = hashes;
-        // SAFETY: `self` is the proof.
-        unsafe { compress_trio([mac, digest], ciphertext, third, plaintext) }
-    }
-}
-
-/// Compresses `blocks` into all states.
-#[target_feature(enable = "sha2")]
-fn compress<const N: usize>(states: [&mut State; N], blocks: &[u8]) {
-    let mut message = Message::new(states.each_ref().map(|state| &**state));
-    for block in blocks.as_chunks().0 {
-        message.load(block);
-        for_each_group!({ message.four_rounds::<GROUP>() });
-        message.add();
-    }
-    message.store(states);
-}
-
-/// Compresses `blocks` into the pair and as many `third_blocks` into the third state.
-#[target_feature(enable = "sha2")]
-fn compress_trio(
-    [first, second]: [&mut State; 2],
-    blocks: &[u8],
-    third: &mut State,
-    third_blocks: &[u8],
-) {
-    let mut pair = Message::new([first, second]);
-    let mut single = Message::new([third]);
-    for (block, third_block) in blocks.as_chunks().0.iter().zip(third_blocks.as_chunks().0) {
-        pair.load(block);
-        single.load(third_block);
-        for_each_group!({
-            pair.four_rounds::<GROUP>();
-            single.four_rounds::<GROUP>();
-        });
-        pair.add();
-        single.add();
-    }
-    pair.store([first, second]);
-    single.store([third]);
-}
+sha256_with_features!("sha2");
 
 /// A message under way into `N` states.
 struct Message<const N: usize> {

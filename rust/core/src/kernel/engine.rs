@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::data::Data;
 use crate::sha256::{BLOCK, INITIAL, State};
 
 /// The hash states that follow a layer. The first is as good as the key.
@@ -118,19 +117,19 @@ impl Engine {
         self.cipher.crypt(counter, input, output);
     }
 
-    /// The same for all of `data`, in place too.
-    pub(crate) fn crypt_all(&self, counter: &mut u128, data: Data<'_>) {
+    /// The same in place, of any length.
+    pub(crate) fn crypt_in_place(&self, counter: &mut u128, data: &mut [u8]) {
         in_steps(data, |input, output| self.crypt(counter, input, output));
     }
 
-    /// Encrypts or decrypts `data` and hashes both sides, step by step, so that what is encrypted
-    /// is still in the first-level cache when it is hashed.
+    /// Encrypts or decrypts `data` in place and hashes both sides, step by step, so that what is
+    /// encrypted is still in the first-level cache when it is hashed.
     pub(crate) fn pass(
         &self,
         direction: Direction,
         counter: &mut u128,
         hashes: &mut Hashes,
-        data: Data<'_>,
+        data: &mut [u8],
     ) {
         debug_assert_eq!(data.len() % BLOCK, 0);
         in_steps(data, |input, output| {
@@ -141,15 +140,12 @@ impl Engine {
     }
 }
 
-/// Gives `work` one step after another of the input, and room for its output.
-fn in_steps(mut data: Data<'_>, mut work: impl FnMut(&[u8], &mut [u8])) {
-    // The output of data in place overwrites the input, which `work` may still need.
+/// Gives `work` a copy of one step after another, and the place of its output.
+fn in_steps(data: &mut [u8], mut work: impl FnMut(&[u8], &mut [u8])) {
     let mut copy = [0; STEP];
-    while !data.is_empty() {
-        let len = STEP.min(data.len());
-        let (step, rest) = data.split_at(len);
-        let (input, output) = step.into_parts(&mut copy[..len]);
+    for output in data.chunks_mut(STEP) {
+        let input = &mut copy[..output.len()];
+        input.copy_from_slice(output);
         work(input, output);
-        data = rest;
     }
 }

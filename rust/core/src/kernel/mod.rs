@@ -89,13 +89,6 @@ impl Kernel {
         CANDIDATES.iter().filter_map(Candidate::kernel).collect()
     }
 
-    /// The names of the kernels of this architecture that this processor cannot run.
-    #[must_use]
-    pub fn unavailable() -> Vec<&'static str> {
-        let lacking = CANDIDATES.iter().filter(|candidate| candidate.kernel().is_none());
-        lacking.map(|candidate| candidate.name).collect()
-    }
-
     /// The kernel of that name, if this processor can run it.
     ///
     /// # Errors
@@ -105,12 +98,6 @@ impl Kernel {
         available
             .find(|kernel| kernel.name == name)
             .ok_or_else(|| Error::KernelUnavailable { name: name.into() })
-    }
-
-    /// RustCrypto, with its own use of AES and SHA instructions where the processor has them.
-    #[must_use]
-    pub fn portable() -> Self {
-        Self { name: "portable", sha: &portable::Sha, expand: portable::Aes::expand }
     }
 
     /// What `COCO_KP_KERNEL` calls it.

@@ -1,4 +1,4 @@
-//! What kernels with hash instructions of four rounds each have in common.
+//! What kernels with SHA-256 instructions have in common: all but the instructions.
 
 /// FIPS 180-4, 4.2.2, four rounds to a row.
 pub(super) static ROUND_CONSTANTS: [[u32; 4]; 16] = [
@@ -33,3 +33,68 @@ macro_rules! for_each_group {
     };
 }
 pub(super) use for_each_group;
+
+/// Makes SHA-256 for one, two or three states at once out of a file's `Message`, which the features
+/// let run. States that hash the same message share its schedule and fill each other's waiting.
+macro_rules! sha256_with_features {
+    ($features:literal) => {
+        /// A value is the proof that the processor has the instructions.
+        struct Sha(());
+
+        impl Sha256 for Sha {
+            fn compress(&self, state: &mut State, blocks: &[u8]) {
+                // SAFETY: `self` is the proof.
+                unsafe { compress([state], blocks) }
+            }
+
+            fn compress_pair(&self, first: &mut State, second: &mut State, blocks: &[u8]) {
+                // SAFETY: `self` is the proof.
+                unsafe { compress([first, second], blocks) }
+            }
+
+            fn compress_layer(&self, hashes: &mut Hashes, plaintext: &[u8], ciphertext: &[u8]) {
+                let Hashes { mac, ciphertext: digest, plaintext: third } = hashes;
+                // SAFETY: `self` is the proof.
+                unsafe { compress_trio([mac, digest], ciphertext, third, plaintext) }
+            }
+        }
+
+        /// Compresses `blocks` into all states.
+        #[target_feature(enable = $features)]
+        fn compress<const N: usize>(states: [&mut State; N], blocks: &[u8]) {
+            let mut message = Message::new(states.each_ref().map(|state| &**state));
+            for block in blocks.as_chunks().0 {
+                message.load(block);
+                for_each_group!({ message.four_rounds::<GROUP>() });
+                message.add();
+            }
+            message.store(states);
+        }
+
+        /// Compresses `blocks` into the pair and as many `third_blocks` into the third state.
+        #[target_feature(enable = $features)]
+        fn compress_trio(
+            [first, second]: [&mut State; 2],
+            blocks: &[u8],
+            third: &mut State,
+            third_blocks: &[u8],
+        ) {
+            let mut pair = Message::new([first, second]);
+            let mut single = Message::new([third]);
+            let third_blocks = third_blocks.as_chunks().0;
+            for (block, third_block) in blocks.as_chunks().0.iter().zip(third_blocks) {
+                pair.load(block);
+                single.load(third_block);
+                for_each_group!({
+                    pair.four_rounds::<GROUP>();
+                    single.four_rounds::<GROUP>();
+                });
+                pair.add();
+                single.add();
+            }
+            pair.store([first, second]);
+            single.store([third]);
+        }
+    };
+}
+pub(super) use sha256_with_features;

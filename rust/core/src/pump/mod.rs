@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::data::Data;
 use crate::layer::{LayerOpener, LayerSealer};
 use crate::pass::Pass;
 use descriptor::{Sink, Source};
@@ -133,7 +132,7 @@ fn pump(
     Ok(pass.size - before)
 }
 
-/// What one thread reads at a time: with the output, an eighth of a second-level cache.
+/// What one thread reads at a time, to stay in a second-level cache.
 const SOLO_CHUNK: usize = 64 * 1024;
 
 type GoOn<'a> = dyn FnMut() -> Result<(), PumpError> + 'a;
@@ -145,11 +144,12 @@ fn solo(
     progress: &Progress,
     go_on: &mut GoOn<'_>,
 ) -> Result<(), PumpError> {
-    let (mut input, mut output) = (vec![0; SOLO_CHUNK], vec![0; SOLO_CHUNK]);
+    let mut buffer = vec![0; SOLO_CHUNK];
     loop {
-        let len = source.fill(&mut input, go_on)?;
-        pass.update(Data::apart(&input[..len], &mut output[..len]));
-        sink.write(&output[..len], go_on)?;
+        let len = source.fill(&mut buffer, go_on)?;
+        let data = &mut buffer[..len];
+        pass.update(data);
+        sink.write(data, go_on)?;
         progress.add(len);
         if len < SOLO_CHUNK {
             return Ok(());

@@ -13,7 +13,6 @@ use zeroize::Zeroizing;
 
 use super::descriptor::{Sink, Source};
 use super::{GoOn, Progress, PumpError, solo};
-use crate::data::Data;
 use crate::kernel::{CIPHER_BLOCK, Direction, Engine, Hashes};
 use crate::pass::Pass;
 use crate::sha256::{self, BLOCK};
@@ -70,17 +69,16 @@ pub(super) fn pump<'fd>(
     if let Some(failure) = into_inner(failure) {
         return Err(failure);
     }
-    let Reading { tail, .. } = reading.into_value();
+    let Reading { mut tail, .. } = reading.into_value();
     if let Some(baton) = plaintext {
         pass.hashes.plaintext = baton.into_value();
     }
     if !on_two {
         return solo(pass, source, sink, progress, go_on);
     }
-    let mut output = vec![0; tail.len()];
-    pass.update(Data::apart(&tail, &mut output));
-    sink.write(&output, go_on)?;
-    progress.add(output.len());
+    pass.update(&mut tail);
+    sink.write(&tail, go_on)?;
+    progress.add(tail.len());
     Ok(())
 }
 
@@ -261,7 +259,7 @@ mod tests {
             for kernel in Kernel::available() {
                 let mut pass = Pass::new(kernel, Direction::Seal, &key, &nonce);
                 let mut expected = plaintext.clone();
-                pass.update(Data::in_place(&mut expected));
+                pass.update(&mut expected);
                 let expected_sums = pass.finish();
                 for fused in [true, false] {
                     let (source, mut feed) = std::io::pipe().unwrap();
