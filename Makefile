@@ -84,7 +84,6 @@ audit: $(BIN)/.locked ## Look for known vulnerabilities in what is locked, for i
 bench: build peers ## Measure this machine in half an hour: native core, peers beside us, a WrapKey call, growth
 	cargo bench --locked --package coco-kp-core
 	$(BIN)/python -m benches
-	$(BIN)/pytest benches --benchmark-columns=median,min,ops
 
 .PHONY: bench-quick
 bench-quick: build peers ## Of it in three minutes: real layers in gzip and smaller ones, between layouts
@@ -141,6 +140,6 @@ lock: $(BIN)/.locked ## Lock the Python dependencies anew
 
 .PHONY: clean
 clean: ## Remove what was built (not the fetched peers)
-	rm -rf $(VENV) target dist $(WHEEL_DATA) .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf $(VENV) target dist $(WHEEL_DATA) .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find python tests benches -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/coco_kp/_native*.so
