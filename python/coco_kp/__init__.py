@@ -57,9 +57,11 @@ own. Several may run at once, with the same recipients and openers; from ``async
 
 ## Cancellation
 
-What a method of a ``Progress`` raises ends the work, and so does ``KeyboardInterrupt``. However a
-call ends early, the destination's name stays where it was; what was written is removed, or lies
-there without a name.
+Give a call a ``Cancellation`` as ``cancel``: ``cancel()`` ends it from another thread, and it
+raises ``CancelledError``. What a method of a ``Progress`` raises ends the work, too, and so does
+``KeyboardInterrupt``. However a call ends early, the destination's name stays where it was, and
+what was written is removed; a registry may keep blobs without a name, which the error then names,
+and what came of a broken upload, until it collects its garbage.
 
 ## Errors
 
@@ -83,6 +85,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from coco_kp.crypto import Kek
     from coco_kp.errors import (
+        CancelledError,
         CocoKpError,
         InputError,
         IntegrityError,
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
         RefusedError,
         RemoteError,
     )
+    from coco_kp.image.cancellation import Cancellation
     from coco_kp.image.decrypt import DecryptionResult, decrypt_image
     from coco_kp.image.encrypt import encrypt_image
     from coco_kp.image.facts import PacketFacts
@@ -163,6 +167,8 @@ __all__ = [
     "Access",
     "Algorithm",
     "AnnotationPacket",
+    "Cancellation",
+    "CancelledError",
     "Changes",
     "CocoKpError",
     "Credentials",
@@ -243,6 +249,7 @@ __all__ = [
 _MODULES: Final = {
     "crypto": ("Kek",),
     "errors": (
+        "CancelledError",
         "CocoKpError",
         "InputError",
         "IntegrityError",
@@ -250,6 +257,7 @@ _MODULES: Final = {
         "RefusedError",
         "RemoteError",
     ),
+    "image.cancellation": ("Cancellation",),
     "image.decrypt": ("DecryptionResult", "decrypt_image"),
     "image.encrypt": ("encrypt_image",),
     "image.facts": ("PacketFacts",),

@@ -30,6 +30,7 @@ class Caller:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gone = False
+        self._staying = False
         self._alarms: set[Alarm] = set()
 
     @property
@@ -38,12 +39,20 @@ class Caller:
         return self._gone
 
     def leave(self) -> None:
-        """Wait no more: what is asked of others for this caller ends."""
+        """Wait no more: what is asked of others for this caller ends. No-op once he stays."""
         with self._lock:
+            if self._staying:
+                return
             self._gone = True
             alarms, self._alarms = self._alarms, set()
         for alarm in alarms:
             alarm.ring()
+
+    def stay(self) -> bool:
+        """Wait to the end from now on; False if he has gone."""
+        with self._lock:
+            self._staying = not self._gone
+            return self._staying
 
     def add(self, alarm: Alarm) -> bool:
         """Have an alarm ring when the caller goes; False if he has gone."""
@@ -89,6 +98,22 @@ def caller_has_gone() -> bool:
     """Return whether nobody waits for what is done here."""
     caller = _scope.get().caller
     return caller is not None and caller.gone
+
+
+def keep_caller() -> bool:
+    """Have whoever waits for what is done here stay to its end; False if nobody waits any more."""
+    caller = _scope.get().caller
+    return caller is None or caller.stay()
+
+
+@contextlib.contextmanager
+def undoing(seconds: float) -> Iterator[None]:
+    """Let what runs in the block take so long, even past the end: it undoes what was begun."""
+    token = _scope.set(_Scope(time.monotonic() + seconds, None))
+    try:
+        yield
+    finally:
+        _scope.reset(token)
 
 
 def acquire(lock: threading.Lock | threading.BoundedSemaphore) -> bool:

@@ -216,7 +216,7 @@ class StreamClosedError(CocoKpError):
 
 
 class CancelledError(CocoKpError):
-    """A copy was ended from another thread before it was complete."""
+    """A call, or the copy of a layer, was ended from another thread before it was complete."""
 
     exit_code = 130
     code = "cancelled"

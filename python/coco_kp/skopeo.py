@@ -15,11 +15,13 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
+from coco_kp.deadline import remaining, within
 from coco_kp.errors import RemoteError
 from coco_kp.redact import shown
 
 _PROBE_SECONDS: Final = 20
 
+_LOOK: Final = 0.05  # seconds after which it shows that nobody waits for a program
 _ELF: Final = b"\x7fELF"
 _GRPC_TLS_TAG: Final = b'json:"grpc-tls,'  # ocicrypt 1.3, config/keyprovider-config/config.go
 
@@ -140,18 +142,36 @@ def run_program(
     ``RemoteError`` if it cannot be run or takes longer; its exit status is the caller's to judge.
     """
     try:
-        return subprocess.run(
-            [program, *arguments],
-            cwd=folder,
-            env=os.environ | (environment or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        with (
+            within(timeout),
+            subprocess.Popen(
+                [program, *arguments],
+                cwd=folder,
+                env=os.environ | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+            ) as process,
+        ):
+            try:
+                output, errors = _said(process)
+            except BaseException:
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise RemoteError(f"{program.name} did not end within {timeout:.0f} seconds") from None
     except OSError as failure:
         raise RemoteError(f"cannot run {program}: {failure.strerror}") from None
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _said(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what a program says until it ends. Raises ``TimeoutExpired`` at the deadline."""
+    while True:
+        try:
+            return process.communicate(timeout=min(remaining(), _LOOK))
+        except subprocess.TimeoutExpired:
+            if not remaining():
+                raise

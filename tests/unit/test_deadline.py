@@ -10,7 +10,17 @@ from functools import partial
 import pytest
 
 from coco_kp import deadline
-from coco_kp.deadline import Alarm, Caller, acquire, caller_has_gone, pause, remaining, within
+from coco_kp.deadline import (
+    Alarm,
+    Caller,
+    acquire,
+    caller_has_gone,
+    keep_caller,
+    pause,
+    remaining,
+    undoing,
+    within,
+)
 from tests.support.patience import PATIENCE, ends, wait_until
 
 
@@ -41,6 +51,38 @@ def test_caller_who_goes_leaves_no_time() -> None:
         assert remaining() == 0
         assert caller_has_gone()
     assert not caller_has_gone()
+
+
+def test_caller_who_stays_cannot_go_any_more() -> None:
+    caller, woken = Caller(), threading.Event()
+    with within(1000, caller):
+        alarm = Alarm(math.inf, woken.set)
+        assert keep_caller()
+        caller.leave()
+        assert not caller_has_gone()
+        assert remaining() > 0
+        assert keep_caller()
+    assert not woken.is_set()
+    alarm.off()
+
+
+def test_caller_who_has_gone_does_not_stay() -> None:
+    caller = Caller()
+    caller.leave()
+    with within(1000, caller):
+        assert not keep_caller()
+        assert caller_has_gone()
+    assert keep_caller()  # nobody who could go
+
+
+def test_undoing_has_time_of_its_own() -> None:
+    caller = Caller()
+    with within(-1, caller):
+        caller.leave()
+        with undoing(1000):
+            assert not caller_has_gone()
+            assert 0 < remaining() <= 1000
+        assert remaining() == 0
 
 
 def test_alarm_wakes_when_caller_goes() -> None:

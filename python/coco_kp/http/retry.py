@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from coco_kp.deadline import remaining
+
 RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses that a repeat may cure."""
 
@@ -56,7 +58,9 @@ class Retry:
         return self.failures > self.repeats or self.pause > LONGEST_PAUSE
 
     def wait(self, reason: str, sleep: Callable[[float], None]) -> None:
-        """Say why the next try is needed, and pause before it."""
+        """Say why the next try is needed, and pause before it; no-op where the time is over."""
+        if not remaining():
+            return
         tries = self.repeats + 1
         _log.warning("%s; try %d of %d in %.1f s", reason, self.failures + 1, tries, self.pause)
         sleep(self.pause)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from coco_kp.errors import InputError
+from coco_kp.image.cancellation import Cancellation, begin_naming, heeding
 from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
 from coco_kp.image.opener import open_one
@@ -76,6 +77,7 @@ def decrypt_image(
     source_access: Access | None = None,
     destination_access: Access | None = None,
     progress: Progress | None = None,
+    cancel: Cancellation | None = None,
     keep_replaced: bool = False,
     dry_run: bool = False,
 ) -> DecryptionResult:
@@ -99,6 +101,7 @@ def decrypt_image(
         source_access: How the source's registry is reached.
         destination_access: How the destination's registry is reached.
         progress: Who is told of the work, and can end it.
+        cancel: What another thread ends the call with, which then raises ``CancelledError``.
         keep_replaced: Whether what the image replaces in its layout stays there.
         dry_run: Only try what opens each layer.
 
@@ -116,7 +119,7 @@ def decrypt_image(
     reference, target = map(parse_image_reference, (source, destination))
     check_destination(target, encrypted=False)
     check_source(reference)
-    with open_source(reference, source_access) as opened:
+    with heeding(cancel), open_source(reference, source_access) as opened:
         tree = read_tree(opened)
         if not any(is_encrypted(layer.media_type) for layer in _layers(tree)):
             raise InputError(f"{opened.reference} has no encrypted layer", "copy it with skopeo")
@@ -133,7 +136,7 @@ def decrypt_image(
             plain = _move_blobs(opened, sink, tree, openers, work)
             top = put_manifests(sink, restored_tree(tree, plain))
             check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
-            work.progress.naming()
+            begin_naming(work.progress)
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
     return DecryptionResult(str(target), top.digest, len(encrypted), copied)
 

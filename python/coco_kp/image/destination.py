@@ -16,6 +16,7 @@ from coco_kp.errors import (
     IntegrityError,
     RemoteError,
 )
+from coco_kp.image.cancellation import reason_of
 from coco_kp.image.tree import Node, images
 from coco_kp.keys.published import PublishedRecipient
 from coco_kp.keys.wrapper import KeyWrapper
@@ -42,13 +43,16 @@ def writing(
     with open_sink(reference, access, session, keep_replaced=keep_replaced) as sink:
         try:
             yield sink
-        except CocoKpError as error:
+        except CocoKpError as failure:
+            error = reason_of(failure)
             left = ", ".join(map(str, sink.left_behind()))
             if left:
-                raise error.adding(
+                error = error.adding(
                     f"{reference} is as it was, but keeps blobs that nothing uses: {left}"
-                ) from error
-            raise
+                )
+            if error is failure:
+                raise
+            raise error from failure
 
 
 def check_blobs(sink: Sink, tree: Node) -> None:

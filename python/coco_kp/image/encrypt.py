@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.image.base import BaseLayers, base_layers
+from coco_kp.image.cancellation import Cancellation, begin_naming, heeding
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import (
@@ -97,6 +98,7 @@ def encrypt_image(
     destination_access: Access | None = None,
     session: Session | None = None,
     progress: Progress | None = None,
+    cancel: Cancellation | None = None,
     keep_replaced: bool = False,
 ) -> EncryptionResult:
     """Encrypt an image into another, or fail and leave the destination as it was.
@@ -122,6 +124,7 @@ def encrypt_image(
         destination_access: How the destination's registry is reached.
         session: What many images share on their way to registries.
         progress: Who is told of the work, and can end it.
+        cancel: What another thread ends the call with, which then raises ``CancelledError``.
         keep_replaced: Whether what the image replaces in its layout stays there.
 
     Raises:
@@ -133,24 +136,25 @@ def encrypt_image(
         RemoteError: A registry, KBS, store or KMS failed.
         ValueError: There is no recipient, or a word is unknown.
     """
-    return encrypt_taking_over(
-        {},
-        source,
-        destination,
-        recipients,
-        rules=rules,
-        base=base,
-        reuse=reuse,
-        reuse_openers=reuse_openers,
-        verify=verify,
-        dry_run=dry_run,
-        jobs=jobs,
-        source_access=source_access,
-        destination_access=destination_access,
-        session=session,
-        progress=progress,
-        keep_replaced=keep_replaced,
-    )
+    with heeding(cancel):
+        return encrypt_taking_over(
+            {},
+            source,
+            destination,
+            recipients,
+            rules=rules,
+            base=base,
+            reuse=reuse,
+            reuse_openers=reuse_openers,
+            verify=verify,
+            dry_run=dry_run,
+            jobs=jobs,
+            source_access=source_access,
+            destination_access=destination_access,
+            session=session,
+            progress=progress,
+            keep_replaced=keep_replaced,
+        )
 
 
 def encrypt_taking_over(
@@ -231,7 +235,7 @@ def encrypt_taking_over(
             plan = replace(plan, notices=(*plan.notices, changed))
         if verify == "full":
             _open_all(sink.read_back(), plan, written, work)
-        progress.naming()
+        begin_naming(progress)
         publish_and_name(keys, sink, top, read_in_place(source_reference, target, tree))
         new = _new_manifests(there, plan)
         return _result(target, top.digest, _names(plan, keys), plan, new)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import Advice, CocoKpError, InputError
+from coco_kp.image.cancellation import Cancellation, heeding
 from coco_kp.image.facts import PacketFacts, layer_facts, sample_findings
 from coco_kp.image.tree import IndexNode, Node, images, read_tree
 from coco_kp.model.digest import Digest
@@ -141,7 +142,11 @@ class Inspection:
 
 
 def inspect_image(
-    image: str, *, access: Access | None = None, session: Session | None = None
+    image: str,
+    *,
+    access: Access | None = None,
+    session: Session | None = None,
+    cancel: Cancellation | None = None,
 ) -> Inspection:
     """Say what of an image is encrypted, and for whom.
 
@@ -152,13 +157,14 @@ def inspect_image(
         image: The image, named as skopeo names it.
         access: How the image's registry is reached.
         session: What many images share on their way to registries.
+        cancel: What another thread ends the call with, which then raises ``CancelledError``.
 
     Raises:
         InputError: The name is not one, or leads to no image.
         IntegrityError: A manifest has another digest than it should.
         RemoteError: A registry failed.
     """
-    with open_source(parse_image_reference(image), access, session) as source:
+    with heeding(cancel), open_source(parse_image_reference(image), access, session) as source:
         tree = read_tree(source, configs=False, incomplete=True)
         found = tuple(
             InspectedImage(

@@ -19,6 +19,7 @@ from coco_kp.errors import (
     KekError,
     RefusedError,
 )
+from coco_kp.image.cancellation import Cancellation, begin_naming, heeding
 from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
@@ -108,6 +109,7 @@ def rewrap_image(
     destination_access: Access | None = None,
     session: Session | None = None,
     progress: Progress | None = None,
+    cancel: Cancellation | None = None,
     keep_replaced: bool = False,
     dry_run: bool = False,
 ) -> RewrapResult:
@@ -133,6 +135,7 @@ def rewrap_image(
         destination_access: How the destination's registry is reached, if that is another way.
         session: What many images share on their way to registries.
         progress: Who is told of the work, and can end it.
+        cancel: What another thread ends the call with, which then raises ``CancelledError``.
         keep_replaced: Whether the old manifests stay in a layout, where the old keys still open
             them.
         dry_run: Open and wrap all, but write nothing and keep no key.
@@ -153,7 +156,7 @@ def rewrap_image(
     check_destination(target)
     check_source(reference)
     work = Work(progress or Progress(), 1)
-    with open_source(reference, source_access, session) as source:
+    with heeding(cancel), open_source(reference, source_access, session) as source:
         tree = read_tree(source, configs=False)
         if expected is not None and tree.manifest.digest != expected:
             raise ChangedError(source.reference)
@@ -184,7 +187,7 @@ def rewrap_image(
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
             check_blobs(sink, written)
             _check(written, tree, opened, new, openers, prepared)
-            work.progress.naming()
+            begin_naming(work.progress)
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))
     recipients = _recipients(image.manifest for image in images(written))
     return RewrapResult(

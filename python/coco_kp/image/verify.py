@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError
 from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
+from coco_kp.image.cancellation import Cancellation, heeding
 from coco_kp.image.content import content_kind
 from coco_kp.image.facts import (
     LayerFacts,
@@ -98,6 +99,7 @@ def verify_image(
     access: Access | None = None,
     session: Session | None = None,
     progress: Progress | None = None,
+    cancel: Cancellation | None = None,
 ) -> VerificationReport:
     """Verify that an image is encrypted, that its packets open, and that its layers decrypt to it.
 
@@ -114,13 +116,14 @@ def verify_image(
         access: How the image's registry is reached.
         session: What many images share on their way to registries.
         progress: Who is told of the work, and can end it.
+        cancel: What another thread ends the call with, which then raises ``CancelledError``.
 
     Raises:
         InputError: The name is not one, or leads to no image that can be read.
         IntegrityError: A manifest has another digest than it should.
         RemoteError: A registry failed.
     """
-    with ExitStack() as stack:
+    with heeding(cancel), ExitStack() as stack:
         reference = parse_image_reference(image)
         source = stack.enter_context(open_source(reference, access, session))
         base_of = BaseLayers()

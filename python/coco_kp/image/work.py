@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from coco_kp.crypto import PumpProgress
+from coco_kp.deadline import Alarm
 from coco_kp.errors import CancelledError
+from coco_kp.image.cancellation import check_wanted
 from coco_kp.image.progress import Progress
 from coco_kp.processors import processors
 from coco_kp.transport.access import Access
@@ -30,9 +35,11 @@ class Work:
     def __init__(
         self, progress: Progress, jobs: int | None = None, access: Access | None = None
     ) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"{jobs} jobs are too few")
         self.progress = progress
         self.unpacking = Unpacking((access or Access()).max_unpacked)
-        self.jobs = jobs or processors()
+        self.jobs = processors() if jobs is None else jobs
         self._lock = threading.Lock()
         self._stopped = False
         self._pumps: dict[PumpProgress, _Pump] = {}
@@ -42,7 +49,8 @@ class Work:
         return 2 if 2 * layers <= self.jobs else 1
 
     def check(self) -> None:
-        """Raise ``Stopped`` if this work is no longer wanted."""
+        """Raise ``Stopped``, or ``CancelledError``, if this work is no longer wanted."""
+        check_wanted()
         if self._stopped:
             raise Stopped
 
@@ -51,6 +59,7 @@ class Work:
 
         Whatever happens, none is running any more when this returns. Where the system gives fewer
         threads than there are jobs, as under a limit on processes, those do, or this one alone.
+        Deadlines hold in all of them.
         """
         left = deque(pieces)
 
@@ -67,12 +76,13 @@ class Work:
                 pending = set[Future[None]]()
                 with suppress(RuntimeError):  # no further thread is to be had
                     for _ in range(min(self.jobs, len(left))):
-                        pending.add(pool.submit(work_off))
+                        pending.add(pool.submit(partial(copy_context().run, work_off)))
                 if not pending:
-                    work_off()
+                    self._alone(work_off)
                 while pending:
                     done, pending = wait(pending, _TICK, FIRST_EXCEPTION)
                     self._tell()
+                    check_wanted()
                     for future in done:
                         _raise_failure(future)
             except BaseException:  # a signal in this thread, too
@@ -86,12 +96,13 @@ class Work:
         """Yield what a native pump reports to, and is stopped by, while the block runs."""
         pump = _Pump(name, PumpProgress())
         with self._lock:
-            self.check()
             self._pumps[pump.progress] = pump
-        self.progress.begin(name, size)
         try:
+            self.check()
+            self.progress.begin(name, size)
             yield pump.progress
         except CancelledError:
+            check_wanted()
             raise Stopped from None
         finally:
             with self._lock:
@@ -99,11 +110,22 @@ class Work:
             self._advance(pump)
         self.progress.end(name)
 
+    def _alone(self, work_off: Callable[[], None]) -> None:
+        """Do all in this thread, where nobody looks whether it is still wanted."""
+        alarm = Alarm(math.inf, self._cancel_pumps)
+        try:
+            work_off()
+        finally:
+            alarm.off()
+
+    def _cancel_pumps(self) -> None:
+        for pump in tuple(self._pumps):
+            pump.cancel()
+
     def _stop(self) -> None:
         with self._lock:
             self._stopped = True
-            for pump in self._pumps:
-                pump.cancel()
+            self._cancel_pumps()
 
     def _tell(self) -> None:
         with self._lock:

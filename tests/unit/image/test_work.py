@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.crypto import LayerSealer
-from coco_kp.errors import InputError
+from coco_kp.deadline import Caller, within
+from coco_kp.errors import CancelledError, InputError
 from coco_kp.image.progress import Progress
 from coco_kp.image.work import Stopped, Work
 from tests.support.signals import heeding
@@ -152,6 +154,32 @@ def test_work_reports_progress_of_pump_and_stops_it_on_failure(tmp_path: Path) -
         work.run([pump, fail])
     assert 0 < told.moved <= size
     assert told.ended == []
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_work_stops_pump_when_its_caller_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Also where no further thread is to be had, and nobody but the pump's thread is there."""
+    work, caller = Work(Progress(), 1), Caller()
+    reading, writing = os.pipe()  # whose end never comes
+
+    def pump() -> None:
+        target = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+        with work.pumping("layer", 8 << 20) as progress:
+            leaving = threading.Timer(0.05, caller.leave)
+            leaving.start()
+            LayerSealer().pump(reading, target, progress=progress)
+
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if alone:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", none)
+    with within(math.inf, caller), pytest.raises(CancelledError, match="the call was cancelled"):
+        work.run([pump])
     os.close(reading)
     os.close(writing)
 

@@ -3,15 +3,19 @@ the real one is asked in tests/interop."""
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import RemoteError
 from coco_kp.model.reference import FileReference, SkopeoReference
 from coco_kp.transport import open_sink, open_source
 from coco_kp.transport.directory import DirectorySink, DirectorySource
+from tests.support.patience import wait_until
 from tests.support.stored import check, image, store
 
 ONE = image(b"layer one")
@@ -52,6 +56,26 @@ def test_skopeo_source_repeats_error_of_skopeo(stand_in: Path, tmp_path: Path) -
     stand_in.write_text("#!/bin/sh\necho time passes >&2\necho no such image >&2\nexit 1\n")
     with pytest.raises(RemoteError, match="cannot read docker-daemon:nginx:1: no such image"):
         open_source(NAME)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_skopeo_is_killed_when_nobody_waits_for_its_copy(stand_in: Path, tmp_path: Path) -> None:
+    stand_in.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/new\nmv {tmp_path}/new {tmp_path}/pid\nexec sleep 600\n"
+    )
+    caller, pid = Caller(), tmp_path / "pid"
+
+    def leave() -> None:
+        wait_until(pid.exists)
+        caller.leave()
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    with within(math.inf, caller), pytest.raises(RemoteError, match="did not end"):
+        open_source(NAME)
+    leaving.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from coco_kp.deadline import pause
+
 if TYPE_CHECKING:
     from coco_kp.transport.registry.registries import Registries
 
@@ -23,7 +25,7 @@ class Session:
     def __init__(
         self,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = pause,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # urllib3 changes the warnings of the process that loads it.

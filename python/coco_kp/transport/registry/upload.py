@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
+from coco_kp.deadline import undoing
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
 from coco_kp.http import NEVER, Response
 from coco_kp.http.retry import LONGEST_PAUSE, RETRIED, retry_after
@@ -24,6 +25,8 @@ _BROKEN: Final = RETRIED | {401, 404, 416}
 """Answers to a PATCH after which there may be something to go on with: the registry is busy, our
 token expired on the way, the upload is lost, or it has another offset than we thought."""
 
+
+_FORGETTING: Final = 10.0  # seconds for a registry to forget an upload
 
 _FIRST_PIECE: Final = 256 * 1024
 _LEAST_PIECE: Final = 16 * 1024
@@ -79,7 +82,7 @@ class RegistryBlobWriter(BlobWriter):
         self._finished = True
         location, self._location = self._location, ""
         if location:
-            with contextlib.suppress(CocoKpError):
+            with contextlib.suppress(CocoKpError), undoing(_FORGETTING):
                 self._repository.cancel_upload(location)
 
     def _transfer(self) -> None:
