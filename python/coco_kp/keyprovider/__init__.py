@@ -1,7 +1,1 @@
 """ocicrypt's key-provider protocol: both its ends, over gRPC and over stdin and stdout."""
-
-import os
-
-# gRPC writes lines of its own to stderr, for each failed handshake one, that are no events of ours;
-# what a user should know is in the error. It looks when it is imported.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
