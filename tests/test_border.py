@@ -25,7 +25,7 @@ MODULES = sorted(
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 COMMAND = re.compile(rf"coco-kp ({'|'.join(root.list_commands(CONTEXT))})\b")
-OF_OTHERS = re.compile(r"(?:pkcs11-tool|aws kms|basenc|base64) [^;,]*")
+OF_OTHERS = re.compile(r"(?:pkcs11-tool|aws kms|basenc|base64|tar) [^;,]*")
 """Programs whose options a hint may name: they are not ours to rename."""
 
 SCRIPTS = {"fleet/report.py": 1, "fleet/kubernetes.py": 2}
@@ -57,6 +57,20 @@ def test_no_library_text_names_an_option_or_a_command(path: Path) -> None:
         if OPTION.search(OF_OTHERS.sub("", text)) or COMMAND.search(text)
     ]
     assert len(found) == SCRIPTS.get(str(path.relative_to(PACKAGE)), 0), found
+
+
+def test_no_text_of_the_native_module_names_an_option_or_a_command() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in sorted((ROOT / "rust").glob("*/src/**/*.rs"))
+        for text in re.findall(r'"((?:[^"\\]|\\.)*)"', without_comments(path))
+        if OPTION.search(OF_OTHERS.sub("", text)) or COMMAND.search(text)
+    ]
+    assert found == []
+
+
+def without_comments(path: Path) -> str:
+    return re.sub(r"^ *//.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def test_only_the_command_line_has_a_usage_error() -> None:

@@ -106,6 +106,12 @@ class InputError(CocoKpError):
     code = "invalid-input"
 
 
+class ContentTooLargeError(InputError):
+    """Compressed bytes became more than is allowed. The native module raises it."""
+
+    code = "content-too-large"
+
+
 class MissingManifestError(InputError):
     """An index names a manifest that is not there."""
 

@@ -27,6 +27,7 @@ ADVICE: Final[Mapping[str, tuple[str, ...]]] = {
     "attestation-readable": ("--allow-attestations accepts it; encrypt leaves it out by default",),
     "base-unrelated": ("--skip-base names the image that this one was built from",),
     "changed-meanwhile": ("run again, unless coco-kp inspect shows your change in it",),
+    "content-too-large": ("{hint} with --max-unpacked",),
     "encrypted-already": (
         "coco-kp rewrap gives an encrypted image another key; --keep-encrypted leaves it as it is",
     ),

@@ -8,6 +8,7 @@ mod python {
 
     import_exception!(coco_kp.errors, CancelledError);
     import_exception!(coco_kp.errors, CocoKpError);
+    import_exception!(coco_kp.errors, ContentTooLargeError);
     import_exception!(coco_kp.errors, InputError);
     import_exception!(coco_kp.errors, IntegrityError);
     import_exception!(coco_kp.errors, KekError);
@@ -47,8 +48,8 @@ pub(crate) fn raised<T>(result: Result<T, Error>) -> Result<T, PyErr> {
                 python::IntegrityError::new_err((message, hint))
             }
             Error::TooMuchContent { .. } => {
-                let hint = "if you trust the image, allow more bytes with --max-unpacked";
-                python::InputError::new_err((message, hint))
+                let hint = "if you trust the image, allow more bytes";
+                python::ContentTooLargeError::new_err((message, hint))
             }
         }
     })
