@@ -10,7 +10,6 @@ publishing, also blobs to which no name leads, for `prune`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,8 +18,8 @@ from coco_kp.files import is_there, locked, read_small, read_small_if_there, syn
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference
-from coco_kp.transport.base import BlobWriter, RawBlob, Sink, Source
-from coco_kp.transport.files import naming, open_whole
+from coco_kp.transport.blob_files import BlobFiles, BlobFilesSink, Names
+from coco_kp.transport.files import naming
 from coco_kp.transport.layout_blobs import all_blobs, is_blob_name, reachable, remove
 from coco_kp.transport.layout_index import (
     EMPTY_INDEX,
@@ -36,17 +35,20 @@ from coco_kp.transport.layout_index import (
     parse_layout_index,
     with_image,
 )
-from coco_kp.transport.staging import StagedBlob, Staging, publish_image
+from coco_kp.transport.staging import Staging, publish_image
 
 _LOG: Final = logging.getLogger(__name__)
 
 
-class LayoutSource(Source):
+_NAMES: Final = Names(blob_name, blob_name, lambda path: path)
+
+
+class LayoutSource(BlobFiles):
     """An image in a layout."""
 
     def __init__(self, reference: FileReference) -> None:
-        self.reference = str(reference)
         self._folder = Path(reference.path)
+        super().__init__(str(reference), _NAMES, self._folder.joinpath)
         self._image = reference
         check_layout(read_small(self._folder / LAYOUT_FILE, MAX_MANIFEST), self.reference)
 
@@ -55,43 +57,17 @@ class LayoutSource(Source):
         found = find_image(index, self._image)
         return found if isinstance(found, ImageIndex) else self.manifest(found)
 
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return read_small_if_there(self._folder / blob_name(descriptor.digest), MAX_MANIFEST)
 
-    def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return open_whole(self._folder / blob_name(blob.digest))
-
-
-class LayoutSink(Sink):
+class LayoutSink(BlobFilesSink):
     """A name in a layout, which is made if it is missing."""
 
+    names = _NAMES
+
     def __init__(self, reference: FileReference, *, keep_replaced: bool = False) -> None:
-        self.reference = str(reference)
-        self._folder = Path(reference.path)
         self._image = reference
         self._keep_replaced = keep_replaced
         check_writable(reference)
-        self._check_destination()
-        self._staging = Staging(self._folder)
-        self._staged: dict[Digest, Path] = {}
-        self._counted_on: set[Digest] = set()
-
-    def has_blob(self, blob: Descriptor) -> bool:
-        """Look among the staged blobs and in the layout."""
-        path = self._path(blob.digest)
-        with naming("read", path):
-            found = path.is_file() and path.stat().st_size == blob.size
-        if found and blob.digest not in self._staged:
-            self._counted_on.add(blob.digest)
-        return found
-
-    def begin_blob(self, size: int | None = None) -> BlobWriter:  # noqa: ARG002
-        """Write into a staged file."""
-        return StagedBlob(self._staging, self._keep)
-
-    def put_manifest(self, manifest: Manifest) -> None:
-        """Stage the manifest as a blob."""
-        self._staged[manifest.digest] = self._staging.write(manifest.raw)
+        super().__init__(str(reference), Path(reference.path))
 
     def set_reference(self, manifest: Manifest, *, replacing: Digest | None = None) -> None:
         """Rename all blobs to their final names, then put the image into ``index.json``."""
@@ -111,28 +87,11 @@ class LayoutSink(Sink):
                 raise
             self._remove(replaced, after)
 
-    def read_back(self) -> Source:
-        """Read staged blobs and those that were there."""
-        return _StagedLayout(self.reference, self._path)
-
-    def close(self) -> None:
-        """Remove what is staged."""
-        self._staging.close()
-
-    def _path(self, digest: Digest) -> Path:
-        return self._staged.get(digest) or self._folder / blob_name(digest)
-
-    def _keep(self, staged: Path, digest: Digest, _size: int) -> None:
-        self._staged[digest] = staged
-
     def _check_unchanged(self, index: ImageIndex, replacing: Digest | None) -> None:
         """Raise ``ChangedError`` if others changed the image, or removed a blob of the new one."""
         if replacing is not None and digest_of_image(index, self._image) != replacing:
             raise ChangedError(self.reference)
-        with naming("read", self._folder):
-            there = all(self._path(digest).is_file() for digest in self._counted_on)
-        if not there:
-            raise ChangedError(self.reference)
+        self._check_counted_on()
 
     def _replaced(self, before: ImageIndex, after: ImageIndex) -> list[Descriptor]:
         """Return the entries of which nothing is to be kept."""
@@ -163,12 +122,11 @@ class LayoutSink(Sink):
         publish_image(self._staging.write(index.raw), self._folder / INDEX_FILE, self.reference)
 
     def _publish_blobs(self) -> None:
-        for digest, staged in self._staged.items():
-            self._staging.publish(staged, self._folder / blob_name(digest))
+        folders = {(self._folder / name).parent for name in self._staged}
+        self._publish_files()
         with naming("write to", self._folder):
-            for folder in {(self._folder / blob_name(digest)).parent for digest in self._staged}:
+            for folder in folders:
                 sync_directory(folder)
-        self._staged.clear()
 
     def _check_destination(self) -> None:
         """Refuse early what ``set_reference`` could not do."""
@@ -214,21 +172,6 @@ def prune(folder: Path, *, dry_run: bool = False) -> Pruned:
             Staging(folder).close()
             remove(folder, unused)
     return Pruned(tuple(unused), sum(there[digest] for digest in unused))
-
-
-class _StagedLayout(Source):
-    def __init__(self, reference: str, path: Callable[[Digest], Path]) -> None:
-        self.reference = reference
-        self._path = path
-
-    def _top_manifest(self) -> Manifest:
-        raise InputError(f"{self.reference} is not written yet")
-
-    def _manifest_bytes(self, descriptor: Descriptor) -> bytes | None:
-        return read_small_if_there(self._path(descriptor.digest), MAX_MANIFEST)
-
-    def _open_blob(self, blob: Descriptor) -> RawBlob:
-        return open_whole(self._path(blob.digest))
 
 
 def _holds_blobs(folder: Path) -> bool:
