@@ -18,7 +18,17 @@ PACKAGE = ROOT / "python" / "coco_kp"
 FLOORS = {
     0: {"deadline", "errors", "redact", "_native"},
     1: {"model"},
-    2: {"crypto", "exposure", "files", "http", "observe", "processors", "skopeo", "unpacking"},
+    2: {
+        "crypto",
+        "exposure",
+        "files",
+        "http",
+        "observe",
+        "plugins",
+        "processors",
+        "skopeo",
+        "unpacking",
+    },
     3: {"transport", "kbs", "keyprovider"},
     4: {"kbc", "keys"},
     5: {"provider", "image"},

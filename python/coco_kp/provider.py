@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from coco_kp.crypto import Kek
 from coco_kp.deadline import remaining, within
-from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
+from coco_kp.errors import (
+    CocoKpError,
+    InputError,
+    KekError,
+    NotAllowedError,
+    RefusedError,
+    UnreachableError,
+)
 from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.resolve import (
@@ -34,7 +41,7 @@ from coco_kp.keys.resolve import (
 )
 from coco_kp.keys.wrapper import SAMPLE_KID, KekRecipient, PacketForm, check_opened
 from coco_kp.model.algorithm import Algorithm
-from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
+from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec, parse_kbc_spec
 from coco_kp.model.layer_options import parse_private_options
 from coco_kp.model.packet import AnnotationPacket, PacketVersion, parse_packet
 from coco_kp.model.params import (
@@ -287,7 +294,7 @@ class Provider(NamedTuple):
         """
         if len(request.parameters) > MAX_KBCS:
             raise InputError(f"the request names more than {MAX_KBCS} KBCs")
-        specs = [parse_kbc_spec(text) for text in request.parameters if text != "Enabled"]
+        specs = [self._kbc_of(text) for text in request.parameters if text != "Enabled"]
         if not specs and self.kbc:
             specs = [self.kbc]
         if not specs:
@@ -302,6 +309,16 @@ class Provider(NamedTuple):
         permit(KeyUse("keyunwrap", kid, packet.wrap_type, kbcs, _lookups(kid, specs)))
         with nullcontext(self.kbcs) if self.kbcs else Kbcs() as ours:
             return _opened(ours, specs, packet)
+
+    def _kbc_of(self, text: str) -> KbcSpec:
+        """Read which KBC a caller names: one of the six, or the very plug-in of the owner's choice.
+
+        A plug-in may do anything with an address: only the owner gives it one.
+        """
+        spec = parse_kbc_spec(text, (self.kbc.name,) if self.kbc else ())
+        if spec.name not in KBC_NAMES and spec != self.kbc:
+            raise NotAllowedError(f"callers may not give the KBC '{spec.name}' another address")
+        return spec
 
 
 def _opened(kbcs: Kbcs, specs: Sequence[KbcSpec], packet: AnnotationPacket) -> Unwrapped:

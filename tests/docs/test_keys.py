@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coco_kp.keys.reference import KEK_FROM_HINT, WRAP_WITH_HINT
-from coco_kp.keys.stores import ENTRY_POINTS
+from coco_kp.keys.stores import PLUGINS
 from tests.docs.reader import Reader
 from tests.peers.debian import SOFTHSM
 from tests.peers.softhsm import PIN, SoftHsm
@@ -21,6 +20,7 @@ from tests.sim.vault import ROOT_TOKEN, SimulatedVault
 from tests.support.image import Image, tar, write_image
 from tests.support.kbs_plugin import plugin_address, plugin_process
 from tests.support.markdown import ROOT, blocks
+from tests.support.plugins import install_example
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,28 +56,9 @@ def surroundings(
         "COCO_KP_PKCS11_PIN": PIN,
         "COCO_KP_ADMIN_TOKEN": ADMIN_TOKEN,
         "MY_KMS": str(tmp_path / "my-kms"),
-        "PYTHONPATH": str(installed_example(tmp_path)),
+        "PYTHONPATH": str(install_example(DOCUMENT, tmp_path / "site", PLUGINS.name)),
     }.items():
         monkeypatch.setenv(name, value)
-
-
-def installed_example(folder: Path) -> Path:
-    """Install the page's example of an entry point, and return the folder that it is in."""
-    site = folder / "site"
-    metadata = site / "my_kms-1.dist-info"
-    metadata.mkdir(parents=True)
-    (source,), (table,) = blocks(DOCUMENT, "python"), blocks(DOCUMENT, "toml")
-    (site / "my_kms.py").write_text(source)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-kms\nVersion: 1\n")
-    groups = tomllib.loads(table)["project"]["entry-points"]
-    (metadata / "entry_points.txt").write_text(
-        "".join(
-            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
-            for group, points in groups.items()
-        )
-    )
-    assert list(groups) == [ENTRY_POINTS]
-    return site
 
 
 @pytest.mark.peer

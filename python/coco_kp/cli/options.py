@@ -123,7 +123,7 @@ class KbcOptions(OptionGroup):
             "--kbc",
             metavar="NAME[::URI]",
             help="Who opens packets: sample, offline_fs, offline_sev, online_sev::HOST:PORT, "
-            "cc::URL or eaa::IP:PORT.",
+            "cc::URL, eaa::IP:PORT or a plug-in.",
         ),
         click.option(
             "--keys",
@@ -166,10 +166,13 @@ class KbcOptions(OptionGroup):
 
         Raises ``InputError``.
         """
-        from coco_kp.model.kbc_spec import KbcSpec, parse_kbc_spec
+        from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec, parse_kbc_spec
 
         if self.kbc:
-            return parse_kbc_spec(self.kbc)
+            from coco_kp.kbc.kbcs import PLUGINS
+
+            ours = self.kbc.partition("::")[0].removesuffix("_kbc") in KBC_NAMES
+            return parse_kbc_spec(self.kbc, () if ours else PLUGINS.names())
         return KbcSpec("offline_fs", "") if self.keys else None
 
     def _check_attester(self) -> None:

@@ -11,8 +11,19 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Protocol, Self, cast
 
-from coco_kp.model.kbc_spec import KbcSpec
+from coco_kp.errors import RemoteError
+from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec
 from coco_kp.model.packet import AnnotationPacket
+from coco_kp.plugins import PluginGroup
+
+PLUGINS: Final = PluginGroup(
+    "coco_kp.kbcs",
+    kind="KBC",
+    code="kbc-unknown",
+    builtin=KBC_NAMES,
+    methods=("unwrap", "close"),
+)
+"""KBCs that other packages bring: functions that take the address and return a `Kbc`."""
 
 MOST_OPEN: Final = 16
 """KBCs that stay open, with their connections and sessions: callers may name any address."""
@@ -54,7 +65,10 @@ class Kbcs:
         Raises ``CocoKpError``, and ``ValueError`` once this is closed.
         """
         with self._used(spec) as kbc:
-            return kbc.unwrap(packet)
+            opened: object = kbc.unwrap(packet)
+        if not isinstance(opened, bytes):
+            raise RemoteError(f"KBC '{spec.name}' returned no bytes", code="plugin-failed")
+        return opened
 
     def close(self) -> None:
         """Close all that nobody uses now; whoever still uses one, closes it when done."""
@@ -118,11 +132,12 @@ class Kbcs:
         return idle
 
     def _made(self, spec: KbcSpec) -> Kbc:
-        factory = self._settings.get(spec.name)
-        if factory is None:
+        if factory := self._settings.get(spec.name):
+            return factory(spec.uri)
+        if spec.name in KBC_NAMES:
             module = import_module(f"coco_kp.kbc.{spec.name}")
-            factory = cast("KbcFactory", getattr(module, f"{spec.name}_kbc"))
-        return factory(spec.uri)
+            return cast("Kbc", getattr(module, f"{spec.name}_kbc")(spec.uri))
+        return cast("Kbc", PLUGINS.open(spec.name, spec.uri))
 
 
 @dataclass(slots=True)

@@ -3,15 +3,14 @@
 * ``sample``: evidence that proves nothing; only a KBS under test accepts it.
 * ``aa``: the real evidence of the guest, from its Attestation Agent's REST API.
 
-Others come as plug-ins: an entry point of the group ``coco_kp.attesters`` names a function that
-takes the agent's address (a string, may be empty) and returns an ``Attester``.
+Others come as plug-ins (:mod:`coco_kp.plugins`), whose function takes the agent's address (may be
+empty) and returns an ``Attester``.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlencode
 
 from coco_kp.deadline import within
@@ -21,7 +20,7 @@ from coco_kp.kbs.session import Session
 from coco_kp.kbs.tee_key import TeeKey
 from coco_kp.model.encoding import encode_base64, parse_json_object
 from coco_kp.model.rcar import parse_token
-from coco_kp.redact import shown
+from coco_kp.plugins import PluginGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +28,14 @@ if TYPE_CHECKING:
 AGENT_URL: Final = "http://127.0.0.1:8006"
 """Where the REST API of a guest listens unless it was told otherwise."""
 
-PLUGINS: Final = "coco_kp.attesters"
-"""The group of entry points under which other attesters are found."""
-
-_OURS: Final = ("sample", "aa")
+PLUGINS: Final = PluginGroup(
+    "coco_kp.attesters",
+    kind="attester",
+    code="attester-unknown",
+    builtin=("sample", "aa"),
+    methods=("additional_evidence", "primary_evidence"),
+)
+"""Other attesters."""
 
 _AGENT_DEADLINE: Final = 15.0  # seconds for one answer: quotes come from slow hardware
 _AGENT_LIMIT: Final = 1024 * 1024  # bytes of one answer
@@ -62,32 +65,13 @@ def load(name: str, agent: str = "") -> Attester:
             return Sample()
         case "aa":
             return Agent(agent or AGENT_URL)
-    attester: Attester = _plugin(name).load()(agent)
-    return attester
+    return cast("Attester", PLUGINS.open(name, agent))
 
 
 def check_name(name: str) -> None:
     """Raise ``InputError`` for the name of no attester, or of several; loads none."""
-    if name not in _OURS:
-        _plugin(name)
-
-
-def _plugin(name: str) -> EntryPoint:
-    plugins = entry_points(group=PLUGINS)
-    match tuple(plugins.select(name=name)):
-        case (plugin,):
-            return plugin
-        case ():
-            raise InputError(
-                f"attester {shown(name)} is unknown",
-                f"installed here: {', '.join([*_OURS, *sorted(plugins.names)])}",
-                code="attester-unknown",
-            )
-        case several:
-            raise InputError(
-                f"{len(several)} attesters are named {shown(name)}",
-                "uninstall the packages of all but one",
-            )
+    if name not in PLUGINS.builtin:
+        PLUGINS.find(name)
 
 
 class Sample:

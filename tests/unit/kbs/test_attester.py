@@ -7,7 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -159,10 +159,10 @@ def test_load_attester_returns_builtin_or_plugin_by_name(
 ) -> None:
     assert isinstance(load("sample"), Sample)
     assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
-    install(tmp_path, monkeypatch, PLUGINS, f"mine = {__name__}:make_plugin")
-    mine = load("mine", "http://agent")
-    assert isinstance(mine, Mine)
+    install(tmp_path, monkeypatch, PLUGINS.name, f"mine = {__name__}:make_plugin")
+    mine: Any = load("mine", "http://agent")
     assert mine.agent == "http://agent"
+    assert mine.primary_evidence(b"")
     with pytest.raises(InputError, match="attester 'other' is unknown") as refused:
         load("other")
     assert refused.value.hint == "installed here: sample, aa, mine"
@@ -172,8 +172,8 @@ def test_load_takes_none_of_two_attesters_of_one_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is evidence about this machine: which package gives it must not be left to chance."""
-    install(tmp_path, monkeypatch, PLUGINS, f"mine = {__name__}:a", f"mine = {__name__}:b")
-    with pytest.raises(InputError, match="2 attesters are named 'mine'"):
+    install(tmp_path, monkeypatch, PLUGINS.name, f"mine = {__name__}:a", f"mine = {__name__}:b")
+    with pytest.raises(InputError, match="2 plug-ins are named attester 'mine'"):
         load("mine")
 
 

@@ -25,13 +25,19 @@ from coco_kp.keys.reference import (
     VaultReference,
     WrappingReference,
 )
-from coco_kp.redact import shown
+from coco_kp.plugins import PluginGroup
 
 TIMEOUT: Final = 30.0
 """Seconds that one use of a store or wrapping key may take, repeats included."""
 
-ENTRY_POINTS: Final = "coco_kp.key_wrappers"
-"""Entry points by scheme: functions that take the URI and return a ``WrappingKey``."""
+PLUGINS: Final = PluginGroup(
+    "coco_kp.key_wrappers",
+    kind="key wrapper",
+    code="key-wrapper-unknown",
+    builtin=("awskms", "hashivault", "pkcs11"),
+    methods=("encrypt", "decrypt", "check"),
+)
+"""By scheme, wrapping keys of other packages: functions that take the URI."""
 
 
 class Store(Protocol):
@@ -136,7 +142,7 @@ def open_wrapping_key(reference: WrappingReference) -> WrappingKey:
     Raises ``InputError`` for an unknown scheme, or where an extra is not installed.
     """
     if isinstance(reference, PluginReference):
-        return _plugin(reference)
+        return cast("WrappingKey", PLUGINS.open(reference.scheme, reference.uri))
     module = _module(_WRAPPING_KEYS[type(reference)])
     return cast("WrappingKey", module.open_wrapping_key(reference))
 
@@ -151,16 +157,3 @@ def _module(name: str) -> ModuleType:
             f"this kind of key reference needs the Python package {missing.name}",
             f"install it with: pip install 'coco-kp[{name}]'",
         ) from None
-
-
-def _plugin(reference: PluginReference) -> WrappingKey:
-    from importlib import metadata  # noqa: PLC0415 (slow to load, and few have a plug-in)
-
-    found = [p for p in metadata.entry_points(group=ENTRY_POINTS) if p.name == reference.scheme]
-    if len(found) != 1:
-        problem = "is unknown" if not found else "is claimed by several plug-ins"
-        raise InputError(
-            f"the scheme {shown(reference.scheme)} of a key reference {problem}",
-            f"known are awskms, hashivault, pkcs11 and what entry points of {ENTRY_POINTS} add",
-        )
-    return cast("WrappingKey", found[0].load()(reference.uri))
