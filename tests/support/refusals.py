@@ -18,6 +18,7 @@ def refusals(
     *,
     raises: type[CocoKpError] = InputError,
     hint: str = "",
+    hint_has: str = "",
     exact: bool = False,
     secret: str = "",
 ) -> Callable[[Any, str], None]:
@@ -27,7 +28,8 @@ def refusals(
         parse: takes one input; ``lambda row: …`` where there is more to give.
         rows: inputs by words that the message has; with ``exact`` they are the whole message.
         raises: the class of the errors, and no other below it.
-        hint: what each hint has.
+        hint: the whole hint of each.
+        hint_has: words of each hint.
         secret: what no error shows.
     """
     table = [(given, words) for words, inputs in rows.items() for given in inputs]
@@ -39,7 +41,8 @@ def refusals(
         error = caught.value
         assert type(error) is raises, type(error)
         assert error.message == words if exact else words in error.message, error.message
-        assert hint in error.hint, error.hint
+        assert not hint or error.hint == hint, error.hint
+        assert hint_has in error.hint, error.hint
         assert not secret or secret not in str(error), "the error shows the secret"
         assert str(error).isprintable(), str(error)
 

@@ -23,5 +23,5 @@ test_parse_algorithm_refuses_unknown_name_and_lists_known_ones = refusals(
         for name in ("", "a256gcm", "A256GCM ", "A128GCM", "AES", "Algorithm.A256GCM")
     },
     exact=True,
-    hint="use A256GCM (default, detects tampering) or A256CTR (does not)",
+    hint="use A256GCM (default, detects tampering) or A256CTR (does not); case matters",
 )

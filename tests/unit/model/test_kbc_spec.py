@@ -34,5 +34,5 @@ test_parse_kbc_spec_refuses_unknown_name_and_lists_known_ones = refusals(
         "KBC 'sample' has an empty address": ["sample_kbc::"],
     },
     exact=True,
-    hint=", ".join(KBC_NAMES),
+    hint_has=", ".join(KBC_NAMES),
 )

@@ -309,7 +309,7 @@ def test_parse_manifest_refuses_other_media_type_than_what_points_to_it_says() -
 test_parse_manifest_refuses_schema_1_with_hint = refusals(
     lambda claimed: parse_manifest(raw({"name": "x"}), claimed),
     {"schema 1": ["application/vnd.docker.distribution.manifest.v1+prettyjws"]},
-    hint="push it anew",
+    hint_has="push it anew",
 )
 
 test_parse_manifest_refuses_platform_of_other_characters = refusals(

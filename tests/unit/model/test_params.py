@@ -42,7 +42,9 @@ def as_vector(params: WrapParams) -> dict[str, Any]:
     }
 
 
-test_parse_params_refuses_known_bad_parameters = refusals(parse_params, {"": VECTORS["reject"]})
+test_parse_params_refuses_known_bad_parameters = refusals(
+    parse_params, {"": VECTORS["reject"]}, hint_has=" "
+)
 
 
 test_parse_params_refusal_names_word_at_fault = refusals(
@@ -51,6 +53,7 @@ test_parse_params_refusal_names_word_at_fault = refusals(
         words: [text for text, its_words in VECTORS["refusals"] if its_words == words]
         for _, words in VECTORS["refusals"]
     },
+    hint_has=" ",
 )
 
 

@@ -121,7 +121,7 @@ test_parse_image_reference_refusal_names_the_fault = refusals(
 test_parse_image_reference_hint_lists_transports = refusals(
     parse_image_reference,
     {"does not start with a transport": ["nginx"]},
-    hint="docker://host/repository:tag; others start with oci:, oci-archive:, dir:, "
+    hint_has="docker://host/repository:tag; others start with oci:, oci-archive:, dir:, "
     "docker-archive:, containers-storage:, docker-daemon:",
 )
 

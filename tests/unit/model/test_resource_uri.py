@@ -23,7 +23,7 @@ def test_parse_key_id_returns_canonical_uri(text: str, canonical: str) -> None:
 
 
 test_parse_key_id_refuses_known_bad_ids = refusals(
-    parse_key_id, {"cannot be used": VECTORS["reject"]}, hint="kbs:///<repository>/<type>/<tag>"
+    parse_key_id, {"cannot be used": VECTORS["reject"]}, hint_has="kbs:///<repository>/<type>/<tag>"
 )
 
 
