@@ -22,16 +22,13 @@ def kernels(tmp_path: Path) -> Path:
     return folder
 
 
-def test_take_secret_deletes_secret_after_reading(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_take_secret_deletes_secret_after_reading_unless_it_is_kept(
+    tmp_path: Path, keep: bool
+) -> None:
     (tmp_path / GUID).write_bytes(b"secret")
-    assert take_secret(GUID, tmp_path) == b"secret"
-    assert not (tmp_path / GUID).exists()
-
-
-def test_take_secret_leaves_secret_in_place_with_keep(tmp_path: Path) -> None:
-    (tmp_path / GUID).write_bytes(b"secret")
-    assert take_secret(GUID, tmp_path, keep=True) == b"secret"
-    assert (tmp_path / GUID).exists()
+    assert take_secret(GUID, tmp_path, keep=keep) == b"secret"
+    assert (tmp_path / GUID).exists() is keep
 
 
 def test_take_secret_reads_and_deletes_secret_before_unloading_module(

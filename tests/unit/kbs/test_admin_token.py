@@ -38,11 +38,8 @@ def jwt(**claims: object) -> str:
 VALID = jwt(exp=4e9, role="admin")
 
 
-def key_file(folder: Path, private: Any, encryption: KeySerializationEncryption) -> Path:
-    file = folder / "admin.key"
-    file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-    file.chmod(0o600)
-    return file
+def key_file(folder: Path, private: Any) -> Path:
+    return token_file(folder / "admin.key", pem(private))
 
 
 def token_file(file: Path, text: str) -> Path:
@@ -185,7 +182,7 @@ def test_signing_key_signs_token_with_claims_that_kbs_requires(
     tmp_path: Path, private: Any, algorithm: str, verify: Any
 ) -> None:
     token = find(
-        private_key=key_file(tmp_path, private, NoEncryption()),
+        private_key=key_file(tmp_path, private),
         role="writer",
         issuer="me",
         audience="kbs",
@@ -204,56 +201,49 @@ def test_signing_key_signs_token_with_claims_that_kbs_requires(
 
 
 def test_signing_key_leaves_out_issuer_and_audience_by_default(tmp_path: Path) -> None:
-    file = key_file(tmp_path, ed25519.Ed25519PrivateKey.generate(), NoEncryption())
+    file = key_file(tmp_path, ed25519.Ed25519PrivateKey.generate())
     claims = json.loads(decode(SigningKey.read(file, role="admin").bearer().split(".")[1]))
     assert claims.keys() == {"iat", "nbf", "exp", "role"}
 
 
 def test_signing_key_repr_does_not_show_private_key(tmp_path: Path) -> None:
     private = ed25519.Ed25519PrivateKey.generate()
-    shown = repr(SigningKey.read(key_file(tmp_path, private, NoEncryption()), role="admin"))
+    shown = repr(SigningKey.read(key_file(tmp_path, private), role="admin"))
     raw = private.private_bytes_raw()
     assert raw.hex() not in shown
     assert encode(raw) not in shown
     assert base64.b64encode(raw).decode() not in shown
 
 
-@pytest.mark.parametrize(
-    ("private", "encryption", "reason"),
-    [
-        (
-            ed25519.Ed25519PrivateKey.generate(),
-            BestAvailableEncryption(b"secret"),
-            "is encrypted",
-        ),
-        (ed448.Ed448PrivateKey.generate(), NoEncryption(), "of a kind that a KBS does not take"),
-        (
-            ec.generate_private_key(ec.SECP521R1()),
-            NoEncryption(),
-            "of a kind that a KBS does not take",
-        ),
-    ],
-)
-def test_signing_key_refuses_private_key_that_cannot_sign(
-    tmp_path: Path, private: Any, encryption: KeySerializationEncryption, reason: str
-) -> None:
-    with pytest.raises(KekError, match=reason):
-        SigningKey.read(key_file(tmp_path, private, encryption), role="admin")
+def pem(private: Any, encryption: KeySerializationEncryption | None = None) -> str:
+    form = PrivateFormat.PKCS8
+    data: bytes = private.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
+    return data.decode()
 
 
-UNSUPPORTED = """-----BEGIN EC PRIVATE KEY-----
+SECP112R1 = """-----BEGIN EC PRIVATE KEY-----
 MD4CAQEEDlsp6rX3ficPVLRQIviCoAcGBSuBBAAGoSADHgAESzauVin4V1y58mi9
 kHdtJpdEAPv3Cs0pPxVvXw==
 -----END EC PRIVATE KEY-----
-"""  # secp112r1
+"""
 
 
-def test_signing_key_refuses_unsupported_curve(tmp_path: Path) -> None:
-    with pytest.raises(KekError, match="of a kind that a KBS does not take"):
-        SigningKey.read(token_file(tmp_path / "key", UNSUPPORTED), role="admin")
-
-
-def test_signing_key_refuses_file_that_is_not_a_private_key(tmp_path: Path) -> None:
-    file = token_file(tmp_path / "key", "no PEM")
-    with pytest.raises(KekError, match="is not a PEM private key"):
-        SigningKey.read(file, role="admin")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            pem(ed25519.Ed25519PrivateKey.generate(), BestAvailableEncryption(b"secret")),
+            "is encrypted",
+        ),
+        (pem(ed448.Ed448PrivateKey.generate()), "of a kind that a KBS does not take"),
+        (pem(ec.generate_private_key(ec.SECP521R1())), "of a kind that a KBS does not take"),
+        (SECP112R1, "of a kind that a KBS does not take"),
+        ("no PEM", "is not a PEM private key"),
+    ],
+    ids=["encrypted", "Ed448", "P-521", "secp112r1", "no PEM"],
+)
+def test_signing_key_refuses_private_key_that_cannot_sign(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    with pytest.raises(KekError, match=reason):
+        SigningKey.read(token_file(tmp_path / "key", text), role="admin")

@@ -132,18 +132,21 @@ def test_agent_tee_fails_when_agent_does_not_name_its_tee(
         _ = Agent(agent.url).tee
 
 
-def test_agent_evidence_fails_when_agent_refuses(agent: SimulatedAgent) -> None:
-    agent.replies["/aa/evidence"] = Reply(500, body=b"quote generation failed")
-    with pytest.raises(RemoteError, match=r"refused: GET http://127.0.0.1.*/aa/evidence: 500"):
-        Agent(agent.url).primary_evidence(bytes(48))
-
-
-@pytest.mark.parametrize("body", [b"", b"no json", b"[]"])
-def test_agent_evidence_fails_when_answer_is_not_a_json_object(
-    agent: SimulatedAgent, body: bytes
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(500, body=b"no quote"), r"refused: GET http://127.0.0.1.*/aa/evidence: 500"),
+        *(
+            (Reply(body=body), "attestation agent's answer to aa/evidence")
+            for body in (b"", b"no json", b"[]")
+        ),
+    ],
+)
+def test_agent_evidence_fails_when_agent_refuses_or_answers_no_object(
+    agent: SimulatedAgent, reply: Reply, words: str
 ) -> None:
-    agent.replies["/aa/evidence"] = Reply(body=body)
-    with pytest.raises(RemoteError, match="attestation agent's answer to aa/evidence"):
+    agent.replies["/aa/evidence"] = reply
+    with pytest.raises(RemoteError, match=words):
         Agent(agent.url).primary_evidence(bytes(48))
 
 

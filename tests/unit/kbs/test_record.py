@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,32 +44,29 @@ def test_record_entry_returns_fingerprint_last_written(record: Record) -> None:
         assert entry.fingerprint() == FINGERPRINT
 
 
-def test_record_keeps_entry_for_each_kbs_and_key_id(record: Record) -> None:
-    with record.entry(KBS, KID) as entry:
+@pytest.mark.parametrize(
+    ("kid", "other_kbs", "other_kid", "same"),
+    [
+        ("kbs:///default/key/1", "https://kbs.example/team", "kbs:///default/key/1", False),
+        ("kbs:///default/key/1", "https://kbs.example", "kbs:///default/key/2", False),
+        ("kbs:///default/key/1", "https://kbs.example", "kbs://kbs.example/default/key/1", True),
+        ("kbs+pkcs11:///resource/a/b/c", "https://kbs.example", "kbs+x:///resource/a/b/c", False),
+    ],
+)
+def test_record_keeps_entry_for_each_kbs_and_key_id_without_its_address(
+    record: Record, kid: str, other_kbs: str, other_kid: str, same: bool
+) -> None:
+    with record.entry(KBS, parse_key_id(kid)) as entry:
         entry.write(FINGERPRINT)
-    other = KbsUrl.parse("https://kbs.example/team")
-    with record.entry(other, KID) as entry:
-        assert entry.fingerprint() == ""
-    with record.entry(KBS, parse_key_id("kbs:///default/key/2")) as entry:
-        assert entry.fingerprint() == ""
+    with record.entry(KbsUrl.parse(other_kbs), parse_key_id(other_kid)) as entry:
+        assert entry.fingerprint() == (FINGERPRINT if same else "")
 
 
-def test_record_ignores_kbs_address_in_key_id(record: Record) -> None:
-    with record.entry(KBS, KID) as entry:
-        entry.write(FINGERPRINT)
-    with record.entry(KBS, parse_key_id("kbs://kbs.example/default/key/1")) as entry:
-        assert entry.fingerprint() == FINGERPRINT
-
-
-def test_record_keeps_entry_for_each_plugin(record: Record) -> None:
-    hsm = parse_key_id("kbs+pkcs11://kbs.example/resource/default/key/1")
-    with record.entry(KBS, hsm) as entry:
+def test_record_entry_names_key_id_without_address(record: Record) -> None:
+    with record.entry(KBS, parse_key_id("kbs+pkcs11://kbs.example/resource/a/b/c")) as entry:
         entry.write(FINGERPRINT)
     (file,) = record.folder.iterdir()
-    assert json.loads(file.read_text())["kid"] == "kbs+pkcs11:///resource/default/key/1"
-    other = parse_key_id("kbs+other:///resource/default/key/1")
-    with record.entry(KBS, other) as entry:
-        assert entry.fingerprint() == ""
+    assert json.loads(file.read_text())["kid"] == "kbs+pkcs11:///resource/a/b/c"
 
 
 def test_record_is_readable_by_owner_only(record: Record) -> None:
@@ -124,11 +122,8 @@ def test_record_entry_is_held_by_one_thread_at_a_time(record: Record) -> None:
             time.sleep(0.02)
             inside.remove(number)
 
-    threads = [threading.Thread(target=hold, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, range(8)))
     assert not overlaps
 
 
