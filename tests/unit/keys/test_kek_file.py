@@ -9,6 +9,7 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.errors import KekError, KeyPathForbiddenError
 from coco_kp.keys.kek_file import read_kek
+from tests.support.refusals import refusals
 
 RAW = bytes(range(0x20, 0x40))
 TEXT = b64encode(RAW)
@@ -72,10 +73,11 @@ def test_read_kek_recognises_encoded_key_and_refuses_other_content(
     assert TEXT.decode()[:10] not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["/", "/dev/urandom", "/absent", "/dev/null"])
-def test_read_kek_raises_kek_error_for_what_is_not_a_regular_file(path: str) -> None:
-    with pytest.raises(KekError):
-        read_kek(Path(path))
+test_read_kek_raises_kek_error_for_what_is_not_a_regular_file = refusals(
+    lambda path: read_kek(Path(path)),
+    {"": ["/", "/dev/urandom", "/absent", "/dev/null"]},
+    raises=KekError,
+)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from coco_kp.keys.keys_file import (
     read_keys,
 )
 from coco_kp.model.resource_uri import parse_key_id
+from tests.support.refusals import refusals
 
 RAW = bytes(range(0x20, 0x40))
 TEXT = b64encode(RAW).decode()
@@ -36,10 +37,10 @@ def test_generate_keys_uses_upstream_names_and_distinct_keys() -> None:
     assert {len(b64decode(key)) for key in keys.values()} == {32}
 
 
-@pytest.mark.parametrize("repository", ["", "a/b", "../x", "a b", "ä", "a\n"])
-def test_generate_keys_refuses_repository_that_no_key_id_can_have(repository: str) -> None:
-    with pytest.raises(InputError, match="cannot be used"):
-        generate_keys(repository, 1)
+test_generate_keys_refuses_repository_that_no_key_id_can_have = refusals(
+    lambda repository: generate_keys(repository, 1),
+    {"cannot be used": ["", "a/b", "../x", "a b", "ä", "a\n"]},
+)
 
 
 def test_format_keys_writes_file_as_upstream_does() -> None:
@@ -62,10 +63,10 @@ def test_parse_keys_file_name_reads_names_from_files_and_packets(text: str, kid:
     assert find_kek({"default/key/key_id1": TEXT}, uri, "the file").raw() == RAW
 
 
-@pytest.mark.parametrize("text", ["", "key_id1", "default/key", "a/b/c/d", "default/key/key id1"])
-def test_parse_keys_file_name_refuses_malformed_name(text: str) -> None:
-    with pytest.raises(InputError):
-        parse_keys_file_name(text)
+test_parse_keys_file_name_refuses_malformed_name = refusals(
+    parse_keys_file_name,
+    {"cannot be used": ["", "key_id1", "default/key", "a/b/c/d", "default/key/key id1"]},
+)
 
 
 @pytest.mark.parametrize("kid", ["kbs://h:1/a/b/c", "kbs+x:///a/b/c", "kbs:///a/b/c?q=1"])
@@ -73,39 +74,34 @@ def test_find_kek_ignores_host_plugin_and_query_of_key_id(kid: str) -> None:
     assert find_kek({"a/b/c": TEXT}, parse_key_id(kid), "it").raw() == RAW
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        ({}, "there is no key 'default/key/key_id1' in the file"),
-        ({"/default/key/key_id1": TEXT}, "there is no key 'default/key/key_id1' in the file"),
-        ({KID.path: "?"}, "'default/key/key_id1' of the file is not base64"),
-        ({KID.path: TEXT + "\n"}, "'default/key/key_id1' of the file is not base64"),
-        (
-            {KID.path: b64encode(RAW[:16]).decode()},
-            "expected a 32-byte key in 'default/key/key_id1' of the file, found 16 bytes",
-        ),
-    ],
+test_find_kek_reports_missing_or_malformed_key = refusals(
+    lambda keys: find_kek(keys, KID, "the file"),
+    {
+        "there is no key 'default/key/key_id1' in the file": [{}, {"/default/key/key_id1": TEXT}],
+        "'default/key/key_id1' of the file is not base64": [
+            *({KID.path: "?"}, {KID.path: TEXT + "\n"})
+        ],
+        "expected a 32-byte key in 'default/key/key_id1' of the file, found 16 bytes": [
+            {KID.path: b64encode(RAW[:16]).decode()}
+        ],
+    },
+    raises=KekError,
+    exact=True,
 )
-def test_find_kek_reports_missing_or_malformed_key(keys: dict[str, str], message: str) -> None:
-    with pytest.raises(KekError) as error:
-        find_kek(keys, KID, "the file")
-    assert error.value.message == message
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "the keys file is not valid JSON"),
-        (b"[]", "the keys file is not a JSON object"),
-        (b'{"a/b/c":1}', "the member 'a/b/c' of the keys file is not a string"),
-        (b'{"a/b/c":{"k":"v"}}', "the member 'a/b/c' of the keys file is not a string"),
-        (b'{"a/b/c":"AA==","a/b/c":"AQ=="}', "the keys file has the member 'a/b/c' twice"),
-        (b" " * (MAX_KEYS_FILE + 1), "more than the 4194304 allowed"),
-    ],
+test_parse_keys_refuses_malformed_file = refusals(
+    lambda data: parse_keys(data, "the keys file"),
+    {
+        "the keys file is not valid JSON": [b""],
+        "the keys file is not a JSON object": [b"[]"],
+        "the member 'a/b/c' of the keys file is not a string": [
+            *(b'{"a/b/c":1}', b'{"a/b/c":{"k":"v"}}')
+        ],
+        "the keys file has the member 'a/b/c' twice": [b'{"a/b/c":"AA==","a/b/c":"AQ=="}'],
+        "more than the 4194304 allowed": [b" " * (MAX_KEYS_FILE + 1)],
+    },
 )
-def test_parse_keys_refuses_malformed_file(data: bytes, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        parse_keys(data, "the keys file")
 
 
 def test_read_keys_raises_kek_error_for_missing_file(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from coco_kp.keys.reference import ExecReference, parse_kek_reference
 from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.exec import ExecStore
 from tests.support.patience import PATIENCE, ends, wait_until
+from tests.support.refusals import refusals
 
 KEK = bytes(range(100, 132))
 
@@ -65,14 +66,22 @@ def test_check_says_what_was_printed_instead(output: bytes, found: str, hint: st
     assert error.value.hint == hint
 
 
-def test_program_that_is_missing_is_named() -> None:
-    error = refusal(open_store(parse_kek_reference("exec:/absent/program --x")))
-    assert error.message == "cannot run the program '/absent/program': no such file"
-
-
-def test_name_that_no_program_has_is_refused() -> None:
-    error = refusal(open_store(ExecReference(("a\0b",))))
-    assert error.message == "cannot run the program 'a?b': its name cannot be used"
+# Programs are named without their arguments, which may hold what unlocks the key.
+test_program_that_yields_no_key_is_named_without_its_arguments = refusals(
+    lambda words: open_store(ExecReference(words)).fetch(),
+    {
+        "cannot run the program '/absent/program': no such file": [("/absent/program", "--x")],
+        "cannot run the program 'a?b': its name cannot be used": [("a\0b",)],
+        "the program 'yes' printed more than 4096 bytes": [("yes",)],
+        "the program 'false' failed (exit code 1): ''": [("false", "--password", "hunter2")],
+        f"the program '{sys.executable}' failed (signal 15): ''": [
+            (sys.executable, "-c", "import os; os.kill(os.getpid(), 15)")
+        ],
+    },
+    raises=KekError,
+    exact=True,
+    secret="hunter2",
+)
 
 
 def test_failed_program_is_quoted_without_keys_and_control_characters() -> None:
@@ -92,16 +101,6 @@ def test_failed_program_is_quoted_without_keys_and_control_characters() -> None:
 def test_end_of_long_complaint_is_kept_in_bounds() -> None:
     error = refusal(python("import sys; sys.stderr.write('x ' * 500_000 + 'because'); sys.exit(1)"))
     assert len(error.message) < 300
-
-
-def test_program_that_a_signal_ended_says_so() -> None:
-    error = refusal(python("import os; os.kill(os.getpid(), 15)"))
-    assert "failed (signal 15)" in error.message
-
-
-def test_more_output_than_a_key_is_bounded() -> None:
-    error = refusal(open_store(parse_kek_reference("exec:yes")))
-    assert error.message == "the program 'yes' printed more than 4096 bytes"
 
 
 @pytest.mark.parametrize("then", ["print(flush=True)", "os.close(1); os.close(2)"])
@@ -149,9 +148,3 @@ def test_key_is_never_written_to_a_program() -> None:
         python("").keep(KEK)
     assert error.value.message == "a key cannot be written to exec:"
     assert error.value.hint == "write it to file:, vault: or aws-sm:"
-
-
-def test_errors_name_program_without_its_arguments() -> None:
-    """They may hold what unlocks the key."""
-    error = refusal(open_store(parse_kek_reference("exec:false --password hunter2")))
-    assert "hunter2" not in str(error)
