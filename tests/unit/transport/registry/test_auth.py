@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
 import pytest
 
-from coco_kp.errors import InputError, RemoteError
+from coco_kp.errors import CocoKpError, InputError, RemoteError
 from coco_kp.model.manifest import describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import Access, Credentials
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
 from coco_kp.transport.registry.source import RegistrySource
-from tests.sim.http_server import Reply, http_server
-from tests.sim.registry import Registry, TokenServer, serve_tokens, unauthorized
+from tests.sim.http_server import Reply, Request, http_server
+from tests.sim.registry import Registry, TokenServer, error, serve_tokens, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.blobs import copy_blob, in_pieces, put_blob
 from tests.support.stored import check, image, store
@@ -34,28 +33,44 @@ def tokens(registry: Registry) -> Iterator[TokenServer]:
         yield registry.tokens
 
 
-class TestBasic:
-    def test_basic_auth_sends_password(
-        self, registry: Registry, image_name: RegistryReference
-    ) -> None:
-        registry.basic = ("user", PASSWORD)
-        with RegistrySink(image_name, KNOWN) as sink:
-            store(sink, ONE)
-        with RegistrySource(image_name, KNOWN) as source:
-            check(source, ONE)
+def write(image: RegistryReference, access: Access = PLAIN) -> None:
+    with RegistrySink(image, access) as sink:
+        store(sink, ONE)
 
-    def test_basic_auth_does_not_retry_wrong_password(
-        self, registry: Registry, image_name: RegistryReference
+
+def read(image: RegistryReference, access: Access = PLAIN) -> None:
+    with RegistrySource(image, access) as source:
+        check(source, ONE)
+
+
+def refused(image: RegistryReference, access: Access, words: str) -> CocoKpError:
+    """Read an image, and return the error that this must end in."""
+    with pytest.raises((RemoteError, InputError), match=words) as caught:
+        read(image, access)
+    return caught.value
+
+
+class TestBasic:
+    @pytest.fixture(autouse=True)
+    def basic(self, registry: Registry) -> None:
+        registry.basic = ("user", PASSWORD)
+
+    def test_basic_auth_sends_password(self, image_name: RegistryReference) -> None:
+        write(image_name, KNOWN)
+        read(image_name, KNOWN)
+
+    @pytest.mark.parametrize(
+        ("origin", "hint"),
+        [("", "log in"), ("'/my/auth.json'", "credentials from '/my/auth.json' were refused")],
+    )
+    def test_basic_auth_does_not_retry_wrong_password_and_says_where_it_is_from(
+        self, registry: Registry, image_name: RegistryReference, origin: str, hint: str
     ) -> None:
-        registry.basic = ("user", "another")
-        with (
-            RegistrySource(image_name, KNOWN) as source,
-            pytest.raises(RemoteError, match="401 Unauthorized: UNAUTHORIZED") as caught,
-        ):
-            source.manifest()
+        access = Access(Credentials("user", "another", origin=origin), tls_verify=False)
+        error = refused(image_name, access, "401 Unauthorized: UNAUTHORIZED")
         assert len(registry.requests("GET", "manifests")) == 1
-        assert "log in" in caught.value.hint
-        assert PASSWORD not in str(caught.value)
+        assert hint in error.hint
+        assert "another" not in str(error)
 
     @pytest.mark.parametrize(
         "challenges", [("Negotiate", 'Basic realm="x"'), ('Negotiate, Basic realm="x"',)]
@@ -63,53 +78,30 @@ class TestBasic:
     def test_basic_auth_is_chosen_among_other_schemes(
         self, registry: Registry, image_name: RegistryReference, challenges: tuple[str, ...]
     ) -> None:
-        registry.basic, registry.challenges = ("user", PASSWORD), challenges
-        with RegistrySink(image_name, KNOWN) as sink:
-            store(sink, ONE)
-
-    def test_basic_auth_refusal_says_where_password_is_from(
-        self, registry: Registry, image_name: RegistryReference
-    ) -> None:
-        registry.basic = ("user", "another")
-        access = Access(Credentials("user", PASSWORD, origin="'/my/auth.json'"), tls_verify=False)
-        with (
-            RegistrySource(image_name, access) as source,
-            pytest.raises(RemoteError, match="401 Unauthorized") as caught,
-        ):
-            source.manifest()
-        assert "the credentials from '/my/auth.json' were refused" in caught.value.hint
+        registry.challenges = challenges
+        write(image_name, KNOWN)
 
     def test_basic_auth_without_password_asks_for_credentials(
-        self, registry: Registry, image_name: RegistryReference
+        self, image_name: RegistryReference
     ) -> None:
-        registry.basic = ("user", PASSWORD)
-        with (
-            RegistrySource(image_name, PLAIN) as source,
-            pytest.raises(RemoteError, match="wants a user name and a password") as caught,
-        ):
-            source.manifest()
-        assert caught.value.code == "login-needed"
-        assert caught.value.fields == {"side": ""}
+        error = refused(image_name, PLAIN, "wants a user name and a password")
+        assert error.code == "login-needed"
+        assert error.fields == {"side": ""}
 
     def test_basic_auth_error_does_not_show_password_that_registry_repeated(
         self, registry: Registry, image_name: RegistryReference
     ) -> None:
-        def echo(request: object) -> Reply | None:
-            authorization = getattr(request, "headers", {}).get("Authorization")
+        def echo(request: Request) -> Reply:
+            authorization = request.headers.get("Authorization")
             if authorization is None:
                 return unauthorized('Basic realm="x"')
-            body = json.dumps({"errors": [{"code": "X", "message": f"{authorization} {PASSWORD}"}]})
-            return Reply(403, {}, body.encode())
+            return error(403, "X", f"{authorization} {PASSWORD}")
 
         registry.faults = [echo]
-        with (
-            RegistrySource(image_name, KNOWN) as source,
-            pytest.raises(RemoteError, match="403 Forbidden") as caught,
-        ):
-            source.manifest()
-        assert "***" in caught.value.message
-        assert PASSWORD not in str(caught.value)
-        assert "dXNlcjpjb3JyZWN0" not in str(caught.value)
+        refusal = refused(image_name, KNOWN, "403 Forbidden")
+        assert "***" in refusal.message
+        assert PASSWORD not in str(refusal)
+        assert "dXNlcjpjb3JyZWN0" not in str(refusal)
 
 
 class TestTokens:
@@ -118,49 +110,32 @@ class TestTokens:
         self, tokens: TokenServer, image_name: RegistryReference, password: str | None
     ) -> None:
         tokens.password = password
-        with RegistrySink(image_name, KNOWN if password else PLAIN) as sink:
-            store(sink, ONE)
+        access = KNOWN if password else PLAIN
+        write(image_name, access)
         (request,) = tokens.seen
         assert request.query == {
             "scope": [f"repository:{REPOSITORY}:pull,push"],
             "service": ['sim, "registry"'],
         }
         assert ("Authorization" in request.headers) is (password is not None)
-        with RegistrySource(image_name, KNOWN if password else PLAIN) as source:
-            check(source, ONE)
+        read(image_name, access)
         assert tokens.seen[1].query["scope"] == [f"repository:{REPOSITORY}:pull"]
 
     def test_token_server_refusing_password_is_reported_without_it(
         self, tokens: TokenServer, image_name: RegistryReference
     ) -> None:
         tokens.password = "another"
-        with (
-            RegistrySource(image_name, KNOWN) as source,
-            pytest.raises(RemoteError, match=r"gives no token: .*401 .*wrong password") as caught,
-        ):
-            source.manifest()
-        assert PASSWORD not in str(caught.value)
-        assert "scope" not in caught.value.message, "a query was shown"
-
-    def test_token_server_refusal_says_where_password_is_from(
-        self, tokens: TokenServer, image_name: RegistryReference
-    ) -> None:
-        tokens.password = "another"
         access = Access(Credentials("user", PASSWORD, origin="a helper"), tls_verify=False)
-        with (
-            RegistrySource(image_name, access) as source,
-            pytest.raises(RemoteError, match="gives no token") as caught,
-        ):
-            source.manifest()
-        assert "the credentials from a helper were refused" in caught.value.hint
+        error = refused(image_name, access, r"gives no token: .*401 .*wrong password")
+        assert PASSWORD not in str(error)
+        assert "scope" not in error.message, "a query was shown"
+        assert "the credentials from a helper were refused" in error.hint
 
     def test_identity_token_is_exchanged_for_bearer_token(
         self, tokens: TokenServer, image_name: RegistryReference
     ) -> None:
         tokens.identity_token = "refresh-me"
-        access = Access(Credentials("<token>", "", "refresh-me"), tls_verify=False)
-        with RegistrySink(image_name, access) as sink:
-            store(sink, ONE)
+        write(image_name, Access(Credentials("<token>", "", "refresh-me"), tls_verify=False))
         (request,) = tokens.seen
         assert request.method == "POST"
         assert "refresh-me" not in request.path
@@ -218,11 +193,7 @@ class TestTokens:
         registry.faults = [
             lambda r: unauthorized(tokens.challenge) if "manifests" in r.path else None
         ]
-        with (
-            RegistrySource(image_name, PLAIN) as source,
-            pytest.raises(RemoteError, match="401 Unauthorized"),
-        ):
-            source.manifest()
+        refused(image_name, PLAIN, "401 Unauthorized")
         assert len(registry.requests("GET", "manifests")) == 2
 
     def test_bearer_token_for_mount_covers_both_repositories(
@@ -244,8 +215,7 @@ class TestTokens:
     ) -> None:
         challenge = f'{tokens.challenge},scope="repository:renamed/app:pull"'
         registry.faults = [lambda r: unauthorized(challenge) if r.path == "/v2/" else None]
-        with RegistrySource(image_name, PLAIN) as source, pytest.raises(RemoteError):
-            source.manifest()
+        refused(image_name, PLAIN, "404 Not Found")
         assert tokens.seen[0].query["scope"] == [
             f"repository:{REPOSITORY}:pull",
             "repository:renamed/app:pull",
@@ -254,15 +224,8 @@ class TestTokens:
     @pytest.mark.parametrize(
         "answer",
         [
-            b"",
-            b"{}",
-            b"[]",
-            b'{"token":5}',
-            b'{"token":""}',
-            b'{"token":"a b"}',
-            b'{"token":"a\\r\\nX: y"}',
-            b'{"token":"\xc3\xa4"}',
-            b'{"token":"a","token":"b"}',
+            *(b"", b"{}", b"[]", b'{"token":5}', b'{"token":""}', b'{"token":"a b"}'),
+            *(b'{"token":"a\\r\\nX: y"}', b'{"token":"\xc3\xa4"}', b'{"token":"a","token":"b"}'),
         ],
     )
     def test_bearer_token_that_is_malformed_is_refused(
@@ -270,11 +233,7 @@ class TestTokens:
     ) -> None:
         with http_server(lambda _: Reply(200, {}, answer)) as base:
             registry.faults = [lambda _: unauthorized(f'Bearer realm="{base}"')]
-            with (
-                RegistrySource(image_name, PLAIN) as source,
-                pytest.raises((RemoteError, InputError), match="answer of the token server"),
-            ):
-                source.manifest()
+            refused(image_name, PLAIN, "answer of the token server")
 
     @pytest.mark.parametrize("life", [b"0", b"-1", b"null", b'"x"', b"true", b"1e99"])
     def test_bearer_token_with_senseless_expiry_lasts_a_minute(
@@ -286,8 +245,7 @@ class TestTokens:
             registry.faults = [
                 lambda r: None if r.headers.get("Authorization") == "Bearer abc" else challenge
             ]
-            with RegistrySink(image_name, PLAIN) as sink:
-                store(sink, ONE)
+            write(image_name)
         assert (REPOSITORY, "v1") in registry.manifests
 
     @pytest.mark.parametrize("realm", ["", "ftp://h/", "http://u:p@127.0.0.1/", "token"])
@@ -295,22 +253,23 @@ class TestTokens:
         self, registry: Registry, image_name: RegistryReference, realm: str
     ) -> None:
         registry.faults = [lambda _: unauthorized(f'Bearer realm="{realm}"')]
-        with (
-            RegistrySource(image_name, KNOWN) as source,
-            pytest.raises(RemoteError, match="names no usable token server"),
-        ):
-            source.manifest()
+        refused(image_name, KNOWN, "names no usable token server")
 
     def test_credentials_repr_shows_no_secret(self) -> None:
         assert PASSWORD not in repr(KNOWN)
         assert "refresh" not in repr(Credentials("<token>", "", "refresh-me"))
 
 
-@pytest.mark.parametrize("header", ["", "Negotiate", "Bearer", 'Digest realm="x"'])
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        *((header, "401 Unauthorized") for header in ("", "Negotiate", 'Digest realm="x"')),
+        ("Bearer", "names no usable token server"),
+    ],
+)
 def test_auth_refuses_unknown_challenge_without_sending_credentials(
-    registry: Registry, image_name: RegistryReference, header: str
+    registry: Registry, image_name: RegistryReference, header: str, words: str
 ) -> None:
     registry.faults = [lambda _: unauthorized(header)]
-    with RegistrySource(image_name, KNOWN) as source, pytest.raises((RemoteError, InputError)):
-        source.manifest()
+    refused(image_name, KNOWN, words)
     assert not [r for r in registry.seen if "Authorization" in r.headers]

@@ -27,9 +27,15 @@ APP = RegistryReference("h.example:5000", "team/app", "v1")
 
 @pytest.fixture
 def own(home: Path) -> Path:
+    """The user's registries.conf, in a folder that is there."""
     folder = home / ".config" / "containers"
     folder.mkdir(parents=True)
-    return folder
+    return folder / "registries.conf"
+
+
+def verified() -> bool | None:
+    """Return whether the registry's certificate is verified when an image is written."""
+    return Configuration().place_to_write(APP, Access()).access.tls_verify
 
 
 def names(reference: RegistryReference = APP) -> list[str]:
@@ -42,41 +48,36 @@ def insecure(host: str) -> str:
 
 
 class TestFiles:
-    def test_registries_conf_of_user_hides_that_of_system(self, system: Path, own: Path) -> None:
-        (system / "registries.conf").write_text(insecure(APP.host))
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is False
-        (own / "registries.conf").write_text("")
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
+    @pytest.mark.parametrize("name", ["registries.conf", "registries.conf.d/a.conf"])
+    def test_registries_conf_of_user_hides_files_of_system(
+        self, system: Path, own: Path, name: str
+    ) -> None:
+        """As the library of skopeo and podman has it (sysregistriesv2)."""
+        (system / name).parent.mkdir(exist_ok=True)
+        (system / name).write_text(insecure(APP.host))
+        assert verified() is False
+        own.write_text("")
+        assert verified() is True
 
     def test_registries_conf_from_environment_hides_both(
         self, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (own / "registries.conf").write_text(insecure(APP.host))
+        own.write_text(insecure(APP.host))
         (tmp_path / "named.conf").write_text("")
         monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "named.conf"))
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
+        assert verified() is True
         monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "absent.conf"))
         with pytest.raises(InputError, match=r"absent\.conf"):
-            Configuration().place_to_write(APP, Access())
+            verified()
 
     def test_registries_conf_d_goes_before_in_order(self, system: Path, own: Path) -> None:
         (system / "registries.conf").write_text(insecure(APP.host))
-        for folder, value in ((system, "true"), (own, "false")):
+        for folder, value in ((system, "true"), (own.parent, "false")):
             (folder / "registries.conf.d").mkdir()
             text = f'[[registry]]\nlocation = "{APP.host}"\ninsecure = {value}\n'
             (folder / "registries.conf.d" / "a.conf").write_text(text)
             (folder / "registries.conf.d" / "ignored.txt").write_text("not TOML")
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
-
-    def test_registries_conf_of_user_hides_drop_ins_of_system(
-        self, system: Path, own: Path
-    ) -> None:
-        """As the library of skopeo and podman has it (sysregistriesv2)."""
-        (system / "registries.conf.d").mkdir()
-        (system / "registries.conf.d" / "a.conf").write_text(insecure(APP.host))
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is False
-        (own / "registries.conf").write_text("")
-        assert Configuration().place_to_write(APP, Access()).access.tls_verify is True
+        assert verified() is True
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -87,10 +88,7 @@ class TestFiles:
             ('[[registry]]\nlocation = "https://h"', "'location' in .* is not a host"),
             ('[[registry]]\nlocation = "h"\ninsecure = "no"', "neither true nor false"),
             (MIRROR, "a mirror of 'h' in"),
-            (
-                f'{MIRROR}location = "m"\npull-from-mirror = "never"',
-                "pull-from-mirror is not one of",
-            ),
+            (f'{MIRROR}location = "m"\npull-from-mirror = "x"', "pull-from-mirror is not one of"),
             ('[[registry]]\nlocation = "h"\npull-from-mirror = "all"', "outside of a mirror"),
             (f'{insecure("h")}[[registry]]\nlocation = "h"', "differs in 'insecure'"),
             ('[[registry]]\nprefix = "*.h/x"', "more than a wildcard and a domain"),
@@ -98,15 +96,15 @@ class TestFiles:
         ],
     )
     def test_malformed_registries_conf_is_named(self, own: Path, text: str, words: str) -> None:
-        (own / "registries.conf").write_text(text)
+        own.write_text(text)
         with pytest.raises(InputError, match=words) as caught:
             names()
-        assert str(own / "registries.conf") in caught.value.message
+        assert str(own) in caught.value.message
 
 
 class TestRules:
     def test_option_goes_before_registries_conf(self, own: Path) -> None:
-        (own / "registries.conf").write_text(insecure(APP.host))
+        own.write_text(insecure(APP.host))
         for chosen in (True, False):
             place = Configuration().place_to_write(APP, Access(tls_verify=chosen))
             assert place.access.tls_verify is chosen
@@ -126,13 +124,13 @@ class TestRules:
         text: str,
         place: Callable[[Configuration, RegistryReference, Access], object],
     ) -> None:
-        (own / "registries.conf").write_text(text)
+        own.write_text(text)
         with pytest.raises(RefusedError, match=r"is blocked: '.*registries\.conf'"):
             place(Configuration(), APP, PLAIN)
 
     def test_insecure_registry_of_version_1_is_known(self, own: Path) -> None:
         text = '[registries.insecure]\nregistries = ["h.example:5000"]'
-        (own / "registries.conf").write_text(text)
+        own.write_text(text)
         assert Configuration().places_to_read(APP, Access())[0].access.tls_verify is False
 
     @pytest.mark.parametrize(
@@ -152,14 +150,13 @@ class TestRules:
         self, own: Path, prefix: str, location: str, expected: str
     ) -> None:
         where = f'location = "{location}"\n' if location else ""
-        (own / "registries.conf").write_text(f'[[registry]]\nprefix = "{prefix}"\n{where}')
+        own.write_text(f'[[registry]]\nprefix = "{prefix}"\n{where}')
         assert names() == [expected]
-        assert Configuration().place_to_write(APP, Access()).image == APP, (
-            "what is written is not moved"
-        )
+        written = Configuration().place_to_write(APP, Access()).image
+        assert written == APP, "what is written is not moved"
 
     def test_longest_prefix_decides(self, own: Path) -> None:
-        (own / "registries.conf").write_text(
+        own.write_text(
             '[[registry]]\nprefix = "h.example:5000/team"\nlocation = "two.example"\n'
             '[[registry]]\nprefix = "h.example:5000"\nlocation = "one.example"\n'
         )
@@ -167,35 +164,30 @@ class TestRules:
         assert names(replace(APP, repository="x/y")) == ["one.example/x/y:v1"]
 
     def test_mirrors_come_first_where_they_are_for_this_kind_of_name(self, own: Path) -> None:
-        (own / "registries.conf").write_text(
+        own.write_text(
             '[[registry]]\nlocation = "h.example:5000"\n'
             '[[registry.mirror]]\nlocation = "all.example"\ninsecure = true\n'
             '[[registry.mirror]]\nlocation = "tag.example"\npull-from-mirror = "tag-only"\n'
             '[[registry.mirror]]\nlocation = "digest.example"\npull-from-mirror = "digest-only"\n'
         )
-        by_digest = replace(APP, tag=None, digest=Digest.of(b"x"))
-        hosts = ["all.example", "tag.example", "h.example:5000"]
-        assert [
-            place.image.host for place in Configuration().places_to_read(APP, Access())
-        ] == hosts
-        hosts = ["all.example", "digest.example", "h.example:5000"]
-        assert [
-            place.image.host for place in Configuration().places_to_read(by_digest, Access())
-        ] == hosts
-        verified = [
-            place.access.tls_verify for place in Configuration().places_to_read(APP, Access())
-        ]
-        assert verified == [False, True, True]
+        for name, kind in (
+            (APP, "tag"),
+            (replace(APP, tag=None, digest=Digest.of(b"x")), "digest"),
+        ):
+            places = Configuration().places_to_read(name, Access())
+            assert [(place.image.host, place.access.tls_verify) for place in places] == [
+                *(("all.example", False), (f"{kind}.example", True), ("h.example:5000", True))
+            ]
 
     def test_mirror_by_digest_only_serves_no_tags(self, own: Path) -> None:
-        (own / "registries.conf").write_text(
+        own.write_text(
             '[[registry]]\nlocation = "h.example:5000"\nmirror-by-digest-only = true\n'
             '[[registry.mirror]]\nlocation = "m.example"\n'
         )
         assert names() == ["h.example:5000/team/app:v1"]
 
     def test_credentials_of_option_go_to_no_mirror(self, own: Path) -> None:
-        (own / "registries.conf").write_text(
+        own.write_text(
             '[[registry]]\nlocation = "h.example:5000"\n[[registry.mirror]]\nlocation = "m.x"\n'
         )
         mirror, itself = Configuration().places_to_read(
@@ -211,7 +203,7 @@ class TestMirrors:
     ) -> None:
         mirror = Registry()
         with serve(mirror) as its_host:
-            (own / "registries.conf").write_text(
+            own.write_text(
                 insecure(host)
                 + f'[[registry.mirror]]\nlocation = "{its_host}/cache"\ninsecure = true\n'
             )
@@ -233,7 +225,7 @@ class TestMirrors:
     ) -> None:
         with serve(Registry()) as empty:
             mirrors = [f'[[registry.mirror]]\nlocation = "{m}"\n' for m in (empty, "127.0.0.1:1")]
-            (own / "registries.conf").write_text(insecure(host) + "insecure = true\n".join(mirrors))
+            own.write_text(insecure(host) + "insecure = true\n".join(mirrors))
             name = RegistryReference(host, REPOSITORY, "v1")
             with RegistrySink(name, Access()) as sink:
                 store(sink, ONE)
