@@ -42,13 +42,6 @@ def test_reference_has_each_public_name_once() -> None:
     assert sorted(ENTRIES) == sorted(coco_kp.__all__)
 
 
-@pytest.mark.parametrize("name", coco_kp.__all__)
-def test_public_name_has_a_docstring_of_its_own(name: str) -> None:
-    text = getattr(coco_kp, name).__doc__
-    assert text
-    assert not text.startswith(f"{name}(")  # what dataclasses write where there is none
-
-
 def described(value: object) -> list[str]:
     """Return the arguments or attributes that a docstring describes."""
     text = inspect.getdoc(value) or ""

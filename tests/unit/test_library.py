@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -65,6 +66,23 @@ def test_library_encrypts_inspects_and_decrypts_image(tmp_path: Path) -> None:
     )
     check_schema(plaintext.to_json(), schema("decrypt"))
     assert decrypted.layers == plain.layers
+
+
+def test_library_calls_run_at_once_with_the_same_recipient_and_opener(tmp_path: Path) -> None:
+    """As the package's docstring has it of threads."""
+    write_image(tmp_path / "app", [tar({"data": bytes(100_000)}), tar({"motd": b"hello"})])
+    kek = coco_kp.Kek.generate()
+    recipient = coco_kp.KekRecipient(coco_kp.parse_key_id("kbs:///default/key/app"), kek)
+    opener = coco_kp.KekOpener(kek)
+
+    def encrypt_and_verify(number: int) -> coco_kp.VerificationReport:
+        made = f"oci:{tmp_path}/made{number}"
+        coco_kp.encrypt_image(f"oci:{tmp_path}/app", made, [recipient])
+        return coco_kp.verify_image(made, [opener])
+
+    with ThreadPoolExecutor(8) as pool:
+        reports = list(pool.map(encrypt_and_verify, range(16)))
+    assert [report.failure for report in reports] == [None] * 16
 
 
 def test_library_words_hints_of_findings_as_the_caller_wants(tmp_path: Path) -> None:
