@@ -77,7 +77,7 @@ def write_image(folder: Path, case: Case) -> Image:
             layers.append(layout.take(TAR, layout.folder / "layer", digest))
             diff_ids.append(f"sha256:{digest}")
             number += 1
-        entry = layout.put_image(layers, diff_ids)
+        entry = layout.put_manifest(layers, diff_ids)
         entries.append(entry | {"platform": {"os": "linux", "architecture": f"bench{platform}"}})
     layout.name(entries[0] if case.platforms == 1 else layout.put_index(entries))
     return Image(folder)

@@ -64,7 +64,7 @@ class Kind:
                 digests = write(file)
             layers.append(layout.take(self.media_type, unnamed, digests.layer))
             diff_ids.append(f"sha256:{digests.content}")
-        layout.name(layout.put_image(layers, diff_ids))
+        layout.name(layout.put_manifest(layers, diff_ids))
         return Image(folder)
 
 

@@ -16,7 +16,7 @@ from tests.support.layout import LayoutWriter
 @pytest.mark.parametrize("asked", ["x", "index", "image"])
 def test_layout_is_served_by_name_and_by_digest(asked: str, tmp_path: Path) -> None:
     layout = LayoutWriter(tmp_path / "src")
-    image = layout.put_image([], [])
+    image = layout.put_manifest([], [])
     missing = {"mediaType": MANIFEST, "digest": sha256(b"elsewhere"), "size": 9}
     index = layout.put_index([image, missing])
     layout.name({**index, "annotations": {REF_NAME: "x"}})

@@ -120,8 +120,8 @@ def left_behind(tmp_path: Path) -> Path:
     layout = LayoutWriter(tmp_path / "layout")
     plain = layout.put(TAR_GZIP, b"plain")
     sealed = layout.put(f"{TAR}+encrypted", b"sealed")
-    half = layout.put_image([plain, sealed], [])
-    whole = layout.put_image([sealed], [])
+    half = layout.put_manifest([plain, sealed], [])
+    whole = layout.put_manifest([sealed], [])
     images = {
         "half": half,
         "whole": whole,

@@ -23,9 +23,9 @@ from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.transport import Access
-from tests.support.altered import altered, packet, put
+from tests.support.altered import altered, packet
 from tests.support.command import KID
-from tests.support.documents import TAR, Document, to_json
+from tests.support.documents import TAR, Document, Layer, to_json
 from tests.support.image import Image, tar, write_image
 
 if sys.version_info >= (3, 14):
@@ -69,7 +69,7 @@ class Images:
 
     def based(self) -> Image:
         """An image with a secret on top of the base, which has the zeros not compressed."""
-        write_image(self.folder / "base", [ZEROS], compress=False)
+        write_image(self.folder / "base", [Layer(ZEROS)])
         return write_image(self.folder / "based", [ZEROS, tar({"secret": b""})])
 
     def without_digest(self) -> Image:
@@ -86,7 +86,7 @@ class Images:
 
     def archive(self) -> str:
         """An archive that was compressed as a whole, of an image of zeros that is not."""
-        image = write_image(self.folder / "whole", [ZEROS], compress=False)
+        image = write_image(self.folder / "whole", [Layer(ZEROS)])
         file = Path(shutil.make_archive(str(self.folder / "whole"), "tar", image.folder))
         file.write_bytes(gzip.compress(file.read_bytes()))
         return f"oci-archive:{file}"
@@ -100,13 +100,7 @@ class Images:
         return f"docker-archive:{file}"
 
     def other(self, name: str, data: bytes, media_type: str) -> Image:
-        folder = self.folder / name
-
-        def change(manifest: Document) -> None:
-            layer = {"mediaType": media_type, "digest": put(folder, data), "size": len(data)}
-            manifest["layers"] = [layer]
-
-        return altered(self.plain, folder, change)
+        return write_image(self.folder / name, [Layer(data, media_type, ZEROS)])
 
 
 STEPS: Final[dict[str, Callable[[Images, Access], object]]] = {

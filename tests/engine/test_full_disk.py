@@ -12,6 +12,7 @@ from coco_kp.cli.main import run
 from tests.peers.cache import PeerUnavailableError
 from tests.sim.registry import Registry, serve
 from tests.support.command import KID
+from tests.support.documents import Layer
 from tests.support.image import Image, tar, write_image
 
 FULL = "no space left on device"
@@ -53,7 +54,7 @@ def on_small_disk(disk: Path, *arguments: str, temporary: bool = False) -> tuple
 @pytest.fixture
 def big(tmp_path: Path) -> Image:
     """An image that does not fit."""
-    return write_image(tmp_path / "big", [tar({"data": bytes(1_000_000)})], compress=False)
+    return write_image(tmp_path / "big", [Layer(tar({"data": bytes(1_000_000)}))])
 
 
 @pytest.mark.parametrize("target", ["oci:{}/image:app", "dir:{}/image", "oci-archive:{}/image.tar"])

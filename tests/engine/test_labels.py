@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import altered, altered_config, put
+from tests.support.altered import altered, altered_config, altered_layer
 from tests.support.command import KID, Command
-from tests.support.documents import TAR, TAR_GZIP, Document, sha256
+from tests.support.documents import TAR, TAR_GZIP, Document, Layer, sha256
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 
 if sys.version_info >= (3, 14):
@@ -28,13 +28,7 @@ OWN = ("--keyid", KID, "--keypath")
 
 def labelled(folder: Path, data: bytes, media_type: str, content: bytes = ARCHIVE) -> Image:
     """Write an image whose one layer has these bytes under this label."""
-
-    def change(manifest: Document) -> None:
-        layer = {"mediaType": media_type, "digest": put(folder, data), "size": len(data)}
-        manifest["layers"] = [layer]
-
-    original = write_image(folder.with_suffix(".original"), [content])
-    return altered(original, folder, change)
+    return write_image(folder, [Layer(data, media_type, content)])
 
 
 @pytest.mark.parametrize(
@@ -110,16 +104,8 @@ def test_encrypt_given_layer_that_nobody_could_open_refuses_it(
 def test_decrypt_gives_back_odd_gzip_with_wrong_diff_id_byte_for_byte(
     tmp_path: Path, key: Path, command: Command, rest: bytes, *, readable: bool
 ) -> None:
-    def change(manifest: Document) -> None:
-        layer = manifest["layers"][0]
-        data = gzip.compress(ARCHIVE) + rest
-        layer |= {"digest": put(tmp_path / "odd", data), "size": len(data)}
-
-    def lie(config: Document) -> None:
-        config["rootfs"]["diff_ids"][0] = sha256(b"something else")
-
-    image = write_image(tmp_path / "image", [ARCHIVE, tar({"more": b""})])
-    plain = altered_config(altered(image, tmp_path / "odd", change), tmp_path / "lying", lie)
+    odd = Layer(gzip.compress(ARCHIVE) + rest, TAR_GZIP, b"something else")
+    plain = write_image(tmp_path / "lying", [odd, tar({"more": b""})])
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
     layer = ("--layer", "1") if readable else ()
     command("encrypt", plain.reference, encrypted.reference, *OWN, key, *layer)
@@ -135,7 +121,7 @@ def test_decrypt_gives_back_layer_that_was_encrypted_under_wrong_label(
     tmp_path: Path, key: Path, command: Command
 ) -> None:
     """As skopeo does it, and coco-kp did: its bytes are those of the diff_id, and no gzip."""
-    plain = write_image(tmp_path / "plain", [ARCHIVE], compress=False)
+    plain = write_image(tmp_path / "plain", [Layer(ARCHIVE)])
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
     command("encrypt", plain.reference, encrypted.reference, *OWN, key)
 
@@ -152,10 +138,8 @@ def test_decrypt_gives_back_layer_that_was_encrypted_under_wrong_label(
 def test_encrypt_refuses_to_keep_archive_that_is_called_encrypted(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, data: bytes
 ) -> None:
-    def change(manifest: Document) -> None:
-        manifest["layers"][0] |= {"digest": put(tmp_path / "posing", data), "size": len(data)}
-
-    image, target = altered(encrypted, tmp_path / "posing", change), tmp_path / "e"
+    image = altered_layer(encrypted, tmp_path / "posing", 0, lambda _: data)
+    target = tmp_path / "e"
     arguments = (image.reference, f"oci:{target}", *OWN, key, "--keep-encrypted")
     outcome = command("encrypt", *arguments, ok=False)
     assert (outcome.code, "is called encrypted, but is plainly" in outcome.err) == (7, True)
@@ -235,8 +219,8 @@ class TestBase:
     def test_skip_base_does_not_believe_base_that_lacks_the_blob_it_names(
         self, tmp_path: Path, key: Path, command: Command
     ) -> None:
-        app = write_image(tmp_path / "app", [self.secret, tar({"more": b"z"})], compress=False)
-        base = write_image(tmp_path / "base", [self.secret], compress=False)
+        app = write_image(tmp_path / "app", [Layer(self.secret), Layer(tar({"more": b"z"}))])
+        base = write_image(tmp_path / "base", [Layer(self.secret)])
         (base.folder / "blobs/sha256" / sha256(self.secret)[7:]).unlink()
         self.refused(base, app, key, tmp_path / "e", command)
 
@@ -244,7 +228,7 @@ class TestBase:
         self, tmp_path: Path, key: Path, command: Command
     ) -> None:
         lib = tar({"lib": b"x"})
-        base = write_image(tmp_path / "base", [lib], compress=False)
+        base = write_image(tmp_path / "base", [Layer(lib)])
         app = write_image(tmp_path / "app", [lib, self.secret])
         target = Image(tmp_path / "e")
         options = ("--skip-base", base.reference)

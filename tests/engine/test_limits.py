@@ -62,7 +62,7 @@ def zeros(folder: Path, size: int) -> Image:
     os.truncate(sparse, size)
     layout = LayoutWriter(folder / "image")
     layer = layout.take(TAR, sparse, hasher.hexdigest())
-    layout.name(layout.put_image([layer], [layer["digest"]]))
+    layout.name(layout.put_manifest([layer], [layer["digest"]]))
     return Image(layout.folder)
 
 

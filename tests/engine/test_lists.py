@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command
-from tests.support.documents import Document
+from tests.support.documents import Document, Layer, config
 from tests.support.image import Image, tar, write_image
 from tests.support.index import layer_digests, read_index, read_manifest, write_index
 from tests.support.layout import entries
@@ -35,16 +34,11 @@ def write_attested(
         for name in ("amd64", "arm64")
     }
     unknown = {"os": "unknown", "architecture": "unknown"}
-
-    def attest(manifest: Document) -> None:
-        manifest["layers"][0]["mediaType"] = "application/vnd.in-toto+json"
-        if subject:
-            manifest["subject"] = subject(described)
-
-    stated = write_image(tmp_path / "statement", [statement], compress=False)
-    named = altered_config(stated, tmp_path / "named", lambda config: config.update(unknown))
     (described,) = entries(next(iter(images)).folder)
-    attestation = altered(named, tmp_path / "attestation", attest)
+    layer = Layer(statement, "application/vnd.in-toto+json")
+    settings = config([layer.diff_id], **unknown)
+    more = {"subject": subject(described)} if subject else {}
+    attestation = write_image(tmp_path / "attestation", [layer], settings=settings, **more)
     about = {
         "vnd.docker.reference.type": "attestation-manifest",
         "vnd.docker.reference.digest": described["digest"],

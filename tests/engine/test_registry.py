@@ -18,9 +18,8 @@ from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, error
 from tests.support.access import PLAIN
 from tests.support.command import KID, Command
-from tests.support.documents import TAR, sha256
+from tests.support.documents import TAR, Layer
 from tests.support.image import Image, tar, write_image
-from tests.support.layout import LayoutWriter
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -179,7 +178,7 @@ KEPT = 1_500_000
 def large(tmp_path: Path) -> Image:
     """An image with one uncompressed layer, which is several chunks long."""
     archive = tar({"data": os.urandom(3 * 1024 * 1024 + 12_345)})
-    return write_image(tmp_path / "large", [archive], compress=False)
+    return write_image(tmp_path / "large", [Layer(archive)])
 
 
 @pytest.fixture(params=["1", "2"])
@@ -305,26 +304,13 @@ def test_encrypt_from_registry_asks_for_the_missing_part_again(
 def test_encrypt_of_zstd_layer_goes_on_after_break(
     host: str, key: Path, registry: Registry, command: Command, jobs: str, tmp_path: Path
 ) -> None:
-    layout = LayoutWriter(tmp_path / "zstd")
     archive = tar({"data": os.urandom(3 * 1024 * 1024)})
-    layout.name(
-        layout.put_image([layout.put(f"{TAR}+zstd", zstd.compress(archive))], [sha256(archive)])
-    )
-    image = Image(tmp_path / "zstd")
+    layer = Layer(zstd.compress(archive), f"{TAR}+zstd", archive)
+    image = write_image(tmp_path / "zstd", [layer])
     target = f"docker://{host}/team/app:1"
     break_upload_of_layer(registry, image)
-    command(
-        "encrypt",
-        image.reference,
-        target,
-        *PLAIN_HTTP,
-        "--keyid",
-        KID,
-        "--keypath",
-        key,
-        "--jobs",
-        jobs,
-    )
+    own = ("--keyid", KID, "--keypath", key, "--jobs", jobs)
+    command("encrypt", image.reference, target, *PLAIN_HTTP, *own)
     command("verify", target, "--tls-verify=false", "--keypath", key)
     assert len(parts_of_layer(registry)) == 2
 

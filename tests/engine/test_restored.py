@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.altered import altered, put
 from tests.support.command import Command
-from tests.support.documents import INDEX, MANIFEST, TAR, Document
+from tests.support.documents import INDEX, MANIFEST, TAR, Layer, gzipped
 from tests.support.image import tar, write_image
 from tests.support.index import write_index
 from tests.support.layout import LayoutWriter, entries
@@ -24,16 +24,9 @@ def listed(folder: Path) -> str:
 
 
 def attested(folder: Path) -> str:
-    statement = write_image(folder / "statement", [b"{}"], compress=False)
-
-    def state(manifest: Document) -> None:
-        manifest["layers"][0]["mediaType"] = STATEMENT
-        manifest["config"] |= {"digest": put(folder / "stated", b"{}"), "size": 2}
-
     image = write_image(folder / "one", [tar({"a": b"one"})])
-    return write_index(
-        folder / "list", {image: {}, altered(statement, folder / "stated", state): {}}
-    )
+    statement = write_image(folder / "stated", [Layer(b"{}", STATEMENT)], settings=b"{}")
+    return write_index(folder / "list", {image: {}, statement: {}})
 
 
 def written_otherwise(kind: str) -> Callable[[Path], str]:
@@ -52,18 +45,11 @@ def written_otherwise(kind: str) -> Callable[[Path], str]:
 
 
 def of_docker(folder: Path) -> str:
-    image = write_image(folder, [tar({"a": b"one"})])
-    layout = LayoutWriter(folder)
-    layout.name(layout.put(DOCKER, json.dumps({**image.manifest, "mediaType": DOCKER}).encode()))
-    return image.reference
+    return write_image(folder, [tar({"a": b"one"})], mediaType=DOCKER).reference
 
 
 def mistyped(folder: Path) -> str:
-    def mistake(manifest: Document) -> None:
-        manifest["layers"][0]["mediaType"] = TAR
-
-    plain = write_image(folder / "plain", [tar({"a": b"one"})])
-    return altered(plain, folder / "mistyped", mistake).reference
+    return write_image(folder, [replace(gzipped(tar({"a": b"one"})), media_type=TAR)]).reference
 
 
 def small(folder: Path) -> str:

@@ -6,7 +6,6 @@ Whoever can write the earlier image can say in it what he likes.
 from __future__ import annotations
 
 import gzip
-import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,10 +25,11 @@ from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.transport import open_source
 from tests.sim.registry import Registry, serve
-from tests.support.altered import altered, packet, public_options, put
+from tests.support.altered import altered, altered_layer, packet, public_options
 from tests.support.command import KID, Command
-from tests.support.documents import Document
+from tests.support.documents import Document, Layer
 from tests.support.image import PACKETS, Image, tar, write_image
+from tests.support.layout import entries
 
 OWN = ("--keyid", KID, "--keypath")
 
@@ -146,7 +146,7 @@ class TestReuse:
     ) -> None:
         """As buildah does it: what is recorded is the digest of the archive before."""
         archives = [gzip.decompress(layer.blob) for layer in plain.layers]
-        uncompressed = write_image(tmp_path / "uncompressed", archives, compress=False)
+        uncompressed = write_image(tmp_path / "uncompressed", list(map(Layer, archives)))
         digests = [layer["digest"] for layer in uncompressed.manifest["layers"]]
 
         def record(manifest: Document) -> None:
@@ -181,13 +181,7 @@ class TestLies:
     def test_encrypt_does_not_reuse_plain_layer_that_lies_where_ciphertext_should(
         self, plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
-        data = plain.layers[2].blob
-
-        def lie(manifest: Document) -> None:
-            digest = put(tmp_path / "lying", data)
-            manifest["layers"][2] |= {"digest": digest, "size": len(data)}
-
-        lying = altered(encrypted, tmp_path / "lying", lie)
+        lying = altered_layer(encrypted, tmp_path / "lying", 2, lambda _: plain.layers[2].blob)
         assert "HMAC" in self.refused(plain, lying, key, tmp_path, command)
 
     def test_encrypt_does_not_reuse_ciphertext_of_another_layer(
@@ -270,14 +264,11 @@ class TestLies:
     def test_encrypt_compresses_zstd_layer_anew_although_earlier_image_has_it(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
-        content = zstd_raw(gzip.decompress(plain.layers[0].blob))
+        def mislabelled(gzipped: bytes) -> bytes:
+            return zstd_raw(gzip.decompress(gzipped))
 
-        def mislabel(manifest: Document) -> None:
-            digest = put(tmp_path / "zstd", content)
-            for number in (0, 3):
-                manifest["layers"][number] |= {"digest": digest, "size": len(content)}
-
-        source = altered(plain, tmp_path / "zstd", mislabel)
+        first = altered_layer(plain, tmp_path / "first", 0, mislabelled)
+        source = altered_layer(first, tmp_path / "zstd", 3, mislabelled)
         earlier, target = Image(tmp_path / "earlier"), Image(tmp_path / "e")
         kept = ("--zstd", "keep")
         command("encrypt", source.reference, earlier.reference, *OWN, key, *kept)
@@ -321,13 +312,7 @@ class TestLies:
         self, plain: Image, encrypted: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:
         """The repository of plain images is often beside that of encrypted ones."""
-        data = plain.layers[2].blob
-
-        def lie(manifest: Document) -> None:
-            digest = put(tmp_path / "lying", data)
-            manifest["layers"][2] |= {"digest": digest, "size": len(data)}
-
-        lying = altered(encrypted, tmp_path / "lying", lie)
+        lying = altered_layer(encrypted, tmp_path / "lying", 2, lambda _: plain.layers[2].blob)
         registry = Registry()
         push(lying, registry, "team/app", "1")
         with serve(registry) as host:
@@ -390,6 +375,6 @@ def push(image: Image, registry: Registry, repository: str, tag: str) -> None:
     manifest = image.manifest
     for blob in (manifest["config"], *manifest["layers"]):
         registry.blobs[repository, blob["digest"]] = image.blob(blob)
-    (entry,) = json.loads((image.folder / "index.json").read_bytes())["manifests"]
+    (entry,) = entries(image.folder)
     stored = (entry["mediaType"], image.blob(entry))
     registry.manifests[repository, tag] = registry.manifests[repository, entry["digest"]] = stored

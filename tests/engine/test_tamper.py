@@ -24,15 +24,17 @@ from tests.support.altered import (
     public_options,
 )
 from tests.support.command import Command
-from tests.support.documents import Document, sha256
+from tests.support.documents import Document, Layer, gzipped, sha256
 from tests.support.image import ENCRYPTED, PACKETS, PUBLIC_OPTIONS, Image, tar, write_image
+from tests.support.layout import entries
 
 
 @pytest.fixture(params=["gzip", "uncompressed"])
 def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     """An image whose layers are decrypted in pieces, or from file to file."""
     archives = [tar({"etc/motd": b"hello"}), tar({}), tar({"data": os.urandom(600_000)})]
-    return write_image(tmp_path / "plain", archives, compress=request.param == "gzip")
+    packed = gzipped if request.param == "gzip" else Layer
+    return write_image(tmp_path / "plain", list(map(packed, archives)))
 
 
 def refused(
@@ -201,7 +203,7 @@ def test_decrypt_refuses_tampered_manifest_under_its_old_digest(
     encrypted: Image, key: Path, tmp_path: Path, command: Command
 ) -> None:
     image = copied(encrypted, tmp_path / "altered")
-    (entry,) = json.loads((image.folder / "index.json").read_bytes())["manifests"]
+    (entry,) = entries(image.folder)
     path = image.folder / "blobs/sha256" / entry["digest"][7:]
     path.write_bytes(path.read_bytes().replace(b"+encrypted", b"          "))
     target = tmp_path / "target"

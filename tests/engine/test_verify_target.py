@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.altered import altered_layer
 from tests.support.command import KID, Command
+from tests.support.documents import Layer, gzipped
 from tests.support.image import Image, write_image
 from tests.support.tar_blocks import END, entry
 
@@ -21,7 +22,8 @@ SAID = "layer 1 of linux/amd64: guests refuse the layer's content: the entry at 
 @pytest.fixture(params=["gzip", "plain"])
 def bad(request: pytest.FixtureRequest, tmp_path: Path) -> Image:
     """An image whose second layer no guest unpacks."""
-    return write_image(tmp_path / "bad", [GOOD, BAD], compress=request.param == "gzip")
+    packed = gzipped if request.param == "gzip" else Layer
+    return write_image(tmp_path / "bad", [packed(GOOD), packed(BAD)])
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.altered import altered, put
+from tests.support.altered import altered_layer
 from tests.support.command import KID, Command
-from tests.support.documents import TAR, TAR_GZIP, Document
-from tests.support.image import ENCRYPTED, Image
+from tests.support.documents import TAR, TAR_GZIP, Layer
+from tests.support.image import ENCRYPTED, Image, write_image
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,14 +25,10 @@ TOC = {"io.github.containers.zstd-chunked.manifest-checksum": f"sha256:{'0' * 64
 @pytest.fixture
 def compressed(plain: Image, tmp_path: Path) -> Image:
     """The image with its layers compressed by zstd, and annotations about that."""
-
-    def change(manifest: Document) -> None:
-        for layer, before in zip(manifest["layers"], plain.layers, strict=True):
-            data = zstd.compress(gzip.decompress(before.blob))
-            layer |= {"digest": put(tmp_path / "compressed", data), "size": len(data)}
-            layer |= {"mediaType": f"{TAR}+zstd", "annotations": TOC | OWN}
-
-    return altered(plain, tmp_path / "compressed", change)
+    contents = [gzip.decompress(layer.blob) for layer in plain.layers]
+    about = {"annotations": TOC | OWN}
+    layers = [Layer(zstd.compress(each), f"{TAR}+zstd", each, about) for each in contents]
+    return write_image(tmp_path / "compressed", layers)
 
 
 def test_encrypt_transcodes_zstd_layer_to_gzip_with_same_content(
@@ -72,12 +68,7 @@ def test_encrypt_transcodes_zstd_layer_reproducibly(
 def test_encrypt_refuses_malformed_zstd_layer(
     compressed: Image, tmp_path: Path, command: Command
 ) -> None:
-    def change(manifest: Document) -> None:
-        data = b"no zstd"
-        digest = put(tmp_path / "altered", data)
-        manifest["layers"][1] |= {"digest": digest, "size": len(data)}
-
-    image = altered(compressed, tmp_path / "altered", change)
+    image = altered_layer(compressed, tmp_path / "altered", 1, lambda _: b"no zstd")
     target = tmp_path / "e"
     assert command("encrypt", image.reference, f"oci:{target}", "--sample", ok=False).code == 5
     assert not target.exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.sim.kbs import ADMIN_TOKEN
+from tests.support.documents import Layer
 from tests.support.fleet import done, plan_line
 from tests.support.image import tar, write_image
 from tests.support.ocicrypt import unwrap_request, wrap_request
@@ -56,8 +57,10 @@ def write_base(here: Path) -> None:
     """Write what all scenarios find: a plain image, keys, and folders of the user."""
     write_image(
         here / "src",
-        [tar({"data": random.Random(1).randbytes(150_000)}), tar({"text": MARK * 20})],
-        compress=False,
+        [
+            Layer(tar({"data": random.Random(1).randbytes(150_000)})),
+            Layer(tar({"text": MARK * 20})),
+        ],
     )
     for name in ("key", "new-key"):
         (here / name).write_bytes(random.Random(name).randbytes(32))

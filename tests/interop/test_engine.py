@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +12,10 @@ import pytest
 
 from coco_kp.cli.main import run
 from tests.peers.skopeo import with_each_client
-from tests.support.documents import TAR, TAR_GZIP
+from tests.support.documents import TAR, TAR_GZIP, Layer
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.index import layer_digests, write_index
+from tests.support.layout import entries
 
 if TYPE_CHECKING:
     from tests.peers.skopeo import Skopeo
@@ -127,7 +127,7 @@ def test_skopeo_copies_image_encrypted_by_coco_kp_unchanged(
     assert copied.manifest == encrypted.manifest
     assert copied.layers == encrypted.layers
     raw = inspect_raw(skopeo, encrypted.reference)
-    entry = json.loads((encrypted.folder / "index.json").read_bytes())["manifests"][0]
+    entry = entries(encrypted.folder)[0]
     assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == entry["digest"]
 
 
@@ -180,7 +180,7 @@ def test_coco_kp_decrypts_layer_that_skopeo_compressed_while_encrypting(
     provider: Provider, key: Key, tmp_path: Path
 ) -> None:
     """Its packet records the digest from before: that of the archive (docs/protocols.md 1.3)."""
-    plain = write_image(tmp_path / "plain", [tar({"etc/motd": b"hello"})], compress=False)
+    plain = write_image(tmp_path / "plain", [Layer(tar({"etc/motd": b"hello"}))])
     encrypted = provider.encrypt(plain, key.parameters())
     decrypted = Image(tmp_path / "decrypted")
     coco_kp("decrypt", encrypted.reference, decrypted.reference, "--keypath", key.path)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.peers.skopeo import PROVIDER, with_each_client
 from tests.support import ocicrypt
-from tests.support.documents import TAR_GZIP
+from tests.support.documents import TAR_GZIP, Layer
 from tests.support.image import ENCRYPTED, Image, tar, write_image
 from tests.support.key import make_key
 from tests.support.provider import (
@@ -148,7 +148,7 @@ def test_skopeo_round_trip_keeps_content_of_uncompressed_layer(
 ) -> None:
     """skopeo compresses such a layer on its way into a layout: what is kept is the archive."""
     archive = tar({"etc/motd": b"hello"})
-    image = write_image(tmp_path / "image", [archive], compress=False)
+    image = write_image(tmp_path / "image", [Layer(archive)])
     encrypted = provider.encrypt(image, key.parameters())
     (layer,) = provider.decrypt(encrypted, "offline_fs_kbc::null").layers
     assert layer.media_type == TAR_GZIP

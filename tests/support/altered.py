@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from base64 import b64decode, b64encode
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tests.support.documents import Document
 from tests.support.image import PACKETS, PUBLIC_OPTIONS, Image
+from tests.support.layout import LayoutWriter, entries
 
 UNSCHEMED = "/default/key/1"  # as upstream's provider writes it, and no guest reads it
 
@@ -20,10 +20,8 @@ def altered(image: Image, folder: Path, change: Callable[[Document], None]) -> I
     copy = copied(image, folder)
     manifest = copy.manifest
     change(manifest)
-    data = json.dumps(manifest).encode()
-    index = json.loads((folder / "index.json").read_bytes())
-    index["manifests"][0] |= {"digest": put(folder, data), "size": len(data)}
-    (folder / "index.json").write_text(json.dumps(index))
+    layout, (entry,) = LayoutWriter(folder), entries(folder)
+    layout.name(entry | layout.put(entry["mediaType"], json.dumps(manifest).encode()))
     return copy
 
 
@@ -31,10 +29,10 @@ def altered_layer(
     image: Image, folder: Path, number: int, change: Callable[[bytes], bytes]
 ) -> Image:
     """Copy an image and change a layer's bytes; its descriptor names the new ones."""
-    data = change(image.layers[number].blob)
 
     def describe(manifest: Document) -> None:
-        manifest["layers"][number] |= {"digest": put(folder, data), "size": len(data)}
+        layer = manifest["layers"][number]
+        layer |= LayoutWriter(folder).put(layer["mediaType"], change(image.layers[number].blob))
 
     return altered(image, folder, describe)
 
@@ -43,10 +41,10 @@ def altered_config(image: Image, folder: Path, change: Callable[[Document], None
     """Copy an image and change its config."""
 
     def describe(manifest: Document) -> None:
-        config = json.loads(image.config)
+        config, described = json.loads(image.config), manifest["config"]
         change(config)
         data = json.dumps(config).encode()
-        manifest["config"] |= {"digest": put(folder, data), "size": len(data)}
+        described |= LayoutWriter(folder).put(described["mediaType"], data)
 
     return altered(image, folder, describe)
 
@@ -54,13 +52,6 @@ def altered_config(image: Image, folder: Path, change: Callable[[Document], None
 def copied(image: Image, folder: Path) -> Image:
     shutil.copytree(image.folder, folder)
     return Image(folder)
-
-
-def put(folder: Path, data: bytes) -> str:
-    """Store a blob in a layout and return its digest."""
-    digest = hashlib.sha256(data).hexdigest()
-    (folder / "blobs/sha256" / digest).write_bytes(data)
-    return f"sha256:{digest}"
 
 
 def public_options(manifest: Document, number: int, change: Callable[[Document], None]) -> None:

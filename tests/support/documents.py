@@ -1,12 +1,14 @@
-"""The documents of the OCI image specification, as bytes and as descriptors of them.
+"""Images of the OCI image specification: their documents, as bytes and as descriptors of them.
 
 Written from the specification with none of our own code, so that no mistake in ours can hide.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -20,6 +22,55 @@ TAR: Final = f"{OCI}.layer.v1.tar"
 TAR_GZIP: Final = f"{TAR}+gzip"
 
 Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: its bytes, and what these unpack to where they are compressed."""
+
+    data: bytes
+    media_type: str = TAR
+    content: bytes | None = None
+    members: Mapping[str, Any] = field(default_factory=dict)
+    """More members of its descriptor."""
+
+    @property
+    def descriptor(self) -> Document:
+        return descriptor(self.media_type, self.data, **self.members)
+
+    @property
+    def diff_id(self) -> str:
+        return sha256(self.data if self.content is None else self.content)
+
+
+def gzipped(content: bytes) -> Layer:
+    """Return a layer that is compressed; the same bytes for the same content."""
+    return Layer(gzip.compress(content, mtime=0), TAR_GZIP, content)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image's documents and layers."""
+
+    manifest: bytes
+    config: bytes
+    layers: tuple[Layer, ...]
+
+
+def image(
+    *layers: Layer,
+    settings: bytes | None = None,
+    config_type: str = CONFIG,
+    **more: Any,
+) -> Image:
+    """Return the image of these layers.
+
+    ``settings`` is its config where that is not the usual one; ``more`` goes into its manifest.
+    """
+    settings = settings or config(layer.diff_id for layer in layers)
+    described = descriptor(config_type, settings)
+    top = manifest(described, [layer.descriptor for layer in layers], **more)
+    return Image(top, settings, layers)
 
 
 def sha256(data: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
@@ -11,7 +10,8 @@ from base64 import b64decode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.support.documents import TAR, TAR_GZIP, sha256
+from tests.support import documents
+from tests.support.documents import gzipped
 from tests.support.layout import LayoutWriter
 
 if TYPE_CHECKING:
@@ -84,16 +84,14 @@ class Layer:
         return packet
 
 
-def write_image(folder: Path, archives: Sequence[bytes], *, compress: bool = True) -> Image:
-    """Write an image with a layer for each tar archive; the same bytes for the same archives."""
+def write_image(folder: Path, layers: Sequence[bytes | documents.Layer], **more: Any) -> Image:
+    """Write an image of these layers, of which tar archives are compressed with gzip.
+
+    The same bytes for the same layers. ``more`` is that of `documents.image`.
+    """
     layout = LayoutWriter(folder)
-    layers = [
-        layout.put(TAR_GZIP, gzip.compress(archive, mtime=0))
-        if compress
-        else layout.put(TAR, archive)
-        for archive in archives
-    ]
-    layout.name(layout.put_image(layers, map(sha256, archives)))
+    made = [gzipped(layer) if isinstance(layer, bytes) else layer for layer in layers]
+    layout.name(layout.put_image(documents.image(*made, **more)))
     return Image(folder)
 
 

@@ -12,6 +12,7 @@ from tests.support.documents import (
     INDEX,
     MANIFEST,
     Document,
+    Image,
     config,
     index,
     manifest,
@@ -43,12 +44,17 @@ class LayoutWriter:
         file.rename(self.blobs / digest)
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}
 
-    def put_image(
-        self, layers: Sequence[Mapping[str, Any]], diff_ids: Iterable[str], **more: Any
+    def put_image(self, image: Image) -> Document:
+        """Store all of an image, and return its manifest's descriptor."""
+        for blob in (image.config, *(layer.data for layer in image.layers)):
+            self.put("", blob)
+        return self.put(json.loads(image.manifest)["mediaType"], image.manifest)
+
+    def put_manifest(
+        self, layers: Sequence[Mapping[str, Any]], diff_ids: Iterable[str]
     ) -> Document:
-        """Store the config and manifest of an image, and return the manifest's descriptor."""
-        described = self.put(CONFIG, config(diff_ids))
-        return self.put(MANIFEST, manifest(described, layers, **more))
+        """Store the config and manifest of an image whose layers are there; describe the latter."""
+        return self.put(MANIFEST, manifest(self.put(CONFIG, config(diff_ids)), layers))
 
     def put_index(self, entries: Sequence[Mapping[str, Any]]) -> Document:
         """Store an index of these manifests and return its descriptor."""

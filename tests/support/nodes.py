@@ -14,6 +14,7 @@ from coco_kp.model.media_type import (
     OCI_LAYER,
 )
 from tests.support import documents
+from tests.support.documents import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,16 +32,20 @@ class L:
     annotations: Mapping[str, str] = field(default_factory=dict)
     urls: tuple[str, ...] = ()
 
+    @property
+    def layer(self) -> Layer:
+        compressed = "+" in self.media_type
+        content = (self.content or f"content of {self.data}").encode() if compressed else None
+        members = {"annotations": dict(self.annotations), "urls": list(self.urls)}
+        given = {name: value for name, value in members.items() if value}
+        return Layer(self.data.encode(), self.media_type, content, given)
+
     def document(self) -> dict[str, Any]:
-        document = documents.descriptor(self.media_type, self.data.encode())
-        document |= {"annotations": dict(self.annotations)} if self.annotations else {}
-        return document | ({"urls": list(self.urls)} if self.urls else {})
+        return self.layer.descriptor
 
     @property
     def diff_id(self) -> str:
-        if self.media_type.partition("+")[2] == "":
-            return digest(self.data)
-        return digest(self.content or f"content of {self.data}")
+        return self.layer.diff_id
 
 
 def digest(text: str) -> str:
@@ -57,12 +62,10 @@ def image(
     **members: Any,
 ) -> ImageNode:
     """Return an image with these layers; ``entry`` are members of the index's entry for it."""
-    config = config or documents.config(layer.diff_id for layer in layers)
-    described = documents.descriptor(config_type, config)
     members = {"mediaType": DOCKER_MANIFEST} | members if docker else members
-    manifest = parse_manifest(
-        documents.manifest(described, [layer.document() for layer in layers], **members)
-    )
+    made = [each.layer for each in layers]
+    parts = documents.image(*made, settings=config, config_type=config_type, **members)
+    manifest = parse_manifest(parts.manifest)
     assert isinstance(manifest, ImageManifest)
     pointer = dict(manifest.descriptor().document) | dict(entry or {})
     if platform:
@@ -70,7 +73,7 @@ def image(
         pointer["platform"] = {"os": os, "architecture": architecture} | (
             {"variant": variant[0]} if variant else {}
         )
-    parsed = parse_image_config(config) if config_type == OCI_CONFIG else None
+    parsed = parse_image_config(parts.config) if config_type == OCI_CONFIG else None
     return ImageNode(manifest, parse_descriptor(pointer, "entry"), parsed)
 
 

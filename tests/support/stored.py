@@ -10,7 +10,7 @@ from coco_kp.model.manifest import Descriptor, ImageIndex, ImageManifest, Manife
 from coco_kp.transport import Sink, Source, read_blob
 from tests.support import documents
 from tests.support.blobs import put_blob
-from tests.support.documents import CONFIG, TAR, config, descriptor, manifest, sha256
+from tests.support.documents import Layer
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,17 @@ class Image:
     children: tuple[ImageManifest, ...] = field(default=())
 
 
-def image(*layers: bytes, **more: Any) -> Image:
-    """An OCI image with these layers; ``more`` goes into its manifest."""
-    settings = config(map(sha256, layers))
-    described = [descriptor(TAR, layer) for layer in layers]
-    top = parse_manifest(manifest(descriptor(CONFIG, settings), described, **more))
+def image(*layers: bytes | Layer, **more: Any) -> Image:
+    """An image with these layers, of which bytes are not compressed.
+
+    ``more`` is that of `documents.image`.
+    """
+    made = [Layer(layer) if isinstance(layer, bytes) else layer for layer in layers]
+    parts = documents.image(*made, **more)
+    top = parse_manifest(parts.manifest)
     assert isinstance(top, ImageManifest)
-    return Image(top, dict(zip((top.config, *top.layers), (settings, *layers), strict=True)))
+    blobs = (parts.config, *(layer.data for layer in parts.layers))
+    return Image(top, dict(zip((top.config, *top.layers), blobs, strict=True)))
 
 
 def index(*images: Image) -> Image:
