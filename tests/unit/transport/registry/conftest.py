@@ -12,6 +12,7 @@ from coco_kp.transport.registry import configuration
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
 from coco_kp.transport.registry.source import RegistrySource
+from tests.sim.registry import Registry, TokenServer, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.pauses import Pauses
 
@@ -45,6 +46,14 @@ def pauses() -> Pauses:
 def session(pauses: Pauses) -> Iterator[Session]:
     with Session(sleep=pauses.append, clock=pauses.clock) as opened:
         yield opened
+
+
+@pytest.fixture
+def tokens(registry: Registry) -> Iterator[TokenServer]:
+    """The token server that the registry sends to from here on."""
+    registry.tokens = TokenServer()
+    with serve_tokens(registry.tokens):
+        yield registry.tokens
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from urllib.parse import parse_qs
 
 import pytest
@@ -16,7 +15,7 @@ from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
 from coco_kp.transport.registry.source import RegistrySource
 from tests.sim.http_server import Reply, Request, http_server
-from tests.sim.registry import Registry, TokenServer, error, serve_tokens, unauthorized
+from tests.sim.registry import Registry, TokenServer, error, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.blobs import copy_blob, in_pieces, put_blob
 from tests.support.stored import check, image, store
@@ -24,13 +23,6 @@ from tests.support.stored import check, image, store
 ONE = image(b"layer one")
 PASSWORD = "correct horse"
 KNOWN = Access(Credentials("user", PASSWORD), tls_verify=False)
-
-
-@pytest.fixture
-def tokens(registry: Registry) -> Iterator[TokenServer]:
-    registry.tokens = TokenServer()
-    with serve_tokens(registry.tokens):
-        yield registry.tokens
 
 
 def write(image: RegistryReference, access: Access = PLAIN) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,13 +36,6 @@ def stored(registry: Registry, image_name: RegistryReference) -> None:
     with open_sink(image_name, PLAIN) as sink:
         store(sink, ONE)
     registry.seen.clear()
-
-
-@pytest.fixture
-def tokens(registry: Registry) -> Iterator[TokenServer]:
-    registry.tokens = TokenServer()
-    with serve_tokens(registry.tokens):
-        yield registry.tokens
 
 
 def look(image: RegistryReference, session: Session, access: Access = PLAIN) -> None:
