@@ -111,7 +111,8 @@ def _unanswered(running: Registry, request: Request, *, dead: bool) -> BreakOff 
 
 
 def compare(step: Step, folder: Path, execute: Callable[[Step], tuple[int, str, str]]) -> None:
-    """Take a step, and compare all that is seen of it."""
+    """Take a step, and compare all that is seen of it; what fails changes nothing else."""
+    before = contents(folder)
     code, stdout, stderr = execute(step)
     seen = f"$ {step.command}\n{stdout}--- stderr\n{stderr}--- exit {code}"
     assert code == step.exit_code, seen
@@ -124,6 +125,20 @@ def compare(step: Step, folder: Path, execute: Callable[[Step], tuple[int, str, 
         if equals:
             assert (folder / name).read_bytes() == (folder / equals[1]).read_bytes(), seen
     assert not list(folder.glob(".*")), seen  # no temporary file stays behind
+    named = {name for name, *_ in step.present}
+    if step.exit_code:
+        changed = contents(folder).items() ^ before.items()
+        assert {name for name, _ in changed} <= named, seen
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return all files with their contents, and all directories, but those of the user."""
+    found = {path.relative_to(folder): path for path in folder.rglob("*")}
+    return {
+        str(name): None if path.is_dir() else path.read_bytes()
+        for name, path in found.items()
+        if name.parts[0] not in {"home", "state"}
+    }
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)

@@ -22,7 +22,8 @@ Each line begins with a mark:
     + NAME MODE     a file that is there afterwards, and its mode
     + NAME MODE = OTHER     the same, and it has the content of another
 
-``[..]`` in a line of output stands for any text within the line.
+``[..]`` in a line of output stands for any text within the line. A command that fails must leave
+all files as they are, but those behind a ``+``.
 """
 
 from __future__ import annotations

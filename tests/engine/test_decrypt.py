@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.altered import altered, altered_config
 from tests.support.command import KID, Command, files
-from tests.support.documents import Document
+from tests.support.documents import Document, Layer, gzipped
 from tests.support.image import PACKETS, Image, tar, write_image
 from tests.support.index import write_index
+from tests.support.layout import entries
 
 
 def test_decrypt_restores_the_same_image(
@@ -107,55 +108,6 @@ def test_decrypt_tries_next_packet_when_one_does_not_open(
     assert target.layers == plain.layers
 
 
-def test_decrypt_without_matching_key_reports_failure_of_each(
-    encrypted: Image,
-    make_key: Callable[[str], Path],
-    tmp_path: Path,
-    command: Command,
-) -> None:
-    target = tmp_path / "target"
-    one, two = make_key("one"), make_key("two")
-    outcome = command(
-        *("decrypt", encrypted.reference, f"oci:{target}"),
-        *("--keypath", one, "--keypath", two),
-        ok=False,
-    )
-    assert outcome.code == 4
-    assert str(one) in outcome.err
-    assert str(two) in outcome.err
-    assert not target.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [((), 2), (("--keypath", "missing"), 4), (("--kbc", "nobody"), 3), (("--kbc", "sample"), 4)],
-)
-def test_decrypt_refuses_missing_or_wrong_way_to_open(
-    encrypted: Image, tmp_path: Path, command: Command, arguments: tuple[str, ...], code: int
-) -> None:
-    target = tmp_path / "target"
-    outcome = command("decrypt", encrypted.reference, f"oci:{target}", *arguments, ok=False)
-    assert outcome.code == code, outcome.err
-    assert not target.exists()
-
-
-def test_decrypt_refuses_plain_image(
-    plain: Image, key: Path, tmp_path: Path, command: Command
-) -> None:
-    arguments = (plain.reference, f"oci:{tmp_path}/d", "--keypath", key)
-    assert command("decrypt", *arguments, ok=False).code == 3
-
-
-def test_decrypt_failure_leaves_old_image_unchanged(
-    encrypted: Image, make_key: Callable[[str], Path], tmp_path: Path, command: Command
-) -> None:
-    target = write_image(tmp_path / "target", [tar({"old": b"old"})])
-    before = files(target.folder)
-    arguments = (encrypted.reference, target.reference, "--keypath", make_key("other"))
-    assert command("decrypt", *arguments, ok=False).code == 4
-    assert files(target.folder) == before
-
-
 @pytest.mark.parametrize("transport", ["oci", "oci-archive", "dir"])
 def test_decrypt_round_trips_through_every_writable_transport(
     plain: Image, key: Path, tmp_path: Path, command: Command, transport: str
@@ -175,7 +127,7 @@ def test_decrypt_json_names_destination_digest_and_counts(
     target = tmp_path / "d"
     arguments = (encrypted.reference, f"oci:{target}", "--keypath", key, "--format", "json")
     result = command("decrypt", *arguments).json
-    (entry,) = json.loads((target / "index.json").read_bytes())["manifests"]
+    (entry,) = entries(target)
     assert result == {
         "destination": f"oci:{target}",
         "digest": entry["digest"],
@@ -191,7 +143,7 @@ def test_decrypt_restores_and_checks_single_layer_with_any_number_of_jobs(
     key: Path, tmp_path: Path, command: Command, jobs: int, *, compress: bool
 ) -> None:
     archive = tar({"data": bytes(3_000_000)})
-    plain = write_image(tmp_path / "single", [archive], compress=compress)
+    plain = write_image(tmp_path / "single", [gzipped(archive) if compress else Layer(archive)])
     encrypted, target = Image(tmp_path / "e"), Image(tmp_path / "d")
     arguments = ("--keyid", KID, "--keypath", key, "--jobs", jobs, "--verify", "full")
     command("encrypt", plain.reference, encrypted.reference, *arguments)

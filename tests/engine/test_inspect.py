@@ -152,11 +152,6 @@ class TestVerify:
         path.write_bytes(bytes([*start, last ^ 1]))
         assert command("verify", encrypted.reference, ok=False).code == 5
 
-    def test_verify_refuses_plain_image(self, plain: Image, key: Path, command: Command) -> None:
-        outcome = command("verify", plain.reference, "--keypath", key, ok=False)
-        assert outcome.code == 7
-        assert outcome.err == "coco-kp: layer 0 of linux/amd64: the layer is not encrypted\n"
-
     def test_verify_accepts_plain_layers_only_when_each_is_allowed(
         self, plain: Image, key: Path, tmp_path: Path, command: Command
     ) -> None:

@@ -80,14 +80,6 @@ def test_encrypt_registers_nothing_for_image_that_cannot_be_encrypted(
         assert not kbs.requests
 
 
-def test_encrypt_requires_kbs_and_register_together(
-    kbs: SimulatedKbs, plain: Image, key: Path, tmp_path: Path, command: Command
-) -> None:
-    arguments = (plain.reference, f"oci:{tmp_path}/e", "--keyid", KID, "--keypath", key)
-    assert command("encrypt", *arguments, "--kbs", kbs.url, ok=False).code == 2
-    assert command("encrypt", *arguments, "--register", ok=False).code == 2
-
-
 def test_rewrap_registers_given_key(
     kbs: SimulatedKbs,
     encrypted: Image,
@@ -117,13 +109,6 @@ def test_rewrap_leaves_image_unchanged_when_kbs_refuses_registration(
     outcome = command("rewrap", encrypted.reference, "--keypath", key, *register, ok=False)
     assert outcome.code == 6
     assert encrypted.manifest == before
-
-
-def test_rewrap_refuses_new_key_id_without_key_unless_registering(
-    encrypted: Image, key: Path, command: Command
-) -> None:
-    to = ("--to-keyid", "kbs:///default/key/2")
-    assert command("rewrap", encrypted.reference, "--keypath", key, *to, ok=False).code == 2
 
 
 def test_rewrap_with_nothing_to_register_says_so(

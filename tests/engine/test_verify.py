@@ -32,14 +32,6 @@ OTHER = "kbs:///default/key/2"
 
 
 @pytest.fixture
-def sample(plain: Image, tmp_path: Path, command: Command) -> str:
-    """An image that everybody can open."""
-    target = f"oci:{tmp_path}/sample"
-    command("encrypt", plain.reference, target, "--sample")
-    return target
-
-
-@pytest.fixture
 def shared(
     encrypted: Image, key: Path, make_key: Callable[[str], Path], command: Command
 ) -> tuple[Image, Path]:
@@ -59,36 +51,6 @@ def test_verify_given_number_that_image_has_not_allows_nothing(
     outcome = command("verify", plain.reference, *allowed, ok=False)
     assert outcome.code == 7
     assert f"layer {number % 4} of linux/amd64: the layer is not encrypted" in outcome.err
-
-
-@pytest.mark.parametrize("opening", [(), ("--keypath", "key"), ("--target", "coco")])
-def test_verify_refuses_image_that_everybody_can_open(
-    sample: str, key: Path, command: Command, opening: tuple[str, ...]
-) -> None:
-    arguments = [key if part == "key" else part for part in opening]
-    outcome = command("verify", sample, *arguments, ok=False)
-    assert outcome.code == 7
-    assert "everybody can open the layer" in outcome.err
-
-
-def test_verify_allows_sample_key_where_user_says_so(sample: str, command: Command) -> None:
-    command("verify", sample, "--kbc", "sample", "--allow-sample")
-
-
-def test_inspect_finds_that_everybody_can_open_a_layer(sample: str, command: Command) -> None:
-    assert "everybody can open the layer" in command("inspect", sample).out
-
-
-def test_verify_refuses_packet_that_does_not_detect_tampering(
-    plain: Image, key: Path, tmp_path: Path, command: Command
-) -> None:
-    target = f"oci:{tmp_path}/ctr"
-    own = ("--keyid", KID, "--keypath", key)
-    command("encrypt", plain.reference, target, *own, "--algorithm", "A256CTR")
-    outcome = command("verify", target, "--keypath", key, ok=False)
-    assert outcome.code == 7
-    assert "A256CTR, which does not detect tampering" in outcome.err
-    command("verify", target, "--keypath", key, "--allow-ctr")
 
 
 def test_verify_opens_encrypted_layer_that_has_urls(
