@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
+from coco_kp.cli.headings import DESTINATION, KBC, OUTPUT, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
@@ -20,8 +22,20 @@ from coco_kp.cli.options import KbcOptions, with_options
 from coco_kp.cli.output import print_json, say, say_made
 from coco_kp.cli.output_options import FORMAT, verbosity
 
+_HEADINGS: Final = {
+    "Most used": (
+        *("--keypath", "--keys", "--kbc", "--kek-from", "--wrap-with", "--provider"),
+        *("--dry-run", "--format", "--digestfile", "--help"),
+    ),
+    "The KBC": (*KBC, "--kbs-ca", "--kbs-insecure-http"),
+    "Source": (*SOURCE, "--max-unpacked"),
+    "Destination": (*DESTINATION, "--keep-replaced"),
+    "Source and destination": ("--authfile", "--retries", "--jobs"),
+    "Output": OUTPUT,
+}
 
-@click.command("decrypt", short_help="Decrypt an image.")
+
+@click.command("decrypt", short_help="Decrypt an image.", cls=HeadedCommand, headings=_HEADINGS)
 @click.argument("source")
 @click.argument("destination")
 @with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)

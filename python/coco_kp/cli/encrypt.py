@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 
 from coco_kp.cli.errors import UsageError
-from coco_kp.cli.headings import HeadedCommand
+from coco_kp.cli.headings import DESTINATION, KBS, OUTPUT, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
@@ -36,24 +36,15 @@ _HEADINGS: Final = {
         *("--key", "--kek-from", "--wrap-with", "--kek-into", "--sample", "--provider"),
         *("--provider-unwrap", "--trust-provider", "--algorithm", "--packet", "--provider-name"),
     ),
-    "The KBS": (
-        *("--auth-private-key", "--admin-token-file", "--admin-role", "--admin-issuer"),
-        *("--admin-audience", "--kbs-ca", "--kbs-insecure-http", "--allow-alias"),
-    ),
+    "The KBS": KBS,
     "What is encrypted": (
-        *("--all", "--layer", "--skip-base", "--reuse", "--reuse-keypath", "--keep-encrypted"),
+        *("--layer", "--skip-base", "--reuse", "--reuse-keypath", "--keep-encrypted"),
         *("--allow-foreign", "--keep-attestations", "--drop-attestations", "--zstd", "--verify"),
     ),
-    "Source": (
-        *("--src-creds", "--src-registry-token", "--src-authfile", "--src-cert-dir"),
-        *("--src-tls-verify", "--max-unpacked"),
-    ),
-    "Destination": (
-        *("--dest-creds", "--dest-registry-token", "--dest-authfile", "--dest-cert-dir"),
-        *("--dest-tls-verify", "--keep-replaced"),
-    ),
+    "Source": (*SOURCE, "--max-unpacked"),
+    "Destination": (*DESTINATION, "--keep-replaced"),
     "Source and destination": ("--authfile", "--retries", "--jobs"),
-    "Output": ("--digestfile", "--no-progress", "--quiet", "--verbose"),
+    "Output": ("--digestfile", *OUTPUT),
 }
 
 
@@ -75,7 +66,8 @@ _HEADINGS: Final = {
     multiple=True,
     help="Take only this image of an index; may be repeated.",
 )
-@click.option("--all", "all_platforms", is_flag=True, help="Take all images of an index (default).")
+# Skopeo's word for what is done anyway: who writes it is right, and nobody needs to know it.
+@click.option("--all", "all_platforms", is_flag=True, hidden=True)
 @click.option(
     "--layer",
     "layers",

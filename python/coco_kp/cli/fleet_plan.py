@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from coco_kp.cli.errors import UsageError
+from coco_kp.cli.headings import IMAGE, HeadedCommand
 from coco_kp.cli.image_options import ImageAccess
 from coco_kp.cli.options import FILE, usage, with_options
 from coco_kp.cli.output import notice, warn
@@ -18,7 +19,25 @@ if TYPE_CHECKING:
     from coco_kp.model.reference import RegistryReference
 
 
-@click.command("plan", short_help="Find images, and write what is to become of each.")
+_HEADINGS: Final = {
+    "Most used": (
+        *("--action", "--to", "--recipient", "--old-key", "--platform", "--skip-base"),
+        *("--output", "--help"),
+    ),
+    "What is encrypted, or accepted": (
+        *("--zstd", "--allow-foreign", "--keep-attestations", "--allow-attestations", "--target"),
+    ),
+    "The registries": IMAGE,
+    "Output": ("--quiet", "--verbose"),
+}
+
+
+@click.command(
+    "plan",
+    short_help="Find images, and write what is to become of each.",
+    cls=HeadedCommand,
+    headings=_HEADINGS,
+)
 @click.argument("sources", metavar="SOURCE…", nargs=-1, required=True)
 @click.option(
     "--action",

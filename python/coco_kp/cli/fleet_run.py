@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from coco_kp.cli.errors import UsageError
+from coco_kp.cli.headings import DESTINATION, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import CopyAccess
 from coco_kp.cli.options import FILE, with_options
 from coco_kp.cli.output import notice, say, warn
@@ -47,7 +48,16 @@ _ERRORS: Final[dict[int, type[CocoKpError]]] = {
 }
 
 
-@click.command("run", short_help="Do what a plan says.")
+_HEADINGS: Final = {
+    "Most used": ("--jobs", "--results", "--failed-to", "--shard", "--dask", "--help"),
+    "Source": (*SOURCE, "--max-unpacked"),
+    "Destination": DESTINATION,
+    "Source and destination": ("--authfile", "--retries"),
+    "Output": ("--quiet", "--verbose"),
+}
+
+
+@click.command("run", short_help="Do what a plan says.", cls=HeadedCommand, headings=_HEADINGS)
 @click.argument("plan", type=FILE)
 @click.option(
     "--shard",

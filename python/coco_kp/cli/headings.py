@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
+
+KBS: Final = (
+    *("--auth-private-key", "--admin-token-file", "--admin-role", "--admin-issuer"),
+    *("--admin-audience", "--kbs-ca", "--kbs-insecure-http", "--allow-alias"),
+)
+KBC: Final = ("--keep-secret", "--attester", "--aa", "--eaa-allow-unverified")
+SOURCE: Final = (
+    *("--src-creds", "--src-registry-token", "--src-authfile", "--src-cert-dir"),
+    "--src-tls-verify",
+)
+DESTINATION: Final = (
+    *("--dest-creds", "--dest-registry-token", "--dest-authfile", "--dest-cert-dir"),
+    "--dest-tls-verify",
+)
+IMAGE: Final = (
+    *("--creds", "--registry-token", "--authfile", "--cert-dir", "--tls-verify"),
+    *("--retries", "--max-unpacked", "--jobs"),
+)
+OUTPUT: Final = ("--no-progress", "--quiet", "--verbose")
 
 
 class HeadedCommand(click.Command):

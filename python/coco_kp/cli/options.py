@@ -135,8 +135,7 @@ class KbcOptions(OptionGroup):
         click.option(
             "--sev-secrets",
             type=FILE,
-            metavar="DIR",
-            help="Look for a SEV guest's injected secrets here, not where its kernel shows them.",
+            hidden=True,  # for trials without a SEV guest, whose kernel has one place for them
         ),
         click.option(
             "--keep-secret",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 
 from coco_kp.cli.errors import UsageError
+from coco_kp.cli.headings import DESTINATION, KBC, KBS, OUTPUT, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
@@ -22,8 +24,26 @@ from coco_kp.cli.output_options import FORMAT, verbosity
 from coco_kp.cli.recipients import PacketOptions
 from coco_kp.redact import shown
 
+_HEADINGS: Final = {
+    "Most used": (
+        *("--keypath", "--keys", "--to-keyid", "--to-keypath", "--add", "--remove"),
+        *("--register", "--kbs", "--dry-run", "--help"),
+    ),
+    "What opens the image": ("--kek-from", "--wrap-with", "--provider", "--kbc", *KBC),
+    "For whom": (
+        *("--to-kek-from", "--to-wrap-with", "--algorithm", "--packet", "--provider-name"),
+    ),
+    "The KBS": KBS,
+    "Source": (*SOURCE, "--max-unpacked"),
+    "Destination": (*DESTINATION, "--keep-replaced"),
+    "Source and destination": ("--authfile", "--retries"),
+    "Output": ("--format", "--digestfile", *OUTPUT),
+}
 
-@click.command("rewrap", short_help="Change which keys open an image.")
+
+@click.command(
+    "rewrap", short_help="Change which keys open an image.", cls=HeadedCommand, headings=_HEADINGS
+)
 @click.argument("image")
 @click.argument("destination", required=False)
 @with_options(opening=OpeningOptions, kbc=KbcOptions, registration=RegistrationOptions)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
+from coco_kp.cli.headings import KBC, KBS, HeadedCommand
 from coco_kp.cli.listener_options import ClientOptions, LimitOptions, SocketOptions, TlsOptions
 from coco_kp.cli.operations import OperationOptions
 from coco_kp.cli.options import (
@@ -18,8 +19,28 @@ from coco_kp.cli.output import announce, log_level, warn
 from coco_kp.cli.output_options import verbosity
 from coco_kp.cli.provider_options import ProviderOptions
 
+_HEADINGS: Final = {
+    "Most used": (
+        *("--socket", "--key-dir", "--kbs", "--keys", "--kbc", "--name"),
+        *("--tls-cert", "--tls-key", "--daemon", "--help"),
+    ),
+    "Who may call": (
+        *("--tls-client-ca", "--clients", "--insecure-listen", "--socket-mode", "--socket-group"),
+        *("--client-rate", "--client-keks"),
+    ),
+    "Which keys": (
+        *("--kek-from", "--wrap-with", "--allow-kek", "--register-callers-files", "--packet"),
+    ),
+    "The KBS": KBS,
+    "The KBC": KBC,
+    "Operations": ("--metrics", "--health", "--audit", "--audit-required"),
+    "Output": ("--log-format", "--quiet", "--verbose"),
+}
 
-@click.command("serve", short_help="Run the key provider over gRPC.")
+
+@click.command(
+    "serve", short_help="Run the key provider over gRPC.", cls=HeadedCommand, headings=_HEADINGS
+)
 @click.option(
     "-s",
     "--socket",

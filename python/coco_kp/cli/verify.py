@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from coco_kp.cli.headings import IMAGE, KBC, OUTPUT, HeadedCommand
 from coco_kp.cli.hints import advice
 from coco_kp.cli.image_options import JOBS, NO_PROGRESS, ImageAccess, OpeningOptions
 from coco_kp.cli.options import KbcOptions, with_options
@@ -18,7 +19,26 @@ if TYPE_CHECKING:
     from coco_kp.model.resource_uri import ResourceUri
 
 
-@click.command("verify", short_help="Prove that an image is encrypted and can be opened.")
+_HEADINGS: Final = {
+    "Most used": (
+        *("--keypath", "--keys", "--kbc", "--kek-from", "--wrap-with", "--provider"),
+        *("--expect-keyid", "--target", "--format", "--help"),
+    ),
+    "What is accepted": (
+        *("--allow-layer", "--skip-base", "--allow-attestations", "--allow-sample", "--allow-ctr"),
+    ),
+    "The KBC": (*KBC, "--kbs-ca", "--kbs-insecure-http"),
+    "The image": IMAGE,
+    "Output": OUTPUT,
+}
+
+
+@click.command(
+    "verify",
+    short_help="Prove that an image is encrypted and can be opened.",
+    cls=HeadedCommand,
+    headings=_HEADINGS,
+)
 @click.argument("image")
 @with_options(opening=OpeningOptions, kbc=KbcOptions)
 @click.option(
