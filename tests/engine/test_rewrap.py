@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,23 @@ def test_rewrap_that_is_dry_refuses_manifest_that_would_be_too_large(
     with pytest.raises(InputError, match="would have over 4194304 bytes"):
         rewrap_image(image.reference, [opener], more, dry_run=True)
     rewrap_image(image.reference, [opener], replace(more, add=more.add[:1]), dry_run=True)
+
+
+def test_rewrap_of_many_layers_for_many_recipients_is_refused_in_little_memory(
+    encrypted: Image, key: Path, tmp_path: Path
+) -> None:
+    """All packets were made before anybody knew that no manifest holds them."""
+
+    def repeated(manifest: Document) -> None:
+        manifest["layers"] = manifest["layers"][:1] * 1000
+
+    image = altered(encrypted, tmp_path / "many", repeated)
+    opener = KekOpener(Kek(key.read_bytes()))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="would have over 4194304 bytes"):
+            rewrap_image(image.reference, [opener], additions(MAX_PACKETS - 1), dry_run=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 48 << 20

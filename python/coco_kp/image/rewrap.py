@@ -6,6 +6,7 @@ open must remain: a mistyped key cannot make an image that nobody opens.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from coco_kp.image.progress import Progress
 from coco_kp.image.registration import refuse_second_names, refuse_to_replace
 from coco_kp.image.results import RewrapResult, rewrapped_images
 from coco_kp.image.tree import ImageNode, Node, images, read_tree
-from coco_kp.image.tree_writer import new_tree, put_manifests
+from coco_kp.image.tree_writer import check_size, new_tree, put_manifests
 from coco_kp.image.work import Work
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.staying import KmsRecipient, StayingOpener
@@ -242,11 +243,16 @@ def _changed(tree: Node, opened: _OpenedLayers, changes: _Prepared) -> _NewPacke
     """Return the new packets of each encrypted layer."""
     new: dict[_Place, Sequence[LayerPacket]] = {}
     removed = set[str]()
+    sizes = Counter[Digest]()
     for image, number, _ in _encrypted_layers(tree):
+        digest = image.manifest.digest
         with _naming(image, number):
-            there = opened[image.manifest.digest, number]
+            there = opened[digest, number]
             refuse_to_replace(changes.keys, there.packets)
-            new[image.manifest.digest, number], gone = _rewrapped(there, changes)
+            new[digest, number], gone = _rewrapped(there, changes)
+        # Of many layers, packets for many recipients could make gigabytes.
+        sizes[digest] += sum(len(packet.data) for packet in new[digest, number])
+        check_size(sizes[digest], str(image))
         removed |= gone
     for kid in changes.remove:
         if kid not in removed and new:
