@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import multiprocessing
 import os
 import re
 import signal
@@ -13,13 +12,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from coco_kp.deadline import within
 from coco_kp.errors import InputError, KekError, RefusedError
-from coco_kp.files import is_folder, is_there, locked, read_file, read_small, write_file
+from coco_kp.files import is_folder, is_there, read_file, read_small, write_file
 from tests.support.refusing import refuse
 
 TOO_LONG = "x" * 300  # more than any file system takes for a name
@@ -383,54 +380,6 @@ def test_is_folder_returns_whether_there_is_one(
     assert not is_folder(tmp_path / "file" / "x")
     refuse(monkeypatch, "stat", lambda path: path == str(tmp_path))
     assert is_folder(tmp_path)  # or rather: not known to be none
-
-
-def add(folder: Path, times: int, ready: Any) -> None:
-    ready.wait()
-    for _ in range(times):
-        with locked(folder):
-            count = int((folder / "count").read_text())
-            (folder / "count").write_text(str(count + 1))
-
-
-def test_locked_folder_excludes_other_processes(tmp_path: Path) -> None:
-    (tmp_path / "count").write_text("0")
-    context = multiprocessing.get_context("spawn")
-    ready = context.Barrier(3, timeout=60)
-    processes = [context.Process(target=add, args=(tmp_path, 300, ready)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert (tmp_path / "count").read_text() == "900"
-
-
-def test_locked_gives_up_on_folder_kept_locked(tmp_path: Path) -> None:
-    with (
-        locked(tmp_path),
-        within(0.05),
-        pytest.raises(InputError, match="another process keeps .* locked"),
-        locked(tmp_path),
-    ):
-        pytest.fail("it was locked twice")
-
-
-def test_locked_reports_file_system_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(InputError, match="cannot lock .* no locks available"), locked(tmp_path):
-        pytest.fail("it was locked")
-
-
-def test_locked_refuses_path_that_is_not_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path, message in {"absent": "no such file", "file": "not a directory"}.items():
-        with pytest.raises(InputError, match=message), locked(tmp_path / path):
-            pytest.fail("it was locked")
 
 
 def fail_to_sync(_directory: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, UnreachableError, UnrecordedError
-from coco_kp.files import brief, close, is_there, lock, read_file, reason, sync_directory
+from coco_kp.files import brief, close, is_there, read_file, reason, sync_directory
+from coco_kp.locks import lock
 from coco_kp.model.encoding import parse_json_object, write_json
 from coco_kp.redact import shown
 

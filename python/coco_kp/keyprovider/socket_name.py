@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from coco_kp.errors import RemoteError
-from coco_kp.files import lock_file
+from coco_kp.locks import lock_file
 
 
 class SocketName:

@@ -15,8 +15,9 @@ from pathlib import Path
 from coco_kp.crypto import KEK_SIZE, Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError
 from coco_kp.exposure import exposure
-from coco_kp.files import is_there, locked, read_file, write_file
+from coco_kp.files import is_there, read_file, write_file
 from coco_kp.keys.kek import kek_of_base64
+from coco_kp.locks import locked
 from coco_kp.model.encoding import encode_base64, parse_json_object
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, parse_resource_path
 from coco_kp.redact import shown

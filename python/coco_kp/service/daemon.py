@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError
-from coco_kp.files import home, lock_file, open_own, read_file, reason
+from coco_kp.files import home, open_own, read_file, reason
+from coco_kp.locks import lock_file
 from coco_kp.redact import shown
 
 _READY: Final = b"ready"

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import ChangedError, CocoKpError, InPlaceError, RefusedError
-from coco_kp.files import brief, is_there, locked, read_small, read_small_if_there, sync_directory
+from coco_kp.files import brief, is_there, read_small, read_small_if_there, sync_directory
+from coco_kp.locks import locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, ImageManifest, Manifest, parse_manifest
 from coco_kp.model.reference import FileReference

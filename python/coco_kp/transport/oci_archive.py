@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from coco_kp.errors import ChangedError, InputError, RefusedError
-from coco_kp.files import close, is_there, locked
+from coco_kp.files import close, is_there
+from coco_kp.locks import locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import MAX_MANIFEST, Descriptor, ImageIndex, Manifest
 from coco_kp.model.reference import FileReference

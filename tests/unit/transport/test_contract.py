@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from coco_kp import files
 from coco_kp.deadline import within
 from coco_kp.errors import (
     ChangedError,
@@ -18,6 +17,7 @@ from coco_kp.errors import (
     IntegrityError,
     MissingManifestError,
 )
+from coco_kp.locks import locked
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import describe, parse_descriptor
 from coco_kp.model.reference import parse_image_reference
@@ -179,7 +179,7 @@ class TestInPlace:
         with place.sink() as sink:
             store(sink, OLD, named=False)
             with (
-                files.locked(folder.get(place.name.partition(":")[0], tmp_path)),
+                locked(folder.get(place.name.partition(":")[0], tmp_path)),
                 within(0),
                 pytest.raises(InputError, match="another process keeps .* locked"),
             ):

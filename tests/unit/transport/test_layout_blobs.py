@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from coco_kp import files
 from coco_kp.deadline import within
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import sync_directory
+from coco_kp.locks import locked
 from coco_kp.model.reference import FileReference
 from coco_kp.transport import staging
 from coco_kp.transport.layout import LayoutSink, LayoutSource, prune
@@ -213,7 +213,7 @@ class TestPrune:
         write(folder, ONE)
         write(folder, TWO, keep=True)
         before = blobs(folder)
-        with files.locked(folder), within(0), pytest.raises(InputError, match="locked"):
+        with locked(folder), within(0), pytest.raises(InputError, match="locked"):
             prune(folder)
         assert blobs(folder) == before
 
