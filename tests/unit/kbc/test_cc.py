@@ -84,35 +84,30 @@ def test_cc_passes_plugin_and_query_of_kid_to_kbs(
     assert sim.requests[-1].query == {"x": ["y"]}
 
 
-def test_cc_refuses_resource_that_is_not_a_key(
-    sim: SimulatedKbs, kbc: Kbc, wrapping: Wrapping
+@pytest.mark.parametrize(
+    ("resource", "words"),
+    [
+        (b"AAAA", "is not a key"),
+        (b"", "is not a key: expected .* found 0"),
+        (bytes(32), "does not open"),
+    ],
+)
+def test_cc_refuses_resource_that_is_not_the_key(
+    sim: SimulatedKbs, kbc: Kbc, wrapping: Wrapping, resource: bytes, words: str
 ) -> None:
-    sim.resources[PATH] = b"AAAA"
-    with pytest.raises(KekError, match="is not a key") as refused:
+    sim.resources[PATH] = resource
+    with pytest.raises(KekError, match=words) as refused:
         kbc.unwrap(wrapping.packet())
     assert "AAAA" not in str(refused.value)
 
 
-def test_cc_calls_empty_resource_no_key(sim: SimulatedKbs, kbc: Kbc, wrapping: Wrapping) -> None:
-    sim.resources[PATH] = b""
-    with pytest.raises(KekError, match="is not a key: expected .* found 0"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_cc_fails_when_kbs_holds_wrong_key(sim: SimulatedKbs, kbc: Kbc, wrapping: Wrapping) -> None:
-    sim.resources[PATH] = bytes(32)
-    with pytest.raises(KekError):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_cc_requires_kbs_address() -> None:
-    with pytest.raises(InputError, match="needs the address of the KBS"):
-        cc_kbc("")
-
-
-def test_cc_requires_kbs_address_to_be_url() -> None:
-    with pytest.raises(InputError, match="does not begin with https"):
-        cc_kbc("kbs.example:8080")
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("", "needs the address of the KBS"), ("kbs.example:8080", "does not begin with https")],
+)
+def test_cc_requires_kbs_address(address: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        cc_kbc(address)
 
 
 def test_cc_refuses_plain_http_beyond_loopback(wrapping: Wrapping) -> None:

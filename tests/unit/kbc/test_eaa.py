@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coco_kp.errors import InputError, KekError, RefusedError, RemoteError, UnreachableError
+from coco_kp.errors import (
+    CocoKpError,
+    InputError,
+    KekError,
+    RefusedError,
+    RemoteError,
+    UnreachableError,
+)
 from coco_kp.kbc.eaa import EaaKbc, eaa_kbc
 from coco_kp.kbc.kbcs import Kbc
 from coco_kp.model.algorithm import Algorithm
@@ -45,36 +52,28 @@ def test_eaa_refuses_ctr_packet_without_sending_anything(
     assert not sim.requests
 
 
-def test_eaa_reports_key_unknown_to_verdictd(
-    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
+@pytest.mark.parametrize(
+    ("changed", "kind", "words"),
+    [
+        ({"keys": {}}, KekError, "key not found"),
+        ({"keys": {PATH: bytes(32)}}, KekError, "decryption failed"),
+        ({"answer": b""}, RemoteError, "closed the connection without an answer"),
+        ({"answer": b"no json"}, RemoteError, "is not valid JSON"),
+        ({"answer": b"{" * 1000}, RemoteError, "is not valid JSON"),
+        ({"answer": b'{"status":"OK"}'}, RemoteError, "something else than it was asked"),
+    ],
+)
+def test_eaa_refuses_what_verdictd_answers(
+    sim: SimulatedVerdictd,
+    kbc: Kbc,
+    wrapping: Wrapping,
+    changed: dict[str, object],
+    kind: type[CocoKpError],
+    words: str,
 ) -> None:
-    sim.keys.clear()
-    with pytest.raises(KekError, match="key not found"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_eaa_reports_failed_decryption_when_verdictd_holds_wrong_key(
-    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.keys[PATH] = bytes(32)
-    with pytest.raises(KekError, match="decryption failed"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_eaa_reports_connection_closed_without_answer(
-    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.answer = b""
-    with pytest.raises(RemoteError, match="closed the connection without an answer"):
-        kbc.unwrap(wrapping.packet())
-
-
-@pytest.mark.parametrize("answer", [b"no json", b"{" * 1000, b'{"status":"OK"}'])
-def test_eaa_refuses_malformed_answer(
-    sim: SimulatedVerdictd, kbc: Kbc, wrapping: Wrapping, answer: bytes
-) -> None:
-    sim.answer = answer
-    with pytest.raises(RemoteError):
+    for name, value in changed.items():
+        setattr(sim, name, value)
+    with pytest.raises(kind, match=words):
         kbc.unwrap(wrapping.packet())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from coco_kp.kbc.injected_secret import InjectedSecrets
 from coco_kp.kbc.offline_sev import offline_sev_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.sev_secret import KEYS_GUID
+from tests.support.patience import PATIENCE
 from tests.support.wrapping import PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
@@ -26,45 +28,29 @@ def write(file: Path, **keys: bytes) -> Path:
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize(
+    "wrong", [{}, {"key_id1": bytes(32)}], ids=["alone", "beside another key by the tag"]
+)
 @pytest.mark.parametrize("name", [PATH, "key_id1"])
-def test_offline_sev_finds_key_by_path_or_by_tag(
-    tmp_path: Path, wrapping: Wrapping, algorithm: Algorithm, name: str
+def test_offline_sev_finds_key_by_path_or_else_by_tag_in_a_copy_that_stays_as_it_is(
+    tmp_path: Path, wrapping: Wrapping, algorithm: Algorithm, name: str, wrong: dict[str, bytes]
 ) -> None:
-    file = write(tmp_path / "copy.json", **{name: wrapping.raw})
+    file = write(tmp_path / "copy.json", **wrong | {name: wrapping.raw})
+    before = file.read_bytes()
     kbc = offline_sev_kbc(keys_file=file)
     assert kbc.unwrap(wrapping.packet(algorithm)) == SECRET
-
-
-def test_offline_sev_prefers_path_to_tag(tmp_path: Path, wrapping: Wrapping) -> None:
-    file = write(tmp_path / "copy.json", **{"key_id1": bytes(32), PATH: wrapping.raw})
-    kbc = offline_sev_kbc(keys_file=file)
-    assert kbc.unwrap(wrapping.packet()) == SECRET
-
-
-def test_offline_sev_does_not_change_copy_of_secret(tmp_path: Path, wrapping: Wrapping) -> None:
-    file = write(tmp_path / "copy.json", **{PATH: wrapping.raw})
-    before = file.read_bytes()
-    offline_sev_kbc(keys_file=file).unwrap(wrapping.packet())
     assert file.read_bytes() == before
 
 
-def test_offline_sev_deletes_injected_secret_and_keeps_serving(
-    tmp_path: Path, wrapping: Wrapping
+@pytest.mark.parametrize("keep", [False, True])
+def test_offline_sev_deletes_injected_secret_unless_it_is_kept_and_keeps_serving(
+    tmp_path: Path, wrapping: Wrapping, keep: bool
 ) -> None:
     file = write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
-    secrets = InjectedSecrets(tmp_path)
+    secrets = InjectedSecrets(tmp_path, keep=keep)
     for _ in range(3):
         assert offline_sev_kbc(secrets=secrets).unwrap(wrapping.packet()) == SECRET
-        assert not file.exists()
-
-
-def test_offline_sev_keeps_injected_secret_with_keep_secret(
-    tmp_path: Path, wrapping: Wrapping
-) -> None:
-    file = write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
-    secrets = InjectedSecrets(tmp_path, keep=True)
-    assert offline_sev_kbc(secrets=secrets).unwrap(wrapping.packet()) == SECRET
-    assert file.exists()
+        assert file.exists() is keep
 
 
 def test_offline_sev_shares_deleted_secret_among_threads(
@@ -72,28 +58,25 @@ def test_offline_sev_shares_deleted_secret_among_threads(
 ) -> None:
     write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
     secrets, packet = InjectedSecrets(tmp_path), wrapping.packet()
-    opened: list[bytes] = []
+    together = threading.Barrier(16)
 
-    def work() -> None:
-        opened.append(offline_sev_kbc(secrets=secrets).unwrap(packet))
+    def work(_: int) -> bytes:
+        together.wait(PATIENCE)
+        return offline_sev_kbc(secrets=secrets).unwrap(packet)
 
-    threads = [threading.Thread(target=work) for _ in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert opened == [SECRET] * 16
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work, range(16))) == [SECRET] * 16
 
 
-def test_offline_sev_reports_key_missing_from_secret(tmp_path: Path, wrapping: Wrapping) -> None:
-    file = write(tmp_path / "copy.json", other=wrapping.raw)
-    with pytest.raises(KekError, match=f"there is no key '{PATH}' in the secret '{file}'"):
-        offline_sev_kbc(keys_file=file).unwrap(wrapping.packet())
-
-
-def test_offline_sev_fails_with_wrong_key(tmp_path: Path, wrapping: Wrapping) -> None:
-    file = write(tmp_path / "copy.json", **{PATH: bytes(32)})
-    with pytest.raises(KekError):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("other", f"there is no key '{PATH}' in the secret '.*copy.json'"), (PATH, "does not open")],
+)
+def test_offline_sev_refuses_secret_without_the_key(
+    tmp_path: Path, wrapping: Wrapping, name: str, words: str
+) -> None:
+    file = write(tmp_path / "copy.json", **{name: bytes(32)})
+    with pytest.raises(KekError, match=words):
         offline_sev_kbc(keys_file=file).unwrap(wrapping.packet())
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
+from coco_kp.errors import (
+    CocoKpError,
+    InputError,
+    IntegrityError,
+    KekError,
+    RemoteError,
+    UnreachableError,
+)
 from coco_kp.kbc.injected_secret import InjectedSecrets
 from coco_kp.kbc.kbcs import Kbc
 from coco_kp.kbc.online_sev import OnlineSevKbc, online_sev_kbc
@@ -77,72 +84,42 @@ def test_online_sev_sends_new_guid_with_each_request(
     assert len({request[2][1] for request in sim.requests}) == 3
 
 
-def test_online_sev_refuses_answer_to_another_request(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
+def with_guid_of_another_request(plain: bytes) -> bytes:
+    return plain[:16] + str(uuid.uuid4()).encode() + plain[52:]
+
+
+@pytest.mark.parametrize(
+    ("changed", "kind", "words"),
+    [
+        # It decrypts: the connection's key is the same for the guest's whole life.
+        ({"change": with_guid_of_another_request}, IntegrityError, "answered another request"),
+        ({"change": lambda plain: plain[:-1]}, RemoteError, "ends early"),
+        ({"answer": ("", "")}, RemoteError, "cannot be read"),
+        ({"answer": ("!", "!")}, RemoteError, "cannot be read"),
+        ({"answer": ("AAAA", "AAAAAAAAAAAAAAAA")}, RemoteError, "cannot be read"),
+        ({"answer": ("A" * 100_000, "AAAA")}, RemoteError, "RESOURCE_EXHAUSTED"),
+        ({"key": os.urandom(32)}, IntegrityError, "does not decrypt with the connection's key"),
+        ({"secrets": {PATH: b"sixteen bytes..."}}, KekError, f"key '{KID}'"),
+        ({"secrets": {}}, RemoteError, f"refused to hand out '{KID}'.*hint: .*ids are exact"),
+        (
+            {"client_id": str(uuid.uuid4())},
+            RemoteError,
+            "hint: .*does not know the injected connection",
+        ),
+    ],
+)
+def test_online_sev_refuses_what_simple_kbs_answers(
+    sim: SimulatedSimpleKbs,
+    kbc: Kbc,
+    wrapping: Wrapping,
+    changed: dict[str, object],
+    kind: type[CocoKpError],
+    words: str,
 ) -> None:
-    """It decrypts: the connection's key is the same for the guest's whole life."""
-    sim.change = lambda plain: plain[:16] + str(uuid.uuid4()).encode() + plain[52:]
-    with pytest.raises(IntegrityError, match="answered another request"):
+    for name, value in changed.items():
+        setattr(sim, name, value)
+    with pytest.raises(kind, match=words):
         kbc.unwrap(wrapping.packet())
-
-
-@pytest.mark.parametrize("answer", [("", ""), ("!", "!"), ("AAAA", "AAAAAAAAAAAAAAAA")])
-def test_online_sev_refuses_unreadable_answer(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping, answer: tuple[str, str]
-) -> None:
-    sim.answer = answer
-    with pytest.raises(RemoteError, match="cannot be read"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_online_sev_refuses_answer_encrypted_with_another_key(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.key = os.urandom(32)
-    with pytest.raises(IntegrityError, match="does not decrypt with the connection's key"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_online_sev_refuses_answer_with_another_layout(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.change = lambda plain: plain[:-1]
-    with pytest.raises(RemoteError, match="ends early"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_online_sev_refuses_oversized_answer(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.answer = ("A" * 100_000, "AAAA")
-    with pytest.raises(RemoteError, match="RESOURCE_EXHAUSTED"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_online_sev_refuses_secret_that_is_not_a_key(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.secrets[PATH] = b"sixteen bytes..."
-    with pytest.raises(KekError, match=f"key '{KID}'"):
-        kbc.unwrap(wrapping.packet())
-
-
-def test_online_sev_reports_key_refused_by_simple_kbs(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.secrets.clear()
-    with pytest.raises(RemoteError, match=f"refused to hand out '{KID}'") as refused:
-        kbc.unwrap(wrapping.packet())
-    assert "ids are exact" in refused.value.hint
-
-
-def test_online_sev_reports_connection_unknown_to_simple_kbs(
-    sim: SimulatedSimpleKbs, kbc: Kbc, wrapping: Wrapping
-) -> None:
-    sim.client_id = str(uuid.uuid4())
-    with pytest.raises(RemoteError) as refused:
-        kbc.unwrap(wrapping.packet())
-    assert "does not know the injected connection" in refused.value.hint
 
 
 def test_online_sev_reports_unreachable_simple_kbs(file: Path, wrapping: Wrapping) -> None:
@@ -172,12 +149,16 @@ def test_online_sev_deletes_injected_connection_and_keeps_serving(
         assert not file.exists()
 
 
-def test_online_sev_requires_simple_kbs_address(file: Path) -> None:
-    with pytest.raises(InputError, match="needs the address of simple-kbs"):
-        online_sev_kbc("", connection_file=file)
-
-
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "127.0.0.1", "unix:///run/x"])
-def test_online_sev_refuses_address_that_is_not_host_and_port(file: Path, uri: str) -> None:
-    with pytest.raises(InputError, match="is not host:port"):
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("", "needs the address of simple-kbs"),
+        *(
+            (uri, "is not host:port")
+            for uri in ("http://127.0.0.1:1", "127.0.0.1", "unix:///run/x")
+        ),
+    ],
+)
+def test_online_sev_requires_simple_kbs_address(file: Path, uri: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
         online_sev_kbc(uri, connection_file=file)
