@@ -8,14 +8,29 @@ from collections.abc import Mapping
 class Progress:
     """Told of what happens, by several threads at once; this one tells nobody.
 
+    Make a class of it that tells somebody:
+
+    ```python
+    import coco_kp
+
+    class Printed(coco_kp.Progress):
+        def begin(self, name: str, size: int) -> None:
+            print(f"{name}: {size} bytes")
+
+    coco_kp.verify_image("oci:app-encrypted", progress=Printed())
+    ```
+
     What ``begin``, ``advance`` or ``end`` raise ends the work.
     """
 
     def expect(self, size: int, verb: str, names: Mapping[str, str], then: str = "") -> None:
-        """Learn how many more bytes there are to move, what is done to them (``encrypting``).
+        """Learn what there is to do.
 
-        ``names`` has what users call the layers, by the name that ``begin`` is given. ``then`` is
-        what goes on after that with those of which the work has ended (``uploading``).
+        Args:
+            size: How many more bytes there are to move.
+            verb: What is done to them (``encrypting``).
+            names: What users call the layers, by the names that ``begin`` is given.
+            then: What goes on with those of which the work has ended (``uploading``).
         """
 
     def begin(self, name: str, size: int) -> None:

@@ -28,7 +28,6 @@ class Credentials:
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
     origin: str = field(default="", compare=False)
-    """Where they are from, for messages: an option, a file, a helper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class Access:
         max_unpacked: Bytes that compressed archives and layers may unpack to on top of 100 times
             their own size.
         retries: How many failures in a row a registry is forgiven.
-        side: Which side of a copy this is, for errors: empty for an only one, None where the caller
-            has no say in it.
+        side: Which side of a copy this is, for errors (``side`` of their fields): empty for an only
+            one, None where the caller has no say in it.
     """
 
     credentials: Credentials | None = None
@@ -55,8 +54,6 @@ class Access:
     max_unpacked: int = Unpacking.FREE
     retries: int = 4
     side: Literal["", "src-", "dest-"] | None = ""
-    """Which side of a copy this is, for errors (``side`` of their fields): empty for an only one,
-    None where the caller has no say in it."""
 
     def elsewhere(self) -> Access:
         """Return what of this holds for another registry: nothing that was said of this one."""

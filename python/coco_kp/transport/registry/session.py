@@ -18,8 +18,11 @@ class Session:
 
     The user's files are read when they are first needed and not again; credential helpers run every
     five minutes at the most. What one registry was told goes to no other. Threads may share it. A
-    context manager: whoever made it closes it, after all calls that use it. ``sleep`` waits before
-    a registry is asked again (seconds), ``clock`` says when a login or token is too old.
+    context manager: whoever made it closes it, after all calls that use it.
+
+    Args:
+        sleep: Waits so many seconds before a registry is asked again.
+        clock: Says by seconds when a login or token is too old.
     """
 
     def __init__(
