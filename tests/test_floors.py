@@ -33,7 +33,7 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 ROOF = {"coco_kp", "coco_kp.__main__"}
 """What callers import and run: they stand on all floors."""
 
-SIDEWAYS = {("errors", "redact"), ("kbc", "keys")}
+SIDEWAYS = {("errors", "redact"), ("kbc", "keys"), ("locks", "files")}
 """Who may import whom on his own floor, and never the other way round."""
 
 ONLY_IMPORTERS = {"_native": {"crypto", "unpacking"}}
