@@ -78,23 +78,23 @@ def functions_of(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, function
 
 
+def met(value: Any, path: str) -> Iterator[tuple[str, object]]:
+    """Yield where somebody who uses a value meets an annotation, and the annotation."""
+    if inspect.isfunction(value):
+        yield from ((f"{path}({name})", hint) for name, hint in hints_of(value).items())
+        return
+    for kind in filter(is_ours, value.__mro__):
+        for name, hint in hints_of(kind).items():
+            if not name.startswith("_"):
+                yield f"{path}.{name}", hint
+        for method, function in functions_of(kind):
+            for name, hint in hints_of(function).items():
+                yield f"{path}.{method}({name})", hint
+
+
 def reached(value: Any, path: str) -> Iterator[tuple[type, str]]:
     """Yield the classes of ours that somebody meets who uses a value, and where."""
-    if inspect.isfunction(value):
-        steps = [(f"{path}({name})", hint) for name, hint in hints_of(value).items()]
-    else:
-        steps = []
-        for kind in filter(is_ours, value.__mro__):
-            steps += [
-                (f"{path}.{name}", hint)
-                for name, hint in hints_of(kind).items()
-                if not name.startswith("_")
-            ]
-            for method, function in functions_of(kind):
-                steps += [
-                    (f"{path}.{method}({name})", hint) for name, hint in hints_of(function).items()
-                ]
-    for step, hint in steps:
+    for step, hint in met(value, path):
         for found in types_in(hint):
             if is_ours(found):
                 yield found, step
@@ -132,3 +132,10 @@ def test_library_exports_each_error_that_its_docstrings_name(name: str) -> None:
     texts = [inspect.getdoc(one) or "" for one in (value, *methods)]
     named = {error for text in texts for error in re.findall(r"``([A-Z]\w+Error)``", text)}
     assert {error for error in named - PUBLIC.keys() if not hasattr(builtins, error)} == set()
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_library_asks_for_no_path_of_one_kind(name: str) -> None:
+    """``str | os.PathLike[str]`` is what callers have."""
+    asked = {step: set(types_in(hint)) for step, hint in met(PUBLIC[name], name)}
+    assert {step for step, kinds in asked.items() if Path in kinds and str not in kinds} == set()

@@ -124,6 +124,12 @@ def test_library_refuses_algorithm_by_its_name_alone() -> None:
         coco_kp.PacketForm(algorithm)
 
 
+def test_library_expects_no_key_that_no_packet_names() -> None:
+    key = coco_kp.parse_wrapping_reference("hashivault://key")
+    with pytest.raises(TypeError, match="no packet names the key 'hashivault://key'"):
+        coco_kp.VerificationRules(expected_keys=(key,))
+
+
 class Place(os.PathLike[str]):
     """A path that is no pathlib.Path."""
 
@@ -140,6 +146,10 @@ def test_library_takes_path_in_any_form(form: Callable[[Path], Any], tmp_path: P
     (tmp_path / "auth.json").write_text("{}")
     assert coco_kp.read_kek(form(tmp_path / "key")).kek.raw() == bytes(range(32))
     assert coco_kp.read_kek("key", form(tmp_path)).kek.raw() == bytes(range(32))
+    kept = coco_kp.KeySettings(key_dir=form(tmp_path))
+    made = coco_kp.resolve(coco_kp.NewKek(), coco_kp.parse_key_id("/default/key/3"), kept)
+    assert made.prepare().name == "kbs:///default/key/3"
+    assert len((tmp_path / "default" / "key" / "3").read_bytes()) == 32
     access = coco_kp.Access(authfile=form(tmp_path / "auth.json"), cert_dir=form(tmp_path))
     with pytest.raises(coco_kp.RemoteError, match="nothing|refused"):
         coco_kp.inspect_image("docker://127.0.0.1:1/app:1", access=access)
