@@ -66,6 +66,11 @@ class CocoKpError(Exception):
         hint = advice(self) if advice else self.hint
         return {"code": self.code, "message": self.message, "hint": hint or None}
 
+    def at_rest(self) -> Self:
+        """Return the same error to be kept: of where it was raised, frames hold buffers."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
+
     def within(self, where: str, hint: str = "") -> Self:
         """Return the same error with where it happened before the message: ``where: message``.
 

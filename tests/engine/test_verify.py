@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import random
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.crypto import Kek
+from coco_kp.image.verify import verify_image
 from coco_kp.keys.wrapper import KekOpener, wrap_options
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_encryption import DEFAULT_SCHEME, LayerPacket
@@ -354,3 +356,19 @@ def test_list_that_names_an_image_a_hundred_times_costs_what_one_does(
         assert set(opened) == blobs
         # encrypt reads a config for its plan, and to copy it
         assert max(map(opened.count, blobs)) <= 2
+
+
+def test_verify_of_many_damaged_layers_keeps_no_buffers(tmp_path: Path) -> None:
+    """Each finding held the frames that it was raised in, with 256 KiB of the layer."""
+    image = write_image(tmp_path / "image", [tar({"n": bytes([n])}) for n in range(200)])
+    for layer in image.manifest["layers"]:
+        blob = image.folder / "blobs/sha256" / layer["digest"][7:]
+        blob.write_bytes(bytes(layer["size"]))
+    tracemalloc.start()
+    try:
+        report = verify_image(image.reference, jobs=1)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len([1 for layer in report.layers if layer.findings]) == 200
+    assert held < 16 << 20

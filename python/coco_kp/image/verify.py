@@ -261,7 +261,7 @@ class _LayerCheck:
             self._read(work)
         except CocoKpError as finding:
             if not any(finding.message == known.message for known in self.findings):
-                self.findings.append(finding)
+                self.findings.append(finding.at_rest())
 
     def _read(self, work: Work) -> None:
         diff_id = self.image.diff_id(self.number)
