@@ -13,6 +13,7 @@ EXIT_CODES = {
     "StreamClosedError": 1,
     "InputError": 3,
     "InPlaceError": 3,
+    "ContentTooLargeError": 3,
     "MissingManifestError": 3,
     "UnrecordedError": 3,
     "KekError": 4,
@@ -93,3 +94,22 @@ def test_every_error_of_a_kind_of_its_own_has_a_severity() -> None:
     assert sorted((7, 5, 4, 8, 6, 3), key=lambda code: ranks[code], reverse=True) == [
         *(7, 5, 4, 8, 6, 3)
     ]
+
+
+def test_error_that_is_kept_holds_nothing_of_where_it_was_raised() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError
+        except ValueError as error:
+            raise InputError("it failed", "a hint", code="x", name="y") from error
+
+    with pytest.raises(InputError) as caught:
+        fail()
+    kept = caught.value.at_rest()
+    assert (kept.__traceback__, kept.__context__, kept.__cause__) == (None, None, None)
+    assert (kept.message, kept.hint, kept.code, kept.fields) == (
+        "it failed",
+        "a hint",
+        "x",
+        {"name": "y"},
+    )
