@@ -11,7 +11,7 @@ from coco_kp.cli.headings import DESTINATION, KBC, OUTPUT, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
-    JOBS,
+    JOBS_OF_COPIES,
     KEEP_REPLACED,
     NO_PROGRESS,
     CopyAccess,
@@ -39,7 +39,7 @@ _HEADINGS: Final = {
 @click.argument("source")
 @click.argument("destination")
 @with_options(opening=OpeningOptions, kbc=KbcOptions, access=CopyAccess)
-@JOBS
+@JOBS_OF_COPIES
 @DRY_RUN
 @FORMAT
 @KEEP_REPLACED

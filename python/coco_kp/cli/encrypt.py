@@ -12,7 +12,7 @@ from coco_kp.cli.headings import DESTINATION, KBS, OUTPUT, SOURCE, HeadedCommand
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
-    JOBS,
+    JOBS_OF_COPIES,
     KEEP_REPLACED,
     NO_PROGRESS,
     CopyAccess,
@@ -114,7 +114,7 @@ _HEADINGS: Final = {
 )
 @DRY_RUN
 @with_options(access=CopyAccess)
-@JOBS
+@JOBS_OF_COPIES
 @FORMAT
 @KEEP_REPLACED
 @DIGESTFILE

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from coco_kp.model.digest import Digest
     from coco_kp.transport.access import Access, Credentials
 
-JOBS: Option = click.option(
-    "--jobs",
-    type=click.IntRange(1, 64),
-    metavar="N",
-    help="Work on N layers at once; by default one a processor.",
-)
+
+def _jobs(by_default: str) -> Option:
+    return click.option(
+        "--jobs",
+        type=click.IntRange(1, 64),
+        metavar="N",
+        help=f"Work on N layers at once; by default {by_default}.",
+    )
+
+
+JOBS: Option = _jobs("one a processor")
+
+JOBS_OF_COPIES: Option = _jobs("one a processor, and six or more to or from a registry")
 
 DRY_RUN: Option = click.option(
     "--dry-run", is_flag=True, help="Show what would be done; write nothing."

@@ -97,7 +97,8 @@ def decrypt_image(
         destination: The image to make, named in the same way.
         openers: What opens the packets. Of each layer the packets are tried in their order, each
             with all openers in theirs. At least one.
-        jobs: How many layers are worked on at once, by default one a processor.
+        jobs: How many layers are worked on at once, by default one a processor, and
+            six or more to or from a registry.
         source_access: How the source's registry is reached.
         destination_access: How the destination's registry is reached.
         progress: Who is told of the work, and can end it.
@@ -115,8 +116,8 @@ def decrypt_image(
     """
     if not openers:
         raise ValueError("without an opener nothing can be decrypted")
-    work = Work(progress or Progress(), jobs, source_access)
     reference, target = map(parse_image_reference, (source, destination))
+    work = Work(progress or Progress(), jobs, source_access, (reference, target))
     check_destination(target, encrypted=False)
     check_source(reference)
     with heeding(cancel), open_source(reference, source_access) as opened:
@@ -135,7 +136,7 @@ def decrypt_image(
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
             top = put_manifests(sink, restored_tree(tree, plain))
-            check_blobs(sink, read_tree(sink.read_back(), top.descriptor()))
+            check_blobs(sink, read_tree(sink.read_back(), top.descriptor()), work)
             begin_naming(work.progress)
             sink.set_reference(top, replacing=read_in_place(reference, target, tree))
     return DecryptionResult(str(target), top.digest, len(encrypted), copied)

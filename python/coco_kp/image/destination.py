@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import (
@@ -17,11 +18,12 @@ from coco_kp.errors import (
     RemoteError,
 )
 from coco_kp.image.cancellation import reason_of
-from coco_kp.image.tree import Node, images
+from coco_kp.image.tree import ImageNode, Node, images
+from coco_kp.image.work import Work
 from coco_kp.keys.published import PublishedRecipient
 from coco_kp.keys.wrapper import KeyWrapper
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import Manifest
+from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.reference import FileReference, ImageReference
 from coco_kp.transport import Access, Sink, open_sink
 
@@ -55,12 +57,27 @@ def writing(
             raise error from failure
 
 
-def check_blobs(sink: Sink, tree: Node) -> None:
+def check_blobs(sink: Sink, tree: Node, work: Work) -> None:
     """Raise ``IntegrityError`` unless the destination holds what the images in ``tree`` need."""
+
+    def check(blob: Descriptor, image: ImageNode) -> None:
+        if not sink.has_blob(blob):
+            raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")
+
+    work.run(partial(check, *found) for found in needed_blobs(tree).items())
+
+
+def needed_blobs(tree: Node) -> dict[Descriptor, ImageNode]:
+    """Return the configs and layers that the images in ``tree`` need at their place, each once.
+
+    With each comes the first image that needs it.
+    """
+    needed: dict[tuple[Digest, int], tuple[Descriptor, ImageNode]] = {}
     for image in images(tree):
         for blob in (image.manifest.config, *image.manifest.layers):
-            if not blob.elsewhere and not sink.has_blob(blob):
-                raise IntegrityError(f"the destination lacks the blob {blob.digest} of {image}")
+            if not blob.elsewhere:
+                needed.setdefault((blob.digest, blob.size), (blob, image))
+    return dict(needed.values())
 
 
 def read_in_place(source: ImageReference, target: ImageReference, tree: Node) -> Digest | None:

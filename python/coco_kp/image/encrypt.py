@@ -119,7 +119,8 @@ def encrypt_image(
         verify: ``"packets"`` opens each packet again. ``"full"`` also reads all layers back,
             decrypts them, and compares them with the diff_ids of the config.
         dry_run: Only plan: nothing is written, and the result has no ``digest``.
-        jobs: How many layers are worked on at once, by default one a processor.
+        jobs: How many layers are worked on at once, by default one a processor, and
+            six or more to or from a registry.
         source_access: How the source's registry is reached.
         destination_access: How the destination's registry is reached.
         session: What many images share on their way to registries.
@@ -217,7 +218,7 @@ def encrypt_taking_over(
         sink = stack.enter_context(
             writing(target, destination_access, session, keep_replaced=keep_replaced)
         )
-        work = Work(progress, jobs, source_access)
+        work = Work(progress, jobs, source_access, (source_reference, target))
         sealed, reused = _move_blobs(image, sink, plan, rules, of_base, earlier, work)
         written = {key: _Written.of(blob, keys) for key, blob in sealed.items()} | {
             (digest, False): _Written.reused(earlier[digest], compression, keys)
@@ -229,7 +230,7 @@ def encrypt_taking_over(
             progress.notice(notice)
         plan = replace(plan, notices=(*plan.notices, *mended))
         top = _write_manifests(sink, plan, written)
-        there = _check(sink, top, plan, written, keys)
+        there = _check(sink, top, plan, written, keys, work)
         if changed := _changed_when_decrypted(tree, there, plan, written):
             progress.notice(changed)
             plan = replace(plan, notices=(*plan.notices, changed))
@@ -513,10 +514,11 @@ def _check(
     plan: EncryptionPlan,
     written: Mapping[tuple[Digest, bool], _Written],
     keys: Sequence[KeyWrapper],
+    work: Work,
 ) -> Node:
     """Read the manifests back: each layer must be what was written, each packet must open."""
     tree = read_tree(sink.read_back(), top.descriptor())
-    check_blobs(sink, tree)
+    check_blobs(sink, tree, work)
     for image, planned in _pairs(tree, plan):
         for layer, plan_ in zip(image.manifest.layers, planned.layers, strict=True):
             if plan_.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import (
@@ -21,7 +22,13 @@ from coco_kp.errors import (
     RefusedError,
 )
 from coco_kp.image.cancellation import Cancellation, begin_naming, heeding
-from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
+from coco_kp.image.destination import (
+    check_blobs,
+    needed_blobs,
+    publish_and_name,
+    read_in_place,
+    writing,
+)
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.layer import copy_layer
 from coco_kp.image.opener import open_one
@@ -156,7 +163,7 @@ def rewrap_image(
     reference, target = map(parse_image_reference, (image, destination or image))
     check_destination(target)
     check_source(reference)
-    work = Work(progress or Progress(), 1)
+    work = Work(progress or Progress(), places=(reference, target))
     with heeding(cancel), open_source(reference, source_access, session) as source:
         tree = read_tree(source, configs=False)
         if expected is not None and tree.manifest.digest != expected:
@@ -180,13 +187,10 @@ def rewrap_image(
         with writing(
             target, destination_access or source_access, session, keep_replaced=keep_replaced
         ) as sink:
-            for node in images(tree):
-                for blob in (node.manifest.config, *node.manifest.layers):
-                    if not blob.elsewhere:
-                        copy_layer(source, sink, blob, work)
+            work.run(partial(copy_layer, source, sink, blob, work) for blob in needed_blobs(tree))
             top = put_manifests(sink, manifests)
             written = read_tree(sink.read_back(), top.descriptor(), configs=False)
-            check_blobs(sink, written)
+            check_blobs(sink, written, work)
             _check(written, tree, opened, new, openers, prepared)
             begin_naming(work.progress)
             publish_and_name(prepared.keys, sink, top, read_in_place(reference, target, tree))

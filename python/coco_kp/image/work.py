@@ -18,9 +18,14 @@ from coco_kp.deadline import Alarm
 from coco_kp.errors import CancelledError
 from coco_kp.image.cancellation import check_wanted
 from coco_kp.image.progress import Progress
+from coco_kp.model.reference import ImageReference, RegistryReference
 from coco_kp.processors import processors
 from coco_kp.transport.access import Access
 from coco_kp.unpacking import Unpacking
+
+TRANSFERS: Final = 6
+"""Layers on their way to or from a registry at a time, as skopeo has them: each waits for answers,
+and while it does another has the processor, or the line."""
 
 _TICK: Final = 0.1  # seconds between two looks at what pumps did
 
@@ -30,23 +35,33 @@ class Stopped(Exception):  # noqa: N818 (no error: the reason is told elsewhere)
 
 
 class Work:
-    """Several pieces of work side by side, of which the first that fails stops the others."""
+    """Several pieces of work side by side, of which the first that fails stops the others.
+
+    ``jobs`` go on at once: by default one a processor, and not fewer than `TRANSFERS` where one of
+    ``places``, between which the layers move, is a registry.
+    """
 
     def __init__(
-        self, progress: Progress, jobs: int | None = None, access: Access | None = None
+        self,
+        progress: Progress,
+        jobs: int | None = None,
+        access: Access | None = None,
+        places: Iterable[ImageReference] = (),
     ) -> None:
         if jobs is not None and jobs < 1:
             raise ValueError(f"{jobs} jobs are too few")
         self.progress = progress
         self.unpacking = Unpacking((access or Access()).max_unpacked)
-        self.jobs = processors() if jobs is None else jobs
+        remote = any(isinstance(place, RegistryReference) for place in places)
+        self._busy = processors() if jobs is None else jobs
+        self.jobs = jobs or max(self._busy, TRANSFERS if remote else 1)
         self._lock = threading.Lock()
         self._stopped = False
         self._pumps: dict[PumpProgress, _Pump] = {}
 
     def threads_for(self, layers: int) -> int:
-        """Return how many threads each of so many layers gets: 2 where there are jobs to spare."""
-        return 2 if 2 * layers <= self.jobs else 1
+        """Return how many threads each of so many layers gets: 2 where there are some to spare."""
+        return 2 if 2 * layers <= self._busy else 1
 
     def check(self) -> None:
         """Raise ``Stopped``, or ``CancelledError``, if this work is no longer wanted."""

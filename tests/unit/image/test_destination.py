@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +19,21 @@ from coco_kp.errors import (
     RemoteError,
 )
 from coco_kp.image import destination
-from coco_kp.image.destination import publish_and_name, read_in_place, writing
-from coco_kp.image.tree import ImageNode
+from coco_kp.image.destination import check_blobs, publish_and_name, read_in_place, writing
+from coco_kp.image.progress import Progress
+from coco_kp.image.tree import ImageNode, read_tree
+from coco_kp.image.work import Work
 from coco_kp.kbs.admin import Admin
 from coco_kp.kbs.record import Record
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.register import Registrar
 from coco_kp.keys.resolve import KeySettings, NewKek, resolve
 from coco_kp.model.digest import Digest
-from coco_kp.model.manifest import ImageManifest, Manifest
+from coco_kp.model.manifest import Descriptor, ImageManifest, Manifest
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.model.resource_uri import parse_key_id
-from coco_kp.transport import Sink
-from tests.support.stored import image
+from coco_kp.transport import Sink, open_sink, open_source
+from tests.support.stored import image, store
 
 if TYPE_CHECKING:
     from coco_kp.keys.wrapper import KeyWrapper
@@ -133,3 +136,20 @@ def test_image_is_changed_in_place_however_its_path_is_written(tmp_path: Path) -
     for name in ("layout:v2", "other:v1", "layout"):
         target = parse_image_reference(f"oci:{tmp_path}/{name}")
         assert read_in_place(read, target, tree) is None
+
+
+def test_destination_is_asked_for_several_blobs_at_once(tmp_path: Path) -> None:
+    """One after the other they took a round trip each, at the end of every upload."""
+    place = parse_image_reference(f"oci:{tmp_path}:v1")
+    with open_sink(place) as written:
+        store(written, image(b"a layer"))
+    both, sink = threading.Barrier(2), create_autospec(Sink, instance=True)
+
+    def ask(_: Descriptor) -> bool:
+        both.wait(60)
+        return True
+
+    sink.has_blob.side_effect = ask
+    with open_source(place) as source:
+        check_blobs(sink, read_tree(source), Work(Progress(), 2))
+    assert sink.has_blob.call_count == 2

@@ -16,8 +16,10 @@ import pytest
 from coco_kp.crypto import LayerSealer
 from coco_kp.deadline import Caller, within
 from coco_kp.errors import CancelledError, InputError
+from coco_kp.image import work as work_module
 from coco_kp.image.progress import Progress
-from coco_kp.image.work import Stopped, Work
+from coco_kp.image.work import TRANSFERS, Stopped, Work
+from coco_kp.model.reference import parse_image_reference
 from tests.support.signals import heeding
 
 if TYPE_CHECKING:
@@ -58,6 +60,30 @@ def test_work_runs_all_pieces() -> None:
     done: list[int] = []
     Work(Progress(), 2).run(partial(done.append, n) for n in range(100))
     assert sorted(done) == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("jobs", "place", "at_once", "threads"),
+    [
+        (None, "oci:app", 2, [2, 1]),
+        (None, "docker://host/app", TRANSFERS, [2, 1]),
+        (1, "docker://host/app", 1, [1, 1]),
+        (4, "docker://host/app", 4, [2, 2]),
+    ],
+)
+def test_work_has_more_jobs_than_processors_only_for_registries(
+    monkeypatch: pytest.MonkeyPatch,
+    jobs: int | None,
+    place: str,
+    at_once: int,
+    threads: list[int],
+) -> None:
+    """Who waits for a registry needs no processor; who has one needs no second thread."""
+    monkeypatch.setattr(work_module, "processors", lambda: 2)
+    places = (parse_image_reference("oci:other"), parse_image_reference(place))
+    work = Work(Progress(), jobs, places=places)
+    assert work.jobs == at_once
+    assert [work.threads_for(layers) for layers in (1, 2)] == threads
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
