@@ -729,7 +729,7 @@ def test_fleet_run_outlasts_a_registry_that_fails_in_between(
 
 def test_fleet_run_goes_on_where_uploads_are_cut(teams: Teams, registry: Registry) -> None:
     plan = teams.plan()
-    registry.breaks += [("PATCH", 4000)] * 6
+    registry.breaks += [("PUT", 4000), *[("PATCH", 4000)] * 5]
     registry.faults.append(lambda request: registry.fault(request.method, request.path))
     assert teams.run(plan).outcomes == {"done": 4}
     assert not registry.breaks

@@ -82,6 +82,10 @@ class Registry:
         """The requests of a method whose path has ``part``."""
         return [r for r in self.seen if r.method == method and part in r.path]
 
+    def blobs_sent(self) -> list[Request]:
+        """The requests in which bytes of blobs came."""
+        return [r for r in self.seen if "/blobs/uploads/" in r.path and r.body]
+
     def _refusal(self, request: Request) -> Reply | None:
         authorization = request.headers.get("Authorization", "")
         if self.basic is not None:

@@ -1,4 +1,4 @@
-"""Uploads: one blob as POST, one streamed PATCH, PUT (distribution-spec, pushing a blob in chunks).
+"""Uploads: one blob on its way to a registry (distribution-spec, pushing a blob), in named states.
 
 An upload that breaks goes on from the offset that the registry reports. What is missing is not kept
 here: who gave it makes it again (:data:`coco_kp.transport.Pieces`).
@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum
+from typing import ClassVar, Final, cast
 from urllib.parse import urlencode
 
 from coco_kp.deadline import undoing
 from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
-from coco_kp.http import NEVER, Response
+from coco_kp.http import NEVER, Response, Retry
 from coco_kp.http.retry import LONGEST_PAUSE, RETRIED, retry_after
 from coco_kp.model.digest import Digest
-from coco_kp.transport.base import BlobWriter, Pieces
+from coco_kp.transport.base import CHUNK, BlobWriter, Pieces
+from coco_kp.transport.registry.outgoing import Outgoing
 from coco_kp.transport.registry.repository import Repository
+
+SMALL: Final = CHUNK
+"""Bytes of a blob, at the most, that is held until its digest is known, and sent whole: that takes
+two requests instead of three, and one buffer."""
 
 _BROKEN: Final = RETRIED | {401, 404, 416}
 """Answers to a PATCH after which there may be something to go on with: the registry is busy, our
 token expired on the way, the upload is lost, or it has another offset than we thought."""
-
 
 _FORGETTING: Final = 10.0  # seconds for a registry to forget an upload
 
@@ -34,12 +39,50 @@ _LEAST_PIECE: Final = 16 * 1024
 to what the registry takes (``OCI-Chunk-Min-Length``)."""
 
 
+class State(Enum):
+    """Where an upload stands; each names its request, and to which states the answer leads."""
+
+    NEW = "nothing was given yet: HELD where it is small, else STARTING"
+    HELD = "all of it is in memory: STARTING once its digest is known"
+    STARTING = "POST, for an upload: SENDING, or NAMING what is held"
+    SENDING = "PATCH, of what the registry lacks: SENDING, SENT, or BROKEN"
+    BROKEN = "GET, of what the registry has: SENDING, SENT, or STARTING where it lost that"
+    SENT = "the registry has all: NAMING once its digest is known"
+    NAMING = "PUT, of the digest: KEPT, NAMING again, or STARTING where the registry lost it"
+    KEPT = "the registry has it by its digest"
+    DROPPED = "nobody wants it any more"
+
+
 @dataclass(frozen=True, slots=True)
-class _Broken:
+class _Break:
     """What broke a request, and the pause in seconds that the registry asked for."""
 
     error: RemoteError
     asked: float | None = None
+
+
+class _Way:
+    """How far a blob came, how much goes into a PATCH (0: all), and how many breaks that may take.
+
+    Several in a row without progress end it.
+    """
+
+    def __init__(self, fresh: Retry) -> None:
+        self.offset = 0
+        self.piece = 0
+        self.retry = fresh
+        self._fresh = fresh
+        self._reached = 0
+
+    def go_on(self, offset: int) -> None:
+        """Go on from ``offset``; farther than ever before is progress."""
+        self.offset = offset
+        if offset > self._reached:
+            self._reached, self.retry = offset, self._fresh
+
+    def lasts(self, offset: int) -> bool:
+        """Return whether to go on from ``offset`` after a break."""
+        return offset > self._reached or not self.retry.over
 
 
 class RegistryBlobWriter(BlobWriter):
@@ -54,65 +97,53 @@ class RegistryBlobWriter(BlobWriter):
         self._repository = repository
         self._size = size
         self._keep = keep
-        self._blob = _Blob(lambda _: iter(()))
-        self._finished = False
-        self._location = ""
+        self._state = State.NEW
+        self._blob = Outgoing(lambda _: iter(()))
+        self._held: bytes | None = None
+        self._way = _Way(repository.retry)
+        self._break: _Break | None = None
         self._resumed = False
+        self._location = ""
         self._least = _LEAST_PIECE
+        self._digest: Digest | None = None
+        self._naming = repository.retry
 
     def take(self, pieces: Pieces) -> None:
-        """Send it."""
-        if self._finished:
+        """Send it; hold what is small."""
+        if self._state is not State.NEW:
             raise ValueError("the blob is finished")
-        self._blob = _Blob(pieces)
-        self._transfer()
+        self._blob = Outgoing(pieces)
+        if self._size is not None and self._size <= SMALL:
+            self._held = self._blob.joined(0)
+            self._state = State.HELD
+            return
+        self._state = State.STARTING
+        self._advance(State.SENT)
 
     def commit(self, digest: Digest, size: int) -> None:
         """Let the registry check and name it."""
+        if self._state not in (State.HELD, State.SENT):
+            raise ValueError("the blob was not taken, or is finished")
         with self:
             found = self._blob.furthest
             if found != size or self._size not in (None, size):
                 raise IntegrityError(f"the blob {digest} has {found} bytes, expected {size}")
-            self._finish(digest)
-            self._location = ""
+            self._digest = digest
+            self._advance(State.KEPT)
         self._keep(digest)
 
     def abort(self) -> None:
         """Let the registry forget what it got."""
-        self._finished = True
-        location, self._location = self._location, ""
-        if location:
-            with contextlib.suppress(CocoKpError), undoing(_FORGETTING):
-                self._repository.cancel_upload(location)
+        if self._state in (State.KEPT, State.DROPPED):
+            return
+        self._state = State.DROPPED
+        self._forget()
 
-    def _transfer(self) -> None:
-        """Send until all is there; several breaks in a row without progress end it."""
-        offset, reached, piece, retry = self._start(), 0, 0, self._repository.retry
-        while True:
-            broken = self._send_piece(offset, piece) if piece else self._send_rest(offset)
-            if broken is None:
-                offset = self._blob.position
-                if self._blob.ended:
-                    return
-            else:
-                self._resumed = True
-                retry = retry.after(broken.asked)
-                if (piece or retry.failures > 1) and isinstance(broken.error, UnreachableError):
-                    # Distribution loses an upload of which a request broke: let a piece arrive.
-                    piece = max(piece // 4 if piece else _FIRST_PIECE, self._least)
-                if retry.pause > LONGEST_PAUSE:
-                    raise broken.error
-                if not retry.over:
-                    retry.wait(broken.error.message, self._repository.sleep)
-                offset = self._reported_offset()
-                if self._blob.ends_at(offset):
-                    return  # only the answer was lost
-                if offset <= reached and retry.over:
-                    raise broken.error
-            if offset > reached:
-                reached, retry = offset, self._repository.retry
+    def _advance(self, end: State) -> None:
+        while self._state is not end:
+            self._state = self._STEPS[self._state](self)
 
-    def _start(self) -> int:
+    def _start(self) -> State:
         response = self._repository.request(
             "POST", self._repository.url("blobs/uploads/"), body=b""
         )
@@ -123,21 +154,84 @@ class RegistryBlobWriter(BlobWriter):
             least = response.headers.get("OCI-Chunk-Min-Length", "")
             if re.fullmatch(r"[0-9]{1,9}", least):
                 self._least = max(_LEAST_PIECE, int(least))
-        return 0
+        self._way.go_on(0)
+        return State.SENDING if self._held is None else State.NAMING
 
-    def _send_rest(self, offset: int) -> _Broken | None:
-        """Send all from ``offset`` on; return what broke it, if going on may help."""
-        headers = {}
+    def _send(self) -> State:
+        self._break = self._send_piece() if self._way.piece else self._send_rest()
+        if self._break:
+            return State.BROKEN
+        self._way.go_on(self._blob.position)
+        return State.SENT if self._blob.ended else State.SENDING
+
+    def _recover(self) -> State:
+        way, broken = self._way, cast("_Break", self._break)
+        self._resumed = True
+        way.retry = way.retry.after(broken.asked)
+        if (way.piece or way.retry.failures > 1) and isinstance(broken.error, UnreachableError):
+            # Distribution loses an upload of which a request broke: let a piece arrive.
+            way.piece = max(way.piece // 4 if way.piece else _FIRST_PIECE, self._least)
+        if way.retry.pause > LONGEST_PAUSE:
+            raise broken.error
+        if not way.retry.over:
+            way.retry.wait(broken.error.message, self._repository.sleep)
+        there = self._reported()
+        if there and self._blob.ends_at(there):
+            return State.SENT  # only the answer was lost
+        if not way.lasts(there):
+            raise broken.error
+        way.go_on(there)
+        return State.SENDING if there else State.STARTING
+
+    def _name(self) -> State:
+        digest = cast("Digest", self._digest)
+        separator = "&" if "?" in self._location else "?"
+        url = f"{self._location}{separator}{urlencode({'digest': str(digest)})}"
+        headers = {"Content-Type": "application/octet-stream"} if self._held else {}
+        following = State.NAMING
+        try:
+            response = self._repository.request(
+                "PUT", url, headers=headers, body=self._held or b"", retry=NEVER
+            )
+        except UnreachableError as exc:
+            broken = _Break(exc)
+            with contextlib.suppress(UnreachableError):
+                if self._repository.has_blob(digest):
+                    return State.KEPT  # only the answer was lost
+        else:
+            if response.ok:
+                with response:
+                    check_digest(response, digest)
+                return State.KEPT
+            broken = _Break(self._repository.refused(response), retry_after(response.headers))
+            if response.status in (404, 416) or (response.status == 400 and self._resumed):
+                following = State.STARTING  # the registry lost what it got, or mixed it up
+            elif response.status not in RETRIED:
+                raise broken.error
+        self._naming = self._naming.after(broken.asked)
+        if self._naming.over:
+            raise broken.error
+        self._naming.wait(broken.error.message, self._repository.sleep)
+        if self._held is not None:
+            self._forget()
+            following = State.STARTING  # nobody knows how much of it came
+        if following is State.STARTING:
+            self._held, self._resumed, self._way = None, False, _Way(self._repository.retry)
+        return following
+
+    def _send_rest(self) -> _Break | None:
+        """Send all that the registry lacks; return what broke it, if going on may help."""
+        offset, headers = self._way.offset, {}
         if self._size is not None:
             headers["Content-Length"] = str(self._size - offset)
             if offset:
                 headers["Content-Range"] = f"{offset}-{self._size - 1}"
         return self._patch(headers, lambda: self._blob.pieces(offset))
 
-    def _send_piece(self, offset: int, size: int) -> _Broken | None:
-        """Send up to ``size`` bytes from ``offset`` on, as :meth:`_send_rest`."""
-        # Each lies where the next will.
-        piece = b"".join(map(bytes, self._blob.pieces(offset, size)))
+    def _send_piece(self) -> _Break | None:
+        """Send a piece of it, as :meth:`_send_rest`."""
+        offset = self._way.offset
+        piece = self._blob.joined(offset, self._way.piece)
         if not piece:
             return None
         headers = {
@@ -149,119 +243,55 @@ class RegistryBlobWriter(BlobWriter):
 
     def _patch(
         self, headers: dict[str, str], body: Callable[[], Iterator[bytes | memoryview]]
-    ) -> _Broken | None:
+    ) -> _Break | None:
         headers["Content-Type"] = "application/octet-stream"
         try:
             response = self._repository.request("PATCH", self._location, headers=headers, body=body)
         except UnreachableError as error:
             if error is self._blob.failure:
                 raise
-            return _Broken(error)
+            return _Break(error)
         if response.status in _BROKEN:
             asked = retry_after(response.headers)
-            return _Broken(self._repository.refused(response), asked)
+            return _Break(self._repository.refused(response), asked)
         if not response.ok:
             raise self._repository.refused(response)
         with response:
             self._follow(response)
             reached, sent = _end_of_range(response), self._blob.position
             if reached is not None and reached != sent and sent > 1:
-                return _Broken(
+                return _Break(
                     RemoteError(f"{response.request}: the registry has {reached} of {sent} bytes")
                 )
         return None
 
-    def _reported_offset(self) -> int:
-        """Ask the registry how much it has; where it does not know, start anew."""
+    def _reported(self) -> int:
+        """Return how much the registry says it has; 0 where that is not what was sent to it."""
         with self._repository.request("GET", self._location) as response:
             offset = _end_of_range(response)
-            if response.ok and offset is not None and offset > 1:
+            # ``0-0`` may stand for none or one.
+            if response.ok and offset is not None and 1 < offset <= self._blob.furthest:
                 self._follow(response)
-                if offset <= self._blob.furthest:
-                    return offset
-        return self._start()
-
-    def _finish(self, digest: Digest) -> None:
-        retry = self._repository.retry
-        while True:
-            separator = "&" if "?" in self._location else "?"
-            url = f"{self._location}{separator}{urlencode({'digest': str(digest)})}"
-            try:
-                response = self._repository.request("PUT", url, body=b"", retry=NEVER)
-            except UnreachableError as exc:
-                broken = _Broken(exc)
-                with contextlib.suppress(UnreachableError):
-                    if self._repository.has_blob(digest):
-                        return  # only the answer was lost
-            else:
-                if response.ok:
-                    with response:
-                        check_digest(response, digest)
-                    return
-                asked = retry_after(response.headers)
-                broken = _Broken(self._repository.refused(response), asked)
-                if response.status in (404, 416) or (response.status == 400 and self._resumed):
-                    self._resumed = False
-                    self._transfer()  # the registry lost what it got, or mixed it up
-                elif response.status not in RETRIED:
-                    raise broken.error
-            retry = retry.after(broken.asked)
-            if retry.over:
-                raise broken.error
-            retry.wait(broken.error.message, self._repository.sleep)
+                return offset
+        return 0
 
     def _follow(self, response: Response) -> None:
         if "Location" in response.headers:
             self._location = response.location
 
+    def _forget(self) -> None:
+        if self._location:
+            with contextlib.suppress(CocoKpError), undoing(_FORGETTING):
+                self._repository.cancel_upload(self._location)
 
-class _Blob:
-    """A blob as its maker gives it, from where it is asked for, and how far that came."""
-
-    def __init__(self, make: Pieces) -> None:
-        self._make = make
-        self._made: Iterator[memoryview] | None = None
-        self._left = memoryview(b"")  # of a piece that was given out in part
-        self.position = 0
-        """Up to where it was given out, in bytes."""
-        self.furthest = 0
-        """Up to where it was ever given out."""
-        self.ended = False
-        """Whether ``position`` is its end."""
-        self.failure: BaseException | None = None
-        """What its maker failed with."""
-
-    def pieces(self, offset: int, most: int | None = None) -> Iterator[memoryview]:
-        """Yield what comes from ``offset`` on, up to ``most`` bytes; valid until the next."""
-        if self._made is None or offset != self.position:
-            self._made, self._left = self._make(offset), memoryview(b"")
-            self.position, self.ended = offset, False
-        while most is None or most > 0:
-            piece = self._next()
-            if not piece:
-                self.ended = True
-                return
-            piece, self._left = piece[:most], piece[len(piece) if most is None else most :]
-            self.position += len(piece)
-            self.furthest = max(self.furthest, self.position)
-            most = most and most - len(piece)
-            yield piece
-
-    def ends_at(self, offset: int) -> bool:
-        """Return whether all was given out, and ``offset`` is its end."""
-        if offset == self.position and not self.ended:
-            self._left = self._next()
-            self.ended = not self._left
-        return offset == self.position and self.ended
-
-    def _next(self) -> memoryview:
-        if self._left or self._made is None:
-            return self._left
-        try:
-            return next(self._made, self._left)
-        except BaseException as error:
-            self.failure = error
-            raise
+    _STEPS: ClassVar[Mapping[State, Callable[[RegistryBlobWriter], State]]] = {
+        State.HELD: lambda _: State.STARTING,
+        State.STARTING: _start,
+        State.SENDING: _send,
+        State.BROKEN: _recover,
+        State.SENT: lambda _: State.NAMING,
+        State.NAMING: _name,
+    }
 
 
 def check_digest(response: Response, digest: Digest) -> None:

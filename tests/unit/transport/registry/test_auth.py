@@ -196,7 +196,7 @@ class TestTokens:
         registry.blobs[REPOSITORY, str(blob.digest)] = b"data"
         with RegistrySource(image_name, PLAIN) as source, RegistrySink(other, PLAIN) as sink:
             copy_blob(source, sink, blob)
-        assert not registry.requests("PATCH")
+        assert not registry.blobs_sent()
         assert tokens.seen[-1].query["scope"] == [
             "repository:team/other:pull,push",
             f"repository:{REPOSITORY}:pull",

@@ -359,7 +359,7 @@ def test_session_mounts_blobs_of_another_repository_with_one_login(
         sink = stack.enter_context(open_sink(target, access, session))
         for blob in ONE.blobs:
             assert sink.mount_blob(blob, source)
-    assert not registry.requests("PATCH")
+    assert not registry.blobs_sent()
     assert len({request.port for request in registry.seen}) == 1
 
 

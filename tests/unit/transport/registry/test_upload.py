@@ -17,6 +17,7 @@ from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
+from coco_kp.transport.registry.upload import SMALL
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.sim.link import breaking_link
 from tests.sim.registry import Registry, error
@@ -143,6 +144,37 @@ class TestTheWay:
             writer.take(in_pieces(data))
             writer.commit(blob.digest, len(data))
         assert stored(registry, blob) == data
+
+    @pytest.mark.parametrize("more", [0, 1])
+    def test_upload_sends_whole_with_its_digest_what_is_small(
+        self, registry: Registry, sink: RegistrySink, more: int
+    ) -> None:
+        """A PATCH of its own is a round trip that many small layers take, one after the other."""
+        data = DATA[: SMALL + more]
+        put_blob(sink, describe("x", data), data)
+        assert stored(registry, describe("x", data)) == data
+        uploads = [request.method for request in registry.seen if "uploads" in request.path]
+        assert uploads == (["POST", "PATCH", "PUT"] if more else ["POST", "PUT"])
+
+    def test_upload_of_small_blob_that_is_dropped_asks_for_nothing(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        with sink.begin_blob(1000) as writer:
+            writer.take(in_pieces(DATA[:1000]))
+        assert not registry.seen
+
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_upload_is_committed_no_second_time_and_not_before_it_was_taken(
+        self, registry: Registry, sink: RegistrySink, finished: bool
+    ) -> None:
+        with sink.begin_blob(0) as writer:
+            if finished:
+                writer.take(in_pieces(b""))
+                writer.commit(Digest.of(b""), 0)
+            before = len(registry.seen)
+            with pytest.raises(ValueError, match="not taken, or is finished"):
+                writer.commit(Digest.of(b""), 0)
+        assert len(registry.seen) == before
 
     def test_upload_starts_before_last_byte_is_written(
         self, registry: Registry, sink: RegistrySink
@@ -450,6 +482,62 @@ class TestBroken:
         ):
             writer.take(in_pieces(DATA, between=fail))
         assert len(registry.requests("PATCH")) <= 1
+        assert not registry.uploads
+
+
+class TestBrokenWhole:
+    """A small blob, which is sent whole with its digest, and then as all others are."""
+
+    data = DATA[:50_000]
+    blob = describe("x", data)
+
+    @pytest.mark.parametrize(
+        "reply",
+        [BreakOff(), Reply(503), Reply(404), Reply(416)],
+        ids=["break", "503", "404", "416"],
+    )
+    def test_upload_sent_whole_goes_on_as_a_stream(
+        self, registry: Registry, sink: RegistrySink, reply: Reply | BreakOff
+    ) -> None:
+        registry.faults = [once("PUT", reply)]
+        put_blob(sink, self.blob, self.data)
+        assert stored(registry, self.blob) == self.data
+        uploads = [request.method for request in registry.seen if "uploads" in request.path]
+        assert uploads == ["POST", "PUT", "DELETE", "POST", "PATCH", "PUT"]
+        assert not registry.uploads
+
+    @pytest.mark.parametrize("took", [0, 1, 20_000, 50_000])
+    def test_upload_sent_whole_of_which_a_part_arrived_begins_anew(
+        self, registry: Registry, sink: RegistrySink, took: int
+    ) -> None:
+        """What the registry has of it is not known: a second PUT would add to that."""
+        registry.breaks = [("PUT", took)]
+        put_blob(sink, self.blob, self.data)
+        assert stored(registry, self.blob) == self.data
+        assert not registry.uploads
+
+    def test_upload_sent_whole_succeeds_when_the_answer_is_lost(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        def lose(request: Request) -> BreakOff | None:
+            if request.method == "PUT" and "uploads" in request.path:
+                registry.faults.clear()
+                registry.route(request)
+                return BreakOff()
+            return None
+
+        registry.faults = [lose]
+        put_blob(sink, self.blob, self.data)
+        assert stored(registry, self.blob) == self.data
+        assert len(registry.requests("POST")) == 1
+
+    def test_upload_sent_whole_that_is_refused_is_cancelled(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        registry.faults = [once("PUT", error(403, "DENIED", "quota exceeded"), 99)]
+        with pytest.raises(RemoteError, match=r"403 .*: DENIED: quota exceeded"):
+            put_blob(sink, self.blob, self.data)
+        assert len(registry.requests("PUT")) == 1
         assert not registry.uploads
 
 
