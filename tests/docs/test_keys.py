@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coco_kp.keys.reference import KEK_FROM_HINT, WRAP_WITH_HINT
-from coco_kp.keys.stores import PLUGINS
+from coco_kp.keys.stores.opening import PLUGINS
 from tests.docs.reader import Reader
 from tests.peers.debian import SOFTHSM
 from tests.peers.softhsm import PIN, SoftHsm

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.kbc.kbcs import PLUGINS
 from coco_kp.kbs import attester
-from coco_kp.keys import stores
+from coco_kp.keys.stores import opening
 from tests.docs.reader import Reader
 from tests.support.image import Image, tar, write_image
 from tests.support.markdown import ROOT, blocks
@@ -33,6 +33,6 @@ def test_example_of_a_kbc_opens_images_once_it_is_installed(tmp_path: Path) -> N
 
 def test_page_on_plugins_has_every_kind() -> None:
     text = (ROOT / DOCUMENT).read_text(encoding="utf-8")
-    for group in (PLUGINS, attester.PLUGINS, stores.PLUGINS):
+    for group in (PLUGINS, attester.PLUGINS, opening.PLUGINS):
         (row,) = (line for line in text.splitlines() if line.startswith(f"| `{group.name}` |"))
         assert [method for method in group.methods if method not in row] == []

@@ -11,7 +11,8 @@ from coco_kp.errors import CocoKpError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import AwsKmsReference, parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.resolve import StayingKey
-from coco_kp.keys.stores import CloudKey, Store, open_store, open_wrapping_key
+from coco_kp.keys.stores.interface import CloudKey, Store
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from coco_kp.provider import Provider
 from coco_kp.service.readiness import Readiness, checks_of
 from tests.peers.aws import ALIAS, REGION, RunningAws

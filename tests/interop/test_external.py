@@ -6,7 +6,8 @@ import pytest
 
 from coco_kp.keys.external import ciphertext_of, unwrap, wrap_new_kek, wrapped_kid
 from coco_kp.keys.reference import parse_wrapping_reference
-from coco_kp.keys.stores import CiphertextError, WrappingKey, open_wrapping_key
+from coco_kp.keys.stores.interface import CiphertextError, WrappingKey
+from coco_kp.keys.stores.opening import open_wrapping_key
 from coco_kp.model.resource_uri import parse_key_id, parse_resource_uri
 
 pytestmark = pytest.mark.peer

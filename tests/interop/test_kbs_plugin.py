@@ -17,7 +17,7 @@ from coco_kp.errors import RemoteError
 from coco_kp.kbc.cc import cc_kbc
 from coco_kp.keys.external import ciphertext_of, wrap_new_kek
 from coco_kp.keys.reference import parse_wrapping_reference
-from coco_kp.keys.stores import open_wrapping_key
+from coco_kp.keys.stores.opening import open_wrapping_key
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.packet import AnnotationPacket, parse_packet
 from coco_kp.model.resource_uri import parse_key_id

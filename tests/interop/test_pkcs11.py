@@ -19,9 +19,10 @@ from pkcs11 import TokenFlag, exceptions
 from coco_kp.deadline import within
 from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError, UnreachableError
 from coco_kp.keys.reference import Pkcs11Reference, parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import CiphertextError, GcmKey, Store, open_store, open_wrapping_key
 from coco_kp.keys.stores import pkcs11 as store_module
 from coco_kp.keys.stores import pkcs11_token as token_module
+from coco_kp.keys.stores.interface import CiphertextError, GcmKey, Store
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from tests.peers.softhsm import KEK, MASTER, PIN, RSA, TOKEN, SoftHsm
 from tests.support.abandoned import await_abandoned
 from tests.support.patience import PATIENCE
@@ -35,14 +36,14 @@ CONTEXT = {"coco-kp": "prod"}
 FETCH = """
 import sys
 from coco_kp.keys.reference import parse_kek_reference
-from coco_kp.keys.stores import open_store
+from coco_kp.keys.stores.opening import open_store
 sys.stdout.buffer.write(open_store(parse_kek_reference(sys.argv[1])).fetch())
 """
 FETCH_AND_FORK = """
 import os, sys
 from coco_kp.errors import KekError
 from coco_kp.keys.reference import parse_kek_reference
-from coco_kp.keys.stores import open_store
+from coco_kp.keys.stores.opening import open_store
 store = open_store(parse_kek_reference(sys.argv[1]))
 store.fetch()
 child = os.fork()

@@ -12,7 +12,7 @@ import pytest
 
 from coco_kp.keys.external import unwrap
 from coco_kp.keys.reference import parse_wrapping_reference
-from coco_kp.keys.stores import open_wrapping_key
+from coco_kp.keys.stores.opening import open_wrapping_key
 from coco_kp.model.resource_uri import parse_resource_uri
 from tests.peers.aws import ALIAS, REGION, RunningAws
 from tests.peers.skopeo import PROVIDER, SkopeoError

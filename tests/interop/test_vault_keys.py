@@ -13,7 +13,8 @@ import pytest
 from coco_kp.errors import CocoKpError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import CiphertextError, Store, WrappingKey, open_store, open_wrapping_key
+from coco_kp.keys.stores.interface import CiphertextError, Store, WrappingKey
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from tests.sim.vault import ROOT_TOKEN, SimulatedVault, Token, simulated_vault
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,8 +12,8 @@ from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError, RemoteError
 from coco_kp.kbc.kbcs import PLUGINS, Kbcs
 from coco_kp.kbs import attester
-from coco_kp.keys import stores
 from coco_kp.keys.reference import parse_wrapping_reference
+from coco_kp.keys.stores import interface, opening
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec, parse_kbc_spec
 from coco_kp.model.protocol import UnwrapRequest
@@ -159,20 +159,20 @@ def test_package_takes_the_place_of_no_attester_or_key_wrapper_of_ours(
 ) -> None:
     installed(attester.PLUGINS, f"sample = {HERE}:Mine")
     assert isinstance(attester.load("sample"), attester.Sample)
-    for group in (attester.PLUGINS, stores.PLUGINS):
+    for group in (attester.PLUGINS, opening.PLUGINS):
         for name in group.builtin:
             with pytest.raises(InputError, match="is unknown"):
                 group.find(name)
 
 
 def test_key_wrapper_of_a_package_that_fails_is_an_error(installed: Callable[..., None]) -> None:
-    installed(stores.PLUGINS, f"mykms = {HERE}:FailingKey")
-    key = stores.open_wrapping_key(parse_wrapping_reference("mykms://a"))
+    installed(opening.PLUGINS, f"mykms = {HERE}:FailingKey")
+    key = opening.open_wrapping_key(parse_wrapping_reference("mykms://a"))
     assert key.check() == "a key"
     with pytest.raises(RemoteError, match="key wrapper 'mykms' of .* failed: RuntimeError") as e:
         key.encrypt(b"", {})
     assert e.value.code == "plugin-failed"
-    assert not isinstance(key, stores.GcmKey)
+    assert not isinstance(key, interface.GcmKey)
 
 
 class FailingKey:

@@ -135,7 +135,7 @@ def _examine(name: str, parameters: str | None) -> _Checklist:
 
 def _examine_key(checks: _Checklist, kek_from: str | None, wrap_with: str | None) -> None:
     from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-    from coco_kp.keys.stores import open_store, open_wrapping_key
+    from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 
     if kek_from is not None:
         store = parse_kek_reference(kek_from)

@@ -56,7 +56,7 @@ def command(
     import logging
 
     from coco_kp.keyprovider.address import parse_address
-    from coco_kp.keys.stores import open_wrapping_key
+    from coco_kp.keys.stores.opening import open_wrapping_key
     from coco_kp.observe import configure
     from coco_kp.service.plugin_config import read_plugin_config
     from coco_kp.service.unwrapping import Unwrapping

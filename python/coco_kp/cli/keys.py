@@ -149,7 +149,7 @@ def _put(kek: Kek, into: str) -> bool:
     from coco_kp.errors import CocoKpError, RefusedError
     from coco_kp.keys.reference import parse_kek_reference
     from coco_kp.keys.resolve import fetch
-    from coco_kp.keys.stores import open_store
+    from coco_kp.keys.stores.opening import open_store
 
     reference = parse_kek_reference(into)
     try:

@@ -16,7 +16,7 @@ from typing import Final
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError
 from coco_kp.keys.kek import kek_of
-from coco_kp.keys.stores import WrappingKey
+from coco_kp.keys.stores.interface import WrappingKey
 from coco_kp.model.resource_uri import EXTERNAL, MAX_LENGTH, ResourceUri
 from coco_kp.redact import shown
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError
 from coco_kp.keys.file_reference import FileReference, KekReference
-from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.file import FileStore
+from coco_kp.keys.stores.interface import Store
+from coco_kp.keys.stores.opening import open_store
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.redact import shown
 

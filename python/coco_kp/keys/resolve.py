@@ -175,7 +175,7 @@ def _stored(reference: KekReference) -> Kek:
         VaultReference,
         name_of,
     )
-    from coco_kp.keys.stores import open_store  # noqa: PLC0415
+    from coco_kp.keys.stores.opening import open_store  # noqa: PLC0415
 
     return kek_of(
         open_store(reference).fetch(),

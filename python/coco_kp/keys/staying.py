@@ -15,7 +15,8 @@ from typing import Final
 from coco_kp.errors import CocoKpError, InputError, KekError
 from coco_kp.keys.external import unwrap, wrap_new_kek
 from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference, name_of
-from coco_kp.keys.stores import CloudKey, GcmKey, WrappingKey, open_wrapping_key
+from coco_kp.keys.stores.interface import CloudKey, GcmKey, WrappingKey
+from coco_kp.keys.stores.opening import open_wrapping_key
 from coco_kp.keys.wrapper import (
     KekOpener,
     KekRecipient,

@@ -22,7 +22,7 @@ from coco_kp.errors import CocoKpError, InputError
 from coco_kp.keyprovider.server import Service
 from coco_kp.keyprovider.waiting import Behavior
 from coco_kp.keys.external import parse_ciphertext
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.model.resource_uri import MAX_LENGTH
 from coco_kp.observe import event
 from coco_kp.redact import shown

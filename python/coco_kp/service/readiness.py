@@ -22,7 +22,7 @@ from coco_kp.keys.file_reference import KekReference
 from coco_kp.keys.keys_file import read_keys
 from coco_kp.keys.reference import WrappingReference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
-from coco_kp.keys.stores import open_store, open_wrapping_key
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from coco_kp.observe import event
 from coco_kp.redact import shown
 

@@ -17,7 +17,7 @@ from coco_kp.deadline import acquire, remaining, within
 from coco_kp.errors import CocoKpError, KekError, UnreachableError
 from coco_kp.keys.external import context_of
 from coco_kp.keys.kek import kek_of
-from coco_kp.keys.stores import TIMEOUT, CiphertextError, WrappingKey
+from coco_kp.keys.stores.interface import TIMEOUT, CiphertextError, WrappingKey
 
 _MOST_AT_WORK: Final = 32
 """Calls to KMSs at a time; more wait for their turn."""

@@ -19,7 +19,7 @@ from coco_kp.keys.external import (
     wrap_new_kek,
     wrapped_kid,
 )
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.model.resource_uri import (
     MAX_LENGTH,
     ResourceUri,

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from coco_kp.errors import InputError, KekError, UnreachableError
 from coco_kp.keyprovider.server import new_server
-from coco_kp.keys.stores import WrappingKey
+from coco_kp.keys.stores.interface import WrappingKey
 from coco_kp.service.kbs_plugin import kbs_plugin
 from coco_kp.service.kbs_plugin_pb2 import (
     NeedsEncryptionRequest,

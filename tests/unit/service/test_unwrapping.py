@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from coco_kp.errors import KekError, UnreachableError
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.service.unwrapping import UnknownNameError, Unwrapping
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.traces import traces

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import AwsKmsReference, AwsSecretReference
-from coco_kp.keys.stores import CiphertextError
 from coco_kp.keys.stores.aws_service import AwsService, Meaning
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.model.encoding import decode_base64
 from coco_kp.redact import shown
 

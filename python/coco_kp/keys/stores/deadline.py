@@ -12,7 +12,7 @@ from typing import TypeVar
 from coco_kp.deadline import Alarm, start
 from coco_kp.errors import UnreachableError
 from coco_kp.http.failure import LATER
-from coco_kp.keys.stores import TIMEOUT
+from coco_kp.keys.stores.interface import TIMEOUT
 
 T = TypeVar("T")
 

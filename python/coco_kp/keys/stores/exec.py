@@ -15,7 +15,7 @@ from coco_kp.errors import InputError, KekError
 from coco_kp.files import reason
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference
-from coco_kp.keys.stores import TIMEOUT
+from coco_kp.keys.stores.interface import TIMEOUT
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
 

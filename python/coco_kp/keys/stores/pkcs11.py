@@ -28,7 +28,7 @@ from coco_kp.crypto import KEK_SIZE
 from coco_kp.errors import InputError, KekError, RefusedError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import Pkcs11Reference, name_of
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.keys.stores.pkcs11_token import in_session
 from coco_kp.redact import shown
 

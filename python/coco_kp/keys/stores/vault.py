@@ -14,7 +14,7 @@ from hvac import exceptions
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import TransitReference, VaultReference
-from coco_kp.keys.stores import CiphertextError
+from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.keys.stores.vault_session import Answer, VaultSession, words
 from coco_kp.model.encoding import decode_base64, encode_base64
 from coco_kp.redact import shown

@@ -30,8 +30,8 @@ from coco_kp.files import home, is_there, read_small, reason
 from coco_kp.http import display_url, is_loopback
 from coco_kp.http.failure import failure
 from coco_kp.http.url import parse_target
-from coco_kp.keys.stores import TIMEOUT
 from coco_kp.keys.stores.deadline import in_time
+from coco_kp.keys.stores.interface import TIMEOUT
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
 

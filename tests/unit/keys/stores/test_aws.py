@@ -19,7 +19,8 @@ from coco_kp.errors import (
     UnreachableError,
 )
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import CiphertextError, CloudKey, Store, open_store, open_wrapping_key
+from coco_kp.keys.stores.interface import CiphertextError, CloudKey, Store
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from tests.sim.http_server import BreakOff, Reply, http_server
 from tests.support.abandoned import await_abandoned
 from tests.support.traces import traces

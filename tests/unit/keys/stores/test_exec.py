@@ -13,8 +13,9 @@ from coco_kp.deadline import Caller, within
 from coco_kp.errors import InputError, KekError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import ExecReference, parse_kek_reference
-from coco_kp.keys.stores import Store, open_store
 from coco_kp.keys.stores.exec import ExecStore
+from coco_kp.keys.stores.interface import Store
+from coco_kp.keys.stores.opening import open_store
 from tests.support.patience import PATIENCE, ends, wait_until
 from tests.support.refusals import refusals
 

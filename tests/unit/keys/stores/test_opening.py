@@ -11,7 +11,7 @@ EXTRAS = {"boto3", "botocore", "hvac", "requests", "pkcs11"}
 OPENED = """
 import sys
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import open_store, open_wrapping_key
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 """
 
 

@@ -8,7 +8,8 @@ import pytest
 from coco_kp.errors import CocoKpError, KekError, RefusedError, RemoteError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import Store, WrappingKey, open_store, open_wrapping_key
+from coco_kp.keys.stores.interface import Store, WrappingKey
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from tests.sim.http_server import Reply
 from tests.support.traces import traces
 from tests.unit.keys.stores.scripted_vault import ScriptedVault, errors, ok, reply

@@ -20,7 +20,8 @@ from coco_kp.errors import (
     UnreachableError,
 )
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-from coco_kp.keys.stores import open_store, open_wrapping_key, vault_session
+from coco_kp.keys.stores import vault_session
+from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from coco_kp.keys.stores.vault_session import VaultSession
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.support.abandoned import await_abandoned
