@@ -11,16 +11,14 @@ codes into advice for the command at hand.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 from coco_kp.redact import redacted
 
 E = TypeVar("E", bound="CocoKpError")
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(NamedTuple):
     """What to do about a fault that may come later: an error's hint, code and fields."""
 
     text: str

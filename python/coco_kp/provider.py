@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -56,6 +55,7 @@ from coco_kp.model.params import (
 from coco_kp.model.protocol import Operation, UnwrapRequest, WrapRequest
 from coco_kp.model.resource_uri import ResourceUri, without_ciphertext
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from coco_kp.keys.file_reference import KekReference

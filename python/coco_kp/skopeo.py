@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 from coco_kp.deadline import remaining, within
 from coco_kp.errors import RemoteError
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _PROBE_SECONDS: Final = 20
 

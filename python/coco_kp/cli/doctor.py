@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from coco_kp.model.params import FileParams, SampleParams, parse_params
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
 from coco_kp.skopeo import PROGRAMS, Program, find_program
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin import Admin
@@ -100,11 +101,11 @@ class _Finding:
         }
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Checklist:
     """The checks so far. A check returns what it found, in words and as a value for later ones."""
 
-    findings: list[_Finding] = field(default_factory=list)
+    findings: list[_Finding] = dataclasses.field(default_factory=list)
 
     def run(self, check: str, examine: Callable[[], tuple[str, T]]) -> T | None:
         try:

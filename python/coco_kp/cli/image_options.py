@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -14,6 +13,7 @@ from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, usage
 from coco_kp.cli.output import tell_made
 from coco_kp.errors import InputError
 from coco_kp.redact import shown
+from coco_kp.values import replace
 
 if TYPE_CHECKING:
     from coco_kp.keys.reference import AwsKmsReference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,6 +11,7 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, Option, OptionGroup, usage
 from coco_kp.errors import RefusedError
+from coco_kp.values import replace
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.address import TcpAddress, UnixAddress

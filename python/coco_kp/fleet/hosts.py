@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from coco_kp.errors import InputError
 from coco_kp.redact import shown
 from coco_kp.transport import Access
+from coco_kp.values import replace
 
 
 def check_one_registry(hosts: Collection[str], access: Access) -> None:

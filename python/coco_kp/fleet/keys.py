@@ -5,8 +5,8 @@ Whoever asked for a key while the work goes on could get another one than those 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
 from coco_kp.errors import KekError, RefusedError
@@ -17,6 +17,7 @@ from coco_kp.keys.resolve import FetchedKek, GivenKek, KeySettings, fetch, opene
 from coco_kp.keys.wrapper import KekOpener, KeyWrapper, Opener
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ Fingerprints = tuple[tuple[str, str], ...]
 """Which keys are meant: their names in a plan, and the fingerprints of what was got for them."""
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class KeyRing:
     """Keys by their names in a plan; threads may share what :meth:`of` returns.
 
@@ -44,11 +45,11 @@ class KeyRing:
     """
 
     warn: Callable[[str], None]
-    _settings: KeySettings = field(init=False, repr=False)
-    _told: set[str] = field(default_factory=set)
-    _keks: dict[str, Kek] = field(default_factory=dict, repr=False)
-    _recipients: dict[str, KeyWrapper] = field(default_factory=dict, repr=False)
-    _openers: dict[str, Opener] = field(default_factory=dict, repr=False)
+    _settings: KeySettings = dataclasses.field(init=False, repr=False)
+    _told: set[str] = dataclasses.field(default_factory=set)
+    _keks: dict[str, Kek] = dataclasses.field(default_factory=dict, repr=False)
+    _recipients: dict[str, KeyWrapper] = dataclasses.field(default_factory=dict, repr=False)
+    _openers: dict[str, Opener] = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Make what resolves keys."""

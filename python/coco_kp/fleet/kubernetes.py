@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -17,6 +16,7 @@ from coco_kp.errors import InputError
 from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 MAX_COMPLETIONS: Final = 10_000
 

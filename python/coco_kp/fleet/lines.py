@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Final, Literal, TypeVar, cast, get_args
@@ -30,6 +30,7 @@ from coco_kp.model.encoding import member, parse_json_object
 from coco_kp.model.manifest import parse_platform
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.redact import printable_json, shown
+from coco_kp.values import dataclass, field, replace
 
 Action = Literal["encrypt", "rewrap", "verify", "inspect"]
 Outcome = Literal["done", "unchanged", "moved", "refused", "failed"]

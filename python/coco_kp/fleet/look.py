@@ -10,7 +10,6 @@ records what that came to. No I/O but that, and a KMS that opens packets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError
@@ -28,6 +27,7 @@ from coco_kp.model.layer_encryption import LayerPacket, parse_layer_encryption
 from coco_kp.model.manifest import ImageManifest
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.transport import Source
+from coco_kp.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

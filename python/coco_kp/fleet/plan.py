@@ -10,7 +10,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotThereError
@@ -22,6 +21,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.redact import shown
 from coco_kp.transport import Access, access_beside, open_source
+from coco_kp.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session

@@ -6,10 +6,10 @@ failed leaves unknown what is there. All words of others are printable in it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -27,6 +27,7 @@ from coco_kp.fleet.lines import (
 )
 from coco_kp.model.resource_uri import parse_key_id
 from coco_kp.redact import redacted, shown
+from coco_kp.values import dataclass, replace
 
 Standing = Literal["encrypted", "doubtful", "partly readable", "readable", "unknown"]
 
@@ -119,7 +120,7 @@ class Image:
         }
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Key:
     """A recipient: images that have packets for it, and since when that is known.
 
@@ -130,7 +131,7 @@ class Key:
     kid: str
     images: int = 0
     first_seen: str = ""
-    registered: Mapping[str, str] = field(default_factory=dict)
+    registered: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def document(self, now: str) -> dict[str, object]:
         """Return it as JSON has it; its age is in whole days."""

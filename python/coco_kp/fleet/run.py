@@ -6,13 +6,13 @@ They are not kept: a line is read again when its turn comes, so that a plan may 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from coco_kp.fleet.keys import KeyRing
 from coco_kp.fleet.lines import MAX_LINE, PlanLine, ResultLine, parse_plan_line
 from coco_kp.fleet.work import Reach, Worker
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def open_plan(path: Path) -> Iterator[PlanFile]:
         close(descriptor)
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Waiting:
     """Lines whose turn has not come: those whose layers are first to be made by others."""
 
-    needs: dict[int, int] = field(default_factory=dict)
-    wanted_by: dict[int, list[int]] = field(default_factory=dict)
+    needs: dict[int, int] = dataclasses.field(default_factory=dict)
+    wanted_by: dict[int, list[int]] = dataclasses.field(default_factory=dict)
 
     def add(self, number: int, needed: set[int]) -> None:
         self.needs[number] = len(needed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,7 +34,7 @@ _DOCKER: Final = "docker:"
 _MAX_WORD: Final = 4096
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Sources:
     """Finds the images that words mean.
 
@@ -44,9 +44,9 @@ class Sources:
 
     access: Access
     session: Session
-    left_out: int = field(default=0, init=False)
-    empty: int = field(default=0, init=False)
-    _hosts: set[str] = field(default_factory=set, init=False)
+    left_out: int = dataclasses.field(default=0, init=False)
+    empty: int = dataclasses.field(default=0, init=False)
+    _hosts: set[str] = dataclasses.field(default_factory=set, init=False)
 
     def images(self, words: Iterable[str]) -> Iterator[RegistryReference]:
         """Yield each image that a word means, once.

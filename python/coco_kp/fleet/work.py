@@ -6,11 +6,11 @@ Each action may be done any number of times, by any number of workers: what is d
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -67,6 +67,7 @@ from coco_kp.model.manifest import parse_platform
 from coco_kp.model.media_type import ZSTD, compression_of
 from coco_kp.model.reference import ImageReference, RegistryReference, parse_image_reference
 from coco_kp.transport import Access, Source, access_beside, open_source
+from coco_kp.values import dataclass, field, replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -113,7 +114,7 @@ class CheckedHeads:
             return self._heads[key]
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Worker:
     """Does lines of plans; threads may share it.
 
@@ -124,7 +125,7 @@ class Worker:
     halt: Halt
     jobs: int
     notice: Callable[[str], None]
-    _checked: CheckedHeads = field(default_factory=CheckedHeads, repr=False)
+    _checked: CheckedHeads = dataclasses.field(default_factory=CheckedHeads, repr=False)
 
     def run(self, line: PlanLine, keys: LineKeys) -> ResultLine:
         """Do what a line says. Raises ``CancelledError`` where that was ended meanwhile."""

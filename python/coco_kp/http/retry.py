@@ -12,10 +12,10 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.deadline import remaining
+from coco_kp.values import dataclass
 
 RETRIED: Final = frozenset({429, 500, 502, 503, 504})
 """Statuses that a repeat may cure."""

@@ -7,13 +7,13 @@ image: whoever writes the base could name them. So a base has a layer only if it
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from coco_kp.image.tree import ImageNode, images, read_tree
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.transport import Source
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

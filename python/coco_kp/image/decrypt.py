@@ -8,7 +8,6 @@ comes out all the same, if that is what went in: to judge an image is the part o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from coco_kp.errors import InputError
@@ -39,6 +38,7 @@ from coco_kp.transport import (
     check_source,
     open_source,
 )
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Manifest
 from coco_kp.model.reference import FileReference, ImageReference
 from coco_kp.transport import Access, Sink, open_sink
+from coco_kp.values import replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session

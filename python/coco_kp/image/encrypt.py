@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -75,6 +74,7 @@ from coco_kp.transport import (
     check_source,
     open_source,
 )
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session

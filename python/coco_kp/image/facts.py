@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
@@ -37,6 +36,7 @@ from coco_kp.model.media_type import (
 from coco_kp.model.packet import read_packet
 from coco_kp.model.resource_uri import parse_resource_uri
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 GUESTS_READ: Final = tuple(
     encrypted_form(f"{kind}{compression}")

@@ -6,7 +6,6 @@ It is taken from ``OCICRYPT_KEYPROVIDER_CONFIG`` (docs/protocols.md 2.1).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
@@ -24,6 +23,7 @@ from coco_kp.model.protocol import (
     write_wrap_request,
 )
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 DEFAULT_PARAMETERS: Final = "Enabled"
 """What ocicrypt sends where the user wrote only the provider's name."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import Advice, CocoKpError, InputError
@@ -14,6 +13,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, Platform
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.transport import Access, open_source
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session

@@ -9,7 +9,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.crypto import LayerOpener, LayerSealer, SealedLayer
@@ -32,6 +31,7 @@ from coco_kp.model.media_type import GZIP, NONE, ZSTD
 from coco_kp.redact import shown
 from coco_kp.transport import BlobReader, BlobWriter, Pieces, Sink, Source
 from coco_kp.unpacking import Decompressor
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.image.plan import LayerPlan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from coco_kp.errors import CocoKpError, IntegrityError, KekError
@@ -13,6 +12,7 @@ from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import parse_packet
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ and the plan names it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -49,6 +48,7 @@ from coco_kp.model.media_type import (
 from coco_kp.model.packet import wrap_type_of
 from coco_kp.model.words import check_word
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from coco_kp.image.facts import layer_facts
 from coco_kp.image.plan import ImagePlan, LayerAction, LeftOut
 from coco_kp.image.tree import ImageNode
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, ImageManifest
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ key. How it is compressed its plaintext tells, not its label.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import CocoKpError, InputError, RefusedError
@@ -24,6 +23,7 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.manifest import Descriptor
 from coco_kp.model.media_type import is_encrypted
 from coco_kp.transport import Source
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.image.plan import LayerPlan

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,6 +48,7 @@ from coco_kp.model.media_type import is_encrypted
 from coco_kp.model.reference import parse_image_reference
 from coco_kp.redact import shown
 from coco_kp.transport import Access, check_destination, check_source, open_source
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session

@@ -7,7 +7,6 @@ are not touched here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import compress
 from operator import not_
 from typing import Final
@@ -33,6 +32,7 @@ from coco_kp.model.media_type import (
 )
 from coco_kp.redact import shown
 from coco_kp.transport import Source, read_blob
+from coco_kp.values import dataclass, replace
 
 MAX_NESTING: Final = 4
 """Indexes inside indexes at the most; real ones are not nested."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from coco_kp.errors import Advice, CocoKpError
 from coco_kp.image.facts import PacketFacts
 from coco_kp.model.digest import Digest
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

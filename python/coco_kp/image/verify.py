@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +46,7 @@ from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_cipher
 from coco_kp.model.words import check_word
 from coco_kp.redact import shown
 from coco_kp.transport import Access, Source, access_beside, open_source
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -184,26 +184,28 @@ def _name(image: ImageNode) -> str:
     return f"attestation {image.manifest.digest}" if image.describes_another else str(image)
 
 
-@dataclass(slots=True)
 class _LayerCheck:
     """The checks of one layer, and what they found."""
 
-    source: Source
-    image: ImageNode
-    number: int
-    openers: tuple[Opener, ...]
-    rules: VerificationRules
-    base: Source | None
-    shared: SharedLayer | None
-    threads: int
-    facts: LayerFacts = field(init=False)
-    opened: list[bool] | None = None
-    checked: list[str] = field(default_factory=list)
-    findings: list[CocoKpError] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.facts = layer_facts(self.number, self.layer)
+    def __init__(
+        self,
+        source: Source,
+        image: ImageNode,
+        number: int,
+        openers: tuple[Opener, ...],
+        rules: VerificationRules,
+        base: Source | None,
+        shared: SharedLayer | None,
+        threads: int,
+    ) -> None:
+        self.source, self.image, self.number = source, image, number
+        self.openers, self.rules, self.base = openers, rules, base
+        self.shared, self.threads = shared, threads
+        self.facts: LayerFacts = layer_facts(number, self.layer)
+        self.opened: list[bool] | None = None
+        self.checked: list[str] = []
+        self.findings: list[CocoKpError] = []
+        self.remarks: list[str] = []
 
     @property
     def layer(self) -> Descriptor:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -153,13 +152,11 @@ class Work:
         pump.told = done
 
 
-@dataclass(slots=True)
 class _Pump:
     """A native pump on its way, and how many bytes of it were told."""
 
-    name: str
-    progress: PumpProgress
-    told: int = 0
+    def __init__(self, name: str, progress: PumpProgress) -> None:
+        self.name, self.progress, self.told = name, progress, 0
 
 
 def _raise_failure(future: Future[None]) -> None:

@@ -6,7 +6,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Protocol, Self, cast
@@ -140,10 +139,8 @@ class Kbcs:
         return cast("Kbc", PLUGINS.open(spec.name, spec.uri))
 
 
-@dataclass(slots=True)
 class _Kept:
     """A KBC, how many use it now, and whether the last of them closes it."""
 
-    kbc: Kbc
-    users: int = 0
-    dropped: bool = False
+    def __init__(self, kbc: Kbc) -> None:
+        self.kbc, self.users, self.dropped = kbc, 0, False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, NotStoredError, RemoteError
 from coco_kp.kbs.client import resource_path
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from coco_kp.kbs.admin_token import AdminToken
@@ -157,7 +156,7 @@ class Admin:
         if not self.kbs.url.names(uri.address):
             raise InputError(
                 f"'{uri}' names another KBS than {self.kbs.url}, where it would be registered",
-                f"leave the address out: {dataclasses.replace(uri, address='')}",
+                f"leave the address out: {replace(uri, address='')}",
             )
 
     def _call(

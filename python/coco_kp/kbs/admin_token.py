@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import time
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -27,6 +26,7 @@ from coco_kp.errors import KekError
 from coco_kp.exposure import exposure
 from coco_kp.files import is_there, read_file
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

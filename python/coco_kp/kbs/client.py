@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.deadline import pause, within
@@ -12,6 +11,7 @@ from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.kbs_url import API
 from coco_kp.observe import asking
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

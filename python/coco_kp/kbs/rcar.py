@@ -5,7 +5,6 @@ Source: docs/protocols.md 5.3. The messages themselves are in ``coco_kp.model.rc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import RemoteError
@@ -21,6 +20,7 @@ from coco_kp.model.rcar import (
     report_data,
     request,
 )
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.kbs.attester import Attester

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from coco_kp.files import brief, close, is_there, read_file, reason, sync_direct
 from coco_kp.locks import lock
 from coco_kp.model.encoding import parse_json_object, write_json
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,12 +7,12 @@ the last word of the error's type: each gets a hint at what to check.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

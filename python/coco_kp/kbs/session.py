@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.deadline import acquire
 from coco_kp.errors import UnreachableError
 from coco_kp.kbs.client import resource_path
 from coco_kp.kbs.refusal import SESSION_VARIANTS
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,13 +11,13 @@ import os
 import re
 import socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import is_folder, reason
 from coco_kp.model.host_port import HostPort
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final NUL

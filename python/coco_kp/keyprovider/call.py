@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from coco_kp.errors import CocoKpError, NotAllowedError, RemoteError
 from coco_kp.model.client import PROCESS, ClientIdentity
 from coco_kp.model.protocol import Operation
+from coco_kp.values import dataclass, field
 
 SERVICE: Final = "keyprovider.KeyProviderService"
 METHODS: Final[dict[Operation, str]] = {"keywrap": "WrapKey", "keyunwrap": "UnWrapKey"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import grpc
 
@@ -16,6 +15,7 @@ from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.config import GrpcTls
 from coco_kp.keyprovider.socket_name import SocketName
 from coco_kp.keyprovider.tls import channel_credentials
+from coco_kp.values import dataclass
 
 
 def open_channel(target: str, most_bytes: int, tls: GrpcTls | None = None) -> grpc.Channel:

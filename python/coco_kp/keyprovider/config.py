@@ -7,7 +7,6 @@ uses ``cmd`` before ``grpc`` and ignores every other way to call a provider.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from coco_kp.errors import InputError
 from coco_kp.files import read_file
 from coco_kp.model.encoding import check_one_reading, member, parse_json_object
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 VARIABLE: Final = "OCICRYPT_KEYPROVIDER_CONFIG"
 

@@ -5,7 +5,6 @@ gRPC gets what was checked, written anew, and not the files: no two readers can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from coco_kp.errors import InputError
 from coco_kp.files import read_small
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 LONGEST_FILE: Final = 1024 * 1024
 """Bytes of a PEM file at the most."""

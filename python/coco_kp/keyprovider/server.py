@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn, cast
@@ -25,6 +24,7 @@ from coco_kp.keyprovider.health import SERVICE as HEALTH
 from coco_kp.keyprovider.threads import Threads
 from coco_kp.keyprovider.waiting import MOST, Behavior, Waiting
 from coco_kp.observe import event, in_background
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from coco_kp.keyprovider.server_tls import ServerTls

@@ -13,7 +13,6 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +21,7 @@ import grpc
 from coco_kp.errors import InputError
 from coco_kp.keyprovider.pem import Pair, read_certificates, read_pair
 from coco_kp.observe import event
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 from typing import Final
 
 from coco_kp.crypto import Kek
@@ -19,6 +18,7 @@ from coco_kp.keys.kek import kek_of
 from coco_kp.keys.stores.interface import WrappingKey
 from coco_kp.model.resource_uri import EXTERNAL, MAX_LENGTH, ResourceUri
 from coco_kp.redact import shown
+from coco_kp.values import replace
 
 MAX_CIPHERTEXT: Final = 720
 """Bytes of a wrapped KEK at the most: what a key ID has room for."""

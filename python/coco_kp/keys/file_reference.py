@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from coco_kp.values import dataclass
 
 
 class KekReference:

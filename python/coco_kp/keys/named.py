@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import InputError
@@ -12,6 +11,7 @@ from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
 from coco_kp.keys.resolve import FetchedKek, StayingKey
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _HINT: Final = (
     "write keyid=kbs:///<repository>/<type>/<tag>,keypath=<file>, or kek-from=<uri> or "

@@ -7,7 +7,7 @@ but where the other side's answer was lost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from coco_kp.keys.registrar import KeyRegistrar
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class Publication:
     """Where a KEK is to be kept, if it is new, and the KBS that guests fetch it from.
 
@@ -32,8 +32,8 @@ class Publication:
 
     into: tuple[KekReference, ...] = ()
     registrar: KeyRegistrar | None = None
-    _kept: list[tuple[KekReference, Store]] = field(default_factory=list, repr=False)
-    _done: bool = field(default=False, repr=False)
+    _kept: list[tuple[KekReference, Store]] = dataclasses.field(default_factory=list, repr=False)
+    _done: bool = dataclasses.field(default=False, repr=False)
 
     def check(self, kid: ResourceUri, kek: Kek) -> None:
         """Raise early what ``publish`` would, as far as that shows without writing anything."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.keys.wrapper import KekRecipient
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from coco_kp.keys.publication import Publication
     from coco_kp.keys.registrar import KeyRegistrar
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PublishedRecipient(KekRecipient):
     """The holder of a KEK that goes where ``publication`` says."""
 
-    publication: Publication
+    publication: Publication = field(kw_only=True)
 
     @property
     def registrar(self) -> KeyRegistrar | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Final, Literal, cast
 from urllib.parse import quote, unquote
 
 from coco_kp.errors import InputError
 from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.redact import looks_like_a_key, shown
+from coco_kp.values import dataclass, replace
 
 MAX_REFERENCE: Final = 2048
 """Characters of a reference at the most."""

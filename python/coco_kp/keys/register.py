@@ -7,11 +7,11 @@ key file could else fetch another team's key under a name of his own.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import RefusedError
 from coco_kp.observe import event
+from coco_kp.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,6 @@ every command take what this module returns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,6 +30,7 @@ from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.observe import asking
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from coco_kp.keys.file_reference import KekReference

@@ -7,9 +7,9 @@ form stands in its key ID, for the KBS's plug-in to unwrap.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError
@@ -32,6 +32,7 @@ from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import AnnotationPacket, KmsPacket, UncheckedPacket, read_packet
 from coco_kp.model.resource_uri import ResourceUri, parse_resource_uri
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field, replace
 
 KMS_WARNING: Final = (
     "only guests whose Confidential Data Hub was built with the provider aws (0.21 or newer, "
@@ -255,13 +256,13 @@ class ExternalKek(KekRecipient):
         return own and KekRecipient.open(self, packet) == options
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class StayingOpener:
     """Has packets of all three forms opened by a key that stays where it is."""
 
     reference: WrappingReference
-    _key: WrappingKey | None = field(default=None, repr=False)
-    _keks: dict[str, KekOpener] = field(default_factory=dict, repr=False)
+    _key: WrappingKey | None = dataclasses.field(default=None, repr=False)
+    _keks: dict[str, KekOpener] = dataclasses.field(default_factory=dict, repr=False)
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""

@@ -7,7 +7,6 @@ and draws, and what it made is kept and registered by ``publish``, once all else
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol, Self
 
 from coco_kp.crypto import SAMPLE_KEK, Kek
@@ -25,6 +24,7 @@ from coco_kp.model.packet import (
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id, without_ciphertext
 from coco_kp.model.words import check_word
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field, replace
 
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""

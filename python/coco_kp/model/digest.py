@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from coco_kp.errors import InputError
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
 

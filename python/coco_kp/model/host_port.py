@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 
 from coco_kp.errors import InputError
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _FORM = re.compile(
     r"(?P<host>[^:\[\]]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\]):(?P<port>[1-9][0-9]{0,4})", re.ASCII

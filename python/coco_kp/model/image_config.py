@@ -5,12 +5,11 @@ OCI image specification, config.md. Docker's config has the same members.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import Members, check_known_once, parse_lenient_object
 from coco_kp.model.manifest import MAX_MANIFEST, PLATFORM_MEMBERS, Platform
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 from coco_kp.errors import InputError
 from coco_kp.model.host_port import is_host_name
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 API: Final = "/kbs/v0"
 """The path, behind the prefix, that all calls have in common."""

@@ -7,7 +7,6 @@ the annotation ``org.opencontainers.image.enc.pubopts``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from coco_kp.errors import InputError
@@ -20,6 +19,7 @@ from coco_kp.model.encoding import (
     write_json,
 )
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 CIPHER: Final = "AES_256_CTR_HMAC_SHA256"
 """The only cipher that ocicrypt defines."""

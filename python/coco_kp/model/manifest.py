@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from coco_kp.errors import InputError
@@ -27,6 +26,7 @@ from coco_kp.model.media_type import (
     oci_equivalent,
 )
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 """Bytes of a manifest or an image's config; registries and c/image draw the line here too."""

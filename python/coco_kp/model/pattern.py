@@ -7,10 +7,9 @@ no pattern reaches further than it looks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from coco_kp.errors import InputError
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ written is byte arrays, the one form that every client accepts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 from coco_kp.errors import InputError
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object, write_json
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 Operation = Literal["keywrap", "keyunwrap"]
 

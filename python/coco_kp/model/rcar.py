@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from coco_kp.errors import RemoteError
+from coco_kp.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,13 +8,13 @@ Grammars: skopeo's containers-transports(5); repository, tag and digest of distr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
 from coco_kp.errors import InputError
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 FILE_TRANSPORTS: Final = ("oci", "oci-archive", "dir", "docker-archive")
 SKOPEO_TRANSPORTS: Final = ("containers-storage", "docker-daemon", "ostree", "sif", "tarball")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
 from typing import Final
 
 from coco_kp.errors import InputError
 from coco_kp.redact import looks_like_a_key, shown
+from coco_kp.values import dataclass, replace
 
 MAX_LENGTH: Final = 1024
 """Characters of a URI at the most. Our bound; the KBS stores a resource in one file name."""

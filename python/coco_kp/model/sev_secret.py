@@ -6,11 +6,11 @@ Source: docs/protocols.md 4 (online_sev).
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
 from typing import Final
 
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.encoding import decode_base64, member, parse_json_object
+from coco_kp.values import dataclass, field
 
 KEYS_GUID: Final = "e6f5a162-d67f-4750-a67c-5d065f2a9910"
 """The injected secret that holds keys, in the form of a keys file."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +17,7 @@ from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import home, open_own, read_file, reason
 from coco_kp.locks import lock_file
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _READY: Final = b"ready"
 _LONGEST_PID: Final = 32  # bytes

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
-
-@dataclass(slots=True)
 class CallRecord:
     """What is known of a call, filled in as it becomes known; empty is what was not.
 
@@ -15,8 +12,6 @@ class CallRecord:
     status.
     """
 
-    operation: str
-    client: str
     kid: str = ""
     algorithm: str = ""
     key: str = ""
@@ -26,3 +21,6 @@ class CallRecord:
     code: str = "OK"
     message: str = ""
     seconds: float = 0.0
+
+    def __init__(self, operation: str, client: str) -> None:
+        self.operation, self.client = operation, client

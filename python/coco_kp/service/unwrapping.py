@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Final
 
 from coco_kp.deadline import acquire, remaining, within
@@ -18,6 +17,7 @@ from coco_kp.errors import CocoKpError, KekError, UnreachableError
 from coco_kp.keys.external import context_of
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.stores.interface import TIMEOUT, CiphertextError, WrappingKey
+from coco_kp.values import dataclass, field
 
 _MOST_AT_WORK: Final = 32
 """Calls to KMSs at a time; more wait for their turn."""

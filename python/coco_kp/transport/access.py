@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 from coco_kp.errors import InputError
 from coco_kp.files import StrPath
 from coco_kp.model.reference import ImageReference, RegistryReference
 from coco_kp.unpacking import Unpacking
+from coco_kp.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

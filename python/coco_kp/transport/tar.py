@@ -18,7 +18,6 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -30,6 +29,7 @@ from coco_kp.transport.base import CHUNK
 from coco_kp.transport.compressed import HEAD, Compression, DamagedError, compression_of, unpacked
 from coco_kp.transport.files import FilePart, naming, naming_temporary, unnamed_file, write_all
 from coco_kp.unpacking import Unpacking
+from coco_kp.values import dataclass
 
 BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, KekError, RefusedError, RemoteError
@@ -13,6 +12,7 @@ from coco_kp.keys.stores.aws_service import AwsService, Meaning
 from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.model.encoding import decode_base64
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 if TYPE_CHECKING:
     from types_boto3_kms.client import KMSClient

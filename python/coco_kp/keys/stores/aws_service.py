@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from coco_kp.http.failure import failure
 from coco_kp.keys.stores.deadline import in_time
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
+from coco_kp.values import dataclass
 
 Client = TypeVar("Client")
 Answer = TypeVar("Answer")

@@ -7,7 +7,6 @@ import os
 import selectors
 import signal
 import subprocess
-from dataclasses import dataclass
 from typing import IO, Final, cast
 
 from coco_kp.deadline import remaining, within
@@ -18,6 +17,7 @@ from coco_kp.keys.reference import ExecReference
 from coco_kp.keys.stores.interface import TIMEOUT
 from coco_kp.observe import asking
 from coco_kp.redact import masked, shown
+from coco_kp.values import dataclass
 
 OUTPUT_LIMIT: Final = 4096
 """Bytes that are read of what the program prints, and kept of what it complains of."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from coco_kp.errors import InputError, RefusedError
@@ -12,6 +11,7 @@ from coco_kp.files import is_there, write_file
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
@@ -31,6 +30,7 @@ from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.keys.stores.pkcs11_token import in_session
 from coco_kp.redact import shown
+from coco_kp.values import dataclass
 
 _IV_SIZE: Final = 12
 _TAG_SIZE: Final = 16

@@ -7,11 +7,11 @@ come back in time is left behind in its thread.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
@@ -38,7 +38,7 @@ _rejected: set[tuple[bytes, bytes]] = set()
 """Serial numbers of tokens and digests of PINs that they refused."""
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Loaded:
     """In which process modules were loaded, if in any."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import hvac
@@ -18,6 +17,7 @@ from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.keys.stores.vault_session import Answer, VaultSession, words
 from coco_kp.model.encoding import decode_base64, encode_base64
 from coco_kp.redact import shown
+from coco_kp.values import dataclass, field
 
 KEY_TYPE: Final = "aes256-gcm96"
 """The type of transit key that is used: AES-256 with data that is authenticated beside it."""

@@ -13,7 +13,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import home, is_there, read_small
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.transport.access import Access
+from coco_kp.values import dataclass, replace
 
 _SYSTEM: Final = Path("/etc/containers")
 _MAX_FILE: Final = 1024 * 1024

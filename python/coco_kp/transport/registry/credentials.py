@@ -17,7 +17,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +26,7 @@ from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB
 from coco_kp.redact import shown
 from coco_kp.transport.access import Access, Credentials, parse_credentials
+from coco_kp.values import dataclass
 
 _MAX_FILE: Final = 1024 * 1024
 _HELPER_SECONDS: Final = 60

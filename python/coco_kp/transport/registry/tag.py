@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 from coco_kp.errors import (
@@ -19,6 +18,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Manifest
 from coco_kp.transport.registry.repository import Repository
 from coco_kp.transport.registry.upload import check_digest
+from coco_kp.values import dataclass
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+from coco_kp.values import dataclass, field
 
 _MOST_KEPT: Final = 256
 """Tokens that are kept; the one that was needed the longest ago is forgotten. Each is of some
@@ -24,11 +25,11 @@ class Token:
     fresh_until: float
 
 
-@dataclass(slots=True)
 class _Place:
-    token: Token | None = None
-    asked: str = ""
-    fetching: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self.asked = ""
+        self.fetching = threading.Lock()
 
 
 class Tokens:

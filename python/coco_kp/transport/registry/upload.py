@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Final, cast
 from urllib.parse import urlencode
@@ -22,6 +21,7 @@ from coco_kp.model.digest import Digest
 from coco_kp.transport.base import CHUNK, BlobWriter, Pieces
 from coco_kp.transport.registry.outgoing import Outgoing
 from coco_kp.transport.registry.repository import Repository
+from coco_kp.values import dataclass
 
 SMALL: Final = CHUNK
 """Bytes of a blob, at the most, that is held until its digest is known, and sent whole: that takes
