@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -47,12 +48,14 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command in this process; ``ok=False`` where it may fail."""
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command in this process, given ``stdin``; ``ok=False`` where it may fail."""
 
-    def run_it(*arguments: object, ok: bool = True) -> Outcome:
+    def run_it(*arguments: object, ok: bool = True, stdin: str = "") -> Outcome:
         capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), newline=""))
+            code = run([str(argument) for argument in arguments])
         outcome = Outcome(code, *capsys.readouterr())
         assert code == 0 or not ok, outcome.err
         return outcome

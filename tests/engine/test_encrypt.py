@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import random
@@ -84,12 +83,10 @@ class TestKeys:
         key: Path,
         tmp_path: Path,
         command: Command,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         text = base64.b64encode(key.read_bytes()).decode() + "\n"
-        monkeypatch.setattr("sys.stdin", io.StringIO(text))
         target = f"oci:{tmp_path}/e"
-        command("encrypt", plain.reference, target, "--keyid", KID, "--key", "-")
+        command("encrypt", plain.reference, target, "--keyid", KID, "--key", "-", stdin=text)
         command("verify", target, "--keypath", key)
 
     def test_encrypt_makes_generated_key_readable_by_owner_only(

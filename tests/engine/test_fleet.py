@@ -787,8 +787,9 @@ def test_fleet_plan_leaves_signatures_and_such_out_by_name(teams: Teams) -> None
     assert "3 images of 1 repositories; left out: 4 tags" in outcome.err
 
 
-def planned(teams: Teams, *sources: str) -> set[str]:
-    outcome = teams.command("fleet", "plan", *sources, "--tls-verify=false", "--action=inspect")
+def planned(teams: Teams, *sources: str, stdin: str = "") -> set[str]:
+    look = ("--tls-verify=false", "--action=inspect")
+    outcome = teams.command("fleet", "plan", *sources, *look, stdin=stdin)
     found = [json.loads(line)["source"] for line in outcome.out.splitlines()]
     assert len(found) == len(set(found))
     return {name.removeprefix(f"docker://{teams.host}/team/") for name in found}
@@ -828,14 +829,8 @@ def test_fleet_plan_of_a_named_repository_without_tags_fails(teams: Teams) -> No
     assert (outcome.code, outcome.out) == (8, "")
 
 
-def test_fleet_plan_reads_words_from_stdin(
-    teams: Teams, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    listed = tmp_path / "list"
-    listed.write_text(f"docker://{teams.host}/team/app1:0\n")
-    with listed.open() as file:
-        monkeypatch.setattr("sys.stdin", file)
-        assert planned(teams, "-") == {"app1:0"}
+def test_fleet_plan_reads_words_from_stdin(teams: Teams) -> None:
+    assert planned(teams, "-", stdin=f"docker://{teams.host}/team/app1:0\n") == {"app1:0"}
 
 
 def test_finding_images_that_is_interrupted_waits_for_no_pause(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 
 import pytest
@@ -90,19 +89,17 @@ class TestByRegistry:
 
 
 class TestCredentials:
-    def test_creds_are_read_from_stdin(
-        self, pushed: str, key: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("sys.stdin", io.StringIO(f"{CREDS}\n"))
-        command("verify", pushed, "--tls-verify=false", "--keypath", key, "--creds", "-")
+    def test_creds_are_read_from_stdin(self, pushed: str, key: Path, command: Command) -> None:
+        own = ("--tls-verify=false", "--keypath", key, "--creds", "-")
+        command("verify", pushed, *own, stdin=f"{CREDS}\n")
 
     def test_creds_of_both_sides_are_two_lines_of_stdin(
-        self, pushed: str, host: str, key: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+        self, pushed: str, host: str, key: Path, command: Command
     ) -> None:
-        monkeypatch.setattr("sys.stdin", io.StringIO(f"{CREDS}\r\n{CREDS}\n"))
         command(
             *("decrypt", pushed, f"docker://{host}/team/plain:1", "--keypath", key, *PLAIN_HTTP),
             *("--src-creds", "-", "--dest-creds", "-"),
+            stdin=f"{CREDS}\r\n{CREDS}\n",
         )
 
     def test_options_are_read_from_the_environment(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.keys.wrapper import KekOpener
@@ -25,7 +22,6 @@ def test_image_commands_show_no_key_in_any_output(
     make_key: Callable[[str], Path],
     tmp_path: Path,
     command: Command,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     new = make_key("new")
     text = base64.b64encode(key.read_bytes()).decode()
@@ -60,8 +56,7 @@ def test_image_commands_show_no_key_in_any_output(
         ]
     output = ""
     for arguments in runs:
-        monkeypatch.setattr("sys.stdin", io.StringIO(text + "\n"))
-        outcome = command(*arguments, "-vv", ok=False)
+        outcome = command(*arguments, "-vv", ok=False, stdin=text + "\n")
         assert outcome.code != 1, arguments
         output += outcome.out + outcome.err
     secrets = [key.read_bytes(), new.read_bytes(), *layer_keys(encrypted, key)]
