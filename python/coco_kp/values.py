@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar, cast
 
 __all__ = ["dataclass", "field", "replace"]
 
@@ -76,7 +76,9 @@ def _made(plain: type[T]) -> type[T]:
         "_shape": shape,
     }
     kind: Callable[..., type[T]] = type(plain)
-    return kind(plain.__name__, plain.__bases__, namespace)
+    made: Any = kind(plain.__name__, plain.__bases__, namespace)
+    made.__init__ = _init(made, shape)
+    return cast("type[T]", made)
 
 
 def _member(default: object) -> _Member:
@@ -119,24 +121,42 @@ def _shape_of(value: object) -> _Shape:
     return shape
 
 
-def _init(self: object, /, *given: object, **named: object) -> None:
-    shape = _shape_of(self)
-    taken = shape.positional[: len(given)]
-    values = {**shape.defaults, **dict(zip(taken, given, strict=False)), **named}
-    for name, make in shape.factories.items():
-        if name not in values:
-            values[name] = make()
-    if (
-        len(given) > len(taken)
-        or values.keys() != shape.members.keys()
-        or not named.keys().isdisjoint(taken)
-    ):
-        wanted = ", ".join(shape.members)
-        raise TypeError(f"{type(self).__qualname__} takes: {wanted}")  # and no value may be quoted
-    for name, value in values.items():
-        _put(self, name, value)
-    if post_init := getattr(self, "__post_init__", None):
-        post_init()
+def _init(kind: type, shape: _Shape) -> Callable[..., None]:
+    """Return what fills a new value; that each call makes some is why it does so little."""
+    names = (*shape.positional, *(name for name in shape.members if name not in shape.positional))
+    put = [getattr(kind, name).__set__ for name in names]  # into the slots: nothing else can
+    all_by_place, check = len(put) == len(shape.positional), hasattr(kind, "__post_init__")
+
+    def __init__(self: Any, /, *given: object, **named: object) -> None:  # noqa: ANN401, N807
+        if named or len(given) != len(put) or not all_by_place:
+            given = _ordered(kind, shape, names, given, named)
+        for put_one, value in zip(put, given, strict=True):
+            put_one(self, value)
+        if check:
+            self.__post_init__()
+
+    return __init__
+
+
+def _ordered(
+    kind: type,
+    shape: _Shape,
+    names: tuple[str, ...],
+    given: tuple[object, ...],
+    named: dict[str, object],
+) -> tuple[object, ...]:
+    """Return the members' values in order. Raises ``TypeError``, in which no value is quoted."""
+    values = list(given)
+    for name in names[len(given) :]:
+        if name in named:
+            values.append(named.pop(name))
+        elif name in shape.defaults:
+            values.append(shape.defaults[name])
+        elif name in shape.factories:
+            values.append(shape.factories[name]())
+    if named or len(given) > len(shape.positional) or len(values) != len(names):
+        raise TypeError(f"{kind.__qualname__} takes: {', '.join(names)}")
+    return tuple(values)
 
 
 def _repr(self: object) -> str:
@@ -193,7 +213,6 @@ _FUNCTIONS: Final = {
     "__eq__": _eq,
     "__getstate__": _state,
     "__hash__": _hash,
-    "__init__": _init,
     "__replace__": _replace,  # of copy, from Python 3.13 on
     "__repr__": _repr,
     "__setattr__": _refuse,
