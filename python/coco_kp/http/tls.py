@@ -26,8 +26,10 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         """Build the TLS settings; raises :class:`InputError` for a file that cannot be used."""
-        context = ssl.create_default_context()
-        if not self.verify:
+        if self.verify:
+            context = ssl.create_default_context()
+        else:  # without the system's roots, which take 26 ms to read
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         for file in self.ca_files:
