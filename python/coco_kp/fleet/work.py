@@ -22,6 +22,7 @@ from coco_kp.errors import (
     IntegrityError,
     NotThereError,
 )
+from coco_kp.fleet.checked import CheckedHeads, CheckedLayer
 from coco_kp.fleet.halt import Halt
 from coco_kp.fleet.keys import LineKeys
 from coco_kp.fleet.lines import (
@@ -49,7 +50,6 @@ from coco_kp.image.inspect import inspect_image
 from coco_kp.image.plan import (
     EncryptionPlan,
     LayerAction,
-    LayerPlan,
     Rules,
     entries_to_read,
     plan_encryption,
@@ -67,7 +67,7 @@ from coco_kp.model.manifest import parse_platform
 from coco_kp.model.media_type import ZSTD, compression_of
 from coco_kp.model.reference import ImageReference, RegistryReference, parse_image_reference
 from coco_kp.transport import Access, Source, access_beside, open_source
-from coco_kp.values import dataclass, field, replace
+from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -94,24 +94,6 @@ class Reach:
     session: Session
     source: Access
     destination: Access
-
-
-class CheckedHeads:
-    """What was seen of layers that were read; who wants one that is being read waits for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._locks: dict[object, threading.Lock] = {}
-        self._heads: dict[object, bytes] = {}
-
-    def head(self, key: object, read: Callable[[], bytes]) -> bytes:
-        """Return a layer's first bytes, for which ``read`` is called unless it succeeded before."""
-        with self._lock:
-            own = self._locks.setdefault(key, threading.Lock())
-        with own:
-            if key not in self._heads:
-                self._heads[key] = read()
-            return self._heads[key]
 
 
 @dataclasses.dataclass(slots=True)
@@ -160,24 +142,11 @@ class Worker:
     def remembering(self, layers: Mapping[Digest, EarlierLayer]) -> dict[Digest, EarlierLayer]:
         """Return layers of which each is read once in this process, whoever takes it over."""
         return {
-            digest: _CheckedLayer(
+            digest: CheckedLayer(
                 layer.source, layer.layer, layer.encryption, layer.options, self._checked
             )
             for digest, layer in layers.items()
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _CheckedLayer(EarlierLayer):
-    """A layer that is not read again where its like was: the same bytes, options and content."""
-
-    checked: CheckedHeads = field(repr=False, compare=False)
-
-    def check(self, plan: LayerPlan, work: Work) -> bytes:
-        """Decrypt it, as `EarlierLayer.check` does, unless that was done."""
-        public, layer = self.encryption.public_options, plan.layer
-        key = (self.layer.digest, public, self.options, layer.digest, layer.media_type)
-        return self.checked.head(key, partial(EarlierLayer.check, self, plan, work))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from coco_kp.errors import RemoteError
-from coco_kp.fleet.work import CheckedHeads
+from coco_kp.fleet.checked import CheckedHeads
 
 
 def test_checked_layer_that_two_workers_want_at_once_is_read_once() -> None:
