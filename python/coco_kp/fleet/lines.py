@@ -1,9 +1,9 @@
 """Lines of JSON: a plan has one an image, and so have its results.
 
 Reading is strict, for a plan is run as it stands: an unknown member, action or option is refused,
-with the number of the line. A key is named, never held. A plan names no program to run, no file but
-keys, and no server but registries. The forms are those of ``coco-kp schema fleet-plan`` and
-``fleet-result``.
+with the number of the line. A key is named, never held. A plan names no program or plug-in to run,
+no file but keys, and no server but registries. The forms are those of ``coco-kp schema fleet-plan``
+and ``fleet-result``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from typing import IO, Final, Literal, TypeVar, cast, get_args
 
 from coco_kp.errors import CocoKpError, InputError
 from coco_kp.files import reason
+from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.keys.named import NamedKey, key_fields, named_key
 from coco_kp.keys.reference import (
     AwsKmsReference,
+    AwsSecretReference,
     ExecReference,
     Pkcs11Reference,
+    TransitReference,
     VaultReference,
+    WrappingReference,
 )
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import member, parse_json_object
@@ -358,28 +362,42 @@ def parse_plan_key(text: str, what: str, *, kid_needed: bool) -> NamedKey:
         key = named_key(key_fields(text, kid_needed=kid_needed))
     except CocoKpError as error:
         raise error.blaming(InputError, f"{what}: {error.message}") from None
-    reference = key.source.reference
-    if isinstance(reference, ExecReference):
-        raise InputError(
-            f"{what} names a program to run, which a plan may not",
-            "have it put the key into a file that only you can read, and name that with keypath=",
-        )
-    if isinstance(reference, Pkcs11Reference) and (reference.module or reference.pin_source):
-        raise InputError(
-            f"{what} names a library to load or a PIN's file, which a plan may not",
-            "set COCO_KP_PKCS11_MODULE and COCO_KP_PKCS11_PIN where it is run",
-        )
+    _check_key_of_plan(key.source.reference, what)
+    return key
+
+
+def _check_key_of_plan(reference: KekReference | WrappingReference, what: str) -> None:
+    """Refuse a key that is reached by what the plan says, whatever kind of reference that is."""
     server = ""
-    if isinstance(reference, VaultReference):
-        server = reference.host
-    elif isinstance(reference, AwsKmsReference):
-        server = reference.endpoint
+    match reference:
+        case FileReference() | AwsSecretReference() | TransitReference():
+            pass
+        case VaultReference():
+            server = reference.host
+        case AwsKmsReference():
+            server = reference.endpoint
+        case Pkcs11Reference():
+            if reference.module or reference.pin_source:
+                raise InputError(
+                    f"{what} names a library to load or a PIN's file, which a plan may not",
+                    "set COCO_KP_PKCS11_MODULE and COCO_KP_PKCS11_PIN where it is run",
+                )
+        case ExecReference():
+            raise InputError(
+                f"{what} names a program to run, which a plan may not",
+                "have it put the key into a file that only you can read, and name that with "
+                "keypath=",
+            )
+        case _:
+            raise InputError(
+                f"{what} names a plug-in to load, which a plan may not",
+                "wrap with a key of awskms, hashivault or pkcs11",
+            )
     if server:  # which would be sent the login, or the keys of layers
         raise InputError(
             f"{what} names the server {shown(server)} of a key, which a plan may not",
             "set VAULT_ADDR or AWS_ENDPOINT_URL where it is run",
         )
-    return key
 
 
 def _options(document: dict[str, object], action: Action, what: str) -> Options:

@@ -124,6 +124,8 @@ def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
         ("old_keys", ["kek-from=pkcs11:object=a?pin-source=file:/a"], "a library to load"),
         ("keys", ["keyid=kbs:///a/b/c,kek-from=vault://v.example/kv/a"], "names the server"),
         ("keys", ["wrap-with=awskms://kms.example/alias/a"], "names the server"),
+        ("keys", ["wrap-with=acmekms://kms.example/a"], "names a plug-in to load"),
+        ("old_keys", ["wrap-with=acmekms://kms.example/a"], "names a plug-in to load"),
         ("reuse", [f"docker://new.example/app@{DIGEST}"], "has no tag"),
         ("options", {"target": "coco"}, "has the option 'target'"),
         ("options", {"zstd": "lz4"}, "'zstd' of the line"),
