@@ -63,8 +63,8 @@ def test_progress_says_what_is_done_of_which_layer_in_50_columns() -> None:
         shown = []
         for words in (
             ["reading"],
-            ["encrypting", "linux/arm64/v8 9/12", "111111111111", "MiB"],
-            ["1.3/900"],  # megabytes of all layers
+            ["encrypting", "linux/arm64/v8 9/12 ━━━━ 0.7/900.0 MiB", "111111111111"],
+            ["linux/arm64/v8 9/12 ━━━━ 1.3/900.0 MiB"],
             ["uploading"],
         ):
             shown.append(read_until(ours, *words))
