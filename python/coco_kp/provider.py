@@ -311,7 +311,7 @@ class Provider(NamedTuple):
             return _opened(ours, specs, packet)
 
     def _kbc_of(self, text: str) -> KbcSpec:
-        """Read which KBC a caller names: one of the six, or the very plug-in of the owner's choice.
+        """Read which KBC a caller names: one of ours, or the very plug-in of the owner's choice.
 
         A plug-in may do anything with an address: only the owner gives it one.
         """

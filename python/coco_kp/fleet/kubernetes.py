@@ -18,8 +18,6 @@ from coco_kp.keys.file_reference import FileReference
 from coco_kp.redact import shown
 from coco_kp.values import dataclass
 
-MAX_COMPLETIONS: Final = 10_000
-
 _PART: Final = 240_000
 """Characters of a part of the plan as JSON has it. A ConfigMap may hold 1 MiB; but `kubectl apply`
 keeps a copy of it in an annotation, and annotations 256 KiB."""

@@ -9,7 +9,8 @@ from coco_kp.errors import InputError
 from coco_kp.redact import shown
 
 KBC_NAMES: Final = ("sample", "offline_fs", "offline_sev", "online_sev", "cc", "eaa")
-"""The six KBCs of the guide; each may also be written with ``_kbc`` behind it."""
+"""Our own; each may also be written with ``_kbc`` behind it. Callers of a provider may name any of
+them, at any address."""
 
 
 class KbcSpec(NamedTuple):
@@ -36,7 +37,7 @@ def parse_kbc_spec(text: str, plugins: Collection[str] = ()) -> KbcSpec:
 
     Args:
         text: A KBC, and where it is.
-        plugins: The names of plug-ins that may be named beside the six.
+        plugins: The names of plug-ins that may be named beside ours.
 
     Raises:
         InputError: The KBC is unknown, or its address empty.

@@ -43,6 +43,7 @@ _WRAPPING_KEYS: Final = {
     Pkcs11Reference: "pkcs11",
 }
 _EXTRAS: Final = {"vault", "aws", "pkcs11"}
+"""Modules here, each of which needs the extra of its name."""
 
 
 def open_store(reference: KekReference) -> Store:

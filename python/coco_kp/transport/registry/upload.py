@@ -34,9 +34,11 @@ token expired on the way, the upload is lost, or it has another offset than we t
 _FORGETTING: Final = 10.0  # seconds for a registry to forget an upload
 
 _FIRST_PIECE: Final = 256 * 1024
+"""Bytes of a PATCH after two that broke and left nothing; each further one makes it smaller."""
+
 _LEAST_PIECE: Final = 16 * 1024
-"""Bytes of a PATCH after two that broke and left nothing; each further one makes it smaller, down
-to what the registry takes (``OCI-Chunk-Min-Length``)."""
+"""Bytes below which it gets no smaller, nor below what the registry takes
+(``OCI-Chunk-Min-Length``)."""
 
 
 class State(Enum):
