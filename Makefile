@@ -63,12 +63,17 @@ faults: build ## Let every system call of every command fail, one at a time (CON
 docs: $(BIN)/.locked ## Build the pages of docs/ and the library's reference as a site, target/site
 	@NO_MKDOCS_2_WARNING=1 tools/quietly "Building the site of docs/" $(BIN)/mkdocs build --strict
 
+# Rules about the code and its pages as such: floors, circles, exports, docs, schemas. They need no peers.
+HOUSE := $(wildcard tests/test_*.py) $(addprefix tests/docs/,test_adr.py test_cli_contract.py test_pages.py) \
+  tests/engine/test_documents.py
+
 .PHONY: check
-check: build docs ## Formatting, lints, types, the stub against the module, the core on aarch64, the site
+check: build docs ## Formatting, lints, types, rules of the house, the core on aarch64, the site
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	tools/loud $(BIN)/mypy
 	MYPYPATH=python $(BIN)/stubtest coco_kp._native
+	tools/loud $(BIN)/pytest -n auto --quiet $(HOUSE)
 	cargo fmt --all --check
 	tools/loud cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 	tools/loud tools/check-aarch64

@@ -129,7 +129,7 @@ def test_defect_8_wrapped_packet_can_be_unwrapped() -> None:
 
 
 def test_defect_9_debug_log_does_not_show_layer_key(capsys: pytest.CaptureFixture[str]) -> None:
-    """In short; tests/test_no_secret_in_output.py searches for every key in every form."""
+    """In short; tests/engine/test_no_secret_in_output.py searches for every key in every form."""
     logger = logging.getLogger("coco_kp")
     before = logger.handlers[:], logger.propagate, logger.level
     try:
