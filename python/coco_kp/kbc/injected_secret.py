@@ -61,6 +61,10 @@ class InjectedSecrets:
         return shown(str(self._directory / guid))
 
 
+THIS_GUESTS: Final = InjectedSecrets()
+"""Those of the guest that this process runs in: deleted once, they are for all of the process."""
+
+
 def _run(*command: str) -> bool:
     import subprocess  # noqa: PLC0415 (few guests have a secret, and it takes its time to load)
 

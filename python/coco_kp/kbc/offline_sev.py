@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.errors import KekError
 from coco_kp.files import read_file
-from coco_kp.kbc.injected_secret import MAX_SECRET, InjectedSecrets
+from coco_kp.kbc.injected_secret import MAX_SECRET, THIS_GUESTS, InjectedSecrets
 from coco_kp.keys.keys_file import find_kek, parse_keys
 from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.sev_secret import KEYS_GUID
@@ -69,4 +69,4 @@ def offline_sev_kbc(
         keys_file: A keys file, which is only read, in place of the injected secret.
         secrets: What takes the injected secret; None for where the kernel shows it.
     """
-    return OfflineSevKbc(secrets or InjectedSecrets(), keys_file)
+    return OfflineSevKbc(secrets or THIS_GUESTS, keys_file)

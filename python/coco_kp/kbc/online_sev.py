@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -18,7 +19,7 @@ from coco_kp.crypto import Kek
 from coco_kp.deadline import Alarm, remaining
 from coco_kp.errors import InputError, IntegrityError, KekError, RemoteError, UnreachableError
 from coco_kp.files import read_file
-from coco_kp.kbc.injected_secret import MAX_SECRET, InjectedSecrets
+from coco_kp.kbc.injected_secret import MAX_SECRET, THIS_GUESTS, InjectedSecrets
 from coco_kp.kbc.keybroker_pb2 import OnlineSecretRequest, OnlineSecretResponse, RequestDetails
 from coco_kp.keyprovider.channel import open_channel
 from coco_kp.keys.wrapper import open_packet
@@ -29,6 +30,8 @@ from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection, parse_secre
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coco_kp.files import StrPath
     from coco_kp.kbc.kbcs import Kbc
     from coco_kp.model.packet import AnnotationPacket
@@ -45,7 +48,10 @@ class OnlineSevKbc:
     """The KBC of SEV guests that have a network."""
 
     def __init__(
-        self, address: HostPort, connection: SevConnection, deadline: float = DEADLINE
+        self,
+        address: HostPort,
+        connection: Callable[[], SevConnection],
+        deadline: float = DEADLINE,
     ) -> None:
         self._address = address
         self._connection = connection
@@ -54,12 +60,12 @@ class OnlineSevKbc:
     def unwrap(self, packet: AnnotationPacket) -> bytes:
         """Open the packet with the key that simple-kbs has under its kid's path.
 
-        Raises ``KekError``, ``RemoteError``, and ``IntegrityError`` for an answer that was not
-        made for this request.
+        Raises ``KekError``, ``InputError``, ``RemoteError``, and ``IntegrityError`` for an answer
+        that was not made for this request.
         """
-        guid = str(uuid.uuid4())
-        answer = self._ask(guid, packet.kid)
-        secrets = parse_secret_map(self._decrypt(answer))
+        connection, guid = self._connection(), str(uuid.uuid4())
+        answer = self._ask(connection.client_id, guid, packet.kid)
+        secrets = parse_secret_map(self._decrypt(answer, connection.key))
         if secrets.keys() != {guid}:
             raise IntegrityError(f"{self._name} answered another request", _REPLAY_HINT)
         try:
@@ -71,9 +77,9 @@ class OnlineSevKbc:
     def close(self) -> None:
         """No-op: simple-kbs is connected to for each request."""
 
-    def _ask(self, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
+    def _ask(self, client: str, guid: str, kid: ResourceUri) -> OnlineSecretResponse:
         details = RequestDetails(Guid=guid, Format="binary", SecretType="key", Id=kid.path)
-        request = OnlineSecretRequest(ClientId=self._connection.client_id, SecretRequests=[details])
+        request = OnlineSecretRequest(ClientId=client, SecretRequests=[details])
         with open_channel(str(self._address), _MAX_ANSWER) as channel:
             call = channel.unary_unary(
                 _METHOD,
@@ -93,11 +99,11 @@ class OnlineSevKbc:
                 self._fail(error, kid)
         return answer
 
-    def _decrypt(self, answer: OnlineSecretResponse) -> bytes:
+    def _decrypt(self, answer: OnlineSecretResponse, key: bytes) -> bytes:
         try:
             iv = decode_base64(answer.IV, "IV")
             payload = decode_base64(answer.Payload, "Payload")
-            return Kek(self._connection.key).unwrap(Algorithm.A256GCM, iv, payload)
+            return Kek(key).unwrap(Algorithm.A256GCM, iv, payload)
         except InputError as error:
             raise RemoteError(
                 f"the answer of {self._name} cannot be read: {error.message}"
@@ -144,12 +150,12 @@ def online_sev_kbc(
 
     Args:
         address: ``host:port`` of simple-kbs.
-        connection_file: The connection, in a file that is only read, in place of the injected one.
+        connection_file: The connection, in a file that is read for each packet, in place of the
+            injected one.
         secrets: What takes the injected connection; None for where the kernel shows it.
 
     Raises:
-        InputError: The address or the connection is malformed.
-        KekError: There is no connection.
+        InputError: The address is malformed.
     """
     if not address:
         raise InputError(
@@ -157,10 +163,15 @@ def online_sev_kbc(
         )
     place = HostPort.parse(address, "the address of simple-kbs")
     if connection_file:
-        name = shown(str(connection_file))
-        data = read_file(Path(connection_file), MAX_SECRET, KekError).data
-    else:
-        secrets = secrets or InjectedSecrets()
-        name = secrets.name_of(CONNECTION_GUID)
-        data = secrets.take(CONNECTION_GUID)
-    return OnlineSevKbc(place, SevConnection.parse(data, f"the connection {name}"))
+        return OnlineSevKbc(place, partial(_read_connection, Path(connection_file)))
+    return OnlineSevKbc(place, partial(_injected_connection, secrets or THIS_GUESTS))
+
+
+def _read_connection(file: Path) -> SevConnection:
+    data = read_file(file, MAX_SECRET, KekError).data
+    return SevConnection.parse(data, f"the connection {shown(str(file))}")
+
+
+def _injected_connection(secrets: InjectedSecrets) -> SevConnection:
+    data = secrets.take(CONNECTION_GUID)
+    return SevConnection.parse(data, f"the connection {secrets.name_of(CONNECTION_GUID)}")

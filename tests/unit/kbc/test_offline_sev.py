@@ -12,8 +12,10 @@ import pytest
 
 from coco_kp.errors import InputError, KekError
 from coco_kp.kbc.injected_secret import InjectedSecrets
+from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.kbc.offline_sev import offline_sev_kbc
 from coco_kp.model.algorithm import Algorithm
+from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.sev_secret import KEYS_GUID
 from tests.support.patience import PATIENCE
 from tests.support.wrapping import PATH, SECRET, Wrapping
@@ -51,6 +53,18 @@ def test_offline_sev_deletes_injected_secret_unless_it_is_kept_and_keeps_serving
     for _ in range(3):
         assert offline_sev_kbc(secrets=secrets).unwrap(wrapping.packet()) == SECRET
         assert file.exists() is keep
+
+
+def test_offline_sev_takes_the_secret_of_its_guest_once_for_all(
+    tmp_path: Path, wrapping: Wrapping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens KBCs anew still has what was deleted: it is nowhere else."""
+    file = write(tmp_path / KEYS_GUID, **{PATH: wrapping.raw})
+    monkeypatch.setattr("coco_kp.kbc.offline_sev.THIS_GUESTS", InjectedSecrets(tmp_path))
+    for _ in range(2):
+        with Kbcs() as kbcs:
+            assert kbcs.unwrap(KbcSpec("offline_sev", ""), wrapping.packet()) == SECRET
+        assert not file.exists()
 
 
 def test_offline_sev_shares_deleted_secret_among_threads(

@@ -19,10 +19,11 @@ from coco_kp.errors import (
     UnreachableError,
 )
 from coco_kp.kbc.injected_secret import InjectedSecrets
-from coco_kp.kbc.kbcs import Kbc
+from coco_kp.kbc.kbcs import Kbc, Kbcs
 from coco_kp.kbc.online_sev import OnlineSevKbc, online_sev_kbc
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.host_port import HostPort
+from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.sev_secret import CONNECTION_GUID, SevConnection
 from tests.sim.simple_kbs import SimulatedSimpleKbs, simulated_simple_kbs
 from tests.support.patience import ends
@@ -134,7 +135,8 @@ def test_online_sev_gives_up_when_simple_kbs_does_not_answer_by_deadline(
 ) -> None:
     sim.silent = True
     address = HostPort.parse(sim.address, "simple-kbs")
-    kbc = OnlineSevKbc(address, SevConnection(sim.client_id, sim.key), deadline=0.3)
+    connection = SevConnection(sim.client_id, sim.key)
+    kbc = OnlineSevKbc(address, lambda: connection, deadline=0.3)
     with ends(), pytest.raises(UnreachableError):
         kbc.unwrap(wrapping.packet())
 
@@ -147,6 +149,30 @@ def test_online_sev_deletes_injected_connection_and_keeps_serving(
     for _ in range(2):
         assert online_sev_kbc(str(sim.address), secrets=secrets).unwrap(wrapping.packet()) == SECRET
         assert not file.exists()
+
+
+def test_online_sev_takes_the_connection_of_its_guest_once_for_all(
+    sim: SimulatedSimpleKbs,
+    wrapping: Wrapping,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever opens KBCs anew, or names another address, still has what was deleted."""
+    connection(tmp_path / CONNECTION_GUID, sim)
+    monkeypatch.setattr("coco_kp.kbc.online_sev.THIS_GUESTS", InjectedSecrets(tmp_path))
+    for address in (sim.address, sim.address, sim.address.replace("127.0.0.1", "localhost")):
+        with Kbcs() as kbcs:
+            assert kbcs.unwrap(KbcSpec("online_sev", address), wrapping.packet()) == SECRET
+
+
+def test_online_sev_heeds_a_connection_file_that_was_replaced(
+    sim: SimulatedSimpleKbs, file: Path, kbc: Kbc, wrapping: Wrapping
+) -> None:
+    file.write_text(json.dumps({"client_id": "another", "key": b64encode(bytes(32)).decode()}))
+    with pytest.raises(CocoKpError):
+        kbc.unwrap(wrapping.packet())
+    connection(file, sim)
+    assert kbc.unwrap(wrapping.packet()) == SECRET
 
 
 @pytest.mark.parametrize(
