@@ -22,8 +22,8 @@ class PluginGroup(NamedTuple):
     """A kind of plug-in.
 
     ``name`` is the group of its entry points, ``kind`` what messages call one, ``code`` that of the
-    error where there is none of a name, and ``methods`` what all of them have. Those of ``builtin``
-    are no plug-ins, whatever is installed.
+    error where there is none of a name, and ``methods`` and ``attributes`` what all of them have,
+    and all that is used of them. Those of ``builtin`` are no plug-ins, whatever is installed.
     """
 
     name: str
@@ -31,6 +31,7 @@ class PluginGroup(NamedTuple):
     code: str
     builtin: tuple[str, ...]
     methods: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Return the names of those that are installed."""
@@ -72,14 +73,15 @@ class PluginGroup(NamedTuple):
             ) from error
         with guarded(what):
             made = make(argument)
-        missing = [name for name in self.methods if not callable(getattr(made, name, None))]
+            missing = [name for name in self.methods if not callable(getattr(made, name, None))]
+            missing += [name for name in self.attributes if not hasattr(made, name)]
         if missing:
             raise InputError(
                 f"{what} lacks {', '.join(missing)}",
                 "it is for another version of coco-kp, or is no such plug-in",
                 code="plugin-unusable",
             )
-        return _Guarded(what, made)
+        return _Guarded(what, made, frozenset(self.methods + self.attributes))
 
     def _installed(self) -> EntryPoints:
         from importlib.metadata import entry_points  # noqa: PLC0415 (slow to load; few name one)
@@ -106,14 +108,15 @@ def guarded(what: str) -> Iterator[None]:
 
 
 class _Guarded:
-    """A plug-in's object, of which each method is guarded."""
+    """A plug-in's object, of which there are the members of its kind, and each is guarded."""
 
-    def __init__(self, what: str, made: object) -> None:
+    def __init__(self, what: str, made: object, members: frozenset[str]) -> None:
         self._what = what
         self._made = made
+        self._members = members
 
     def __getattr__(self, name: str) -> object:
-        if not hasattr(type(self._made), name) and name not in vars(self._made):
+        if name not in self._members:
             raise AttributeError(name)
         with guarded(self._what):
             value = getattr(self._made, name)

@@ -10,7 +10,7 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError, RemoteError
-from coco_kp.kbc.kbcs import PLUGINS, Kbcs
+from coco_kp.kbc.kbcs import MOST_OPEN, PLUGINS, Kbcs
 from coco_kp.kbs import attester
 from coco_kp.keys.reference import parse_wrapping_reference
 from coco_kp.keys.stores import interface, opening
@@ -68,6 +68,42 @@ class Wordless(Mine):
         return nothing
 
 
+class Slotted(Mine):
+    """Has no dict, as objects of native modules have none."""
+
+    __slots__ = ()
+
+    def __new__(cls, _address: str) -> object:  # type: ignore[misc]
+        return _Slots()
+
+
+class _Slots:
+    __slots__ = ()
+    unwrap = Failing.unwrap
+    close = Mine.close
+
+
+class Unclosable(Mine):
+    def close(self) -> NoReturn:
+        raise RuntimeError(RAW.hex())
+
+
+class Passing:
+    """Looks as if it had every member."""
+
+    def __init__(self, _address: str) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., bytes]:
+        return lambda *_arguments: SECRET
+
+
+class Crumbling(Mine):
+    @property
+    def unwrap(self) -> NoReturn:
+        raise RuntimeError(RAW.hex())
+
+
 def unmade(_text: str) -> NoReturn:
     raise RuntimeError(RAW.hex())
 
@@ -107,6 +143,7 @@ def test_kbc_of_a_package_opens_packets_and_is_closed(
         ("Failing", "plugin-failed", "failed: RuntimeError"),
         ("Leaving", "plugin-failed", "failed: SystemExit"),
         ("Wordless", "plugin-failed", "returned no bytes"),
+        ("Crumbling", "plugin-failed", "failed: RuntimeError"),
         ("unmade", "plugin-failed", "failed: RuntimeError"),
         ("handleless", "plugin-unusable", "lacks unwrap, close"),
         ("nothing_here", "plugin-unusable", "cannot be loaded: AttributeError"),
@@ -138,6 +175,49 @@ def test_two_packages_with_one_name_are_an_error(
     installed(PLUGINS, f"mine = {HERE}:Mine", f"mine = {HERE}:Mine")
     with Kbcs() as kbcs, pytest.raises(InputError, match="2 plug-ins are named KBC 'mine'"):
         kbcs.unwrap(KbcSpec("mine", ""), packet)
+
+
+def test_kbc_of_a_package_that_does_not_close_hurts_nobody_else(
+    installed: Callable[..., None], packet: AnnotationPacket, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed(PLUGINS, f"mine = {HERE}:Unclosable")
+    with Kbcs({"sample": Mine}) as kbcs:
+        for number in range(MOST_OPEN + 2):
+            assert kbcs.unwrap(KbcSpec("mine", str(number)), packet) == SECRET
+        before = Mine.closed
+        assert kbcs.unwrap(KbcSpec("sample", ""), packet) == SECRET
+    assert Mine.closed == before + 1
+    assert RAW.hex()[:16] not in caplog.text
+
+
+@pytest.mark.parametrize("maker", ["Passing", "Slotted"])
+def test_members_beyond_its_kind_are_none_of_a_plugin(
+    installed: Callable[..., None], maker: str
+) -> None:
+    installed(PLUGINS, f"mine = {HERE}:{maker}")
+    made = PLUGINS.open("mine", "")
+    assert callable(made.unwrap)
+    assert not hasattr(made, "encrypt_gcm")
+
+
+def test_attester_of_a_package_without_its_tee_is_an_error(
+    installed: Callable[..., None],
+) -> None:
+    installed(attester.PLUGINS, f"mine = {HERE}:Teeless")
+    with pytest.raises(InputError, match="lacks tee") as unusable:
+        attester.load("mine")
+    assert unusable.value.code == "plugin-unusable"
+
+
+class Teeless:
+    def __init__(self, _agent: str) -> None:
+        pass
+
+    def primary_evidence(self, _report_data: bytes) -> dict[str, object]:
+        return {}
+
+    def additional_evidence(self, _report_data: bytes) -> str:
+        return ""
 
 
 @pytest.mark.parametrize("name", KBC_NAMES)

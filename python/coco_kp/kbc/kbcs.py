@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +11,10 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final, Protocol, Self, cast
 
-from coco_kp.errors import RemoteError
+from coco_kp.errors import CocoKpError, RemoteError
 from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec
 from coco_kp.model.packet import AnnotationPacket
+from coco_kp.observe import event
 from coco_kp.plugins import PluginGroup
 
 PLUGINS: Final = PluginGroup(
@@ -75,7 +77,7 @@ class Kbcs:
             self._closed = True
             idle = self._dropped(0)
         for kbc in idle:
-            kbc.close()
+            _close(kbc)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +96,7 @@ class Kbcs:
                 kept.users -= 1
                 over = kept.dropped and not kept.users
             if over:
-                kept.kbc.close()
+                _close(kept.kbc)
 
     def _found(self, spec: KbcSpec) -> _Kept | None:
         with self._lock:
@@ -117,7 +119,7 @@ class Kbcs:
             kept.users += 1
             idle += self._dropped(0 if self._closed else MOST_OPEN)
         for kbc in idle:
-            kbc.close()
+            _close(kbc)
         return kept
 
     def _dropped(self, most: int) -> list[Kbc]:
@@ -137,6 +139,14 @@ class Kbcs:
             module = import_module(f"coco_kp.kbc.{spec.name}")
             return cast("Kbc", getattr(module, f"{spec.name}_kbc")(spec.uri))
         return cast("Kbc", PLUGINS.open(spec.name, spec.uri))
+
+
+def _close(kbc: Kbc) -> None:
+    """Close it; that it fails is nothing to whoever had others opened, or has what it opened."""
+    try:
+        kbc.close()
+    except CocoKpError as error:
+        event(logging.WARNING, "warning", message=str(error))
 
 
 class _Kept:

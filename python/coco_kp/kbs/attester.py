@@ -34,6 +34,7 @@ PLUGINS: Final = PluginGroup(
     code="attester-unknown",
     builtin=("sample", "aa"),
     methods=("additional_evidence", "primary_evidence"),
+    attributes=("tee",),
 )
 """Other attesters."""
 
