@@ -16,8 +16,9 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, KekError, RemoteError
-from coco_kp.keys import staying, stores
+from coco_kp.keys import staying
 from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference
+from coco_kp.keys.stores import opening
 from coco_kp.model.algorithm import Algorithm
 from tests.support.command import Command
 from tests.support.image import Image
@@ -72,7 +73,7 @@ class KmsKey:
 @pytest.fixture
 def kms(monkeypatch: pytest.MonkeyPatch) -> Kms:
     kms = Kms()
-    for module in (staying, stores):
+    for module in (staying, opening):
         monkeypatch.setattr(module, "open_wrapping_key", kms.open)
     return kms
 
@@ -221,8 +222,8 @@ def test_rewrap_between_keys_of_aws_kms_leaves_other_packets_where_they_are(
     command("rewrap", for_aws.reference, *own, "--to-wrap-with", "awskms:///alias/b")
     assert set(kms.calls) == {"ReEncrypt"}
     expected = ("--expect-keyid", kid, "--expect-keyid", "awskms:///alias/b")
-    for opening in (("--keypath", key), ("--wrap-with", "awskms:///alias/b")):
-        command("verify", for_aws.reference, *opening, *expected)
+    for one in (("--keypath", key), ("--wrap-with", "awskms:///alias/b")):
+        command("verify", for_aws.reference, *one, *expected)
 
 
 @pytest.mark.parametrize(("failure", "code"), [(KekError, 0), (RemoteError, 6)])
