@@ -7,6 +7,7 @@ from typing import Final
 
 from coco_kp.errors import (
     ChangedError,
+    CocoKpError,
     DeniedError,
     IntegrityError,
     RemoteError,
@@ -55,7 +56,12 @@ class Tag:
         """
         if replacing is not None and self._digest() != str(replacing):
             raise ChangedError(self._reference)
-        self._point_to(manifest, replacing)
+        try:
+            self._point_to(manifest, replacing)
+        except (RemoteError, IntegrityError):
+            raise
+        except CocoKpError as error:  # such as an answer that leads to where nobody may go
+            raise (self._unsure(error) if self.touched else error) from None
         if replacing is not None:
             self._check_kept(manifest.digest)
 
@@ -102,17 +108,17 @@ class Tag:
         """Return what it points to, None where ``blind`` is allowed and the right to read lacks."""
         try:
             return self._digest()
-        except RemoteError as error:
+        except CocoKpError as error:
             if blind and isinstance(error, DeniedError):
                 return None
             raise self._unsure(lost.error) from None
 
     def _check_kept(self, digest: Digest) -> None:
         """Look again: who looked before we wrote, and wrote after us, undid what we changed."""
-        self._repository.sleep(_SETTLED)
         try:
+            self._repository.sleep(_SETTLED)
             now = self._digest()
-        except RemoteError as error:
+        except CocoKpError as error:
             _LOG.warning("%s is in place, but may have changed since: %s", self._reference, error)
             return
         if now != str(digest):
@@ -123,7 +129,7 @@ class Tag:
         what = f"{self._reference} cannot be read again"
         return str(self._repository.digest(self._name, what) or "")
 
-    def _unsure(self, error: RemoteError) -> RemoteError:
+    def _unsure(self, error: CocoKpError) -> RemoteError:
         return RemoteError(
             f"{self._reference} may be in place: the registry did not say whether it took the "
             f"manifest, nor what it has now: {error.message}",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from coco_kp.errors import ChangedError, DeniedError, IntegrityError, RemoteError
+from coco_kp.errors import CancelledError, ChangedError, DeniedError, IntegrityError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry.session import Session
@@ -20,6 +20,9 @@ from tests.support.stored import check, image, store
 OLD = image(b"old layer", b"shared layer")
 NEW = image(b"new layer", b"shared layer")
 OTHER = image(b"other layer")
+
+ASTRAY = Reply(307, {"Location": "ftp://elsewhere.example/"})
+"""Leads to where nobody may go."""
 
 Fault = Callable[[Request], Reply | BreakOff | None]
 
@@ -231,7 +234,7 @@ def test_registry_sink_tells_that_the_image_is_as_it_was_where_it_can_be_seen(
 
 
 @pytest.mark.parametrize("answer", NO_ANSWER)
-@pytest.mark.parametrize("look", [BreakOff(), Reply(503), error(403, "DENIED", "no")])
+@pytest.mark.parametrize("look", [BreakOff(), Reply(503), error(403, "DENIED", "no"), ASTRAY])
 def test_registry_sink_says_that_the_image_may_be_in_place_where_nobody_can_tell(
     registry: Registry, sink: RegistrySink, answer: Reply | BreakOff, look: Reply | BreakOff
 ) -> None:
@@ -240,6 +243,32 @@ def test_registry_sink_says_that_the_image_may_be_in_place_where_nobody_can_tell
         store(sink, NEW)
     assert caught.value.exit_code == 6
     assert sink.left_behind() == (), "nobody knows whether the tag points to them"
+
+
+@pytest.mark.parametrize("look", [BreakOff(), ASTRAY])
+def test_registry_sink_is_done_where_nobody_can_look_again(
+    registry: Registry, sink: RegistrySink, look: Reply | BreakOff
+) -> None:
+    """The image is in place: an error would have its new key removed as one of no image."""
+    store(sink, OLD)
+    store(sink, NEW, named=False)
+    moved = sent(registry)
+    registry.faults = [lambda r: look if looks(r) and sent(registry) > moved else None]
+    sink.set_reference(NEW.top, replacing=OLD.top.digest)
+    assert registry.manifests[REPOSITORY, "v1"][1] == NEW.top.raw
+
+
+def test_registry_sink_is_done_where_the_last_pause_is_cut_short(
+    registry: Registry, image_name: RegistryReference
+) -> None:
+    def ended(_seconds: float) -> None:
+        raise CancelledError("the call was cancelled")
+
+    with Session(sleep=ended) as session, RegistrySink(image_name, PLAIN, session) as sink:
+        store(sink, OLD)
+        store(sink, NEW, named=False)
+        sink.set_reference(NEW.top, replacing=OLD.top.digest)
+    assert registry.manifests[REPOSITORY, "v1"][1] == NEW.top.raw
 
 
 def test_registry_sink_goes_on_where_it_may_not_read_what_it_wrote(
