@@ -194,7 +194,7 @@ def _move_blobs(
             *(partial(copy, blob, diff_id) for (_, diff_id), blob in others.items()),
         ]
     )
-    return plain
+    return {key: plain[key] for key in encrypted}  # one that is missing would stay encrypted
 
 
 def _refuse_packets(layer: Descriptor, where: str) -> None:

@@ -487,17 +487,17 @@ def _write_manifests(
     new = {image.manifest.digest: image.manifest for image in plan.attestations}
     for image in plan.images:
         manifest = image.image.manifest.to_oci()
-        layers = [_descriptor(layer, written.get(_key(layer))) for layer in image.layers]
+        layers = [_descriptor(layer, written) for layer in image.layers]
         new[image.image.manifest.digest] = manifest.replaced(layers=layers)
     return write_tree(plan.tree, new, sink)
 
 
-def _descriptor(plan: LayerPlan, written: _Written | None) -> Descriptor:
+def _descriptor(plan: LayerPlan, all_written: Mapping[tuple[Digest, bool], _Written]) -> Descriptor:
     if plan.action is LayerAction.KEEP:
         return plan.layer
-    if plan.action.readable or written is None:
+    if plan.action.readable:
         return plan.layer.replaced(media_type=plan.media_type)
-    annotations = plan.layer.annotations
+    written, annotations = all_written[_key(plan)], plan.layer.annotations
     if written.transcoded:
         annotations = without_positions(annotations)
     return plan.layer.replaced(

@@ -98,7 +98,7 @@ class Work:
                     self._tell()
                     check_wanted()
                     for future in done:
-                        _raise_failure(future)
+                        future.result()
             except BaseException:  # a signal in this thread, too
                 left.clear()
                 self._stop()
@@ -114,15 +114,24 @@ class Work:
         try:
             self.check()
             self.progress.begin(name, size)
-            yield pump.progress
-        except CancelledError:
-            check_wanted()
-            raise Stopped from None
+            with self._ending_early():
+                yield pump.progress
         finally:
             with self._lock:
                 del self._pumps[pump.progress]
             self._advance(pump)
         self.progress.end(name)
+
+    @contextmanager
+    def _ending_early(self) -> Iterator[None]:
+        """Tell why a pump was cancelled: all of it is unwanted, or another piece has failed."""
+        try:
+            yield
+        except CancelledError:
+            check_wanted()
+            if self._stopped:
+                raise Stopped from None
+            raise
 
     def _alone(self, work_off: Callable[[], None]) -> None:
         """Do all in this thread, where nobody looks whether it is still wanted."""
@@ -157,8 +166,3 @@ class _Pump:
 
     def __init__(self, name: str, progress: PumpProgress) -> None:
         self.name, self.progress, self.told = name, progress, 0
-
-
-def _raise_failure(future: Future[None]) -> None:
-    with suppress(Stopped):  # the reason for that is another piece's
-        future.result()

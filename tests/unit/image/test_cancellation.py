@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import coco_kp
+from coco_kp.transport.registry.upload import SMALL
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry
 from tests.support.access import PLAIN
@@ -20,7 +22,7 @@ from tests.support.image import Image, tar, write_image
 KID = coco_kp.parse_key_id("/default/key/1")
 KEY = coco_kp.KekRecipient(KID, coco_kp.Kek.generate())
 OPENERS = [coco_kp.KekOpener(KEY.kek)]
-LAYERS = [tar({f"file{number}": bytes(300_000)}) for number in range(3)]
+LAYERS = [tar({f"file{number}": os.urandom(SMALL + 1)}) for number in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,41 @@ def test_cancelled_trial_is_no_result(encrypted: Image) -> None:
         coco_kp.decrypt_image(
             encrypted.reference, "oci:nowhere", [Opening()], dry_run=True, cancel=cancel
         )
+
+
+class Raising(coco_kp.Progress):
+    """Wants the work to end, by what it raises."""
+
+    def begin(self, *_: object) -> None:
+        raise coco_kp.CancelledError("the user wants it")
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_cancelled_error_of_progress_ends_decryption(
+    encrypted: Image, place: Path, jobs: int
+) -> None:
+    """Taken for a sign that another piece had failed, it let layers stay as they were."""
+    with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
+        coco_kp.decrypt_image(
+            encrypted.reference, f"oci:{place}/d", OPENERS, jobs=jobs, progress=Raising()
+        )
+
+
+def test_cancelled_error_of_progress_ends_decryption_in_the_same_layout(encrypted: Image) -> None:
+    with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
+        coco_kp.decrypt_image(
+            encrypted.reference, f"{encrypted.reference}:d", OPENERS, progress=Raising()
+        )
+
+
+def test_cancelled_error_of_progress_ends_encryption(plain: Image, place: Path) -> None:
+    with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
+        coco_kp.encrypt_image(plain.reference, f"oci:{place}/e", [KEY], progress=Raising())
+
+
+def test_cancelled_error_of_progress_is_no_finding(encrypted: Image) -> None:
+    with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
+        coco_kp.verify_image(encrypted.reference, OPENERS, progress=Raising())
 
 
 def test_cancellation_ends_calls_to_come() -> None:
@@ -292,7 +329,8 @@ def test_cancelled_encryption_has_a_registry_forget_what_it_began(
     plain: Image, registry: Registry, host: str
 ) -> None:
     """What undoes a call runs although nobody waits for it any more."""
-    progress = Cancelling("advance")
+    cancel = coco_kp.Cancellation()
+    registry.before = lambda request: cancel.cancel() if request.method == "PATCH" else None
     with pytest.raises(coco_kp.CancelledError):
         coco_kp.encrypt_image(
             plain.reference,
@@ -300,8 +338,7 @@ def test_cancelled_encryption_has_a_registry_forget_what_it_began(
             [KEY],
             jobs=1,
             destination_access=PLAIN,
-            progress=progress,
-            cancel=progress.cancel,
+            cancel=cancel,
         )
     assert registry.requests("POST")
     assert registry.uploads == {}
