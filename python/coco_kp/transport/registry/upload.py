@@ -40,6 +40,9 @@ _LEAST_PIECE: Final = 16 * 1024
 """Bytes below which it gets no smaller, nor below what the registry takes
 (``OCI-Chunk-Min-Length``)."""
 
+_MOST_PIECE: Final = 16 * 1024 * 1024
+"""Bytes of a PATCH that are held in memory, whatever a registry asks for."""
+
 
 class State(Enum):
     """Where an upload stands; each names its request, and to which states the answer leads."""
@@ -155,7 +158,7 @@ class RegistryBlobWriter(BlobWriter):
             self._location = response.location
             least = response.headers.get("OCI-Chunk-Min-Length", "")
             if re.fullmatch(r"[0-9]{1,9}", least):
-                self._least = max(_LEAST_PIECE, int(least))
+                self._least = max(_LEAST_PIECE, min(int(least), _MOST_PIECE))
         self._way.go_on(0)
         return State.SENDING if self._held is None else State.NAMING
 

@@ -290,6 +290,23 @@ class TestBroken:
         assert stored(registry) == DATA
         assert [len(r.body) for r in registry.requests("PATCH")][4:] == [1_000_000] * 3
 
+    def test_upload_holds_no_more_than_16_mib_however_large_registry_wants_pieces(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        def start(request: Request) -> Reply | None:
+            if request.method != "POST":
+                return None
+            reply = registry.route(request)
+            return replace(reply, headers={**reply.headers, "OCI-Chunk-Min-Length": "999999999"})
+
+        data, most = bytes(34 << 20), 16 << 20
+        registry.faults = [start, once("PATCH", BreakOff(), 4)]
+        digest = Digest.of(data)
+        writer = sink.begin_blob(len(data))
+        writer.take(lambda offset: iter([memoryview(data)[offset:]]))
+        writer.commit(digest, len(data))
+        assert [len(r.body) for r in registry.requests("PATCH")][4:] == [most, most, 2 << 20]
+
     @pytest.mark.parametrize("method", ["PATCH", "PUT"])
     def test_upload_waits_as_long_as_registry_asks(
         self, registry: Registry, sink: RegistrySink, pauses: list[float], method: str
