@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 __all__ = ["dataclass", "field", "replace"]
 
@@ -175,10 +175,22 @@ def _hash(self: object) -> int:
     return hash(_shape_of(self).hashed(self))
 
 
-def _refuse(self: object, name: str, _value: object = None) -> NoReturn:  # noqa: ARG001
-    from dataclasses import FrozenInstanceError  # noqa: PLC0415 (loaded where something is wrong)
+def _set(self: object, name: str, value: object) -> None:
+    _refuse_change(self, name)
+    _put(self, name, value)
 
-    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+def _delete(self: object, name: str) -> None:
+    _refuse_change(self, name)
+    object.__delattr__(self, name)
+
+
+def _refuse_change(value: object, name: str) -> None:
+    """Raise, but for what a class of others that inherits from ours has beside our members."""
+    if "_shape" in vars(type(value)) or name in _shape_of(value).members:
+        from dataclasses import FrozenInstanceError  # noqa: PLC0415 (where something is wrong)
+
+        raise FrozenInstanceError(f"cannot change field {name!r}")
 
 
 def _state(self: object) -> list[object]:
@@ -190,8 +202,11 @@ def _restore(self: object, state: list[object]) -> None:
         _put(self, name, value)
 
 
-class _Fields:
+class _Described:
     """What ``dataclasses`` looks for in a class: made by itself, where something asks."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __get__(self, _value: object, kind: type) -> object:
         import dataclasses  # noqa: PLC0415 (as above)
@@ -203,19 +218,20 @@ class _Fields:
                 word: given for word, given in member._asdict().items() if given is not _MISSING
             }
             fields.append((name, Any, dataclasses.field(**said)))
-        same: Any = dataclasses.make_dataclass(kind.__name__, fields)
-        return same.__dataclass_fields__
+        same = dataclasses.make_dataclass(kind.__name__, fields, frozen=True, slots=True)
+        return getattr(same, self._name)
 
 
 _FUNCTIONS: Final = {
-    "__dataclass_fields__": _Fields(),
-    "__delattr__": _refuse,
+    "__dataclass_fields__": _Described("__dataclass_fields__"),
+    "__dataclass_params__": _Described("__dataclass_params__"),
+    "__delattr__": _delete,
     "__eq__": _eq,
     "__getstate__": _state,
     "__hash__": _hash,
     "__replace__": _replace,  # of copy, from Python 3.13 on
     "__repr__": _repr,
-    "__setattr__": _refuse,
+    "__setattr__": _set,
     "__setstate__": _restore,
 }
 

@@ -130,6 +130,44 @@ def test_value_does_not_change(kinds: Kinds) -> None:
     assert not hasattr(point, "__dict__")
 
 
+def test_value_is_inherited_from_by_dataclasses_of_others(kinds: Kinds) -> None:
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Named(kinds.Point):  # type: ignore[misc,name-defined]
+        name: str = "a"
+
+    named = Named(1, 2, "b")
+    assert (named.x, named.y, named.name) == (1, 2, "b")
+    assert named == Named(1, 2, "b") != Named(1, 2, "c")
+    assert named != kinds.Point(1, 2)
+    for member in ("x", "name"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(named, member, 3)
+    with pytest.raises(TypeError, match="non-frozen"):
+
+        @dataclasses.dataclass
+        class Thawed(kinds.Point):  # type: ignore[misc,name-defined]
+            pass
+
+
+def test_value_is_inherited_from_by_classes_of_others() -> None:
+    """The standard library's, with slots, fail with a TypeError on some Pythons (gh-90562)."""
+    kinds = Kinds(*MAKERS["ours"])
+
+    class Noted(kinds.Point):  # type: ignore[misc,name-defined]
+        def __init__(self, x: int) -> None:
+            super().__init__(x)
+            self.note = "mine"
+
+    noted = Noted(1)
+    noted.note = "changed"
+    del noted.note
+    assert not hasattr(noted, "note")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        noted.x = 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del noted.x
+
+
 def test_value_is_checked_when_it_is_made_and_when_it_is_replaced(kinds: Kinds) -> None:
     checked = kinds.Checked(1)
     assert kinds.replace(checked, x=2) == kinds.Checked(2)
