@@ -124,7 +124,7 @@ class Work:
 
     @contextmanager
     def _ending_early(self) -> Iterator[None]:
-        """Tell why a pump was cancelled: all of it is unwanted, or another piece has failed."""
+        """Raise why a pump was cancelled: nothing of it is wanted, or another piece failed."""
         try:
             yield
         except CancelledError:
