@@ -117,7 +117,9 @@ class KeySettings(NamedTuple):
         form: How packets are written.
         registrar: What registers every key with a KBS, where one does.
         key_dir: The directory outside of which no key file is read. Keys that are made are kept
-            there, each in the file ``<repository>/<type>/<tag>``, or used where it is there.
+            there, each in the file ``<repository>/<type>/<tag>``, or used where it is there. As a
+            provider's directory it has each key before the first packet: also one of a call that
+            ends early, or only tries.
         warn: Takes what the owner of a key should know, such as who else can read its file.
         draw: Makes a new key, or raises what forbids it.
     """
