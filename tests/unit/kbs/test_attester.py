@@ -7,7 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -163,8 +163,9 @@ def test_load_attester_returns_builtin_or_plugin_by_name(
     assert isinstance(load("sample"), Sample)
     assert isinstance(load("aa", "http://127.0.0.1:1"), Agent)
     install(tmp_path, monkeypatch, PLUGINS.name, f"mine = {__name__}:make_plugin")
-    mine: Any = load("mine", "http://agent")
-    assert mine.agent == "http://agent"
+    mine = load("mine", "http://agent")
+    assert mine.tee == "sample"
+    assert mine.additional_evidence(b"") == "http://agent"
     assert mine.primary_evidence(b"")
     with pytest.raises(InputError, match="attester 'other' is unknown") as refused:
         load("other")
@@ -182,7 +183,10 @@ def test_load_takes_none_of_two_attesters_of_one_name(
 
 class Mine(Sample):
     def __init__(self, agent: str) -> None:
-        self.agent = agent
+        self._agent = agent
+
+    def additional_evidence(self, _report_data: bytes) -> str:
+        return self._agent
 
 
 def make_plugin(agent: str) -> Mine:
