@@ -29,6 +29,9 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
 _DEFAULT_LIFE: Final = 60
 """Seconds that a token lives where its server does not say (token.md)."""
 
+_LONGEST_LIFE: Final = 10**9
+"""Seconds, over 30 years; what is longer is no length of time, nor need it fit into a float."""
+
 _USED_LIFE: Final = 0.8
 """Part of a token's life after which a new one is fetched: requests take time."""
 
@@ -163,5 +166,5 @@ class Authorizer:
         if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             raise RemoteError(f"{what} has no usable token")
         life = document.get("expires_in")
-        seconds = life if isinstance(life, int) and life > 0 else _DEFAULT_LIFE
+        seconds = life if isinstance(life, int) and 0 < life <= _LONGEST_LIFE else _DEFAULT_LIFE
         return Token(value, start + seconds * _USED_LIFE)

@@ -227,7 +227,10 @@ class TestTokens:
             registry.faults = [lambda _: unauthorized(f'Bearer realm="{base}"')]
             refused(image_name, PLAIN, "answer of the token server")
 
-    @pytest.mark.parametrize("life", [b"0", b"-1", b"null", b'"x"', b"true", b"1e99"])
+    @pytest.mark.parametrize(
+        "life",
+        [b"0", b"-1", b"null", b'"x"', b"true", b"1e99", pytest.param(b"9" * 400, id="no float")],
+    )
     def test_bearer_token_with_senseless_expiry_lasts_a_minute(
         self, registry: Registry, image_name: RegistryReference, life: bytes
     ) -> None:
