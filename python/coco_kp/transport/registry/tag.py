@@ -61,7 +61,8 @@ class Tag:
         except (RemoteError, IntegrityError):
             raise
         except CocoKpError as error:  # such as an answer that leads to where nobody may go
-            raise (self._unsure(error) if self.touched else error) from None
+            self.touched = True
+            raise self._unsure(error) from None
         if replacing is not None:
             self._check_kept(manifest.digest)
 

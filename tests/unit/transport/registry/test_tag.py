@@ -12,8 +12,8 @@ from coco_kp.model.reference import RegistryReference
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
 from coco_kp.transport.registry.source import RegistrySource
-from tests.sim.http_server import BreakOff, Reply, Request
-from tests.sim.registry import Registry, error
+from tests.sim.http_server import BreakOff, Reply, Request, http_server
+from tests.sim.registry import Registry, error, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store
 
@@ -243,6 +243,19 @@ def test_registry_sink_says_that_the_image_may_be_in_place_where_nobody_can_tell
         store(sink, NEW)
     assert caught.value.exit_code == 6
     assert sink.left_behind() == (), "nobody knows whether the tag points to them"
+
+
+def test_registry_sink_says_that_the_image_may_be_in_place_where_no_token_is_to_be_had(
+    registry: Registry, sink: RegistrySink
+) -> None:
+    """Such an error is none of the registry: it would have the new key removed."""
+    store(sink, NEW, named=False)
+    with http_server(lambda _: Reply(200, {}, b"no JSON")) as base:
+        registry.faults = [done(registry, unauthorized(f'Bearer realm="{base}"'))]
+        with pytest.raises(RemoteError, match="v1 may be in place: the registry did not say"):
+            sink.set_reference(NEW.top)
+    assert registry.manifests[REPOSITORY, "v1"][1] == NEW.top.raw
+    assert sink.left_behind() == ()
 
 
 @pytest.mark.parametrize("look", [BreakOff(), ASTRAY])
