@@ -56,6 +56,31 @@ def once(method: str, reply: Reply | BreakOff, times: int = 1) -> Fault:
     return fault
 
 
+def answer_to_put_lost(registry: Registry) -> Fault:
+    """A fault that does what the PUT asks for, once, and gives no answer."""
+
+    def fault(request: Request) -> BreakOff | None:
+        if request.method != "PUT" or "uploads" not in request.path:
+            return None
+        registry.faults.clear()
+        registry.route(request)
+        return BreakOff()
+
+    return fault
+
+
+def pieces_of(least: str, registry: Registry) -> Fault:
+    """A registry that wants pieces of so many bytes at least."""
+
+    def fault(request: Request) -> Reply | None:
+        if request.method != "POST":
+            return None
+        reply = registry.route(request)
+        return replace(reply, headers={**reply.headers, "OCI-Chunk-Min-Length": least})
+
+    return fault
+
+
 class TestTheWay:
     @pytest.mark.parametrize("size", [None, len(DATA)])
     def test_upload_sends_post_then_one_patch_then_put(
@@ -279,13 +304,7 @@ class TestBroken:
     def test_upload_sends_no_smaller_pieces_than_registry_takes(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
-        def start(request: Request) -> Reply | None:
-            if request.method != "POST":
-                return None
-            reply = registry.route(request)
-            return replace(reply, headers={**reply.headers, "OCI-Chunk-Min-Length": "1000000"})
-
-        registry.faults = [start, once("PATCH", BreakOff(), 4)]
+        registry.faults = [pieces_of("1000000", registry), once("PATCH", BreakOff(), 4)]
         upload(sink)
         assert stored(registry) == DATA
         assert [len(r.body) for r in registry.requests("PATCH")][4:] == [1_000_000] * 3
@@ -293,18 +312,11 @@ class TestBroken:
     def test_upload_holds_no_more_than_16_mib_however_large_registry_wants_pieces(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
-        def start(request: Request) -> Reply | None:
-            if request.method != "POST":
-                return None
-            reply = registry.route(request)
-            return replace(reply, headers={**reply.headers, "OCI-Chunk-Min-Length": "999999999"})
-
         data, most = bytes(34 << 20), 16 << 20
-        registry.faults = [start, once("PATCH", BreakOff(), 4)]
-        digest = Digest.of(data)
-        writer = sink.begin_blob(len(data))
-        writer.take(lambda offset: iter([memoryview(data)[offset:]]))
-        writer.commit(digest, len(data))
+        registry.faults = [pieces_of("999999999", registry), once("PATCH", BreakOff(), 4)]
+        with sink.begin_blob(len(data)) as writer:
+            writer.take(lambda offset: iter([memoryview(data)[offset:]]))
+            writer.commit(Digest.of(data), len(data))
         assert [len(r.body) for r in registry.requests("PATCH")][4:] == [most, most, 2 << 20]
 
     @pytest.mark.parametrize("method", ["PATCH", "PUT"])
@@ -429,14 +441,7 @@ class TestBroken:
     def test_upload_succeeds_when_answer_to_put_is_lost(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
-        def lose(request: Request) -> BreakOff | None:
-            if request.method == "PUT" and "uploads" in request.path:
-                registry.faults.clear()
-                registry.route(request)
-                return BreakOff()
-            return None
-
-        registry.faults = [lose]
+        registry.faults = [answer_to_put_lost(registry)]
         upload(sink)
         assert stored(registry) == DATA
         assert len(registry.requests("PUT")) == 1
@@ -536,14 +541,7 @@ class TestBrokenWhole:
     def test_upload_sent_whole_succeeds_when_the_answer_is_lost(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
-        def lose(request: Request) -> BreakOff | None:
-            if request.method == "PUT" and "uploads" in request.path:
-                registry.faults.clear()
-                registry.route(request)
-                return BreakOff()
-            return None
-
-        registry.faults = [lose]
+        registry.faults = [answer_to_put_lost(registry)]
         put_blob(sink, self.blob, self.data)
         assert stored(registry, self.blob) == self.data
         assert len(registry.requests("POST")) == 1
