@@ -69,12 +69,13 @@ class _Break:
 class _Way:
     """How far a blob came, how much goes into a PATCH (0: all), and how many breaks that may take.
 
-    Several in a row without progress end it.
+    Several in a row without progress end it; ``broke`` says whether there was any.
     """
 
     def __init__(self, fresh: Retry) -> None:
         self.offset = 0
         self.piece = 0
+        self.broke = False
         self.retry = fresh
         self._fresh = fresh
         self._reached = 0
@@ -107,7 +108,6 @@ class RegistryBlobWriter(BlobWriter):
         self._held: bytes | None = None
         self._way = _Way(repository.retry)
         self._break: _Break | None = None
-        self._resumed = False
         self._location = ""
         self._least = _LEAST_PIECE
         self._digest: Digest | None = None
@@ -171,7 +171,7 @@ class RegistryBlobWriter(BlobWriter):
 
     def _recover(self) -> State:
         way, broken = self._way, cast("_Break", self._break)
-        self._resumed = True
+        way.broke = True
         way.retry = way.retry.after(broken.asked)
         if (way.piece or way.retry.failures > 1) and isinstance(broken.error, UnreachableError):
             # Distribution loses an upload of which a request broke: let a piece arrive.
@@ -209,7 +209,7 @@ class RegistryBlobWriter(BlobWriter):
                     check_digest(response, digest)
                 return State.KEPT
             broken = _Break(self._repository.refused(response), retry_after(response.headers))
-            if response.status in (404, 416) or (response.status == 400 and self._resumed):
+            if response.status in (404, 416) or (response.status == 400 and self._way.broke):
                 following = State.STARTING  # the registry lost what it got, or mixed it up
             elif response.status not in RETRIED:
                 raise broken.error
@@ -221,7 +221,7 @@ class RegistryBlobWriter(BlobWriter):
             self._forget()
             following = State.STARTING  # nobody knows how much of it came
         if following is State.STARTING:
-            self._held, self._resumed, self._way = None, False, _Way(self._repository.retry)
+            self._held, self._way = None, _Way(self._repository.retry)
         return following
 
     def _send_rest(self) -> _Break | None:
