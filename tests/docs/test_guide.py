@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.peers.debian import debian_bin
 from tests.peers.registry import registry
 from tests.support.image import Image, tar, write_image
@@ -22,7 +22,7 @@ def test_guide_commands_run_as_written(tmp_path: Path, layers: int) -> None:
     storage = tmp_path / "registry"
     storage.mkdir()
     with registry(debian_bin() / "docker-registry", storage) as address:
-        reader = Reader(tmp_path, REGISTRY=address)
+        reader = ContainerReader(tmp_path, REGISTRY=address)
         reader.run("skopeo copy --dest-tls-verify=false oci:app docker://$REGISTRY/team/app:0")
         reader.store("app", "localhost/app")
         reader.run("\n".join(blocks("docs/guide.md", "sh")))

@@ -9,7 +9,7 @@ import pytest
 
 from coco_kp.kbs.refusal import _HINTS
 from coco_kp.model.kbc_spec import KBC_NAMES
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import kbs
 from tests.sim.kbs import ADMIN_TOKEN, simulated_kbs
@@ -67,7 +67,7 @@ class Machine:
         file.parent.mkdir(parents=True)
         file.touch(0o600)
         file.write_text(token)
-        self._reader = Reader(folder, programs=[kbs_client.parent])
+        self._reader = ContainerReader(folder, programs=[kbs_client.parent])
 
     def run(self, script: str) -> None:
         self._reader.run(script)

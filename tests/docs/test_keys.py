@@ -11,7 +11,7 @@ import pytest
 
 from coco_kp.keys.reference import KEK_FROM_HINT, WRAP_WITH_HINT
 from coco_kp.keys.stores.opening import PLUGINS
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.peers.debian import SOFTHSM
 from tests.peers.softhsm import PIN, SoftHsm
 from tests.sim.kbs import ADMIN_TOKEN, simulated_kbs
@@ -68,7 +68,7 @@ def test_commands_of_page_on_keys_run_as_written(tmp_path: Path) -> None:
     found = {name: value for name, value in os.environ.items() if name.startswith(SURROUNDINGS)}
     with simulated_kbs() as kbs, ExitStack() as stack:
         programs = [SOFTHSM.have() / "bin"]
-        reader = Reader(tmp_path, programs=programs, KBS=kbs.url, **found)
+        reader = ContainerReader(tmp_path, programs=programs, KBS=kbs.url, **found)
         for block in blocks(DOCUMENT, "sh"):
             reader.run(block)
             if "> plugin.toml" in block:

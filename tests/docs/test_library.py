@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 import coco_kp
+from tests.docs.reader import Reader
 from tests.support.image import Image, tar, write_image
 from tests.support.markdown import ROOT, blocks
 
@@ -72,18 +73,10 @@ class Folder:
         )
         for name in keys:
             (path / name).write_bytes(coco_kp.Kek.generate().raw())
+        self._reader = Reader(path)
 
     def run(self, program: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", program],
-            cwd=self.path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        self._reader.run(program, "python")
 
     def opens(self, name: str, key: str) -> bool:
         """Return whether a key opens an image whose layers are all encrypted."""

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from coco_kp.service.metrics import Metrics
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.peers.prometheus import prometheus, promtool
 from tests.support import ocicrypt
 from tests.support.image import tar, write_image
@@ -241,13 +241,13 @@ def test_commands_of_operations_run_as_written(tmp_path: Path) -> None:
     first, leaked = blocks(DOCUMENT, "sh")
     # the server ends by the signal, and the shell has its exit code
     script = first.replace("127.0.0.1:9464", f"127.0.0.1:{port}")
-    printed = Reader(tmp_path).run(script)
+    printed = ContainerReader(tmp_path).run(script)
     assert 'coco_kp_calls_total{code="OK",operation="keywrap"} 1.0\n' in printed
     (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()
     recorded = json.loads(line)
     assert line in printed
     assert (recorded["client"], recorded["key"]) == ("unix", "file:app")
-    named = Reader(tmp_path).run(leaked)
+    named = ContainerReader(tmp_path).run(leaked)
     assert named.split() == [
         recorded["time"],
         "unix",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.support.image import Image, tar, write_image
 from tests.support.markdown import ROOT, blocks
 
@@ -17,7 +17,7 @@ BASE = "https://github.com/coco-kp/coco-kp/blob/main/"
 @pytest.mark.peer
 def test_readme_commands_run_as_written(tmp_path: Path) -> None:
     image = write_image(tmp_path / "app", [tar({"motd": b"hello"}), tar({"data": bytes(100_000)})])
-    reader = Reader(tmp_path)
+    reader = ContainerReader(tmp_path)
     reader.store("app", "localhost/app")
     printed = reader.run("\n".join(blocks("README.md", "sh")))
     for name in ("encrypted", "by-skopeo", "by-buildah", "by-podman"):

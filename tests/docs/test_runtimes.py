@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.cli.config import command as config
-from tests.docs.reader import Reader
+from tests.docs.reader import ContainerReader
 from tests.support.image import Image, tar, write_image
 from tests.support.markdown import ROOT, blocks
 
@@ -25,7 +25,7 @@ def test_images_are_opened_without_parameters_as_written(tmp_path: Path) -> None
     (tmp_path / "keys.json").write_text(json.dumps(keys))
     for name in ("kek", "keys.json"):
         (tmp_path / name).chmod(0o600)
-    reader = Reader(tmp_path)
+    reader = ContainerReader(tmp_path)
     key = "--keypath kek --keyid kbs:///default/key/app"
     reader.run(f"coco-kp encrypt oci:plain oci:app-encrypted {key}")
     commands, _ = blocks(DOCUMENT, "sh")

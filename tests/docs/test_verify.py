@@ -13,7 +13,6 @@ from tests.support.image import tar, write_image
 from tests.support.markdown import blocks
 
 
-@pytest.mark.peer
 @pytest.mark.parametrize("layers", [1, 3])
 def test_commands_of_verification_run_as_written(tmp_path: Path, layers: int) -> None:
     write_image(tmp_path / "app", [tar({f"{n}": os.urandom(1000)}) for n in range(layers)])
