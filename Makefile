@@ -64,7 +64,7 @@ docs: $(BIN)/.locked ## Build the pages of docs/ and the library's reference as 
 	@NO_MKDOCS_2_WARNING=1 tools/quietly "Building the site of docs/" $(BIN)/mkdocs build --strict
 
 # Rules about the code and its pages as such: floors, circles, exports, docs, schemas. They need no peers.
-HOUSE := $(wildcard tests/test_*.py) $(addprefix tests/docs/,test_adr.py test_cli_contract.py test_pages.py) \
+HOUSE := $(wildcard tests/test_*.py) $(addprefix tests/docs/,test_adr.py test_cli_contract.py test_library.py test_pages.py) \
   tests/engine/test_documents.py
 
 .PHONY: check
