@@ -161,7 +161,10 @@ class Authorizer:
     def _read(self, response: Response) -> Token:
         start = self._clock()
         what = f"the answer of the token server {display_url(response.url)}"
-        document = parse_json_object(response.document(_MAX_TOKEN), what)
+        try:
+            document = parse_json_object(response.document(_MAX_TOKEN), what)
+        except InputError as error:
+            raise RemoteError(error.message) from None
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             raise RemoteError(f"{what} has no usable token")
