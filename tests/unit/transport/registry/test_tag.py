@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import trustme
 
 from coco_kp.errors import CancelledError, ChangedError, DeniedError, IntegrityError, RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.reference import RegistryReference
+from coco_kp.transport import Access
 from coco_kp.transport.registry.session import Session
 from coco_kp.transport.registry.sink import RegistrySink
 from coco_kp.transport.registry.source import RegistrySource
-from tests.sim.http_server import BreakOff, Reply, Request, http_server
-from tests.sim.registry import Registry, error, unauthorized
+from tests.sim.http_server import BreakOff, Reply, Request
+from tests.sim.registry import Registry, error, serve, unauthorized
 from tests.support.access import PLAIN, REPOSITORY
 from tests.support.stored import check, image, store
 
@@ -245,17 +249,24 @@ def test_registry_sink_says_that_the_image_may_be_in_place_where_nobody_can_tell
     assert sink.left_behind() == (), "nobody knows whether the tag points to them"
 
 
-def test_registry_sink_says_that_the_image_may_be_in_place_where_no_token_is_to_be_had(
-    registry: Registry, sink: RegistrySink
+def test_registry_sink_says_that_the_image_may_be_in_place_where_no_token_may_be_asked_for(
+    registry: Registry, tmp_path: Path
 ) -> None:
     """Such an error is none of the registry: it would have the new key removed."""
-    store(sink, NEW, named=False)
-    with http_server(lambda _: Reply(200, {}, b"no JSON")) as base:
-        registry.faults = [done(registry, unauthorized(f'Bearer realm="{base}"'))]
-        with pytest.raises(RemoteError, match="v1 may be in place: the registry did not say"):
+    ca, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.cert_pem.write_to_path(tmp_path / "ca.crt")
+    plain = unauthorized('Bearer realm="http://tokens.example/"')
+    with (
+        serve(registry, tls=context) as host,
+        RegistrySink(RegistryReference(host, REPOSITORY, "v1"), Access(cert_dir=tmp_path)) as sink,
+    ):
+        store(sink, NEW, named=False)
+        registry.faults = [done(registry, plain)]
+        with pytest.raises(RemoteError, match="v1 may be in place: .* is plain http"):
             sink.set_reference(NEW.top)
+        assert sink.left_behind() == ()
     assert registry.manifests[REPOSITORY, "v1"][1] == NEW.top.raw
-    assert sink.left_behind() == ()
 
 
 @pytest.mark.parametrize("look", [BreakOff(), ASTRAY])
