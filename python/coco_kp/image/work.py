@@ -109,11 +109,12 @@ class Work:
     def pumping(self, name: str, size: int) -> Iterator[PumpProgress]:
         """Yield what a native pump reports to, and is stopped by, while the block runs."""
         pump = _Pump(name, PumpProgress())
+        self.check()
+        self.progress.begin(name, size)
         with self._lock:
             self._pumps[pump.progress] = pump
         try:
-            self.check()
-            self.progress.begin(name, size)
+            self.check()  # nobody found the pump until now
             with self._ending_early():
                 yield pump.progress
         finally:

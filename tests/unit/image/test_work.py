@@ -210,6 +210,74 @@ def test_work_stops_pump_when_its_caller_goes(
     os.close(writing)
 
 
+class Strict(Progress):
+    """Knows of a layer from its begin on, as bars do; ``beginning`` is what that does."""
+
+    def __init__(self, beginning: Callable[[], object]) -> None:
+        self._beginning = beginning
+        self._moved = dict[str, int]()
+        self.early = threading.Event()
+
+    def begin(self, name: str, size: int) -> None:  # noqa: ARG002
+        self._beginning()
+        self._moved[name] = 0
+
+    def advance(self, name: str, count: int) -> None:
+        if name not in self._moved:
+            self.early.set()
+        self._moved[name] += count
+
+
+def test_progress_that_begins_slowly_is_told_of_no_advance_before() -> None:
+    """Whoever looks at the pumps meanwhile found one that progress did not know: KeyError."""
+    told = Strict(lambda: told.early.wait(0.5))
+    work = Work(told, 1)
+
+    def pump() -> None:
+        with work.pumping("layer", 1):
+            pass
+
+    work.run([pump])
+    assert not told.early.is_set()
+
+
+def test_pump_that_is_not_begun_raises_why() -> None:
+    caller = Caller()
+    caller.leave()
+    work = Work(Strict(failing), 1)
+    with (
+        within(math.inf, caller),
+        pytest.raises(CancelledError, match="the call was cancelled"),
+        work.pumping("layer", 1),
+    ):
+        pytest.fail("it began")
+    with pytest.raises(IndexError, match="of a piece"), work.pumping("layer", 1):
+        pytest.fail("it began")
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_pump_whose_work_ends_while_progress_begins_does_not_begin(*, stopped: bool) -> None:
+    caller = Caller()
+
+    def fail() -> None:
+        raise InputError("the reason")
+
+    def end() -> None:
+        if stopped:
+            with pytest.raises(InputError):
+                work.run([fail])
+        else:
+            caller.leave()
+
+    work = Work(Strict(end), 1)
+    with (
+        within(math.inf, caller),
+        pytest.raises(Stopped if stopped else CancelledError),
+        work.pumping("layer", 1),
+    ):
+        pytest.fail("it began")
+
+
 def test_work_begins_nothing_after_a_stop() -> None:
     work = Work(Progress(), 1)
 
