@@ -157,6 +157,20 @@ def test_cancelled_error_of_progress_ends_encryption(plain: Image, place: Path) 
         coco_kp.encrypt_image(plain.reference, f"oci:{place}/e", [KEY], progress=Raising())
 
 
+def test_cancelled_error_of_progress_is_no_fault_of_a_reused_image(
+    plain: Image, encrypted: Image, place: Path
+) -> None:
+    with pytest.raises(coco_kp.CancelledError) as caught:
+        coco_kp.encrypt_image(
+            plain.reference,
+            f"oci:{place}/e",
+            [KEY],
+            reuse=encrypted.reference,
+            progress=Raising(),
+        )
+    assert (caught.value.message, caught.value.hint) == ("the user wants it", "")
+
+
 def test_cancelled_error_of_progress_is_no_finding(encrypted: Image) -> None:
     with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
         coco_kp.verify_image(encrypted.reference, OPENERS, progress=Raising())
