@@ -263,17 +263,14 @@ class Provider(NamedTuple):
     def _allowed(self, text: str) -> KekReference:
         """Read a caller's reference to a store, if the provider's owner allows it."""
         from coco_kp.keys.reference import (  # noqa: PLC0415 (few callers name a store)
-            ExecReference,
-            Pkcs11Reference,
             name_of,
+            names_code,
             parse_kek_reference,
         )
 
         reference = parse_kek_reference(text)
         # This process would run or read a program, file or library of the caller's choice.
-        ours = isinstance(reference, FileReference | ExecReference) or (
-            isinstance(reference, Pkcs11Reference) and (reference.module or reference.pin_source)
-        )
+        ours = isinstance(reference, FileReference) or names_code(reference)
         if ours or not any(fnmatchcase(str(reference), pattern) for pattern in self.allow_kek):
             raise RefusedError(
                 f"this provider does not fetch keys from {name_of(reference)}",

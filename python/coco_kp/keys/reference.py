@@ -184,6 +184,21 @@ def name_of(reference: KekReference | WrappingReference) -> str:
     return shown(str(reference))
 
 
+def names_code(reference: KekReference | WrappingReference) -> bool:
+    """Return whether a reference says what this machine runs or loads, or where its PIN is.
+
+    Whoever writes one for others may not say that; a kind that is not known here says it.
+    """
+    match reference:
+        case FileReference() | VaultReference() | AwsSecretReference():
+            return False
+        case TransitReference() | AwsKmsReference():
+            return False
+        case Pkcs11Reference():
+            return bool(reference.module or reference.pin_source)
+    return True
+
+
 def parse_kek_reference(text: str) -> KekReference:
     """Read where a KEK can be fetched from. This touches nothing (docs/keys.md).
 

@@ -21,7 +21,7 @@ from coco_kp.errors import InputError
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import (
     AwsKmsReference,
-    ExecReference,
+    names_code,
     parse_kek_reference,
     parse_wrapping_reference,
 )
@@ -142,8 +142,11 @@ def _kek_pattern(text: str) -> Pattern:
     """Read a pattern that some key reference matches which a caller may name."""
     pattern, example = _with_example(text)
     reference = parse_kek_reference(example)
-    if isinstance(reference, ExecReference):
-        raise InputError("no client may name a program", "file:, vault:, aws-sm: and pkcs11: can")
+    if names_code(reference):
+        raise InputError(
+            "no client may name a program, a library or a PIN's file",
+            "write file:, vault:, aws-sm: or pkcs11:, the latter without a query",
+        )
     if isinstance(reference, FileReference):
         path = reference.path
         if not path.startswith("/") or str(PurePosixPath(path)) != path:

@@ -17,6 +17,7 @@ from coco_kp.keys.reference import (
     TransitReference,
     VaultReference,
     WrappingReference,
+    names_code,
     parse_kek_reference,
     parse_wrapping_reference,
 )
@@ -113,6 +114,29 @@ test_invalid_wrapping_reference_is_refused = refusals(
         "not a transit key": ["hashivault://", "hashivault://a/b"],
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("reference", "named"),
+    [
+        (FileReference("a"), False),
+        (VaultReference("", "kv/a"), False),
+        (AwsSecretReference("", "a"), False),
+        (TransitReference("a"), False),
+        (AwsKmsReference("", "a"), False),
+        (Pkcs11Reference((("object", "a"),)), False),
+        (Pkcs11Reference((("object", "a"),), module="/a.so"), True),
+        (Pkcs11Reference((("object", "a"),), pin_source="/pin"), True),
+        (ExecReference(("a",)), True),
+        (PluginReference("mykms", "mykms://a"), True),
+        (KekReference(), True),
+        (WrappingReference(), True),
+    ],
+)
+def test_reference_of_a_kind_that_is_not_known_names_code(
+    reference: KekReference | WrappingReference, named: bool
+) -> None:
+    assert names_code(reference) is named
 
 
 test_pin_in_a_uri_is_not_repeated = refusals(

@@ -124,6 +124,8 @@ def kek_from(pattern: str) -> str:
         (kek_from("file:/keys/"), "is not an absolute path"),
         (kek_from("file:/keys/../x"), "no key reference matches"),
         (kek_from("exec:cat *"), "no client may name a program"),
+        (kek_from("pkcs11:object=*?module-path=/a.so"), "no client may name .* a library"),
+        (kek_from("pkcs11:object=*?pin-source=/pin"), "no client may name .* a PIN's file"),
         (kek_from("vault:///kv/a?kv=2"), "no key reference matches"),
         (kek_from("awskms:///alias/*"), "a key cannot be fetched from"),
         ("[clients.a]\n[clients.a]", "is not TOML: "),
