@@ -74,7 +74,12 @@ class PluginGroup(NamedTuple):
         with guarded(what):
             made = make(argument)
             missing = [name for name in self.methods if not callable(getattr(made, name, None))]
-            missing += [name for name in self.attributes if not hasattr(made, name)]
+            # A property is not read here: that may be work, such as asking an agent.
+            missing += [
+                name
+                for name in self.attributes
+                if not (hasattr(type(made), name) or hasattr(made, name))
+            ]
         if missing:
             raise InputError(
                 f"{what} lacks {', '.join(missing)}",

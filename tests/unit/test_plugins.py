@@ -209,6 +209,16 @@ def test_attester_of_a_package_without_its_tee_is_an_error(
     assert unusable.value.code == "plugin-unusable"
 
 
+def test_attester_of_a_package_is_asked_for_its_tee_when_that_is_wanted(
+    installed: Callable[..., None],
+) -> None:
+    """To read a property may be to ask an agent, which may not be there yet."""
+    installed(attester.PLUGINS, f"mine = {HERE}:Asking")
+    made = attester.load("mine")
+    with pytest.raises(RemoteError, match="failed: RuntimeError"):
+        _ = made.tee
+
+
 class Teeless:
     def __init__(self, _agent: str) -> None:
         pass
@@ -218,6 +228,12 @@ class Teeless:
 
     def additional_evidence(self, _report_data: bytes) -> str:
         return ""
+
+
+class Asking(Teeless):
+    @property
+    def tee(self) -> NoReturn:
+        raise RuntimeError
 
 
 @pytest.mark.parametrize("name", KBC_NAMES)
