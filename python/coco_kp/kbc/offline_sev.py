@@ -9,10 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coco_kp.errors import KekError
-from coco_kp.files import read_file
-from coco_kp.kbc.injected_secret import MAX_SECRET, THIS_GUESTS, InjectedSecrets
-from coco_kp.keys.keys_file import find_kek, parse_keys
+from coco_kp.kbc.injected_secret import THIS_GUESTS, InjectedSecrets
+from coco_kp.keys.keys_file import find_kek, parse_keys, read_keys
 from coco_kp.keys.wrapper import open_packet
 from coco_kp.model.sev_secret import KEYS_GUID
 from coco_kp.redact import shown
@@ -49,12 +47,9 @@ class OfflineSevKbc:
     def _keys(self) -> tuple[dict[str, str], str]:
         """Return the keys, and what they are called in errors."""
         if self._keys_file:
-            source = f"the secret {shown(str(self._keys_file))}"
-            data = read_file(Path(self._keys_file), MAX_SECRET, KekError).data
-        else:
-            source = f"the secret {self._secrets.name_of(KEYS_GUID)}"
-            data = self._secrets.take(KEYS_GUID)
-        return parse_keys(data, source), source
+            return read_keys(Path(self._keys_file)), f"the secret {shown(str(self._keys_file))}"
+        source = f"the secret {self._secrets.name_of(KEYS_GUID)}"
+        return parse_keys(self._secrets.take(KEYS_GUID), source), source
 
 
 def offline_sev_kbc(

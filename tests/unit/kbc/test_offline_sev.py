@@ -44,6 +44,15 @@ def test_offline_sev_finds_key_by_path_or_else_by_tag_in_a_copy_that_stays_as_it
     assert file.read_bytes() == before
 
 
+def test_offline_sev_warns_of_a_keys_file_that_others_may_change(
+    tmp_path: Path, wrapping: Wrapping, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write(tmp_path / "copy.json", **{PATH: wrapping.raw})
+    file.chmod(0o622)
+    assert offline_sev_kbc(keys_file=file).unwrap(wrapping.packet()) == SECRET
+    assert caplog.messages == [f"others may change the keys file '{file}': chmod 600 it"]
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_offline_sev_deletes_injected_secret_unless_it_is_kept_and_keeps_serving(
     tmp_path: Path, wrapping: Wrapping, keep: bool
