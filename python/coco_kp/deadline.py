@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 _LOOK: Final = 0.05  # seconds after which one who waits for a lock sees that his caller has gone
 
@@ -148,8 +148,8 @@ def start(thread: threading.Thread) -> None:
 class Alarm:
     """Calls ``wake`` once, in another thread: after ``seconds``, or when the time is over.
 
-    ``wake`` must neither wait for anything nor raise. To be turned off by whoever set it. Raises
-    ``OSError`` as `start` does.
+    ``wake`` must neither wait for anything nor raise. To be turned off by whoever set it; a context
+    manager does so. Raises ``OSError`` as `start` does.
     """
 
     def __init__(
@@ -183,6 +183,12 @@ class Alarm:
             self._wake = None
         if self._caller:
             self._caller.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.off()
 
 
 class _Clock:

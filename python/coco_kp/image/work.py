@@ -136,11 +136,8 @@ class Work:
 
     def _alone(self, work_off: Callable[[], None]) -> None:
         """Do all in this thread, where nobody looks whether it is still wanted."""
-        alarm = Alarm(math.inf, self._cancel_pumps)
-        try:
+        with Alarm(math.inf, self._cancel_pumps):
             work_off()
-        finally:
-            alarm.off()
 
     def _cancel_pumps(self) -> None:
         for pump in tuple(self._pumps):

@@ -133,11 +133,8 @@ def _interruptible(connection: socket.socket) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 same.shutdown(socket.SHUT_RDWR)
 
-        alarm = Alarm(math.inf, end)
-        try:
+        with Alarm(math.inf, end):
             yield
-        finally:
-            alarm.off()
 
 
 def _bounded(connection: socket.socket) -> socket.socket:

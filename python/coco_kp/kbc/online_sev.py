@@ -88,11 +88,8 @@ class OnlineSevKbc:
             )
             try:
                 answering = call.future(request, timeout=remaining(self._deadline))
-                alarm = Alarm(math.inf, answering.cancel)
-                try:
+                with Alarm(math.inf, answering.cancel):
                     answer: OnlineSecretResponse = answering.result()
-                finally:
-                    alarm.off()
             except grpc.FutureCancelledError:
                 raise UnreachableError(f"{self._name} did not answer in time") from None
             except grpc.RpcError as error:
