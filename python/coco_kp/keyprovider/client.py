@@ -5,11 +5,12 @@ gRPC costs more to load than a whole command that does not need it: only calls l
 
 from __future__ import annotations
 
+import math
 import subprocess
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final
 
-from coco_kp.deadline import remaining
+from coco_kp.deadline import Alarm, remaining
 from coco_kp.errors import RemoteError, UnreachableError
 from coco_kp.keyprovider.address import parse_target
 from coco_kp.keyprovider.call import METHODS, SERVICE
@@ -69,22 +70,25 @@ def check_health(door: GrpcProvider) -> str:
 
 
 def _run(name: str, door: CmdProvider, request: bytes) -> bytes:
+    command, pipe = (door.path, *door.arguments), subprocess.PIPE
     try:
-        done = subprocess.run(
-            [door.path, *door.arguments],
-            input=request,
-            capture_output=True,
-            timeout=remaining(TIMEOUT),
-            check=False,
-        )
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+            try:
+                with Alarm(math.inf, process.kill):
+                    answer, complaint = process.communicate(request, timeout=remaining(TIMEOUT))
+            except BaseException:
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         raise UnreachableError(f"{name} did not answer in time") from None
     except OSError as failure:
         raise RemoteError(f"{name} cannot be run: {shown(door.path)}: {failure.strerror}") from None
-    if done.returncode != 0:
-        said = shown(done.stderr.decode("utf-8", "replace").strip())
-        raise RemoteError(f"{name} failed with exit code {done.returncode}: {said}")
-    return done.stdout
+    if process.returncode != 0:
+        if not remaining():
+            raise UnreachableError(f"{name} did not answer in time")
+        said = shown(complaint.decode("utf-8", "replace").strip())
+        raise RemoteError(f"{name} failed with exit code {process.returncode}: {said}")
+    return answer
 
 
 def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) -> bytes:
@@ -103,8 +107,9 @@ def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) ->
         )
         message = keyProviderKeyWrapProtocolInput(KeyProviderKeyWrapProtocolInput=request)
         call = method.future(message, timeout=remaining(TIMEOUT))
-        if call.code() is grpc.StatusCode.OK:  # waits for the end
-            return call.result().KeyProviderKeyWrapProtocolOutput
+        with Alarm(math.inf, call.cancel):
+            if call.code() is grpc.StatusCode.OK:  # waits for the end
+                return call.result().KeyProviderKeyWrapProtocolOutput
         code, said = call.code().name, _said(call.details())
     unreachable = code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
     raise (UnreachableError if unreachable else RemoteError)(

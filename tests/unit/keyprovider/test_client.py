@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -10,14 +13,17 @@ from pathlib import Path
 import grpc
 import pytest
 
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import InputError, RemoteError, UnreachableError
+from coco_kp.keyprovider import client
 from coco_kp.keyprovider.address import TcpAddress, UnixAddress
 from coco_kp.keyprovider.call import Call
 from coco_kp.keyprovider.client import call_provider, check_health
-from coco_kp.keyprovider.config import GrpcProvider, GrpcTls
+from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, GrpcTls
 from coco_kp.keyprovider.service import key_provider
 from coco_kp.model.encoding import MAX_MESSAGE
 from tests.support import grpc_server
+from tests.support.patience import ends
 from tests.support.pki import Pki
 
 ANYWHERE = TcpAddress(ip_address("127.0.0.1"), 0)
@@ -168,3 +174,43 @@ def test_client_says_which_certificate_file_it_cannot_use(pki: Pki, tmp_path: Pa
         with pytest.raises(InputError, match=words):
             call_provider("it", GrpcProvider("127.0.0.1:1", tls), "keywrap", b"{}")
     assert Path(key).exists()
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time run out that would end a call as well."""
+    monkeypatch.setattr(client, "TIMEOUT", 600)
+
+
+@pytest.mark.usefixtures("endless")
+def test_client_does_not_wait_for_a_server_when_its_own_caller_has_gone() -> None:
+    caller, gone, waited = Caller(), threading.Event(), list[bool]()
+
+    def hang(call: Call) -> bytes:
+        caller.leave()
+        waited.append(gone.wait(180))
+        return call.request
+
+    with grpc_server.serving(key_provider(hang), ANYWHERE) as address:
+        with within(math.inf, caller), pytest.raises(RemoteError, match="answered CANCELLED"):
+            call_provider("it", GrpcProvider(address), "keywrap", b"{}")
+        gone.set()
+    assert waited == [True]
+
+
+@pytest.mark.usefixtures("endless")
+def test_client_does_not_wait_for_a_program_when_its_own_caller_has_gone(tmp_path: Path) -> None:
+    caller, fifo, program = Caller(), tmp_path / "fifo", tmp_path / "program"
+    os.mkfifo(fifo)
+    program.write_text(f"#!/bin/sh\necho > {fifo}\nexec sleep 180\n")
+    program.chmod(0o700)
+
+    def leave() -> None:
+        fifo.read_bytes()
+        caller.leave()
+
+    leaving = threading.Thread(target=leave, daemon=True)
+    leaving.start()
+    with ends(), within(math.inf, caller), pytest.raises(UnreachableError, match="not answer"):
+        call_provider("it", CmdProvider(str(program), ()), "keywrap", b"{}")
+    leaving.join()
