@@ -11,6 +11,9 @@ KBS: Final = (
     *("--auth-private-key", "--admin-token-file", "--admin-role", "--admin-issuer"),
     *("--admin-audience", "--kbs-ca", "--kbs-insecure-http", "--allow-alias"),
 )
+PROVIDER_KEYS: Final = (
+    *("--kek-from", "--wrap-with", "--allow-kek", "--register-callers-files", "--packet"),
+)
 KBC: Final = ("--keep-secret", "--attester", "--aa", "--eaa-allow-unverified")
 SOURCE: Final = (
     *("--src-creds", "--src-registry-token", "--src-authfile", "--src-cert-dir"),

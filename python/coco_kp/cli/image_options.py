@@ -275,7 +275,6 @@ class OpeningOptions(OptionGroup):
         from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
         from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
         from coco_kp.keys.wrapper import KekOpener
-        from coco_kp.redact import shown
 
         openers: list[Opener] = [
             KekOpener(read_key_file(path), f"the key in {shown(str(path))}")

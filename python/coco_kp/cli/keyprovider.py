@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from coco_kp.cli.headings import KBC, KBS, HeadedCommand
+from coco_kp.cli.headings import KBC, KBS, PROVIDER_KEYS, HeadedCommand
 from coco_kp.cli.one_call import answer_one
 from coco_kp.cli.options import KbcOptions, RegistrationOptions, with_options
 from coco_kp.cli.output_options import verbosity
@@ -14,9 +14,7 @@ from coco_kp.cli.provider_options import ProviderOptions
 
 _HEADINGS: Final = {
     "Most used": ("--key-dir", "--kbs", "--keys", "--kbc", "--name", "--help"),
-    "Which keys": (
-        *("--kek-from", "--wrap-with", "--allow-kek", "--register-callers-files", "--packet"),
-    ),
+    "Which keys": PROVIDER_KEYS,
     "The KBS": KBS,
     "The KBC": KBC,
     "Output": ("--quiet", "--verbose"),

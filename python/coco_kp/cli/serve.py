@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import click
 
-from coco_kp.cli.headings import KBC, KBS, HeadedCommand
+from coco_kp.cli.headings import KBC, KBS, PROVIDER_KEYS, HeadedCommand
 from coco_kp.cli.listener_options import ClientOptions, LimitOptions, SocketOptions, TlsOptions
 from coco_kp.cli.operations import OperationOptions
 from coco_kp.cli.options import (
@@ -28,9 +28,7 @@ _HEADINGS: Final = {
         *("--tls-client-ca", "--clients", "--insecure-listen", "--socket-mode", "--socket-group"),
         *("--client-rate", "--client-keks"),
     ),
-    "Which keys": (
-        *("--kek-from", "--wrap-with", "--allow-kek", "--register-callers-files", "--packet"),
-    ),
+    "Which keys": PROVIDER_KEYS,
     "The KBS": KBS,
     "The KBC": KBC,
     "Operations": ("--metrics", "--health", "--audit", "--audit-required"),
