@@ -5,7 +5,6 @@ Each layout also holds a readable layer that an attacker wrote, to which hostile
 
 from __future__ import annotations
 
-import gzip
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from tests.support.documents import (
     Document,
     config,
     descriptor,
+    gzipped,
     sha256,
     to_json,
 )
@@ -39,9 +39,8 @@ KID: Final = "kbs:///default/key/1"
 NAMED: Final = {"org.opencontainers.image.ref.name": "latest"}
 
 SECRET: Final = tuple(tar({f"secret{n}": bytes([n]) * 3000}) for n in range(2))
-EVIL: Final = gzip.compress(tar({"evil": b"an attacker's"}), mtime=0)
-EVIL_LAYER: Final = descriptor(TAR_GZIP, EVIL)
-EVIL_CONFIG: Final = config([sha256(gzip.decompress(EVIL))])
+EVIL: Final = gzipped(tar({"evil": b"an attacker's"}))
+EVIL_CONFIG: Final = config([EVIL.diff_id])
 
 MEDIA_TYPES: Final = (
     *(TAR, TAR_GZIP, f"{TAR}+zstd", f"{TAR}+xz", f"{TAR}+gzip+encrypted+gzip", f"{TAR}+encrypted"),
@@ -54,7 +53,7 @@ MEDIA_TYPES: Final = (
 
 ADDED: Final[dict[str, object]] = {
     "urls": ["https://example.invalid/layer"],
-    "data": b64encode(EVIL).decode(),
+    "data": b64encode(EVIL.data).decode(),
     "subject": descriptor(MANIFEST, b"{}"),
     "artifactType": "application/vnd.example",
     "platform": {"os": "unknown", "architecture": "unknown"},
@@ -66,12 +65,12 @@ ADDED: Final[dict[str, object]] = {
 def hostile(name: str) -> object:
     """Return what an attacker would write under this name, in whatever document it stands."""
     written: dict[str, object] = {
-        "layers": [EVIL_LAYER],
+        "layers": [EVIL.descriptor],
         "manifests": [],
         "config": descriptor(CONFIG, EVIL_CONFIG),
         "mediaType": TAR_GZIP,
-        "digest": EVIL_LAYER["digest"],
-        "size": EVIL_LAYER["size"],
+        "digest": EVIL.descriptor["digest"],
+        "size": EVIL.descriptor["size"],
         "annotations": {},
         "schemaVersion": 1,
         "diff_ids": [sha256(b"")],
@@ -106,7 +105,7 @@ class Parts:
     ) -> Path:
         """Write a layout with other documents in place of some; digests are made right."""
         layout = LayoutWriter(folder)
-        for blob in (*self.layers, EVIL, EVIL_CONFIG):
+        for blob in (*self.layers, EVIL.data, EVIL_CONFIG):
             layout.put("", blob)
         document = dict(self.manifest if manifest is None else manifest)
         if config is not None:
@@ -188,8 +187,8 @@ def _of_layers(parts: Parts) -> Iterator[Mutation]:
         "layers swapped": list.reverse,
         "layer 0 twice": lambda layers: layers.insert(0, layers[0]),
         "layer 1 left out": list.pop,
-        "a readable layer on top": lambda layers: layers.append(EVIL_LAYER),
-        "a readable layer below": lambda layers: layers.insert(0, EVIL_LAYER),
+        "a readable layer on top": lambda layers: layers.append(EVIL.descriptor),
+        "a readable layer below": lambda layers: layers.insert(0, EVIL.descriptor),
     }
     for name, change in changes.items():
         yield Mutation(name, partial(_in_layers, change))
