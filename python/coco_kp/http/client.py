@@ -81,8 +81,8 @@ class HttpClient:
     ) -> Response:
         """Send one request and return the answer, whatever its status, with its body unread.
 
-        A ``body`` of pieces is streamed: chunked, unless ``headers`` has a Content-Length. Its
-        iterator must not raise ``OSError``, which would be taken for a broken connection.
+        A ``body`` of pieces is streamed: chunked, unless ``headers`` has a Content-Length. What its
+        iterator raises is raised.
         A deadline (:mod:`coco_kp.deadline`) bounds everything, reading the answer's body included.
         ``retry`` says how often to repeat after broken connections and :data:`RETRIED` statuses;
         only a body that is ``bytes`` can be repeated. The last answer is returned as it is. With
@@ -161,6 +161,8 @@ class HttpClient:
                 preload_content=False,
                 decode_content=False,
             )
+        except _BodyError as exc:
+            raise exc.reason from None
         except (urllib3.exceptions.HTTPError, OSError) as exc:
             # Without the cause: urllib3's messages quote targets with their queries.
             if isinstance(exc, urllib3.exceptions.ProxyError):
@@ -244,8 +246,19 @@ def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _in_time(request: str, body: Iterable[bytes | memoryview]) -> Iterable[bytes]:
-    for piece in body:
-        if not remaining():
-            raise UnreachableError(f"{request}: could not be sent in time", LATER)
-        # urllib3 sends whatever has the buffer protocol; its annotation says less.
-        yield cast("bytes", piece)
+    try:
+        for piece in body:
+            if not remaining():
+                raise UnreachableError(f"{request}: could not be sent in time", LATER)
+            # urllib3 sends whatever has the buffer protocol; its annotation says less.
+            yield cast("bytes", piece)
+    except OSError as error:
+        raise _BodyError(error) from error
+
+
+class _BodyError(Exception):
+    """An ``OSError`` of a body's iterator: as it is, it would be taken for the connection's."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__()
+        self.reason = reason

@@ -489,17 +489,20 @@ class TestBroken:
             upload(sink)
         assert "right" in caught.value.hint
 
+    @pytest.mark.parametrize(
+        "failure", [UnreachableError("the source is gone"), BrokenPipeError("the source is gone")]
+    )
     def test_upload_raises_what_its_source_failed_with(
-        self, registry: Registry, sink: RegistrySink
+        self, registry: Registry, sink: RegistrySink, failure: Exception
     ) -> None:
-        """A source that cannot be reached any more is no upload that broke."""
+        """A source that cannot be reached or read any more is no upload that broke."""
 
         def fail(offset: int) -> None:
             if offset >= 1_000_000:
-                raise UnreachableError("the source is gone")
+                raise failure
 
         with (
-            pytest.raises(UnreachableError, match="the source is gone"),
+            pytest.raises(type(failure), match="the source is gone"),
             sink.begin_blob(len(DATA)) as writer,
         ):
             writer.take(in_pieces(DATA, between=fail))
