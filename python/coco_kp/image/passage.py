@@ -129,8 +129,16 @@ class Passage:
             finally:
                 self._stop()
             return
-        with _naming(given.layer, opened, writer):
-            _pump(cipher, opened.fd, target, given)
+        layer, threads = given.layer, given.threads
+        with (
+            given.work.pumping(str(layer.digest), layer.size) as progress,
+            _naming(layer, opened, writer),
+        ):
+            count = cipher.pump(
+                opened.fd, target, limit=layer.size, threads=threads, progress=progress
+            )
+        if count != layer.size:
+            raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 
     def pieces(self, offset: int) -> Making:
         """Yield what comes out from ``offset`` on; each piece is valid until the next.
@@ -166,14 +174,6 @@ class Passage:
     def _stop(self) -> None:
         if self._making:
             self._making.close()
-
-
-def _pump(cipher: LayerSealer | LayerOpener, source: int, target: int, given: LayerInput) -> None:
-    layer, threads = given.layer, given.threads
-    with given.work.pumping(str(layer.digest), layer.size) as progress:
-        count = cipher.pump(source, target, limit=layer.size, threads=threads, progress=progress)
-    if count != layer.size:
-        raise IntegrityError(f"the blob {layer.digest} ends {layer.size - count} bytes early")
 
 
 @contextmanager

@@ -171,6 +171,34 @@ def test_cancelled_error_of_progress_is_no_fault_of_a_reused_image(
     assert (caught.value.message, caught.value.hint) == ("the user wants it", "")
 
 
+@pytest.mark.parametrize("moment", ["begin", "advance", "end"])
+@pytest.mark.parametrize("destination", ["oci:{folder}/e", "docker://{host}/app:1"])
+def test_error_of_progress_is_raised_as_it_is(
+    plain: Image, tmp_path: Path, registry: Registry, host: str, moment: str, destination: str
+) -> None:
+    """It was taken for a file's, and for a connection's: the upload waited, and went on."""
+    failure = BrokenPipeError("nobody reads what is told")
+
+    class Broken(coco_kp.Progress):
+        pass
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    setattr(Broken, moment, fail)
+    with pytest.raises(BrokenPipeError) as caught:
+        coco_kp.encrypt_image(
+            plain.reference,
+            destination.format(folder=tmp_path, host=host),
+            [KEY],
+            destination_access=PLAIN,
+            progress=Broken(),
+        )
+    assert caught.value is failure
+    assert list(tmp_path.iterdir()) == []
+    assert (registry.manifests, registry.uploads) == ({}, {})
+
+
 def test_cancelled_error_of_progress_is_no_finding(encrypted: Image) -> None:
     with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
         coco_kp.verify_image(encrypted.reference, OPENERS, progress=Raising())
