@@ -149,11 +149,12 @@ class RegistryBlobWriter(BlobWriter):
             self._state = self._STEPS[self._state](self)
 
     def _start(self) -> State:
-        response = self._repository.request(
-            "POST", self._repository.url("blobs/uploads/"), body=b""
-        )
-        if not response.ok:
-            raise self._repository.refused(response)
+        with self._telling_break():
+            response = self._repository.request(
+                "POST", self._repository.url("blobs/uploads/"), body=b""
+            )
+            if not response.ok:
+                raise self._repository.refused(response)
         with response:
             self._location = response.location
             least = response.headers.get("OCI-Chunk-Min-Length", "")
@@ -180,7 +181,8 @@ class RegistryBlobWriter(BlobWriter):
             raise broken.error
         if not way.retry.over:
             way.retry.wait(broken.error.message, self._repository.sleep)
-        there = self._reported()
+        with self._telling_break():
+            there = self._reported()
         if there and self._blob.ends_at(there):
             return State.SENT  # only the answer was lost
         if not way.lasts(there):
@@ -200,7 +202,7 @@ class RegistryBlobWriter(BlobWriter):
             )
         except UnreachableError as exc:
             broken = _Break(exc)
-            with contextlib.suppress(UnreachableError):
+            with contextlib.suppress(RemoteError):  # the PUT is repeated, and its failure is told
                 if self._repository.has_blob(digest):
                     return State.KEPT  # only the answer was lost
         else:
@@ -221,8 +223,18 @@ class RegistryBlobWriter(BlobWriter):
             self._forget()
             following = State.STARTING  # nobody knows how much of it came
         if following is State.STARTING:
-            self._held, self._way = None, _Way(self._repository.retry)
+            self._held, self._way, self._break = None, _Way(self._repository.retry), broken
         return following
+
+    @contextlib.contextmanager
+    def _telling_break(self) -> Iterator[None]:
+        """Raise what broke first, where a request fails that is to go on after it."""
+        try:
+            yield
+        except RemoteError as error:
+            if self._break is None:
+                raise
+            raise self._break.error.adding(error.message) from None
 
     def _send_rest(self) -> _Break | None:
         """Send all that the registry lacks; return what broke it, if going on may help."""

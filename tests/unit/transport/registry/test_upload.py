@@ -465,6 +465,57 @@ class TestBroken:
             upload(sink)
         assert len(registry.requests("PUT")) == 5
 
+    @pytest.mark.parametrize(
+        "denied", [error(403, "DENIED", "no HEAD here"), error(405, "UNSUPPORTED", "no HEAD")]
+    )
+    def test_upload_goes_on_where_nobody_may_look_after_a_put_broke(
+        self, registry: Registry, sink: RegistrySink, denied: Reply
+    ) -> None:
+        registry.faults = [
+            once("PUT", BreakOff()),
+            lambda request: denied if request.method == "HEAD" else None,
+        ]
+        upload(sink)
+        assert stored(registry) == DATA
+        assert len(registry.requests("PUT")) == 2
+
+    def test_upload_tells_put_that_broke_before_the_look_that_is_refused(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        registry.faults = [
+            once("PUT", BreakOff(), 99),
+            lambda request: error(403, "DENIED", "pull") if request.method == "HEAD" else None,
+        ]
+        with pytest.raises(UnreachableError, match="^PUT http://127"):
+            upload(sink)
+
+    @pytest.mark.parametrize(
+        ("asked", "answer", "words"),
+        [
+            ("GET", BreakOff(), "the connection was closed"),
+            ("POST", error(403, "DENIED", "expired"), "403 Forbidden: DENIED: expired"),
+        ],
+        ids=["GET", "POST"],
+    )
+    def test_upload_tells_patch_that_broke_before_what_fails_after_it(
+        self,
+        registry: Registry,
+        sink: RegistrySink,
+        asked: str,
+        answer: Reply | BreakOff,
+        words: str,
+    ) -> None:
+        """What failed last was told alone: nothing of the line that had broken."""
+        registry.partial = False
+        registry.faults = [
+            once("PATCH", BreakOff()),
+            lambda request: (
+                answer if registry.requests("PATCH") and request.method == asked else None
+            ),
+        ]
+        with pytest.raises(UnreachableError, match=f"^PATCH http.*; {asked} http.*: {words}"):
+            upload(sink)
+
     def test_upload_does_not_retry_refused_digest_and_is_cancelled(
         self, registry: Registry, sink: RegistrySink
     ) -> None:
@@ -530,6 +581,19 @@ class TestBrokenWhole:
         uploads = [request.method for request in registry.seen if "uploads" in request.path]
         assert uploads == ["POST", "PUT", "DELETE", "POST", "PATCH", "PUT"]
         assert not registry.uploads
+
+    def test_upload_sent_whole_tells_what_broke_before_that_no_other_is_begun(
+        self, registry: Registry, sink: RegistrySink
+    ) -> None:
+        denied = error(403, "DENIED", "expired")
+        registry.faults = [
+            once("PUT", BreakOff()),
+            lambda request: (
+                denied if registry.requests("PUT") and request.method == "POST" else None
+            ),
+        ]
+        with pytest.raises(UnreachableError, match=r"^PUT http.*; POST http.*: DENIED: expired"):
+            put_blob(sink, self.blob, self.data)
 
     @pytest.mark.parametrize("took", [0, 1, 20_000, 50_000])
     def test_upload_sent_whole_of_which_a_part_arrived_begins_anew(
