@@ -231,7 +231,9 @@ def _yields(layer: EarlierLayer, diff_id: Digest, work: Work) -> bool:
     public = layer.encryption.public_options
     try:
         open_layer(layer.source, layer.layer, layer.options, public, diff_id, None, work)
-    except CocoKpError:
+    except CocoKpError as error:
+        if not work.is_fault(error):
+            raise
         return False
     return True
 

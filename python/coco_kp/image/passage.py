@@ -82,15 +82,15 @@ class LayerInput:
             opened = self._source.open_blob(self.layer, verify=self._verify, offset=offset)
         with closing(opened):
             if not self._told:
-                self.work.progress.begin(name, self.layer.size)
+                self.work.begin(name, self.layer.size)
             while count := opened.readinto(buffer := next(buffers)):
                 self.work.check()
                 yield buffer[:count]
                 offset += count
                 if offset > self._told:
-                    self.work.progress.advance(name, offset - self._told)
+                    self.work.advance(name, offset - self._told)
                     self._told = offset
-        self.work.progress.end(name)
+        self.work.end(name)
 
 
 class Passage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from coco_kp.errors import CancelledError, CocoKpError, InputError, RefusedError
+from coco_kp.errors import CocoKpError, InputError, RefusedError
 from coco_kp.image.compression import is_compressed
 from coco_kp.image.facts import is_sample
 from coco_kp.image.layer import Head, open_layer
@@ -54,9 +54,9 @@ class EarlierLayer:
                 carry=True,
                 head=head,
             )
-        except CancelledError:  # whoever asked wants it no more: the image is not at fault
-            raise
         except CocoKpError as error:
+            if not work.is_fault(error):
+                raise
             unusable = f"{self.source.reference} cannot be reused"
             raise error.within(unusable, "encrypt without reusing layers") from None
         return head.data

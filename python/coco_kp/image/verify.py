@@ -6,13 +6,13 @@ read at all is raised.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
-from coco_kp.errors import CancelledError, CocoKpError, InputError, IntegrityError, RefusedError
+from coco_kp.errors import CocoKpError, InputError, IntegrityError, RefusedError
 from coco_kp.image.base import BaseLayers, SharedLayer, base_layers
 from coco_kp.image.cancellation import Cancellation, heeding
 from coco_kp.image.content import content_kind
@@ -259,17 +259,15 @@ class _LayerCheck:
         if self.layer.elsewhere:
             self.remarks.append("its content lies elsewhere: nothing was checked")
             return
-        with self._finding():
-            self._read(work)
+        self._look_inside(work)
 
-    @contextmanager
-    def _finding(self) -> Iterator[None]:
-        """Take what is raised in the block for a finding."""
+    def _look_inside(self, work: Work) -> None:
+        """Read the layer, and take what is wrong with it for a finding."""
         try:
-            yield
-        except CancelledError:  # nothing was found: whoever asked wants no answer any more
-            raise
+            self._read(work)
         except CocoKpError as finding:
+            if not work.is_fault(finding):
+                raise
             if not any(finding.message == known.message for known in self.findings):
                 self.findings.append(finding.at_rest())
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from coco_kp.crypto import PumpProgress
 from coco_kp.deadline import Alarm
-from coco_kp.errors import CancelledError
+from coco_kp.errors import CancelledError, CocoKpError
 from coco_kp.image.cancellation import check_wanted
 from coco_kp.image.progress import Progress
 from coco_kp.model.reference import ImageReference, RegistryReference
@@ -56,6 +56,7 @@ class Work:
         self.jobs = jobs or max(self._busy, TRANSFERS if remote else 1)
         self._lock = threading.Lock()
         self._stopped = False
+        self._raised: list[Exception] = []  # by the user's progress
         self._pumps: dict[PumpProgress, _Pump] = {}
 
     def threads_for(self, layers: int) -> int:
@@ -67,6 +68,27 @@ class Work:
         check_wanted()
         if self._stopped:
             raise Stopped
+
+    def is_fault(self, error: CocoKpError) -> bool:
+        """Return whether something is wrong with what was read, and not merely the work to end."""
+        return not isinstance(error, CancelledError) and not any(
+            error is raised for raised in self._raised
+        )
+
+    def begin(self, name: str, size: int) -> None:
+        """Tell that the work on something of ``size`` bytes begins."""
+        with self._telling():
+            self.progress.begin(name, size)
+
+    def advance(self, name: str, count: int) -> None:
+        """Tell that ``count`` more bytes of it were moved."""
+        with self._telling():
+            self.progress.advance(name, count)
+
+    def end(self, name: str) -> None:
+        """Tell that it is done."""
+        with self._telling():
+            self.progress.end(name)
 
     def run(self, pieces: Iterable[Callable[[], object]]) -> None:
         """Do all pieces, as many at once as there are jobs; raise what the first failure raised.
@@ -110,7 +132,7 @@ class Work:
         """Yield what a native pump reports to, and is stopped by, while the block runs."""
         pump = _Pump(name, PumpProgress())
         self.check()
-        self.progress.begin(name, size)
+        self.begin(name, size)
         with self._lock:
             self._pumps[pump.progress] = pump
         try:
@@ -121,7 +143,16 @@ class Work:
             with self._lock:
                 del self._pumps[pump.progress]
             self._advance(pump)
-        self.progress.end(name)
+        self.end(name)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Note what a user's progress raises, which is no fault of any image."""
+        try:
+            yield
+        except Exception as error:
+            self._raised.append(error)
+            raise
 
     @contextmanager
     def _ending_early(self) -> Iterator[None]:
@@ -155,7 +186,7 @@ class Work:
 
     def _advance(self, pump: _Pump) -> None:
         done = pump.progress.done
-        self.progress.advance(pump.name, done - pump.told)
+        self.advance(pump.name, done - pump.told)
         pump.told = done
 
 

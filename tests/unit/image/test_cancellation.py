@@ -171,6 +171,19 @@ def test_cancelled_error_of_progress_is_no_fault_of_a_reused_image(
     assert (caught.value.message, caught.value.hint) == ("the user wants it", "")
 
 
+def failing(moment: str, failure: Exception) -> coco_kp.Progress:
+    """Return what cannot tell its user of the moment."""
+
+    class Failing(coco_kp.Progress):
+        pass
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    setattr(Failing, moment, fail)
+    return Failing()
+
+
 @pytest.mark.parametrize("moment", ["begin", "advance", "end"])
 @pytest.mark.parametrize("destination", ["oci:{folder}/e", "docker://{host}/app:1"])
 def test_error_of_progress_is_raised_as_it_is(
@@ -178,21 +191,13 @@ def test_error_of_progress_is_raised_as_it_is(
 ) -> None:
     """It was taken for a file's, and for a connection's: the upload waited, and went on."""
     failure = BrokenPipeError("nobody reads what is told")
-
-    class Broken(coco_kp.Progress):
-        pass
-
-    def fail(*_: object) -> None:
-        raise failure
-
-    setattr(Broken, moment, fail)
     with pytest.raises(BrokenPipeError) as caught:
         coco_kp.encrypt_image(
             plain.reference,
             destination.format(folder=tmp_path, host=host),
             [KEY],
             destination_access=PLAIN,
-            progress=Broken(),
+            progress=failing(moment, failure),
         )
     assert caught.value is failure
     assert list(tmp_path.iterdir()) == []
@@ -202,6 +207,34 @@ def test_error_of_progress_is_raised_as_it_is(
 def test_cancelled_error_of_progress_is_no_finding(encrypted: Image) -> None:
     with pytest.raises(coco_kp.CancelledError, match="the user wants it"):
         coco_kp.verify_image(encrypted.reference, OPENERS, progress=Raising())
+
+
+@pytest.mark.parametrize("moment", ["begin", "advance", "end"])
+@pytest.mark.parametrize("openers", [OPENERS, []], ids=["opened", "only read"])
+@pytest.mark.parametrize("kind", [coco_kp.InputError, coco_kp.IntegrityError])
+def test_error_of_progress_is_no_finding(
+    encrypted: Image, kind: type[coco_kp.CocoKpError], openers: list[coco_kp.Opener], moment: str
+) -> None:
+    """An image that nobody had finished to read was said to be wrong."""
+    failure = kind("the user's own database is full")
+    with pytest.raises(kind) as caught:
+        coco_kp.verify_image(encrypted.reference, openers, progress=failing(moment, failure))
+    assert caught.value is failure
+
+
+def test_error_of_progress_is_no_fault_of_a_reused_image(
+    plain: Image, encrypted: Image, place: Path
+) -> None:
+    failure = coco_kp.InputError("the user's own database is full")
+    with pytest.raises(coco_kp.InputError) as caught:
+        coco_kp.encrypt_image(
+            plain.reference,
+            f"oci:{place}/e",
+            [KEY],
+            reuse=encrypted.reference,
+            progress=failing("begin", failure),
+        )
+    assert caught.value is failure
 
 
 def test_cancellation_ends_calls_to_come() -> None:
