@@ -76,17 +76,17 @@ class Work:
         )
 
     def begin(self, name: str, size: int) -> None:
-        """Tell that the work on something of ``size`` bytes begins."""
+        """Have progress told that the work on something of ``size`` bytes begins."""
         with self._telling():
             self.progress.begin(name, size)
 
     def advance(self, name: str, count: int) -> None:
-        """Tell that ``count`` more bytes of it were moved."""
+        """Have it told that ``count`` more bytes of it were moved."""
         with self._telling():
             self.progress.advance(name, count)
 
     def end(self, name: str) -> None:
-        """Tell that it is done."""
+        """Have it told that it is done."""
         with self._telling():
             self.progress.end(name)
 
