@@ -20,7 +20,7 @@ FLOORS = {
     1: {"model"},
     2: {
         *("crypto", "exposure", "files", "http", "locks", "observe", "plugins", "processors"),
-        *("skopeo", "unpacking"),
+        *("programs", "skopeo", "unpacking"),
     },
     3: {"transport", "kbs", "keyprovider"},
     4: {"kbc", "keys"},
@@ -33,7 +33,7 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 ROOF = {"coco_kp", "coco_kp.__main__"}
 """What callers import and run: they stand on all floors."""
 
-SIDEWAYS = {("errors", "redact"), ("kbc", "keys"), ("locks", "files")}
+SIDEWAYS = {("errors", "redact"), ("kbc", "keys"), ("locks", "files"), ("skopeo", "programs")}
 """Who may import whom on his own floor, and never the other way round."""
 
 ONLY_IMPORTERS = {"_native": {"crypto", "unpacking"}}

@@ -5,7 +5,6 @@ Debian 12's are built without key providers, and say so only when they are asked
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,14 +13,12 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
-from coco_kp.deadline import remaining, within
 from coco_kp.errors import RemoteError
+from coco_kp.programs import run_program
 from coco_kp.redact import shown
 from coco_kp.values import dataclass
 
 _PROBE_SECONDS: Final = 20
-
-_LOOK: Final = 0.05  # seconds after which it shows that nobody waits for a program
 _ELF: Final = b"\x7fELF"
 _GRPC_TLS_TAG: Final = b'json:"grpc-tls,'  # ocicrypt 1.3, config/keyprovider-config/config.go
 
@@ -81,7 +78,7 @@ class _Trial:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         kinds = ("RUNTIME_DIR", "CONFIG_HOME", "DATA_HOME", "CACHE_HOME")
         places = {"TMPDIR": self.folder} | {f"XDG_{kind}": self.folder for kind in kinds}
-        return run_program(self.program, list(arguments), timeout=self.seconds, environment=places)
+        return run_skopeo(self.program, list(arguments), timeout=self.seconds, environment=places)
 
     def looks_for(self, image: str, *copy: str) -> bool:
         """Return whether ``copy`` gets as far as to look for an image that is not there.
@@ -128,7 +125,7 @@ PROGRAMS: Final = tuple(_PROBES)
 """The programs that are looked for, by name."""
 
 
-def run_program(
+def run_skopeo(
     program: Path,
     arguments: list[str],
     *,
@@ -136,42 +133,17 @@ def run_program(
     environment: dict[str, str] | None = None,
     folder: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run it in ``folder`` for at most ``timeout`` seconds, with ``environment`` added to ours.
+    """Run one of `PROGRAMS` as `run_program` does, for at most ``timeout`` seconds.
 
-    Never put a key into ``arguments``: every user of the machine can read them. Raises
-    ``RemoteError`` if it cannot be run or takes longer; its exit status is the caller's to judge.
+    Raises ``RemoteError`` if it cannot be run or takes longer.
     """
     try:
-        with (
-            within(timeout),
-            subprocess.Popen(
-                [program, *arguments],
-                cwd=folder,
-                env=os.environ | (environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                encoding="utf-8",
-                errors="replace",
-            ) as process,
-        ):
-            try:
-                output, errors = _said(process)
-            except BaseException:
-                process.kill()
-                raise
+        done = run_program(
+            [program, *arguments], seconds=timeout, environment=environment, folder=folder
+        )
     except subprocess.TimeoutExpired:
         raise RemoteError(f"{program.name} did not end within {timeout:.0f} seconds") from None
     except OSError as failure:
         raise RemoteError(f"cannot run {program}: {failure.strerror}") from None
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
-
-
-def _said(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Return what a program says until it ends. Raises ``TimeoutExpired`` at the deadline."""
-    while True:
-        try:
-            return process.communicate(timeout=min(remaining(), _LOOK))
-        except subprocess.TimeoutExpired:
-            if not remaining():
-                raise
+    output, errors = (said.decode("utf-8", "replace") for said in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, output, errors)

@@ -25,7 +25,7 @@ from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError
 from coco_kp.keyprovider.config import VARIABLE
 from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
-from coco_kp.skopeo import Program, find_program, run_program
+from coco_kp.skopeo import Program, find_program, run_skopeo
 
 _KID: Final = "kbs:///default/key/key_id1"
 _SECONDS: Final = 60.0
@@ -124,7 +124,7 @@ class _Demo:
         key = f"provider:{DEFAULT_PROVIDER_NAME}:{value}"
         copy = ["copy", "--insecure-policy", flag, key, f"oci:{source}", f"oci:{target}"]
         self._show(f"{VARIABLE}=ocicrypt.json", "skopeo", *copy)
-        done = run_program(
+        done = run_skopeo(
             skopeo.path,
             copy,
             timeout=_SECONDS,

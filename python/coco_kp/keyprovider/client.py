@@ -17,6 +17,7 @@ from coco_kp.keyprovider.call import METHODS, SERVICE
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider
 from coco_kp.model.encoding import MAX_MESSAGE
 from coco_kp.model.protocol import Operation
+from coco_kp.programs import run_program
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:
@@ -70,25 +71,16 @@ def check_health(door: GrpcProvider) -> str:
 
 
 def _run(name: str, door: CmdProvider, request: bytes) -> bytes:
-    command, pipe = (door.path, *door.arguments), subprocess.PIPE
     try:
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-            try:
-                with Alarm(math.inf, process.kill):
-                    answer, complaint = process.communicate(request, timeout=remaining(TIMEOUT))
-            except BaseException:
-                process.kill()
-                raise
+        done = run_program((door.path, *door.arguments), seconds=TIMEOUT, given=request)
     except subprocess.TimeoutExpired:
         raise UnreachableError(f"{name} did not answer in time") from None
     except OSError as failure:
         raise RemoteError(f"{name} cannot be run: {shown(door.path)}: {failure.strerror}") from None
-    if process.returncode != 0:
-        if not remaining():
-            raise UnreachableError(f"{name} did not answer in time")
-        said = shown(complaint.decode("utf-8", "replace").strip())
-        raise RemoteError(f"{name} failed with exit code {process.returncode}: {said}")
-    return answer
+    if done.returncode != 0:
+        said = shown(done.stderr.decode("utf-8", "replace").strip())
+        raise RemoteError(f"{name} failed with exit code {done.returncode}: {said}")
+    return done.stdout
 
 
 def _ask(name: str, door: GrpcProvider, operation: Operation, request: bytes) -> bytes:

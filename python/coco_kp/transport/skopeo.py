@@ -18,7 +18,7 @@ from coco_kp.errors import RemoteError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Manifest
 from coco_kp.model.reference import FileReference, SkopeoReference
-from coco_kp.skopeo import run_program
+from coco_kp.skopeo import run_skopeo
 from coco_kp.transport.directory import DirectorySink, DirectorySource
 from coco_kp.transport.files import temporary_folder
 from coco_kp.transport.staging import Staging
@@ -97,7 +97,7 @@ def _daemon_host(reference: SkopeoReference, option: str) -> list[str]:
 
 def _copy(program: Path, arguments: list[str], what: str) -> None:
     """Have skopeo copy; ``arguments`` have "--" before names, which are not options."""
-    result = run_program(program, ["copy", "--quiet", "--all", *arguments], timeout=_COPY_SECONDS)
+    result = run_skopeo(program, ["copy", "--quiet", "--all", *arguments], timeout=_COPY_SECONDS)
     if result.returncode != 0:
         raise RemoteError(f"skopeo cannot {what}: {_cause(result.stderr)}")
 

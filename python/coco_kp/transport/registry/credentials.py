@@ -1,4 +1,4 @@
-"""Who the user is to a registry: auth files and credential helpers (containers-auth.json(5)).
+"""Who the user is to a registry: auth files, and helpers they name (containers-auth.json(5)).
 
 With ``--authfile`` or ``REGISTRY_AUTH_FILE`` only that file is read; else podman's and skopeo's
 files, then docker's. In each file: ``credHelpers`` for the registry, then ``auths`` (the longest
@@ -12,43 +12,26 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from coco_kp.deadline import remaining
 from coco_kp.errors import InputError, RemoteError
-from coco_kp.files import home, is_there, read_small, reason
+from coco_kp.files import home, is_there, read_small
 from coco_kp.model.encoding import decode_base64, parse_json_object
 from coco_kp.model.reference import DOCKER_HUB
-from coco_kp.redact import shown
 from coco_kp.transport.access import Access, Credentials, parse_credentials
-from coco_kp.values import dataclass
+from coco_kp.transport.registry.credential_helpers import IDENTITY_TOKEN, CredentialHelpers
 
 _MAX_FILE: Final = 1024 * 1024
-_HELPER_SECONDS: Final = 60
-_ANSWER_SECONDS: Final = 300.0
-"""How long a helper's answer is used before it is asked again: logins end (ECR's after 12 hours),
-and what a helper keeps it renews in time."""
-_HELPER_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _HUB_SERVER: Final = "https://index.docker.io/v1/"
 """The name under which Docker's files and helpers keep the Hub's credentials."""
 _HUB_NAMES: Final = (DOCKER_HUB, "index.docker.io", "registry-1.docker.io")
-_IDENTITY_TOKEN: Final = "<token>"
-"""The user name by which a helper says that the secret is an identity token."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What a helper said, and until when that is used (of the clock)."""
-
-    said: Credentials | RemoteError | None
-    fresh_until: float
 
 
 class Logins:
@@ -58,11 +41,10 @@ class Logins:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._lock = threading.Lock()
+        self._helpers = CredentialHelpers(clock)
         self._paths: dict[str | os.PathLike[str] | None, tuple[Path, ...]] = {}
         self._files: dict[Path, Mapping[str, object]] = {}
-        self._answers: dict[tuple[str, str], _Answer] = {}
         self._said: set[str] = set()
 
     def find(self, host: str, repository: str, access: Access) -> Credentials | None:
@@ -76,20 +58,25 @@ class Logins:
         with self._lock:
             if access.authfile not in self._paths:
                 self._paths[access.authfile] = tuple(_files(access))
-            for path in self._paths[access.authfile]:
-                if found := self._from_file(path, host, repository):
-                    return found
+            paths = self._paths[access.authfile]
+        for path in paths:
+            if found := self._from_file(path, host, repository):
+                return found
         return None
+
+    def _document(self, path: Path, what: str) -> Mapping[str, object]:
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = parse_json_object(read_small(path, _MAX_FILE), what)
+            return self._files[path]
 
     def _from_file(self, path: Path, host: str, repository: str) -> Credentials | None:
         what = f"the auth file '{path}'"
-        if path not in self._files:
-            self._files[path] = parse_json_object(read_small(path, _MAX_FILE), what)
-        document = self._files[path]
+        document = self._document(path, what)
         helpers = _object(document, "credHelpers", what)
         for name in _HUB_NAMES if host == DOCKER_HUB else (host,):
             if helper := helpers.get(name):
-                return self._ask_helper(helper, _server(host))
+                return self._helpers.ask(helper, _server(host))
         auths = _object(document, "auths", what)
         for name in _names(host, repository):
             for key, entry in auths.items():
@@ -97,30 +84,20 @@ class Logins:
                     return found
         store = document.get("credsStore")
         try:
-            return self._ask_helper(store, _server(host)) if store else None
+            return self._helpers.ask(store, _server(host)) if store else None
         except RemoteError as error:
+            if not remaining():  # nobody waits for what would come without them
+                raise
             self._warn(f"no credentials from the credsStore of {what}: {error.message}")
             return None
 
     def _warn(self, message: str) -> None:
         """Say it, but not for each image again."""
-        if message not in self._said:
+        with self._lock:
+            new = message not in self._said
             self._said.add(message)
+        if new:
             _log.warning("%s", message)
-
-    def _ask_helper(self, helper: object, server: str) -> Credentials | None:
-        if not isinstance(helper, str) or not _HELPER_NAME.fullmatch(helper):
-            raise InputError(f"{shown(str(helper))} is not the name of a credential helper")
-        answer = self._answers.get((helper, server))
-        if answer is None or self._clock() >= answer.fresh_until:
-            said = _answer(helper, server)
-            if answer is not None and isinstance(said, RemoteError):
-                said = answer.said  # which may do for long
-            answer = _Answer(said, self._clock() + _ANSWER_SECONDS)
-            self._answers[helper, server] = answer
-        if isinstance(answer.said, RemoteError):
-            raise RemoteError(answer.said.message, answer.said.hint)
-        return answer.said
 
 
 def _files(access: Access) -> Iterator[Path]:
@@ -172,7 +149,7 @@ def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
         raise InputError(f"{what} is not an object")
     token = entry.get("identitytoken")
     if isinstance(token, str) and token:
-        return Credentials(_IDENTITY_TOKEN, "", token, origin=f"'{path}'")
+        return Credentials(IDENTITY_TOKEN, "", token, origin=f"'{path}'")
     auth = entry.get("auth")
     if not isinstance(auth, str) or not auth:
         return None
@@ -182,51 +159,6 @@ def _from_entry(entry: object, key: str, path: Path) -> Credentials | None:
     except UnicodeDecodeError:
         raise InputError(f"'auth' of {what} is not text") from None
     return parse_credentials(pair, f"'{path}'")
-
-
-def _answer(helper: str, server: str) -> Credentials | RemoteError | None:
-    """Return what a helper says, or that it is broken: it is not asked again at once."""
-    try:
-        return _ask_helper(helper, server)
-    except RemoteError as error:
-        return error
-
-
-def _ask_helper(helper: str, server: str) -> Credentials | None:
-    """Ask ``docker-credential-<helper> get`` (the protocol of docker-credential-helpers)."""
-    program = f"docker-credential-{helper}"
-    try:
-        result = subprocess.run(
-            [program, "get"],
-            input=server.encode(),
-            capture_output=True,
-            timeout=_HELPER_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise RemoteError(
-            f"the credential helper {program} is not installed",
-            "install it, log in anew, or pass credentials explicitly",
-        ) from None
-    except OSError as error:
-        raise RemoteError(f"{program} cannot be run: {reason(error)}") from None
-    except subprocess.TimeoutExpired:
-        raise RemoteError(f"{program} did not answer in {_HELPER_SECONDS} s") from None
-    if result.returncode != 0:
-        if b"credentials not found" in result.stdout:
-            return None
-        # Its output is not quoted: a broken helper may have printed the secret.
-        raise RemoteError(f"{program} failed with exit code {result.returncode}")
-    try:
-        answer = parse_json_object(result.stdout, f"the answer of {program}")
-    except InputError as error:
-        raise RemoteError(error.message) from None
-    username, secret = answer.get("Username"), answer.get("Secret")
-    if not isinstance(username, str) or not isinstance(secret, str):
-        raise RemoteError(f"{program} answered without a user name and secret")
-    if username == _IDENTITY_TOKEN:
-        return Credentials(username, "", secret, origin=program)
-    return Credentials(username, secret, origin=program)
 
 
 def _object(document: Mapping[str, object], name: str, what: str) -> dict[str, object]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import pwd
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.model.reference import RegistryReference
 from coco_kp.transport import (
@@ -22,6 +25,7 @@ from coco_kp.transport import (
 )
 from coco_kp.transport.registry.credentials import Logins
 from tests.sim.registry import Registry
+from tests.support.patience import ends
 from tests.support.stored import image
 
 APP = RegistryReference("h.example:5000", "team/app", "v1")
@@ -297,6 +301,75 @@ class TestHelpers:
         assert words in caplog.text
         assert "my-secret" not in caplog.text
 
+    @pytest.fixture
+    def waiting(self, helper: Path, tmp_path: Path) -> Waiting:
+        """A helper that says when it was asked, and answers when there is something to say."""
+        waiting = Waiting(tmp_path)
+        helper.write_text(
+            "#!/bin/sh\n"
+            "read server\n"
+            f'[ "$server" = quick.example ] || [ -e {waiting.ready} ] ||'
+            f" {{ echo > {waiting.asked}; read go < {waiting.go}; }}\n"
+            """echo '{"Username":"me","Secret":"pw"}'\n"""
+        )
+        return waiting
+
+    @pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
+    def test_credential_helper_is_given_up_when_the_call_is_cancelled_and_asked_anew(
+        self, tmp_path: Path, waiting: Waiting, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        own = write(
+            tmp_path / "own.json", {kind: {APP.host: "test"} if kind == "credHelpers" else "test"}
+        )
+        access, logins, caller = Access(authfile=own), Logins(), Caller()
+
+        def leave() -> None:
+            waiting.asked.read_bytes()
+            caller.leave()
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        with ends(), within(math.inf, caller), pytest.raises(RemoteError, match="not answer"):
+            logins.find(APP.host, APP.repository, access)
+        leaving.join()
+        waiting.ready.touch()
+        assert logins.find(APP.host, APP.repository, access) == Credentials("me", "pw")
+        assert not caplog.messages
+
+    def test_credential_helper_that_is_waited_for_keeps_no_other_registry_waiting(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        own = write(tmp_path / "own.json", {"credsStore": "test"})
+        access, logins = Access(authfile=own), Logins()
+        found = list[Credentials | None]()
+        other = threading.Thread(
+            target=lambda: found.append(logins.find(APP.host, APP.repository, access))
+        )
+        other.start()
+        waiting.asked.read_bytes()
+        assert logins.find("quick.example", "app", access) == Credentials("me", "pw")
+        assert other.is_alive()
+        waiting.go.write_text("go\n")
+        other.join()
+        assert found == [Credentials("me", "pw")]
+
+    def test_caller_who_goes_does_not_wait_until_another_has_asked_the_helper(
+        self, tmp_path: Path, waiting: Waiting
+    ) -> None:
+        own = write(tmp_path / "own.json", {"credsStore": "test"})
+        access, logins, caller = Access(authfile=own), Logins(), Caller()
+        other = threading.Thread(target=logins.find, args=(APP.host, APP.repository, access))
+        other.start()
+        waiting.asked.read_bytes()
+        leaving = threading.Timer(0.01, caller.leave)
+        leaving.start()
+        with within(math.inf, caller), pytest.raises(RemoteError, match="not answer"):
+            logins.find(APP.host, APP.repository, access)
+        assert other.is_alive()
+        waiting.go.write_text("go\n")
+        other.join()
+        leaving.join()
+
     @pytest.mark.usefixtures("helper")
     def test_credentials_say_where_they_are_from(self, tmp_path: Path) -> None:
         own = tmp_path / "own.json"
@@ -311,6 +384,15 @@ class TestHelpers:
         found = self.find(tmp_path, {"credHelpers": {"docker.io": "test"}}, HUB)
         assert found is not None
         assert found.origin == "docker-credential-test"
+
+
+class Waiting:
+    """What a helper and a test say to one another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked, self.go, self.ready = folder / "asked", folder / "go", folder / "ready"
+        os.mkfifo(self.asked)
+        os.mkfifo(self.go)
 
 
 class TestWritten:
