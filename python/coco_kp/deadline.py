@@ -116,7 +116,7 @@ def undoing(seconds: float) -> Iterator[None]:
         _scope.reset(token)
 
 
-def acquire(lock: threading.Lock | threading.BoundedSemaphore) -> bool:
+def acquire(lock: threading.Lock | threading.Semaphore) -> bool:
     """Acquire a lock while there is time; return whether that was done."""
     while not lock.acquire(timeout=min(remaining(), _LOOK)):
         if not remaining():

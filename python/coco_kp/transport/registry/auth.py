@@ -58,7 +58,7 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._asked_first = ""
         """The scope that the registry named before it knew what it would be asked for."""
-        self._tokens = Tokens(clock)
+        self._tokens = Tokens(f"the token server of {registry}", clock)
 
     def headers(self, scopes: Scopes) -> dict[str, str]:
         """Return the header for a request that needs ``scopes``; empty before any challenge."""

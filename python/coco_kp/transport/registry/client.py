@@ -16,6 +16,7 @@ from coco_kp.transport.registry.advice import allowing_named_http, allowing_plai
 from coco_kp.transport.registry.auth import Authorizer
 from coco_kp.transport.registry.pulls import Pulls
 from coco_kp.transport.registry.refusal import refused
+from coco_kp.transport.registry.turns import in_turn
 
 _HUB_API: Final = "registry-1.docker.io"
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -58,7 +59,7 @@ class RegistryClient:
 
     def base(self) -> str:
         """Find the registry, once: scheme and host of its API."""
-        with self._contact:
+        with in_turn(self._contact, self.host):
             if not self._base:
                 self._base = self._find()
             return self._base
@@ -110,7 +111,7 @@ class RegistryClient:
         short = not streamed and (method != "GET" or load > 0)
 
         def send(authorization: Mapping[str, str]) -> Response:
-            with self._turns if short else nullcontext():
+            with in_turn(self._turns, self.host) if short else nullcontext():
                 return self._http.request(
                     method,
                     url,

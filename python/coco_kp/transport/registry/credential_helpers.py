@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from coco_kp.deadline import acquire, remaining
+from coco_kp.deadline import remaining
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import reason
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.programs import run_program
 from coco_kp.redact import shown
 from coco_kp.transport.access import Credentials
+from coco_kp.transport.registry.turns import in_turn
 from coco_kp.values import dataclass
 
 IDENTITY_TOKEN: Final = "<token>"
@@ -64,12 +65,8 @@ class CredentialHelpers:
         with self._lock:
             place = self._places.setdefault((helper, server), _Place())
         program = f"docker-credential-{helper}"
-        if not acquire(place.asking):
-            raise _late(program)
-        try:
+        with in_turn(place.asking, program):
             place.answer = answer = self._answer(place.answer, program, server)
-        finally:
-            place.asking.release()
         if isinstance(answer.said, RemoteError):
             raise RemoteError(answer.said.message, answer.said.hint)
         return answer.said
@@ -98,7 +95,7 @@ def _get(program: str, server: str) -> Credentials | None:
     except OSError as error:
         raise RemoteError(f"{program} cannot be run: {reason(error)}") from None
     except subprocess.TimeoutExpired:
-        raise _late(program) from None
+        raise RemoteError(f"{program} did not answer in time") from None
     if result.returncode != 0:
         if b"credentials not found" in result.stdout:
             return None
@@ -114,7 +111,3 @@ def _get(program: str, server: str) -> Credentials | None:
     if username == IDENTITY_TOKEN:
         return Credentials(username, "", secret, origin=program)
     return Credentials(username, secret, origin=program)
-
-
-def _late(program: str) -> RemoteError:
-    return RemoteError(f"{program} did not answer in time")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from coco_kp.transport.registry.turns import in_turn
 from coco_kp.values import dataclass, field
 
 _MOST_KEPT: Final = 256
@@ -35,10 +36,11 @@ class _Place:
 class Tokens:
     """Keeps tokens while they are fresh. Of threads that need one, one fetches it.
 
-    Who needs another one does not wait for that.
+    Who needs another one does not wait for that. ``server`` names the token server in messages.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, server: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._server = server
         self._clock = clock
         self._lock = threading.Lock()
         self._places: dict[Scopes, _Place] = {}
@@ -50,7 +52,7 @@ class Tokens:
         It may raise, and is called again by whoever needs the token next.
         """
         place = self._place(scopes)
-        with place.fetching:
+        with in_turn(place.fetching, self._server):
             if place.token is None or self._clock() >= place.token.fresh_until:
                 place.token = fetch(place.asked)
             return place.token
@@ -61,7 +63,7 @@ class Tokens:
         ``asked`` is the scope that the registry names in its stead.
         """
         place = self._place(scopes)
-        with place.fetching:
+        with in_turn(place.fetching, self._server):
             place.asked = asked
             if place.token is not None and place.token.value == spent:
                 place.token = None

@@ -8,7 +8,7 @@ from coco_kp.transport.registry.tokens import _MOST_KEPT, Token, Tokens
 
 
 def test_tokens_forget_the_one_that_was_needed_longest_ago() -> None:
-    tokens = Tokens()
+    tokens = Tokens("the token server of h.example")
     fetched: list[int] = []
 
     def need(number: int) -> None:
