@@ -38,7 +38,14 @@ from coco_kp.keys.resolve import (
     UnkeptKeyError,
     resolve,
 )
-from coco_kp.keys.wrapper import SAMPLE_KID, KekRecipient, PacketForm, check_opened
+from coco_kp.keys.wrapper import (
+    CTR_WARNING,
+    SAMPLE_KID,
+    SAMPLE_WARNING,
+    KekRecipient,
+    PacketForm,
+    check_opened,
+)
 from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.kbc_spec import KBC_NAMES, KbcSpec, parse_kbc_spec
 from coco_kp.model.layer_options import parse_private_options
@@ -60,11 +67,6 @@ from coco_kp.values import dataclass, field
 if TYPE_CHECKING:
     from coco_kp.keys.file_reference import KekReference
     from coco_kp.keys.register import Registrar
-
-SAMPLE_WARNING: Final = (
-    "everybody can open the image: the sample key is public, and for trials only"
-)
-CTR_WARNING: Final = "A256CTR does not detect tampering: verify refuses such packets unless asked"
 
 _KEEP_HINT: Final = (
     "leave keyid out: the key then gets a key ID of its own; or name the key with keypath=, or "

@@ -20,10 +20,11 @@ from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.reference import AwsKmsReference
 from coco_kp.keys.resolve import FetchedKek, NewKek, StayingKey
+from coco_kp.keys.wrapper import CTR_WARNING, SAMPLE_WARNING
 from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_options import MAX_DOCUMENT
 from coco_kp.model.protocol import UnwrapRequest, WrapRequest
-from coco_kp.provider import CTR_WARNING, MAX_KBCS, SAMPLE_WARNING, KeyFileError, KeyUse, Provider
+from coco_kp.provider import MAX_KBCS, KeyFileError, KeyUse, Provider
 from tests.support.kbcs import kbcs_with
 from tests.vectors import load_vectors
 

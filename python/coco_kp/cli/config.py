@@ -13,8 +13,7 @@ from coco_kp.cli.options import FILE, usage
 from coco_kp.cli.output import notice, print_json, warn
 from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import InputError
-from coco_kp.model.layer_encryption import provider_scheme
-from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.model.layer_encryption import DEFAULT_PROVIDER_NAME, provider_scheme
 
 _TLS_WARNING = (
     "clients with ocicrypt before 1.3, such as Debian's skopeo up to 1.22, ignore grpc-tls and "

@@ -23,7 +23,7 @@ import click
 from coco_kp.cli.output_options import verbosity
 from coco_kp.errors import InputError, IntegrityError, RefusedError, RemoteError
 from coco_kp.keyprovider.config import VARIABLE
-from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.model.layer_encryption import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
 from coco_kp.skopeo import Program, find_program, run_skopeo
 

@@ -20,8 +20,8 @@ from coco_kp.errors import CocoKpError, InputError, KekError, RemoteError
 from coco_kp.keyprovider.client import check_health
 from coco_kp.keyprovider.config import CmdProvider, GrpcProvider, read_ocicrypt_config
 from coco_kp.keys.kek_file import read_kek
+from coco_kp.model.layer_encryption import DEFAULT_PROVIDER_NAME
 from coco_kp.model.params import FileParams, SampleParams, parse_params
-from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
 from coco_kp.skopeo import PROGRAMS, Program, find_program
 from coco_kp.values import dataclass

@@ -270,21 +270,25 @@ class OpeningOptions(OptionGroup):
     def openers(self, kbc: KbcOptions) -> list[Opener]:
         """Return all that the user named, keys first. Raises ``CocoKpError``."""
         from coco_kp.cli.recipients import read_key_file
-        from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
-        from coco_kp.image.opener import KbcOpener
-        from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
-        from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
         from coco_kp.keys.wrapper import KekOpener
 
         openers: list[Opener] = [
             KekOpener(read_key_file(path), f"the key in {shown(str(path))}")
             for path in self.keypath
         ]
-        openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
-        openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
+        if self.kek_from or self.wrap_with:
+            from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
+            from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
+
+            openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
+            openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
         if spec := kbc.spec():
+            from coco_kp.image.opener import KbcOpener
+
             openers.append(KbcOpener(spec, kbc.kbcs()))
         if self.provider:
+            from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
+
             name, parameters = split_parameters(self.provider)
             openers.append(ForeignProvider.configured(name, unwrap_parameters=parameters))
         return openers

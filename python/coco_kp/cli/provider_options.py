@@ -10,8 +10,7 @@ import click
 from coco_kp.cli.errors import UsageError
 from coco_kp.cli.options import FILE, KbcOptions, Option, OptionGroup, RegistrationOptions, usage
 from coco_kp.cli.recipients import PACKET_OPTION, named_source
-from coco_kp.model.layer_encryption import provider_scheme
-from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
+from coco_kp.model.layer_encryption import DEFAULT_PROVIDER_NAME, provider_scheme
 from coco_kp.redact import shown
 
 if TYPE_CHECKING:

@@ -55,10 +55,9 @@ class PacketOptions(OptionGroup):
     def form(self) -> PacketForm:
         """Return it as a value. Raises ``InputError``, ``UsageError``."""
         from coco_kp.cli.output import warn
-        from coco_kp.keys.wrapper import PacketForm
+        from coco_kp.keys.wrapper import CTR_WARNING, PacketForm
         from coco_kp.model.algorithm import Algorithm, parse_algorithm
         from coco_kp.model.layer_encryption import provider_scheme
-        from coco_kp.provider import CTR_WARNING
 
         with usage():
             scheme = None if self.provider_name is None else provider_scheme(self.provider_name)
@@ -148,12 +147,12 @@ class RecipientOptions(OptionGroup):
 
     def recipients(self, form: PacketForm, registrar: Registrar | None) -> list[Recipient]:
         """Return all that the user named, in that order. Raises ``CocoKpError``."""
-        from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
-
         settings = key_settings(form, registrar)
         found = self._own(settings)
         found += [parse_recipient(text, form) for text in self.recipient]
         if self.provider:
+            from coco_kp.image.foreign_provider import ForeignProvider, split_parameters
+
             name, parameters = split_parameters(self.provider)
             unwrap, trusted = self.provider_unwrap, self.trust_provider
             found.append(ForeignProvider.configured(name, parameters, unwrap, trusted=trusted))
@@ -168,8 +167,8 @@ class RecipientOptions(OptionGroup):
     def _own(self, settings: KeySettings) -> list[Recipient]:
         from coco_kp.cli.output import warn
         from coco_kp.keys.resolve import NewKek, SampleKek, resolve
+        from coco_kp.keys.wrapper import SAMPLE_WARNING
         from coco_kp.model.resource_uri import parse_key_id
-        from coco_kp.provider import SAMPLE_WARNING
 
         source = self._source()
         if self.sample:
@@ -206,7 +205,6 @@ class RecipientOptions(OptionGroup):
 
     def _source(self) -> KeySource | None:
         from coco_kp.keys.file_reference import FileReference
-        from coco_kp.keys.reference import parse_kek_reference
         from coco_kp.keys.resolve import GivenKek, NewKek
 
         given = self._given()
@@ -216,8 +214,11 @@ class RecipientOptions(OptionGroup):
             return GivenKek(self._kek(self.key))
         if self.generate_key or self.kek_into:
             into = [FileReference(str(self.generate_key))] if self.generate_key else []
-            stores = [parse_kek_reference(self.kek_into)] if self.kek_into else []
-            return NewKek((*into, *stores))
+            if self.kek_into is None:
+                return NewKek(tuple(into))
+            from coco_kp.keys.reference import parse_kek_reference
+
+            return NewKek((*into, parse_kek_reference(self.kek_into)))
         return named_source(self.keypath, self.kek_from, self.wrap_with)
 
     def _kek(self, key: str) -> Kek:

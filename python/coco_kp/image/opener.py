@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from coco_kp.errors import CocoKpError, IntegrityError, KekError
-from coco_kp.kbc.kbcs import Kbcs
 from coco_kp.keys.wrapper import Opener, check_opened, check_scheme
-from coco_kp.model.kbc_spec import KbcSpec
 from coco_kp.model.layer_encryption import LayerPacket
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.packet import parse_packet
 from coco_kp.values import dataclass
+
+if TYPE_CHECKING:
+    from coco_kp.kbc.kbcs import Kbcs
+    from coco_kp.model.kbc_spec import KbcSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,6 @@ from coco_kp.image.progress import Progress
 from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.verdicts import LayerVerdict, RecipientVerdict, VerificationReport
 from coco_kp.image.work import Work
-from coco_kp.keys.reference import AwsKmsReference, WrappingReference, name_of
 from coco_kp.keys.wrapper import Opener
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
@@ -49,6 +48,7 @@ from coco_kp.transport import Access, Source, access_beside, open_source
 from coco_kp.values import dataclass, replace
 
 if TYPE_CHECKING:
+    from coco_kp.keys.reference import WrappingReference
     from coco_kp.transport.registry.session import Session
 
 
@@ -385,16 +385,20 @@ class _LayerCheck:
 
 def _expected(key: ResourceUri | WrappingReference) -> str:
     """Return the canonical name of a key: what differs from image to image is left out."""
-    if isinstance(key, AwsKmsReference):
-        return str(AwsKmsReference("", key.key))
-    if isinstance(key, WrappingReference):
+    if isinstance(key, ResourceUri):
+        return str(without_ciphertext(key))
+    from coco_kp.keys.reference import AwsKmsReference, name_of  # noqa: PLC0415 (loads all kinds)
+
+    if not isinstance(key, AwsKmsReference):
         raise TypeError(f"no packet names the key {name_of(key)}")
-    return str(without_ciphertext(key))
+    return str(AwsKmsReference("", key.key))
 
 
 def _key_id(packet: PacketFacts) -> str | None:
     """Return the canonical name of a packet's key; None where it cannot be expected."""
     if packet.provider == AWS:
+        from coco_kp.keys.reference import AwsKmsReference  # noqa: PLC0415 (as above)
+
         return str(AwsKmsReference("", packet.kid))
     if packet.provider != "kbs":
         return None

@@ -29,6 +29,11 @@ from coco_kp.values import dataclass, field, replace
 SAMPLE_KID: Final = ResourceUri("resource", "", ("default", "test-key", "1"))
 """The kid that upstream writes for its sample key."""
 
+SAMPLE_WARNING: Final = (
+    "everybody can open the image: the sample key is public, and for trials only"
+)
+CTR_WARNING: Final = "A256CTR does not detect tampering: verify refuses such packets unless asked"
+
 
 class Opener(Protocol):
     """Gets layers' keys out of packets."""

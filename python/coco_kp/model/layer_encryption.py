@@ -14,7 +14,6 @@ from coco_kp.errors import InputError
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object
 from coco_kp.model.layer_options import PublicOptions, parse_public_options
 from coco_kp.model.packet import MAX_PACKET
-from coco_kp.model.protocol import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
 
 MAX_PACKETS: Final = 64
@@ -22,6 +21,9 @@ MAX_PACKETS: Final = 64
 
 PROVIDER_SCHEME: Final = "provider."
 """Key providers' packets have the scheme ``provider.<name>``; ocicrypt's own are jwe, pgp, …"""
+
+DEFAULT_PROVIDER_NAME: Final = "attestation-agent"
+"""The name that the CoCo guide gives the provider in ocicrypt's configuration."""
 
 DEFAULT_SCHEME: Final = f"{PROVIDER_SCHEME}{DEFAULT_PROVIDER_NAME}"
 

@@ -11,13 +11,11 @@ from typing import Final, Literal, NamedTuple
 
 from coco_kp.errors import InputError
 from coco_kp.model.encoding import decode_base64, encode_base64, parse_json_object, write_json
+from coco_kp.model.layer_encryption import DEFAULT_PROVIDER_NAME
 from coco_kp.redact import shown
 from coco_kp.values import dataclass, field
 
 Operation = Literal["keywrap", "keyunwrap"]
-
-DEFAULT_PROVIDER_NAME: Final = "attestation-agent"
-"""The name that the CoCo guide gives the provider in ocicrypt's configuration."""
 
 # ocicrypt puts the parameters of its other schemes (jwe, pgp, pkcs7, pkcs11) into the same map.
 _NO_PROVIDERS: Final = frozenset(

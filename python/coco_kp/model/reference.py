@@ -8,7 +8,6 @@ Grammars: skopeo's containers-transports(5); repository, tag and digest of distr
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from typing import Final
 
 from coco_kp.errors import InputError
@@ -112,6 +111,8 @@ def _meant(transport: str, rest: str) -> str:
     """Return what a text that does not start with a transport most likely stands for."""
     if rest.startswith("//"):  # https://host/repository
         return f"docker:{rest}"
+    from difflib import get_close_matches  # noqa: PLC0415 (where something is wrong)
+
     known = ("docker", *FILE_TRANSPORTS, *SKOPEO_TRANSPORTS)
     like = get_close_matches(transport, known, 1)
     if not like:  # nginx:1.27

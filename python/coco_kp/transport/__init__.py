@@ -6,14 +6,19 @@ that can do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.files import is_there
-from coco_kp.model.reference import FileReference, ImageReference, RegistryReference
+from coco_kp.model.reference import (
+    FILE_TRANSPORTS,
+    FileReference,
+    ImageReference,
+    RegistryReference,
+)
 from coco_kp.transport.access import Access, Credentials, access_beside, parse_credentials
 from coco_kp.transport.base import (
     CHUNK,
@@ -24,12 +29,6 @@ from coco_kp.transport.base import (
     Source,
     read_blob,
 )
-from coco_kp.transport.directory import DirectorySink, DirectorySource
-from coco_kp.transport.docker_archive import DockerArchiveSource
-from coco_kp.transport.docker_archive_sink import DockerArchiveSink
-from coco_kp.transport.layout import LayoutSink, LayoutSource
-from coco_kp.transport.oci_archive import OciArchiveSink, OciArchiveSource
-from coco_kp.transport.skopeo import SkopeoSink, SkopeoSource
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -55,8 +54,8 @@ __all__ = [
     "read_blob",
 ]
 
-# The registry client is imported when it is used: urllib3 is half of the time that a command on a
-# local layout would take to start.
+# Each kind is imported when an image of it is named: a command has one or two, and urllib3 alone is
+# a third of the time that one on a registry takes to start.
 
 
 def open_source(
@@ -73,6 +72,8 @@ def open_source(
 
         return RegistrySource(reference, access or Access(), session)
     if not isinstance(reference, FileReference):
+        from coco_kp.transport.skopeo import SkopeoSource  # noqa: PLC0415
+
         return SkopeoSource(reference)
     try:
         return _open_files(reference, access)
@@ -85,12 +86,20 @@ def open_source(
 def _open_files(reference: FileReference, access: Access | None) -> Source:
     match reference.transport:
         case "oci":
+            from coco_kp.transport.layout import LayoutSource  # noqa: PLC0415
+
             return LayoutSource(reference)
         case "oci-archive":
+            from coco_kp.transport.oci_archive import OciArchiveSource  # noqa: PLC0415
+
             return OciArchiveSource(reference, access)
         case "dir":
+            from coco_kp.transport.directory import DirectorySource  # noqa: PLC0415
+
             return DirectorySource(reference)
         case "docker-archive":
+            from coco_kp.transport.docker_archive import DockerArchiveSource  # noqa: PLC0415
+
             return DockerArchiveSource(reference, access)
     raise ValueError(reference.transport)
 
@@ -124,7 +133,9 @@ def check_source(reference: ImageReference) -> None:
 
 def check_destination(reference: ImageReference, *, encrypted: bool = True) -> None:
     """Raise ``RefusedError`` for a place that cannot be written, with an image so; no I/O."""
-    places = [name for name in (*_SINKS, *_THROUGH_SKOPEO) if not (encrypted and name in PLAIN)]
+    places = [
+        name for name in (*FILE_TRANSPORTS, *_THROUGH_SKOPEO) if not (encrypted and name in PLAIN)
+    ]
     if isinstance(reference, RegistryReference) or reference.transport in places:
         return
     # Docker's formats have no place for the annotations that hold the wrapped keys
@@ -156,10 +167,27 @@ def open_sink(
 
         return RegistrySink(reference, access or Access(), session)
     if not isinstance(reference, FileReference):
+        from coco_kp.transport.skopeo import SkopeoSink  # noqa: PLC0415
+
         return SkopeoSink(reference)
-    if reference.transport == "oci":
-        return LayoutSink(reference, keep_replaced=keep_replaced)
-    return _SINKS[reference.transport](reference)
+    match reference.transport:
+        case "oci":
+            from coco_kp.transport.layout import LayoutSink  # noqa: PLC0415
+
+            return LayoutSink(reference, keep_replaced=keep_replaced)
+        case "oci-archive":
+            from coco_kp.transport.oci_archive import OciArchiveSink  # noqa: PLC0415
+
+            return OciArchiveSink(reference)
+        case "dir":
+            from coco_kp.transport.directory import DirectorySink  # noqa: PLC0415
+
+            return DirectorySink(reference)
+        case "docker-archive":
+            from coco_kp.transport.docker_archive_sink import DockerArchiveSink  # noqa: PLC0415
+
+            return DockerArchiveSink(reference)
+    raise ValueError(reference.transport)
 
 
 def list_tags(
@@ -194,13 +222,6 @@ def list_repositories(
         there = known.configuration.access_to(host, access or Access())
         yield from repositories(known.registry(host, there))
 
-
-_SINKS: Final[dict[str, Callable[[FileReference], Sink]]] = {
-    "oci": LayoutSink,
-    "oci-archive": OciArchiveSink,
-    "dir": DirectorySink,
-    "docker-archive": DockerArchiveSink,
-}
 
 _THROUGH_SKOPEO: Final = ("docker-daemon", "containers-storage")
 

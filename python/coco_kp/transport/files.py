@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +54,8 @@ def naming_temporary() -> Iterator[None]:
 
 def unnamed_file() -> int:
     """Open a temporary file that has no name and is gone when it is closed."""
+    import tempfile  # noqa: PLC0415 (few images need one, and it loads much)
+
     with naming_temporary(), tempfile.TemporaryFile(dir=temporary_folder()) as file:
         return os.dup(file.fileno())
 

@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -233,6 +232,8 @@ def _remove(folder: Path) -> None:
     if marker.is_file():
         for entry in folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
+                import shutil  # noqa: PLC0415 (nobody but an oci-archive has one, and it loads much)
+
                 shutil.rmtree(entry)
             elif entry != marker:
                 entry.unlink()

@@ -341,6 +341,53 @@ assert not loaded, loaded
     assert done.returncode == 0, done.stderr
 
 
+LOADED_FOR_OTHER_IMAGES = ["coco_kp.http", "urllib3", "ssl", "http", "email", "tomllib"]
+LOADED_FOR_OTHER_IMAGES += ["tarfile", "gzip", "bz2", "lzma", "shutil", "tempfile", "random"]
+LOADED_FOR_OTHER_IMAGES += ["subprocess", "selectors", "socket", "mmap", "coco_kp.skopeo"]
+LOADED_FOR_OTHER_IMAGES += [
+    f"coco_kp.transport.{name}"
+    for name in ("registry", "directory", "docker_archive", "oci_archive", "skopeo", "tar")
+]
+LOADED_FOR_OTHER_KEYS = ["grpc", "google.protobuf", "cryptography", "jwcrypto", *EXTRAS]
+LOADED_FOR_OTHER_KEYS += ["coco_kp.kbc", "coco_kp.kbs", "coco_kp.keyprovider", "coco_kp.provider"]
+LOADED_FOR_OTHER_KEYS += ["coco_kp.image.foreign_provider", "coco_kp.model.protocol"]
+LOADED_FOR_OTHER_KEYS += ["coco_kp.keys.reference", "coco_kp.keys.stores", "coco_kp.keys.staying"]
+LOADED_FOR_OTHER_ENDS = ["rich", "dataclasses", "difflib", "shlex", "importlib.metadata"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["encrypt", "oci:image", "oci:new", "--keyid", "kbs:///default/key/1", "--keypath", "key"],
+        ["verify", "oci:encrypted", "--keypath", "key", "--target", "coco"],
+        ["decrypt", "oci:encrypted", "oci:new", "--keypath", "key"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_command_between_layouts_imports_only_what_it_needs(
+    tmp_path: Path, command: list[str]
+) -> None:
+    """What it loads is half of the time that a small image takes (docs/performance.md)."""
+    write_image(tmp_path / "image", [tar({"motd": b"hello"})])
+    (tmp_path / "key").touch(0o600)
+    (tmp_path / "key").write_bytes(bytes(32))
+    own = ["--keyid", "kbs:///default/key/1", "--keypath", "key"]
+    encrypt: list[str | Path] = [COCO_KP, "encrypt", "oci:image", "oci:encrypted", *own]
+    subprocess.run(encrypt, cwd=tmp_path, capture_output=True, check=True)
+    others = LOADED_FOR_OTHER_IMAGES + LOADED_FOR_OTHER_KEYS + LOADED_FOR_OTHER_ENDS
+    script = f"""
+import sys
+from coco_kp.cli.main import run
+assert run({command!r}) == 0
+loaded = [name for name in {others} if name in sys.modules]
+assert not loaded, loaded
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_run_names_the_file_that_the_system_refused(
     failing: Callable[[BaseException], None], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,13 +17,14 @@ import pytest
 from coco_kp.errors import CocoKpError, InputError, KekError, NotAllowedError
 from coco_kp.keyprovider.call import Call, MalformedRequestError
 from coco_kp.keyprovider.stdio import answer_stdio
+from coco_kp.keys.wrapper import SAMPLE_WARNING
 from coco_kp.model.client import CertificateNames, ClientIdentity
 from coco_kp.model.clients import Clients, Grant
 from coco_kp.model.encoding import MAX_MESSAGE, encode_base64
 from coco_kp.model.pattern import parse_pattern
 from coco_kp.model.protocol import Operation
 from coco_kp.observe import UNWRITTEN
-from coco_kp.provider import SAMPLE_WARNING, Provider
+from coco_kp.provider import Provider
 from coco_kp.service.calls import answer
 from tests.support import ocicrypt
 from tests.support.kbcs import kbcs_with

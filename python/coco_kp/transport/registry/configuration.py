@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -182,6 +181,8 @@ def _files() -> Iterator[tuple[Path, bool]]:
 
 
 def _read(file: Path, *, main: bool) -> Iterator[_Registry]:
+    import tomllib  # noqa: PLC0415 (most users have no such file)
+
     try:
         document = tomllib.loads(read_small(file, _MAX_FILE).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
