@@ -29,6 +29,9 @@ CONNECT_TIMEOUT = 15.0
 
 CONNECTIONS_PER_HOST = 16
 
+_MOST_PROXIES = 256
+"""Servers whose proxies are remembered; a registry may lead to any number of them."""
+
 PlainHttp = Literal["never", "loopback", "allowed"]
 """Where ``http://`` may be spoken."""
 
@@ -199,10 +202,12 @@ class HttpClient:
             return pools
 
     def _proxy(self, target: Url) -> str:
-        """Return the proxy for a target, empty for none; the environment is asked once for each."""
+        """Return the proxy for a target, empty for none; the environment is seldom asked."""
         place = (target.scheme, target.host, str(port_of(target)))
         proxy = self._proxies.get(place)
         if proxy is None:
+            if len(self._proxies) >= _MOST_PROXIES:
+                self._proxies.clear()
             proxy = self._proxies[place] = _proxy(target)
         return proxy
 

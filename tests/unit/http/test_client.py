@@ -651,6 +651,16 @@ class TestProxy:
         basic = base64.b64encode(f"me:{SECRET}".encode()).decode()
         assert seen == [("registry.invalid", f"Basic {basic}")]
 
+    def test_http_client_remembers_no_more_proxies_than_256(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with http_server(lambda _: Reply()) as base:
+            monkeypatch.setenv("HTTP_PROXY", base)
+            with HttpClient(plain_http="allowed") as http:
+                for number in range(300):
+                    assert http.request("GET", f"http://h{number}.invalid/").status == 200
+                assert len(http._proxies) == 300 - 256
+
     def test_http_client_honours_port_in_no_proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """skopeo reads NO_PROXY so, too."""
         monkeypatch.setenv("NO_PROXY", "one.invalid:80, two.invalid:8080")
