@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from coco_kp.model.manifest import MAX_MANIFEST
 from tests.support.command import Command, files
-from tests.support.documents import TAR
+from tests.support.documents import TAR, gzipped
 from tests.support.image import Image, tar, write_image
 from tests.support.layout import LayoutWriter
 
@@ -50,6 +53,33 @@ def test_encrypt_and_verify_of_five_gibibytes_use_bounded_memory(tmp_path: Path)
     jobs = ("--jobs", "2")
     assert peak("encrypt", image.reference, f"oci:{target}", "--sample", *jobs) < 96 * MIB
     assert peak("verify", f"oci:{target}", "--kbc", "sample", "--allow-sample", *jobs) < 96 * MIB
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_encrypt_knows_beforehand_to_the_byte_how_large_a_manifest_will_be(
+    tmp_path: Path, command: Command, algorithm: str
+) -> None:
+    """A layer's own digest is recorded in its packet, but does not stay in its descriptor."""
+    layer = gzipped(tar({"a": b"a"}))
+    name = hashlib.new(algorithm, layer.data).hexdigest()
+    layer = replace(layer, members={"digest": f"{algorithm}:{name}"})
+
+    def made(padding: int) -> Image:
+        padded = {"annotations": {"org.example.long": "x" * padding}}
+        image = write_image(tmp_path / f"{padding}", [layer], **padded)
+        blob = image.folder / "blobs" / algorithm / name
+        blob.parent.mkdir(exist_ok=True)
+        blob.write_bytes(layer.data)
+        return image
+
+    command("encrypt", made(1).reference, f"oci:{tmp_path}/small", "--sample")
+    (entry,) = json.loads((tmp_path / "small" / "index.json").read_bytes())["manifests"]
+    room = MAX_MANIFEST - entry["size"] + 1
+    command("encrypt", made(room).reference, f"oci:{tmp_path}/large", "--sample")
+    larger = ("encrypt", made(room + 1).reference, f"oci:{tmp_path}/larger", "--sample")
+    outcome = command(*larger, "--dry-run", ok=False)
+    assert outcome.code == 3
+    assert f"would have over {MAX_MANIFEST} bytes" in outcome.err
 
 
 def zeros(folder: Path, size: int) -> Image:

@@ -45,7 +45,7 @@ from coco_kp.image.tree import ImageNode, Node, images, layer_names, read_tree
 from coco_kp.image.tree_writer import write_tree
 from coco_kp.image.work import Work
 from coco_kp.keys.wrapper import KekRecipient, KeyWrapper, Opener, Recipient, has_name, opens
-from coco_kp.model.digest import Digest
+from coco_kp.model.digest import HEX_LENGTHS, Digest
 from coco_kp.model.layer_encryption import (
     DEFAULT_SCHEME,
     LayerPacket,
@@ -212,7 +212,13 @@ def encrypt_taking_over(
             progress.notice(notice)
         keys = keys or [recipient.prepare() for recipient in recipients]
         _check_kept(plan, keys)
-        check_sizes(plan, [_packet_to_expect(key) for key in keys])
+        check_sizes(
+            plan,
+            {
+                algorithm: [_packet_to_expect(key, f"{algorithm}:{length * '0'}") for key in keys]
+                for algorithm, length in HEX_LENGTHS.items()
+            },
+        )
         if dry_run:
             return _result(target, None, (), plan, {})
         sink = stack.enter_context(
@@ -295,12 +301,13 @@ def _kept_packets(plan: EncryptionPlan) -> Iterator[tuple[ImagePlan, LayerPlan, 
                     yield image, layer, packet
 
 
-def _packet_to_expect(key: KeyWrapper) -> LayerPacket:
+def _packet_to_expect(key: KeyWrapper, digest: str) -> LayerPacket:
     """Return a packet as large as the key's will be, or smaller where a service makes them.
 
-    A packet holds at least its layer's key and its recipient's name, each written in base64.
+    It records ``digest``, and holds at least its layer's key and its recipient's name, each written
+    in base64.
     """
-    options = PrivateOptions(bytes(32), bytes(16), f"sha256:{64 * '0'}").to_json()
+    options = PrivateOptions(bytes(32), bytes(16), digest).to_json()
     if isinstance(key, KekRecipient):
         return key.wrap(options)
     return LayerPacket(DEFAULT_SCHEME, bytes(4 * len(options) // 3 + len(key.name)))

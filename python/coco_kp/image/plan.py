@@ -6,9 +6,9 @@ and the plan names it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from coco_kp.errors import InputError, RefusedError
 from coco_kp.image.base import BaseLayers, SharedLayer
@@ -218,9 +218,14 @@ def plan_encryption(
     return plan
 
 
-def check_sizes(plan: EncryptionPlan, packets: Sequence[LayerPacket]) -> None:
+_CIPHERTEXT: Final = Digest("sha256", 64 * "0")
+"""A digest as long as that of each blob which is encrypted, or compressed anew."""
+
+
+def check_sizes(plan: EncryptionPlan, packets: Mapping[str, Sequence[LayerPacket]]) -> None:
     """Raise ``InputError`` where a manifest would grow too large, with such packets a layer.
 
+    They are given by the algorithm of the digest that they record: that of what is encrypted.
     It is measured layer by layer and never there as a whole: of one of 4 MiB, packets for all its
     layers could make gigabytes.
     """
@@ -229,13 +234,18 @@ def check_sizes(plan: EncryptionPlan, packets: Sequence[LayerPacket]) -> None:
         size = len(image.image.manifest.to_oci().replaced(layers=[]).raw)
         for layer in image.layers:
             media_type, annotations = layer.media_type, layer.layer.annotations
+            digest = layer.layer.digest
             if layer.transcode:
                 annotations = without_positions(annotations)
             if not layer.action.readable:
                 media_type = encrypted_form(media_type)
             if layer.action in {LayerAction.ENCRYPT, LayerAction.REUSE}:
-                annotations = with_encryption(annotations, packets, public)
-            written = layer.layer.replaced(media_type=media_type, annotations=annotations)
+                recorded = _CIPHERTEXT.algorithm if layer.transcode else digest.algorithm
+                annotations = with_encryption(annotations, packets[recorded], public)
+                digest = _CIPHERTEXT
+            written = layer.layer.replaced(
+                media_type=media_type, digest=digest, annotations=annotations
+            )
             size += len(written.to_json()) + (layer.number > 0)  # a comma between two
             check_size(size, str(image.image))
 

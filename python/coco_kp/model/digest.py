@@ -10,7 +10,8 @@ from coco_kp.errors import InputError
 from coco_kp.redact import shown
 from coco_kp.values import dataclass
 
-_HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
+HEX_LENGTHS: Final = {"sha256": 64, "sha512": 128}
+"""Digits of a digest by its algorithm (descriptor.md)."""
 
 
 class Hasher(Protocol):
@@ -62,7 +63,7 @@ def parse_digest(text: str) -> Digest:
             or of another length.
     """
     algorithm, colon, value = text.partition(":")
-    length = _HEX_LENGTHS.get(algorithm)
+    length = HEX_LENGTHS.get(algorithm)
     if not colon or length is None:
         raise InputError(
             f"{shown(text)} is not a digest", "expected 'sha256:' or 'sha512:' with lower-case hex"

@@ -440,11 +440,11 @@ def test_check_sizes_refuses_what_recipients_make_too_large() -> None:
     tree = image(*map(L, "abcdefgh"), annotations={"org.example.long": "x" * room})
     plan = plan_encryption(tree, Rules())
     packet = LayerPacket(DEFAULT_SCHEME, bytes(250))
-    check_sizes(plan, [packet])
+    check_sizes(plan, {"sha256": [packet]})
     with pytest.raises(InputError, match="manifest of linux/amd64 would have over 4194304 bytes"):
-        check_sizes(plan, [packet] * 10)
+        check_sizes(plan, {"sha256": [packet] * 10})
     left = plan_encryption(tree, Rules(layers=(0,)))
-    check_sizes(left, [packet] * 10)
+    check_sizes(left, {"sha256": [packet] * 10})
 
 
 def test_check_sizes_measures_image_of_many_layers_in_little_memory() -> None:
@@ -454,7 +454,7 @@ def test_check_sizes_measures_image_of_many_layers_in_little_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="would have over"):
-            check_sizes(plan, packets)
+            check_sizes(plan, {"sha256": packets})
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
