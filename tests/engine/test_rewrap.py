@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, IntegrityError
 from coco_kp.image import rewrap
+from coco_kp.image.progress import Progress
 from coco_kp.image.rewrap import Changes, rewrap_image
 from coco_kp.keys.wrapper import KekOpener, KekRecipient, sample_recipient
 from coco_kp.model.layer_encryption import MAX_PACKETS
@@ -312,3 +315,47 @@ def test_rewrap_of_many_layers_for_many_recipients_is_refused_in_little_memory(
     finally:
         tracemalloc.stop()
     assert peak < 48 << 20
+
+
+def test_rewrap_copies_as_many_layers_at_once_as_it_has_jobs(
+    key: Path, encrypted: Image, tmp_path: Path
+) -> None:
+    kek, lock = Kek(key.read_bytes()), threading.Lock()
+    changes = Changes(add=(KekRecipient(parse_key_id(NEW), Kek.generate()),))
+
+    class Counting(Progress):
+        now = most = 0
+
+        def begin(self, *_: object) -> None:
+            with lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.02)  # for others to begin beside it
+
+        def end(self, *_: object) -> None:
+            with lock:
+                self.now -= 1
+
+    at_once = []
+    for jobs in (1, 4):
+        counting, target = Counting(), f"oci:{tmp_path}/{jobs}"
+        rewrap_image(
+            encrypted.reference,
+            [KekOpener(kek)],
+            changes,
+            destination=target,
+            jobs=jobs,
+            progress=counting,
+        )
+        at_once.append(counting.most)
+    assert at_once[0] == 1
+    assert at_once[1] > 1
+
+
+def test_rewrap_command_takes_jobs(
+    key: Path, encrypted: Image, tmp_path: Path, command: Command, make_key: Callable[[str], Path]
+) -> None:
+    new = ("--to-keyid", NEW, "--to-keypath", make_key("new"))
+    target = Image(tmp_path / "target")
+    command("rewrap", encrypted.reference, target.reference, "--keypath", key, *new, "--jobs", "1")
+    assert blobs_of_layers(target) == blobs_of_layers(encrypted)

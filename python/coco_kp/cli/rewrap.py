@@ -12,6 +12,7 @@ from coco_kp.cli.headings import DESTINATION, KBC, KBS, OUTPUT, SOURCE, HeadedCo
 from coco_kp.cli.image_options import (
     DIGESTFILE,
     DRY_RUN,
+    JOBS_OF_COPIES,
     KEEP_REPLACED,
     NO_PROGRESS,
     CopyAccess,
@@ -36,7 +37,7 @@ _HEADINGS: Final = {
     "The KBS": KBS,
     "Source": (*SOURCE, "--max-unpacked"),
     "Destination": (*DESTINATION, "--keep-replaced"),
-    "Source and destination": ("--authfile", "--retries"),
+    "Source and destination": ("--authfile", "--retries", "--jobs"),
     "Output": ("--format", "--digestfile", *OUTPUT),
 }
 
@@ -80,6 +81,7 @@ _HEADINGS: Final = {
     help="Register the new keys with the KBS of --kbs, once the image is known to open.",
 )
 @with_options(packets=PacketOptions, access=CopyAccess)
+@JOBS_OF_COPIES
 @DRY_RUN
 @FORMAT
 @KEEP_REPLACED
@@ -101,6 +103,7 @@ def command(
     register: bool,
     packets: PacketOptions,
     access: CopyAccess,
+    jobs: int | None,
     dry_run: bool,
     form: str,
     keep_replaced: bool,
@@ -158,6 +161,7 @@ def command(
             opening.needed(kbc),
             changes,
             destination=destination,
+            jobs=jobs,
             source_access=access.source() if destination else access.in_place(),
             destination_access=access.destination() if destination else None,
             progress=progress,

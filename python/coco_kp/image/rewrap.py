@@ -113,6 +113,7 @@ def rewrap_image(
     *,
     expected: Digest | None = None,
     destination: str | None = None,
+    jobs: int | None = None,
     source_access: Access | None = None,
     destination_access: Access | None = None,
     session: Session | None = None,
@@ -139,6 +140,8 @@ def rewrap_image(
         changes: Which packets come and go.
         expected: The digest of the manifest or index that the caller looked at before.
         destination: The image to make; by default ``image`` is changed in place.
+        jobs: How many layers are copied to the destination at once, by default one a processor,
+            and six or more to or from a registry.
         source_access: How the registry of ``image`` is reached.
         destination_access: How the destination's registry is reached, if that is another way.
         session: What many images share on their way to registries.
@@ -163,7 +166,7 @@ def rewrap_image(
     reference, target = map(parse_image_reference, (image, destination or image))
     check_destination(target)
     check_source(reference)
-    work = Work(progress or Progress(), places=(reference, target))
+    work = Work(progress or Progress(), jobs, places=(reference, target))
     with heeding(cancel), open_source(reference, source_access, session) as source:
         tree = read_tree(source, configs=False)
         if expected is not None and tree.manifest.digest != expected:
