@@ -9,7 +9,7 @@ import sys
 import pytest
 
 PROCESS = """
-import json, logging, os, signal, sys, threading, warnings
+import gc, json, logging, os, signal, sys, threading, warnings
 FIRST
 
 def state():
@@ -33,6 +33,7 @@ def state():
         "environment": dict(os.environ),
         "threads": [thread.name for thread in threading.enumerate()],
         "files": sorted(os.listdir("/proc/self/fd")),
+        "garbage": (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()),
         "umask": umask,
         "directory": os.getcwd(),
         "hooks": repr((sys.excepthook, threading.excepthook, warnings.showwarning)),
@@ -76,6 +77,7 @@ def test_kbcs_change_nothing_in_the_process_beyond_what_their_libraries_do() -> 
         ("os.environ['COCO_KP_X'] = ''", "environment"),
         ("threading.Thread(target=threading.Event().wait, daemon=True).start()", "threads"),
         ("os.dup(0)", "files"),
+        ("gc.set_threshold(10_000)", "garbage"),
         ("os.umask(0)", "umask"),
         ("os.chdir('/proc')", "directory"),
         ("sys.excepthook = print", "hooks"),

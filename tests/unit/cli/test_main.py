@@ -215,6 +215,20 @@ start.main()
     json.loads(done.stdout)  # all of it, and nothing else
 
 
+@pytest.mark.parametrize("command", ["encrypt", "keyprovider"])
+def test_command_looks_for_no_garbage_while_it_loads(command: str) -> None:
+    """It would look again and again, at what stays."""
+    script = f"""
+import gc, os, sys
+from coco_kp.cli import start
+gc.callbacks.append(lambda *_: os.write(2, b"looked"))
+sys.argv = ["coco-kp", "{command}", "--help"]
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
 EXTRAS = ["boto3", "botocore", "hvac", "requests", "pkcs11"]
 LOADED_LATER += EXTRAS
