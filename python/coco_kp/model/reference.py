@@ -21,15 +21,16 @@ SKOPEO_TRANSPORTS: Final = ("containers-storage", "docker-daemon", "ostree", "si
 
 DOCKER_HUB: Final = "docker.io"
 
+# As text: re compiles what the first image of its kind needs.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(f"{_COMPONENT}(?:/{_COMPONENT})*")
-_HOST = re.compile(
+_REPOSITORY = f"{_COMPONENT}(?:/{_COMPONENT})*"
+_HOST = (
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
     r"|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?"
 )
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _WORD = r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
-_REF_NAME = re.compile(f"{_WORD}(?:/{_WORD})*")
+_REF_NAME = f"{_WORD}(?:/{_WORD})*"
 _MAX_NAME = 255
 
 
@@ -129,12 +130,12 @@ def parse_repository_reference(text: str) -> RegistryReference:
     head, slash, last = name.rpartition("/")
     last, tag_colon, tag = last.partition(":")
     name = f"{head}{slash}{last}"
-    if tag_colon and not _TAG.fullmatch(tag):
+    if tag_colon and not re.fullmatch(_TAG, tag):
         raise InputError(f"{shown(text)} has an invalid tag", "up to 128 of A-Z a-z 0-9 _ . -")
     host, repository = _split_host(name)
-    if not _HOST.fullmatch(host):
+    if not re.fullmatch(_HOST, host):
         raise InputError(f"{shown(text)} has an invalid registry host")
-    if not _REPOSITORY.fullmatch(repository) or len(name) > _MAX_NAME:
+    if not re.fullmatch(_REPOSITORY, repository) or len(name) > _MAX_NAME:
         raise InputError(
             f"{shown(text)} has an invalid repository name",
             "lower-case letters and digits, joined by / . _ __ or -",
@@ -146,12 +147,12 @@ def parse_repository_reference(text: str) -> RegistryReference:
 
 def is_repository(name: str) -> bool:
     """Return whether a repository of a registry can have that name."""
-    return bool(_REPOSITORY.fullmatch(name)) and len(name) <= _MAX_NAME
+    return bool(re.fullmatch(_REPOSITORY, name)) and len(name) <= _MAX_NAME
 
 
 def is_tag(name: str) -> bool:
     """Return whether an image of a repository can have that tag."""
-    return bool(_TAG.fullmatch(name))
+    return bool(re.fullmatch(_TAG, name))
 
 
 def _parse_docker(text: str, rest: str) -> RegistryReference:
@@ -199,7 +200,7 @@ def _parse_file(text: str, transport: str, rest: str) -> FileReference:
         return FileReference(transport, path, position=_position(text, name))
     if name and transport == "docker-archive":
         _check_archive_name(text, name)
-    elif name and not _REF_NAME.fullmatch(name):
+    elif name and not re.fullmatch(_REF_NAME, name):
         raise InputError(
             f"{shown(text)} has an invalid image name",
             "letters and digits, joined by single - . _ : @ + or /",
