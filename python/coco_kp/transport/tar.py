@@ -9,6 +9,8 @@ Of members of one name, as ``tar -r`` appends them, the last counts, as where th
 unpacked: so do docker, and skopeo with OCI archives. skopeo looks for the first in docker's
 archives, see :meth:`TarFile.check_alike`. A hard link is to what its target was where the link
 stands; nothing may stand below a name that is not a directory, for unpacking would lead elsewhere.
+Refused is also whatever Go's reader, which docker, podman and skopeo have, takes for another name
+than GNU tar.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000
 _MAX_EXTENDED: Final = 64 * 1024
 """Bytes of one extended header; a path and a few attributes need less than one block."""
+
+_ANEW: Final = "unpack it, pack it anew"
 
 _FILES: Final = b"\x0007"
 _HARD_LINK: Final = b"1"
@@ -85,7 +89,7 @@ class TarFile:
         if first != last and (first is None or last is None or not self._same(first, last)):
             raise InputError(
                 f"'{self.path}' has {shown(name)} twice, with different content",
-                "podman and skopeo read the first, docker the last: unpack it, pack it anew",
+                f"podman and skopeo read the first, docker the last: {_ANEW}",
             )
 
     def _same(self, one: Member, other: Member) -> bool:
@@ -154,7 +158,9 @@ def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Mem
         if count >= MAX_MEMBERS:
             raise InputError(f"'{path}' has more than {MAX_MEMBERS} members")
         name = _safe_name(stored_name, path)
-        if kind == _FOLDER:
+        # Before POSIX, a slash at the end of its name was all that told a directory.
+        called_folder = kind in _FILES and stored_name.endswith("/")
+        if kind == _FOLDER or (called_folder and not member.size):
             folders.add(name)
             continue
         if kind == _HARD_LINK:
@@ -165,7 +171,7 @@ def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Mem
         elif kind == _SYMBOLIC_LINK:
             # It counts from its own directory.
             found = Member(0, 0, posixpath.normpath(posixpath.join(posixpath.dirname(name), link)))
-        elif kind not in _FILES:
+        elif kind not in _FILES or called_folder:
             raise InputError(f"{shown(name)} in '{path}' is neither a file nor a directory")
         elif member.offset + member.size > length:
             raise InputError(f"'{path}' is cut off in {shown(name)}")
@@ -192,21 +198,26 @@ def _check_folders(members: dict[str, Member], folders: set[str], path: Path) ->
 
 def _headers(fd: int, path: Path) -> Iterator[tuple[bytes, str, str, Member]]:
     """Walk the headers; yield kind, name, link target and place of each member."""
-    extended: dict[str, str] = {}
+    said: dict[bytes, dict[str, str]] = {}
     position = 0
     while any(header := os.pread(fd, BLOCK, position)):
         _check_header(header, path)
         position += BLOCK
         kind, size = header[156:157], _number(header[124:136], path)
         if kind in (b"x", b"g", b"L", b"K"):
-            # Global headers ("g") hold comments; what they could say of members is not known here.
-            extended |= _extended(kind, _extended_data(fd, position, size, path), path)
+            found = _extended(kind, _extended_data(fd, position, size, path), path)
+            _check_extended(kind, found, said, path)
+            if kind != b"g":
+                said[kind] = found
         else:
+            extended = {name: text for found in said.values() for name, text in found.items()}
             name = extended.get("path") or _header_name(header, path)
             link = extended.get("linkpath") or _text(header[157:257], path)
-            size = 0 if kind in (_HARD_LINK, _SYMBOLIC_LINK) else int(extended.get("size", size))
+            # Whatever stands there, no content follows.
+            empty = kind in (_HARD_LINK, _SYMBOLIC_LINK, _FOLDER)
+            size = 0 if empty else int(extended.get("size", size))
             yield kind, name, link, Member(position, size)
-            extended = {}
+            said = {}
         position += size + -size % BLOCK
     if len(header) < BLOCK:
         raise InputError(f"'{path}' is not a tar archive, or is cut off")
@@ -247,10 +258,23 @@ def _extended(kind: bytes, data: bytes, path: Path) -> dict[str, str]:
             return {"path": _text(data, path)}
         case b"K":
             return {"linkpath": _text(data, path)}
-        case b"x":
-            return _pax_records(data, path)
         case _:
-            return {}
+            return _pax_records(data, path)
+
+
+def _check_extended(
+    kind: bytes, found: dict[str, str], said: dict[bytes, dict[str, str]], path: Path
+) -> None:
+    """Refuse a header beside those of which something was ``said``, where readers choose anew.
+
+    Go's forgets the first of two of a kind, and what stands before a global one ("g"), whose words
+    on members it does not heed, as others do. Which of GNU's and pax's goes before, all say anew.
+    """
+    twice = kind in said or any(found.keys() & other.keys() for other in said.values())
+    if twice or (kind == b"g" and (found or said)):
+        raise InputError(
+            f"'{path}' has extended headers that not all readers understand alike", _ANEW
+        )
 
 
 def _pax_records(data: bytes, path: Path) -> dict[str, str]:
@@ -269,6 +293,8 @@ def _pax_records(data: bytes, path: Path) -> dict[str, str]:
         if key == b"size" and not re.fullmatch(rb"[0-9]{1,18}\n", value):
             raise InputError(f"'{path}' has a damaged extended header")
         if key in (b"path", b"linkpath", b"size"):
+            if b"\0" in value:
+                raise InputError(f"'{path}' has a damaged extended header")
             records[key.decode()] = _text(value[:-1], path)
     return records
 
@@ -276,6 +302,9 @@ def _pax_records(data: bytes, path: Path) -> dict[str, str]:
 def _header_name(header: bytes, path: Path) -> str:
     name = _text(header[:100], path)
     prefix = _text(header[345:500], path) if header[257:263] == b"ustar\0" else ""
+    if prefix and b"\0" not in header[345:476] and header[508:] == b"tar\0":
+        # Behind 131 bytes star has times, which others take for the end of the prefix.
+        raise InputError(f"'{path}' has a name that not all readers understand alike", _ANEW)
     return f"{prefix}/{name}" if prefix else name
 
 

@@ -266,6 +266,92 @@ class TestAppended:
             read(tmp_path, archive(*members)).check_alike("a")
 
 
+def extended(kind: bytes, data: bytes) -> bytes:
+    """An extended header, which is about the next member."""
+    header = tarfile.TarInfo("extended")
+    header.type, header.size = kind, len(data)
+    return header.tobuf(tarfile.USTAR_FORMAT) + data + padding(len(data))
+
+
+def summed(header: bytes) -> bytes:
+    """A header with the right checksum."""
+    total = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    return header[:148] + f"{total:06o}\0 ".encode() + header[156:]
+
+
+class TestOneReading:
+    """What Go's reader, GNU tar and Python's take for different archives is not read as any."""
+
+    @pytest.mark.parametrize(
+        "kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["folder", "soft", "hard"]
+    )
+    @pytest.mark.parametrize("size", ["header", "pax"])
+    def test_tar_file_skips_no_content_of_what_has_none(
+        self, tmp_path: Path, kind: bytes, size: str
+    ) -> None:
+        """Else members could hide there, which all others read."""
+        hidden = archive(file("a", 3))
+        member = special("b", kind, "a")
+        if size == "header":
+            member.size = len(hidden)
+        header = member.tobuf(tarfile.USTAR_FORMAT)
+        if size == "pax":
+            header = extended(b"x", b"13 size=1024\n") + header
+        data = archive(file("a", 1)).rstrip(b"\0").ljust(1024, b"\0") + header + hidden
+        assert read(tmp_path, data).members["a"].size == 3
+        with tarfile.open(fileobj=io.BytesIO(data)) as other:
+            assert other.getmember("a").size == 3
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            [(b"x", b"10 path=b\n"), (b"x", b"12 comment=\n")],
+            [(b"x", b"10 path=b\n"), (b"g", b"12 comment=\n")],
+            [(b"x", b"10 path=b\n"), (b"L", b"c\0")],
+            [(b"L", b"c\0"), (b"x", b"10 path=b\n")],
+            [(b"K", b"c\0"), (b"x", b"14 linkpath=b\n")],
+            [(b"L", b"b\0"), (b"L", b"c\0")],
+            [(b"g", b"10 path=b\n")],
+            [(b"g", b"10 size=1\n")],
+        ],
+    )
+    def test_tar_file_refuses_extended_headers_that_readers_take_differently(
+        self, tmp_path: Path, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        data = b"".join(extended(kind, content) for kind, content in headers)
+        with pytest.raises(InputError, match="not all readers understand alike"):
+            read(tmp_path, data + archive(file("a")))
+
+    def test_tar_file_reads_extended_headers_beside_each_other(self, tmp_path: Path) -> None:
+        comment = extended(b"g", b"12 comment=\n")
+        names = extended(b"K", b"d\0") + extended(b"L", b"c\0") + extended(b"x", b"10 size=5\n")
+        found = read(tmp_path, comment + comment + names + archive(file("a", 5), file("b", 6)))
+        assert {name: member.size for name, member in found.members.items()} == {"c": 5, "b": 6}
+
+    def test_tar_file_takes_empty_file_called_as_a_directory_for_one(self, tmp_path: Path) -> None:
+        old = file("a/", 0)
+        assert list(read(tmp_path, archive(old, file("a/b", 1))).members) == ["a/b"]
+
+    def test_tar_file_refuses_file_that_is_called_as_a_directory(self, tmp_path: Path) -> None:
+        named = member_header("index.json", 5).replace(b"index.json\0", b"index.json/")
+        with pytest.raises(InputError, match="neither a file nor a directory"):
+            read(tmp_path, summed(named) + b"x" * 5 + padding(5) + END)
+
+    def test_tar_file_refuses_prefix_where_star_has_times(self, tmp_path: Path) -> None:
+        """Go's reader ends the prefix there, GNU tar's goes on."""
+        name = "p" * 150 + "/a"
+        header = bytearray(file(name, 0).tobuf(tarfile.USTAR_FORMAT))
+        assert list(read(tmp_path, bytes(header) + END).members) == [name]
+        header[508:] = b"tar\0"
+        with pytest.raises(InputError, match="a name that not all readers understand alike"):
+            read(tmp_path, summed(bytes(header)) + END)
+
+    def test_tar_file_refuses_name_with_zero_byte_in_extended_header(self, tmp_path: Path) -> None:
+        data = extended(b"x", b"12 path=b\0c\n") + archive(file("a"))
+        with pytest.raises(InputError, match="damaged extended header"):
+            read(tmp_path, data)
+
+
 class TestHostile:
     @pytest.mark.parametrize(
         ("members", "words"),
@@ -404,7 +490,5 @@ def splice(position: int, new: bytes) -> bytes:
     data = bytearray(archive(file("a", 100), special("b", tarfile.SYMTYPE, "a")))
     data[position : position + len(new)] = new
     for start in (0, 1024):
-        header = data[start : start + 512]
-        total = sum(header[:148]) + 256 + sum(header[156:])
-        data[start + 148 : start + 156] = f"{total:06o}\0 ".encode()
+        data[start : start + 512] = summed(bytes(data[start : start + 512]))
     return bytes(data)
