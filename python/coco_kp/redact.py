@@ -11,7 +11,7 @@ import json
 import re
 from typing import Final
 
-# As text: re compiles it where a word is looked at first, which most commands never come to.
+# As text, which re compiles when a command first meets a word of others.
 _KEY: Final = (
     r"[A-Za-z0-9+/_-]{43}="
     # Without padding: exactly so many, perhaps between slashes, and of each kind, as few paths are.

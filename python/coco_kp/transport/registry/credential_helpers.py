@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -12,7 +11,6 @@ from coco_kp.deadline import remaining
 from coco_kp.errors import InputError, RemoteError
 from coco_kp.files import reason
 from coco_kp.model.encoding import parse_json_object
-from coco_kp.programs import run_program
 from coco_kp.redact import shown
 from coco_kp.transport.access import Credentials
 from coco_kp.transport.registry.turns import in_turn
@@ -85,6 +83,10 @@ class CredentialHelpers:
 
 
 def _get(program: str, server: str) -> Credentials | None:
+    import subprocess  # noqa: PLC0415 (most logins need no helper)
+
+    from coco_kp.programs import run_program  # noqa: PLC0415 (as above)
+
     try:
         result = run_program([program, "get"], seconds=_SECONDS, given=server.encode())
     except FileNotFoundError:
