@@ -147,19 +147,29 @@ def write_file(path: Path, data: bytes, *, replace: bool, mode: int = 0o600) -> 
             f"{shown(str(path))} exists", "choose another name", code="file-exists"
         ) from None
     except OSError as failure:
-        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+        raise unwritten(path, failure) from None
 
 
 def check_replaceable(path: Path) -> None:
     """Raise ``InputError`` where a device, a FIFO, a link or a directory has the name of a file.
 
-    Else ``/dev/null`` would become a file, for all programs of the machine.
+    Else ``/dev/null`` would become a file, for all programs of the machine. Raises it also where
+    no file can be made in the directory.
     """
-    with contextlib.suppress(OSError):  # writing will say what is wrong
-        if stat.S_ISREG(path.lstat().st_mode):
-            return
-        what = "a directory" if path.is_dir() and not path.is_symlink() else "not a regular file"
-        raise InputError(f"cannot write {shown(str(path))}: it is {what}")
+    with contextlib.suppress(OSError):  # of what is not there
+        if not stat.S_ISREG(path.lstat().st_mode):
+            directory = path.is_dir() and not path.is_symlink()
+            what = "a directory" if directory else "not a regular file"
+            raise InputError(f"cannot write {shown(str(path))}: it is {what}")
+    check_directory(path)
+
+
+def check_directory(path: Path) -> None:
+    """Raise ``InputError`` where the directory of a file to be made is missing or closed."""
+    if not is_folder(path.parent):
+        raise unwritten(path, FileNotFoundError(errno.ENOENT, ""))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {shown(str(path))}: its directory is not writable")
 
 
 def _sync_name(path: Path, *, replace: bool) -> None:
@@ -299,7 +309,7 @@ def open_own(path: Path, flags: int) -> int:
             close(descriptor)
             raise
     except OSError as failure:
-        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+        raise unwritten(path, failure) from None
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_uid != os.geteuid():
         close(descriptor)
         raise InputError(
@@ -307,6 +317,14 @@ def open_own(path: Path, flags: int) -> int:
             "remove it, if nobody needs it",
         )
     return descriptor
+
+
+def unwritten(path: Path, failure: OSError, what: str = "") -> InputError:
+    """Make the error for a file that was not written; ``what`` says what kind of file it is."""
+    # of a file that is to be made only its directory can be missing
+    missing = failure.errno == errno.ENOENT
+    why = f"there is no directory {shown(str(path.parent))}" if missing else reason(failure)
+    return InputError(f"cannot write {what and f'the {what} '}{shown(str(path))}: {why}")
 
 
 def reason(failure: OSError) -> str:

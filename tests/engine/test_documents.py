@@ -151,6 +151,19 @@ def test_failure_is_a_document_with_the_words_of_stderr(
 
 
 def test_digest_that_cannot_be_written_is_an_error_that_names_the_image(
+    plain: Image, target: Image, command: Command
+) -> None:
+    file = target.folder  # free before the work, and not after it
+    outcome = command(
+        *("encrypt", plain.reference, target.reference, "--sample", "--digestfile", file), ok=False
+    )
+    assert outcome.code == 3
+    assert f"{target.reference} is in place as sha256:" in outcome.err
+    assert f"cannot write '{file}'" in outcome.err
+    assert target.layers
+
+
+def test_digestfile_in_a_directory_that_is_not_there_is_refused_before_the_work(
     plain: Image, target: Image, command: Command, tmp_path: Path
 ) -> None:
     file = tmp_path / "nothing" / "digest"
@@ -158,9 +171,8 @@ def test_digest_that_cannot_be_written_is_an_error_that_names_the_image(
         *("encrypt", plain.reference, target.reference, "--sample", "--digestfile", file), ok=False
     )
     assert outcome.code == 3
-    assert f"{target.reference} is in place as sha256:" in outcome.err
-    assert str(file) in outcome.err
-    assert target.layers
+    assert f"cannot write '{file}': there is no directory '{file.parent}'" in outcome.err
+    assert not target.folder.exists()
 
 
 def test_digestfile_that_is_a_device_or_a_link_is_refused_before_the_work(

@@ -130,7 +130,7 @@ def test_write_file_does_not_write_through_dangling_symlink(tmp_path: Path) -> N
 def test_write_file_that_fails_leaves_nothing(tmp_path: Path, replace: bool) -> None:
     (tmp_path / "full").mkdir()
     for path, message in {
-        tmp_path / "absent" / "key": "no such file",
+        tmp_path / "absent" / "key": f"there is no directory '{tmp_path / 'absent'}'",
         tmp_path / TOO_LONG: "file name too long",
         Path(): "it is a directory",
         Path("/"): "it is a directory",

@@ -205,13 +205,13 @@ def _writer(path: Path | None) -> Callable[[str], None]:
     """Return what writes a line of results, whole or not at all."""
     if path is None:
         return lambda line: click.echo(line, nl=False)
-    from coco_kp.files import reason
+    from coco_kp.files import reason, unwritten
 
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o644)
     except OSError as failure:
-        raise InputError(f"cannot write {shown(str(path))}: {reason(failure)}") from None
+        raise unwritten(path, failure) from None
 
     def append(line: str) -> None:
         data = line.encode()

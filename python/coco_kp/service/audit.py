@@ -18,7 +18,7 @@ from typing import Final
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, RemoteError
-from coco_kp.files import is_there, read_file, reason, write_file
+from coco_kp.files import is_there, read_file, reason, unwritten, write_file
 from coco_kp.observe import event
 from coco_kp.redact import printable_json, redacted, shown
 from coco_kp.service.record import CallRecord
@@ -150,15 +150,14 @@ def open_audit_log(target: str, *, required: bool) -> AuditLog:
 
 
 def _opened(path: Path) -> int:
-    name = shown(str(path))
     try:
         descriptor = os.open(path, _NEW, 0o600)
     except OSError as failure:
-        raise InputError(f"cannot write the audit log {name}: {reason(failure)}") from None
+        raise unwritten(path, failure, "audit log") from None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise InputError(f"the audit log {name} is not a regular file")
+    raise InputError(f"the audit log {shown(str(path))} is not a regular file")
 
 
 def _is_torn(descriptor: int) -> bool:

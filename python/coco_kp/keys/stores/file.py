@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
-from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import is_there, write_file
+from coco_kp.errors import RefusedError
+from coco_kp.files import check_directory, is_there, write_file
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.redact import shown
@@ -32,8 +31,7 @@ class FileStore:
                 "name another file for the new key, or use the key that is there",
                 code="key-file-exists",
             )
-        if not os.access(self.path.parent, os.W_OK | os.X_OK):
-            raise InputError(f"cannot write {shown(str(self.path))}: its directory is not writable")
+        check_directory(self.path)
 
     def keep(self, kek: bytes) -> None:
         """Write the file (0600). Raises ``RefusedError`` if it exists."""
