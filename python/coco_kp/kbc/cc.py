@@ -79,6 +79,7 @@ def cc_kbc(
 
     Raises:
         InputError: The address is malformed, or there is no such attester.
+        RefusedError: It is plain http beyond loopback.
     """
     if not address:
         raise InputError("KBC 'cc' needs the address of the KBS", "write cc_kbc::https://host:port")

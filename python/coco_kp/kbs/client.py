@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from coco_kp.deadline import pause, within
 from coco_kp.errors import Hint, InputError, RefusedError, RemoteError
-from coco_kp.http import NEVER, HttpClient, Retry, Tls
+from coco_kp.http import NEVER, HttpClient, Retry, Tls, is_loopback
 from coco_kp.kbs.refusal import Refusal
 from coco_kp.model.encoding import parse_json_object
 from coco_kp.model.kbs_url import API
@@ -53,7 +53,8 @@ class Kbs:
     """One KBS and the connections to it; threads may share it.
 
     ``ca_file`` (PEM) is trusted beside the system's roots. Plain http goes to loopback only unless
-    ``insecure_http`` is set: whoever listens on the way would learn what is registered.
+    ``insecure_http`` is set: whoever listens on the way would learn what is registered. Raises
+    ``RefusedError`` for it, before anything is sent.
     """
 
     def __init__(
@@ -65,6 +66,12 @@ class Kbs:
         deadline: float = DEADLINE,
         sleep: Callable[[float], None] = pause,
     ) -> None:
+        if url.scheme == "http" and not insecure_http and not is_loopback(url.host):
+            raise RefusedError(
+                f"the KBS address '{url}' is plain http: anyone on the way can read and change it",
+                "use https",
+                code="kbs-without-tls",
+            )
         self.url = url
         self._deadline = deadline
         self._http = HttpClient(
@@ -91,24 +98,20 @@ class Kbs:
     ) -> Answer:
         """Send one request to ``/kbs/v0/<path>`` and read the whole answer.
 
-        ``repeatable`` says that sending it twice does no harm. Raises ``RemoteError``,
-        ``RefusedError`` for plain http.
+        ``repeatable`` says that sending it twice does no harm. Raises ``RemoteError``.
         """
         headers = {"Content-Type": content_type} if body is not None else {}
         headers |= {"Authorization": f"Bearer {bearer}"} if bearer else {}
         headers |= {"Cookie": cookie} if cookie else {}
         with asking("kbs") as question, self.one_use():
-            try:
-                response = self._http.request(
-                    method,
-                    f"{self.url}{API}/{path}",
-                    headers=headers,
-                    body=body,
-                    retry=_RETRY if repeatable else NEVER,
-                    load=_LIMIT,
-                )
-            except RefusedError as error:
-                raise RefusedError(error.message, "use https", code="kbs-without-tls") from error
+            response = self._http.request(
+                method,
+                f"{self.url}{API}/{path}",
+                headers=headers,
+                body=body,
+                retry=_RETRY if repeatable else NEVER,
+                load=_LIMIT,
+            )
             answer = response.document(_LIMIT)
             question.refused = response.status != 200
         if response.status == 200:

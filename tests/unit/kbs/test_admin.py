@@ -289,9 +289,9 @@ def test_admin_accepts_key_id_with_address_of_this_kbs(sim: SimulatedKbs, admin:
     assert sim.resources == {"a/b/c": b"key"}
 
 
-def test_admin_refuses_plain_http_beyond_loopback_without_sending_anything() -> None:
-    with Kbs(KbsUrl.parse("http://192.0.2.1:8080")) as kbs, pytest.raises(RefusedError) as refused:
-        Admin(kbs, None).put(KID, b"key")
+def test_kbs_beyond_loopback_is_refused_over_plain_http_before_anything_is_sent() -> None:
+    with pytest.raises(RefusedError) as refused:
+        Kbs(KbsUrl.parse("http://192.0.2.1:8080"))
     assert "plain http" in refused.value.message
     assert refused.value.code == "kbs-without-tls"
 
