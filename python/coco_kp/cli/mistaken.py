@@ -21,7 +21,10 @@ _OTHERS_WORDS: Final = {
     "--insecure": "--tls-verify=false",
     "--json": "--format json",
     "--keyid": "--expect-keyid",
+    "--listen": "--socket",
     "--password": "--creds",
+    "--port": "--socket",
+    "--socket": "--listen",
     "--username": "--creds",
 }
 """Words of other tools and of other commands, and ours for them."""
@@ -56,7 +59,7 @@ def _option_hint(name: str, context: click.Context | None) -> str:
     if command is None:
         return ""
     known = [option for parameter in command.params for option in parameter.opts]
-    meant = _OTHERS_WORDS.get(name, "")
+    meant = _OTHERS_WORDS.get(name, name)
     sides = [meant] if meant[:2] != "--" else [meant, f"--dest-{meant[2:]}", f"--src-{meant[2:]}"]
     there = [word for word in sides if word and word.partition("=")[0].split()[0] in known]
     if meant := " or ".join(there) or _like(name, known):

@@ -224,8 +224,9 @@ class RecipientOptions(OptionGroup):
     def _kek(self, key: str) -> Kek:
         from coco_kp.keys.kek import kek_of_base64
 
-        text = sys.stdin.readline(256).strip() if key == "-" else key
-        return kek_of_base64(text, "the key")
+        if key == "-":
+            return kek_of_base64(sys.stdin.readline(256).strip(), "stdin")
+        return kek_of_base64(key, "--key")
 
 
 def key_settings(form: PacketForm, registrar: Registrar | None = None) -> KeySettings:

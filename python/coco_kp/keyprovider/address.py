@@ -6,6 +6,7 @@ and the other spellings that ocicrypt's clients take (docs/protocols.md 2.1).
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -22,6 +23,12 @@ from coco_kp.values import dataclass
 _IP_AND_PORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final NUL
 _NO_SOCKET_PATH = frozenset("%?# ")  # gRPC takes the address for a URI: %41 would be A
+
+_WAYS_OUT = {
+    errno.EADDRINUSE: "is another server running there? choose another address",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose one of its own",
+    errno.EACCES: "choose a port from 1024 on: this user may not have one below",
+}
 
 _TARGET_PREFIXES = ("tcp://", "dns:///", "passthrough:///")
 
@@ -62,7 +69,7 @@ class TcpAddress:
             except OSError as failure:
                 raise RemoteError(
                     f"cannot listen on {self}: {reason(failure)}",
-                    "is another server running there? choose another address",
+                    _WAYS_OUT.get(failure.errno or 0, ""),
                 ) from None
 
 
@@ -168,7 +175,7 @@ def parse_address(text: str) -> TcpAddress | UnixAddress:
         return TcpAddress(ipaddress.ip_address(match["v6"] or match["v4"]), int(match["port"]))
     except ValueError:
         raise InputError(
-            f"socket {shown(text)} is not an address to listen on",
+            f"{shown(text)} is not an address to listen on",
             "write 127.0.0.1:50000, [::1]:50000 or unix:///path/to.sock; no host names",
         ) from None
 

@@ -34,6 +34,11 @@ def kek_of(raw: bytes, source: str, encoding_hint: str = "") -> Kek:
 
 def kek_of_base64(text: str, source: str) -> Kek:
     """Return the KEK that base64 text holds. Raises ``KekError``."""
+    if resemblance(text.encode(errors="replace")) == "hex":  # which is base64, of 48 bytes
+        raise KekError(
+            f"expected a {KEK_SIZE}-byte key in base64 in {source}, found hex",
+            "write it in base64: xxd -r -p key.hex | base64",
+        )
     try:
         return kek_of(decode_base64(text, source), source)
     except InputError as error:

@@ -97,19 +97,25 @@ def parse_image_reference(text: str) -> ImageReference:
         return _parse_file(text, transport, rest)
     if colon and transport in SKOPEO_TRANSPORTS:
         return SkopeoReference(transport, text)
-    meant = (
-        _meant(transport, rest) if colon else f"{'oci:' if text[:1] in './' else 'docker://'}{text}"
-    )
     others = ", ".join(f"{name}:" for name in (*FILE_TRANSPORTS, *SKOPEO_TRANSPORTS))
     raise InputError(
         f"{shown(text)} does not start with a transport",
-        f"did you mean {shown(meant, text)}? an image in a registry is "
+        f"did you mean {_meant(text)}? an image in a registry is "
         f"docker://host/repository:tag; others start with {others}",
     )
 
 
-def _meant(transport: str, rest: str) -> str:
-    """Return what a text that does not start with a transport most likely stands for."""
+def _meant(text: str) -> str:
+    """Return what a text that does not start with a transport most likely stands for, quoted."""
+    if ":" in text:
+        return shown(_meant_by(*text.split(":", 1)), text)
+    directory = f"{shown(f'oci:{text}', text)} in a directory"
+    if text[:1] in "./":
+        return directory
+    return f"{shown(f'docker://{text}', text)} in a registry, or {directory}"
+
+
+def _meant_by(transport: str, rest: str) -> str:
     if rest.startswith("//"):  # https://host/repository
         return f"docker:{rest}"
     from difflib import get_close_matches  # noqa: PLC0415 (where something is wrong)

@@ -19,6 +19,7 @@ from coco_kp.model.reference import (
     ImageReference,
     RegistryReference,
 )
+from coco_kp.redact import shown
 from coco_kp.transport.access import Access, Credentials, access_beside, parse_credentials
 from coco_kp.transport.base import (
     CHUNK,
@@ -29,6 +30,7 @@ from coco_kp.transport.base import (
     Source,
     read_blob,
 )
+from coco_kp.values import replace
 
 if TYPE_CHECKING:
     from coco_kp.transport.registry.session import Session
@@ -108,6 +110,9 @@ def _other_transport(reference: FileReference) -> str:
     """Return what to do about a place of another transport; empty if there is nothing to say."""
     path = Path(reference.path)
     if not is_there(path):
+        if reference.path.startswith("//"):  # as docker:// has them
+            meant = replace(reference, path=reference.path[2:])
+            return f"slashes are a registry's: did you mean {shown(str(meant))}?"
         return "nothing is there: check the path"
     if path.is_file() and reference.transport == "oci":
         return "it is a file: an archive is named oci-archive:PATH or docker-archive:PATH"

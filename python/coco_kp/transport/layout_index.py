@@ -70,6 +70,8 @@ def find_image(index: ImageIndex, reference: FileReference) -> Descriptor | Imag
         raise InputError(f"{reference} holds {len(found)} images", f"name one: {hint}")
     if found:
         raise InputError(f"{reference} is the name of {len(found)} images at once", hint)
+    if known == ["'@0'"]:
+        hint = "it has one image, without a name: leave the name out"
     raise InputError(f"{reference} does not exist in there", hint)
 
 

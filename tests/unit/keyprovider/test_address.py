@@ -45,7 +45,7 @@ def test_parse_address_reads_unix_sockets(path: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "socket '' is not an address to listen on"),
+        ("", "'' is not an address to listen on"),
         ("50000", "is not an address to listen on"),
         (":50000", "is not an address to listen on"),
         ("localhost:50000", "is not an address to listen on"),

@@ -87,6 +87,8 @@ def _get(program: str, server: str) -> Credentials | None:
 
     from coco_kp.programs import run_program  # noqa: PLC0415 (as above)
 
+    # Its output is not quoted: a broken helper may have printed the secret.
+    hint = f"see what it says: echo {server} | {program} get"
     try:
         result = run_program([program, "get"], seconds=_SECONDS, given=server.encode())
     except FileNotFoundError:
@@ -97,19 +99,18 @@ def _get(program: str, server: str) -> Credentials | None:
     except OSError as error:
         raise RemoteError(f"{program} cannot be run: {reason(error)}") from None
     except subprocess.TimeoutExpired:
-        raise RemoteError(f"{program} did not answer in time") from None
+        raise RemoteError(f"{program} did not answer in time", hint) from None
     if result.returncode != 0:
         if b"credentials not found" in result.stdout:
             return None
-        # Its output is not quoted: a broken helper may have printed the secret.
-        raise RemoteError(f"{program} failed with exit code {result.returncode}")
+        raise RemoteError(f"{program} failed with exit code {result.returncode}", hint)
     try:
         answer = parse_json_object(result.stdout, f"the answer of {program}")
     except InputError as error:
-        raise RemoteError(error.message) from None
+        raise RemoteError(error.message, hint) from None
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise RemoteError(f"{program} answered without a user name and secret")
+        raise RemoteError(f"{program} answered without a user name and secret", hint)
     if username == IDENTITY_TOKEN:
         return Credentials(username, "", secret, origin=program)
     return Credentials(username, secret, origin=program)

@@ -271,6 +271,7 @@ class TestHelpers:
         with pytest.raises(RemoteError, match=words) as caught:
             self.find(tmp_path, {"credHelpers": {host: "test"}}, RegistryReference(host, "x", "v"))
         assert "my-secret" not in str(caught.value)
+        assert caught.value.hint == f"see what it says: echo {host} | docker-credential-test get"
 
     def test_credential_helper_that_is_not_installed_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RemoteError, match="docker-credential-absent is not installed"):
