@@ -42,7 +42,7 @@ guests get from a Key Broker Service (KBS) under a key ID.
   somewhere before you encrypt with it.
 - One in Vault, AWS or an HSM, or one that is yet to be made and kept there: ``parse_kek_reference``
   names it, ``FetchedKek`` or ``NewKek`` says what to do, ``resolve`` makes a recipient of that, and
-  ``opener`` an opener.
+  ``opener`` an opener, which is to be closed.
 - One that never leaves its KMS or HSM: ``parse_wrapping_reference`` and ``StayingKey``.
 - As a guest gets it, by a KBC: ``KbcOpener`` and ``Kbcs``, which is to be closed.
 
@@ -146,6 +146,7 @@ if TYPE_CHECKING:
     from coco_kp.keys.wrapper import (
         KekOpener,
         KekRecipient,
+        KeyOpener,
         KeyWrapper,
         Opener,
         PacketForm,
@@ -194,6 +195,7 @@ __all__ = [
     "KekOpener",
     "KekRecipient",
     "KekReference",
+    "KeyOpener",
     "KeyRegistrar",
     "KeySettings",
     "KeyWrapper",
@@ -306,6 +308,7 @@ _MODULES: Final = {
     "keys.wrapper": (
         "KekOpener",
         "KekRecipient",
+        "KeyOpener",
         "KeyWrapper",
         "Opener",
         "PacketForm",

@@ -23,7 +23,8 @@ class PluginGroup(NamedTuple):
 
     ``name`` is the group of its entry points, ``kind`` what messages call one, ``code`` that of the
     error where there is none of a name, and ``methods`` and ``attributes`` what all of them have,
-    and all that is used of them. Those of ``builtin`` are no plug-ins, whatever is installed.
+    and all that is used of them, but for the ``optional`` methods: where one lacks those, they do
+    nothing. Those of ``builtin`` are no plug-ins, whatever is installed.
     """
 
     name: str
@@ -32,6 +33,7 @@ class PluginGroup(NamedTuple):
     builtin: tuple[str, ...]
     methods: tuple[str, ...]
     attributes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Return the names of those that are installed."""
@@ -80,13 +82,15 @@ class PluginGroup(NamedTuple):
                 for name in self.attributes
                 if not (hasattr(type(made), name) or hasattr(made, name))
             ]
+            lacking = [name for name in self.optional if not callable(getattr(made, name, None))]
         if missing:
             raise InputError(
                 f"{what} lacks {', '.join(missing)}",
                 "it is for another version of coco-kp, or is no such plug-in",
                 code="plugin-unusable",
             )
-        return _Guarded(what, made, frozenset(self.methods + self.attributes))
+        members = {*self.methods, *self.attributes, *self.optional}
+        return _Guarded(what, made, frozenset(members), frozenset(lacking))
 
     def _installed(self) -> EntryPoints:
         from importlib.metadata import entry_points  # noqa: PLC0415 (slow to load; few name one)
@@ -115,14 +119,19 @@ def guarded(what: str) -> Iterator[None]:
 class _Guarded:
     """A plug-in's object, of which there are the members of its kind, and each is guarded."""
 
-    def __init__(self, what: str, made: object, members: frozenset[str]) -> None:
+    def __init__(
+        self, what: str, made: object, members: frozenset[str], lacking: frozenset[str]
+    ) -> None:
         self._what = what
         self._made = made
         self._members = members
+        self._lacking = lacking
 
     def __getattr__(self, name: str) -> object:
         if name not in self._members:
             raise AttributeError(name)
+        if name in self._lacking:
+            return lambda: None
         with guarded(self._what):
             value = getattr(self._made, name)
         if not callable(value):

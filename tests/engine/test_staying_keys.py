@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +18,20 @@ import pytest
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, KekError, RemoteError
 from coco_kp.keys import staying
-from coco_kp.keys.reference import AwsKmsReference, TransitReference, WrappingReference
+from coco_kp.keys.reference import (
+    AwsKmsReference,
+    TransitReference,
+    WrappingReference,
+    parse_wrapping_reference,
+)
+from coco_kp.keys.resolve import StayingKey
 from coco_kp.keys.stores import opening
 from coco_kp.model.algorithm import Algorithm
+from coco_kp.provider import Provider
+from coco_kp.service import readiness
 from tests.support.command import Command
 from tests.support.image import Image
+from tests.support.many_images import PLAIN_HTTP, Results
 
 EXTERNAL = "kbs+external:///coco-kp/prod"
 
@@ -32,12 +42,14 @@ class Kms:
 
     keys: dict[str, Kek] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    opened: list[KmsKey] = field(default_factory=list)
 
     def open(self, reference: WrappingReference) -> KmsKey:
         assert isinstance(reference, AwsKmsReference | TransitReference)
         own = dict(reference.context) if isinstance(reference, AwsKmsReference) else {}
         kek = self.keys.setdefault(reference.key, Kek.generate())
-        return KmsKey(self, kek, own)
+        self.opened.append(KmsKey(self, kek, own))
+        return self.opened[-1]
 
 
 @dataclass
@@ -46,6 +58,7 @@ class KmsKey:
     kek: Kek
     own: dict[str, str]
     region: str = "eu-west-1"
+    closed: bool = False
 
     def encrypt(self, plaintext: bytes, context: Mapping[str, str]) -> bytes:
         self.kms.calls.append("Encrypt")
@@ -60,8 +73,8 @@ class KmsKey:
         return self.kek.unwrap(Algorithm.A256GCM, bytes.fromhex(iv), bytes.fromhex(wrapped))
 
     def re_encrypt(self, ciphertext: bytes, source: AwsKmsReference) -> bytes:
-        old = self.kms.open(source)
-        plaintext = old.decrypt(ciphertext, {})
+        with closing(self.kms.open(source)) as old:
+            plaintext = old.decrypt(ciphertext, {})
         made = self.encrypt(plaintext, {})
         self.kms.calls[-2:] = ["ReEncrypt"]
         return made
@@ -69,13 +82,19 @@ class KmsKey:
     def check(self) -> str:
         return "a key"
 
+    def close(self) -> None:
+        self.closed = True
+
 
 @pytest.fixture
-def kms(monkeypatch: pytest.MonkeyPatch) -> Kms:
+def kms(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kms]:
+    """A KMS to which no command may leave a connection."""
     kms = Kms()
     for module in (staying, opening):
         monkeypatch.setattr(module, "open_wrapping_key", kms.open)
-    return kms
+    yield kms
+    assert kms.opened
+    assert all(key.closed for key in kms.opened)
 
 
 @pytest.fixture
@@ -380,6 +399,32 @@ def test_remove_takes_a_wrapped_kek_by_its_name(
     expected = ("--expect-keyid", "kbs:///default/key/1")
     command("verify", image.reference, "--keypath", key, *expected)
     assert kms.calls
+
+
+def test_fleet_closes_the_keys_that_its_lines_name(
+    plain: Image, kms: Kms, host: str, tmp_path: Path, command: Command
+) -> None:
+    image, plan = f"docker://{host}/team/app:1", tmp_path / "plan.jsonl"
+    own = "awskms:///alias/a"
+    command("encrypt", plain.reference, image, "--wrap-with", own, *PLAIN_HTTP)
+    line = ("--action", "verify", "--recipient", f"wrap-with={own}")
+    command("fleet", "plan", image, "--tls-verify=false", *line, "-o", plan)
+    kms.calls.clear()
+    results = Results(tmp_path / "results.jsonl")
+    command("fleet", "run", plan, *PLAIN_HTTP, "--results", results.path)
+    assert results.outcomes == {"done": 1}
+    assert "Decrypt" in kms.calls
+
+
+def test_doctor_and_readiness_close_the_key_that_they_try(
+    kms: Kms, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = "awskms:///alias/a"
+    assert "a key" in command("doctor", "--wrap-with", uri, ok=False).out
+    monkeypatch.setattr(readiness, "open_wrapping_key", kms.open)
+    source = StayingKey(parse_wrapping_reference(uri))
+    readiness.checks_of(Provider(source=source))["key"]()
+    assert len(kms.opened) == 2
 
 
 def test_nitro_sandbox_takes_no_image_with_a_readable_layer(

@@ -36,5 +36,8 @@ class LocalKey:
     def check(self) -> str:
         return "a key of a test"
 
+    def close(self) -> None:
+        """No-op: it has no connection."""
+
     def associated(self, context: Mapping[str, str]) -> bytes:
         return json.dumps(dict(context), sort_keys=True).encode()

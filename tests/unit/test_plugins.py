@@ -271,6 +271,16 @@ def test_key_wrapper_of_a_package_that_fails_is_an_error(installed: Callable[...
     assert not isinstance(key, interface.GcmKey)
 
 
+def test_key_wrapper_of_a_package_may_have_something_to_close(
+    installed: Callable[..., None],
+) -> None:
+    installed(opening.PLUGINS, f"mykms = {HERE}:FailingKey", f"closing = {HERE}:ClosingKey")
+    opening.open_wrapping_key(parse_wrapping_reference("mykms://a")).close()
+    ClosingKey.closed = False
+    opening.open_wrapping_key(parse_wrapping_reference("closing://a")).close()
+    assert ClosingKey.closed
+
+
 class FailingKey:
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -282,6 +292,13 @@ class FailingKey:
 
     def check(self) -> str:
         return "a key"
+
+
+class ClosingKey(FailingKey):
+    closed = False
+
+    def close(self) -> None:
+        type(self).closed = True
 
 
 def request(*parameters: str) -> UnwrapRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -29,6 +30,7 @@ from coco_kp.values import dataclass
 if TYPE_CHECKING:
     from coco_kp.kbs.admin import Admin
     from coco_kp.kbs.client import Answer
+    from coco_kp.keys.stores.interface import Store, WrappingKey
 
 T = TypeVar("T")
 
@@ -140,10 +142,15 @@ def _examine_key(checks: _Checklist, kek_from: str | None, wrap_with: str | None
 
     if kek_from is not None:
         store = parse_kek_reference(kek_from)
-        checks.run(f"key of {store}", lambda: (open_store(store).check(), None))
+        checks.run(f"key of {store}", lambda: _checked(open_store(store)))
     if wrap_with is not None:
         key = parse_wrapping_reference(wrap_with)
-        checks.run(f"wrapping key {key}", lambda: (open_wrapping_key(key).check(), None))
+        checks.run(f"wrapping key {key}", lambda: _checked(open_wrapping_key(key)))
+
+
+def _checked(key: Store | WrappingKey) -> tuple[str, None]:
+    with closing(key):
+        return key.check(), None
 
 
 def _examine_kbs(checks: _Checklist, registration: AdminOptions) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -120,8 +121,12 @@ def run(
     part = parse_shard(shard) if shard else Shard()
     if failed_to:
         check_replaceable(failed_to)
-    halt, ring, account = Halt(), KeyRing(warn), _Account(_writer(results))
-    with open_plan(plan) as lines, Session(sleep=halt.sleep) as session:
+    halt, account = Halt(), _Account(_writer(results))
+    with (
+        open_plan(plan) as lines,
+        closing(KeyRing(warn)) as ring,
+        Session(sleep=halt.sleep) as session,
+    ):
         account.left = set(part.of(len(lines)))
         reach = Reach(session, access.source(), access.destination())
         try:

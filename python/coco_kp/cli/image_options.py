@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -280,8 +281,12 @@ class OpeningOptions(OptionGroup):
             from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
             from coco_kp.keys.resolve import FetchedKek, StayingKey, opener
 
-            openers += [opener(FetchedKek(parse_kek_reference(uri))) for uri in self.kek_from]
-            openers += [opener(StayingKey(parse_wrapping_reference(uri))) for uri in self.wrap_with]
+            sources: tuple[FetchedKek | StayingKey, ...] = (
+                *(FetchedKek(parse_kek_reference(uri)) for uri in self.kek_from),
+                *(StayingKey(parse_wrapping_reference(uri)) for uri in self.wrap_with),
+            )
+            keep = click.get_current_context().with_resource
+            openers += [keep(closing(opener(source))) for source in sources]
         if spec := kbc.spec():
             from coco_kp.image.opener import KbcOpener
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -71,7 +72,10 @@ def command(
             "can reach, with --insecure-listen",
         )
     references = read_plugin_config(config_file)
-    keys = {name: open_wrapping_key(reference) for name, reference in references.items()}
+    keys = {
+        name: click.get_current_context().with_resource(closing(open_wrapping_key(reference)))
+        for name, reference in references.items()
+    }
     configure(log_format, log_level(logging.INFO))
     if address.beyond_loopback and not tls.tls_cert:
         warn(f"KEKs leave {address} unencrypted: give --tls-cert and --tls-key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,8 @@ def _put(kek: Kek, into: str) -> bool:
 
     reference = parse_kek_reference(into)
     try:
-        open_store(reference).keep(kek.raw())
+        with closing(open_store(reference)) as store:
+            store.keep(kek.raw())
     except RefusedError:
         try:
             same = fetch(reference).raw() == kek.raw()

@@ -14,7 +14,7 @@ from coco_kp.fleet.lines import PlanLine, parse_plan_key
 from coco_kp.keys.named import NamedKey
 from coco_kp.keys.reference import AwsKmsReference, name_of
 from coco_kp.keys.resolve import FetchedKek, GivenKek, KeySettings, fetch, opener, resolve
-from coco_kp.keys.wrapper import KekOpener, KeyWrapper, Opener
+from coco_kp.keys.wrapper import KekOpener, KeyOpener, KeyWrapper, Opener
 from coco_kp.model.resource_uri import ResourceUri
 from coco_kp.redact import shown
 from coco_kp.values import dataclass
@@ -41,6 +41,7 @@ Fingerprints = tuple[tuple[str, str], ...]
 class KeyRing:
     """Keys by their names in a plan; threads may share what :meth:`of` returns.
 
+    Close it after all that uses them.
     ``warn`` takes what the owner of a key should know, each thing once.
     """
 
@@ -49,7 +50,7 @@ class KeyRing:
     _told: set[str] = dataclasses.field(default_factory=set)
     _keks: dict[str, Kek] = dataclasses.field(default_factory=dict, repr=False)
     _recipients: dict[str, KeyWrapper] = dataclasses.field(default_factory=dict, repr=False)
-    _openers: dict[str, Opener] = dataclasses.field(default_factory=dict, repr=False)
+    _openers: dict[str, KekOpener | KeyOpener] = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Make what resolves keys."""
@@ -78,6 +79,12 @@ class KeyRing:
         named = (parse_plan_key(key, "a key", kid_needed=False) for key in line.keys)
         names = sorted({str(key.source.reference) for key in named} & self._keks.keys())
         return tuple((name, self._keks[name].fingerprint) for name in names)
+
+    def close(self) -> None:
+        """Close the connections to where keys stay."""
+        for opened in self._openers.values():
+            if not isinstance(opened, KekOpener):
+                opened.close()
 
     def _check(self, expected: Fingerprints) -> None:
         for name, fingerprint in expected:

@@ -8,6 +8,7 @@ but where the other side's answer was lost.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
@@ -38,9 +39,9 @@ class Publication:
     def check(self, kid: ResourceUri, kek: Kek) -> None:
         """Raise early what ``publish`` would, as far as that shows without writing anything."""
         for reference in self.into:
-            store = open_store(reference)
-            if isinstance(store, FileStore):
-                store.check_free()
+            with closing(open_store(reference)) as store:
+                if isinstance(store, FileStore):
+                    store.check_free()
         if self.registrar:
             self.registrar.check(kid, kek)
 
@@ -51,8 +52,8 @@ class Publication:
         asked = False
         try:
             for reference in self.into:
-                store = open_store(reference)
-                self._keep(reference, store, kek)
+                with closing(open_store(reference)) as store:
+                    self._keep(reference, store, kek)
             if self.registrar:
                 asked = True
                 self.registrar.register(kid, kek)

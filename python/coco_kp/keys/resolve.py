@@ -7,6 +7,7 @@ every command take what this module returns.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,7 +21,7 @@ from coco_kp.keys.key_dir import check_named_key, find_kek, find_or_make_kek
 from coco_kp.keys.wrapper import (
     KekOpener,
     KekRecipient,
-    Opener,
+    KeyOpener,
     PacketForm,
     Recipient,
     sample_recipient,
@@ -179,17 +180,19 @@ def _stored(reference: KekReference) -> Kek:
     )
     from coco_kp.keys.stores.opening import open_store  # noqa: PLC0415
 
-    return kek_of(
-        open_store(reference).fetch(),
-        name_of(reference),
-        _BASE64_HINT if isinstance(reference, VaultReference | AwsSecretReference) else "",
-    )
+    with closing(open_store(reference)) as store:
+        return kek_of(
+            store.fetch(),
+            name_of(reference),
+            _BASE64_HINT if isinstance(reference, VaultReference | AwsSecretReference) else "",
+        )
 
 
-def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None) -> Opener:
+def opener(source: FetchedKek | StayingKey, settings: KeySettings | None = None) -> KeyOpener:
     """Return what opens packets with a key, which is fetched or asked at the first packet.
 
-    ``KekError`` for the key and ``RemoteError`` for where it is kept are raised then, not here.
+    Close it afterwards: to a KMS it has connections. ``KekError`` for the key and ``RemoteError``
+    for where it is kept are raised at the first packet, not here.
 
     Args:
         source: Where the key is.
@@ -217,6 +220,9 @@ class _FetchedOpener:
             kek = fetch(self.reference, self.settings)
             self._opener = KekOpener(kek, f"the key of {name_of(self.reference)}")
         return self._opener.open(packet)
+
+    def close(self) -> None:
+        """No-op: the key was fetched, and that closed."""
 
 
 class _Found(NamedTuple):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Final
 
 from coco_kp.errors import CocoKpError, InputError, KekError
@@ -88,7 +89,8 @@ class KmsRecipient:
     def prepare(self) -> KmsRecipient:
         """Return itself, if KMS encrypts with the key."""
         # Before a layer is read. Describing the key would need one more permission.
-        self._key().encrypt(b"a trial", {})
+        with self._key() as key:
+            key.encrypt(b"a trial", {})
         return self
 
     def beside(self, packets: Iterable[LayerPacket]) -> KmsRecipient:
@@ -97,14 +99,16 @@ class KmsRecipient:
 
     def wrap(self, private_options: bytes) -> LayerPacket:
         """Have KMS encrypt the private options."""
-        key, context = self._key(), dict(self.reference.context)
-        wrapped = key.encrypt(private_options, {})
-        packet = KmsPacket(self.reference.key, wrapped, key.region, context)
+        context = dict(self.reference.context)
+        with self._key() as key:
+            wrapped = key.encrypt(private_options, {})
+            packet = KmsPacket(self.reference.key, wrapped, key.region, context)
         return self.form.layer_packet(packet.to_json())
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Have KMS decrypt a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
-        return StayingOpener(self.reference).open(packet)
+        with closing(StayingOpener(self.reference)) as opener:
+            return opener.open(packet)
 
     def re_encrypt(self, packet: LayerPacket, source: AwsKmsReference) -> LayerPacket | None:
         """Have KMS move a packet from another key to this one; None if it is not one of KMS.
@@ -116,9 +120,10 @@ class KmsRecipient:
             return None
         if any(kms.context.get(name) != value for name, value in source.context):
             raise KekError(f"the packet has another encryption context than {shown(str(source))}")
-        key, context = self._key(), tuple(kms.context.items())
-        moved = key.re_encrypt(kms.wrapped_data, replace(source, context=context))
-        new = KmsPacket(self.reference.key, moved, key.region, dict(self.reference.context))
+        context = tuple(kms.context.items())
+        with self._key() as key:
+            moved = key.re_encrypt(kms.wrapped_data, replace(source, context=context))
+            new = KmsPacket(self.reference.key, moved, key.region, dict(self.reference.context))
         return self.form.layer_packet(new.to_json())
 
     def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
@@ -143,11 +148,12 @@ class KmsRecipient:
     def publish(self) -> None:
         """No-op: the key is where it stays."""
 
-    def _key(self) -> CloudKey:
-        key = open_wrapping_key(self.reference)
-        if not isinstance(key, CloudKey):
-            raise InputError(f"{name_of(self.reference)} is not a key of AWS KMS")
-        return key
+    @contextmanager
+    def _key(self) -> Iterator[CloudKey]:
+        with closing(open_wrapping_key(self.reference)) as key:
+            if not isinstance(key, CloudKey):
+                raise InputError(f"{name_of(self.reference)} is not a key of AWS KMS")
+            yield key
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,8 @@ class HsmRecipient:
 
     def prepare(self) -> HsmRecipient:
         """Return itself, if the HSM has such a key."""
-        _gcm_key(self.reference).check()
+        with closing(_gcm_key(self.reference)) as key:
+            key.check()
         return self
 
     def beside(self, packets: Iterable[LayerPacket]) -> HsmRecipient:
@@ -175,13 +182,15 @@ class HsmRecipient:
     def wrap(self, private_options: bytes) -> LayerPacket:
         """Have the HSM encrypt the private options, under an IV of ours."""
         iv = os.urandom(Algorithm.A256GCM.iv_size)
-        wrapped = _gcm_key(self.reference).encrypt_gcm(iv, private_options)
+        with closing(_gcm_key(self.reference)) as key:
+            wrapped = key.encrypt_gcm(iv, private_options)
         packet = AnnotationPacket(self.kid, wrapped, iv, Algorithm.A256GCM)
         return self.form.layer_packet(packet.to_json(self.form.version))
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Have the HSM decrypt a packet. Raises ``KekError``, ``InputError``."""
-        return StayingOpener(self.reference).open(packet)
+        with closing(StayingOpener(self.reference)) as opener:
+            return opener.open(packet)
 
     def confirms(self, packet: LayerPacket, options: PrivateOptions) -> bool:
         """Have the HSM decrypt the packet."""
@@ -220,10 +229,10 @@ class ExternalRecipient:
 
     def prepare(self) -> ExternalKek:
         """Draw a KEK and have it wrapped, and see that it unwraps to the same."""
-        key = open_wrapping_key(self.reference)
-        kid, kek = wrap_new_kek(self.kid, key)
-        if unwrap(kid, key).fingerprint != kek.fingerprint:
-            raise KekError(f"{name_of(self.reference)} does not unwrap what it wrapped")
+        with closing(open_wrapping_key(self.reference)) as key:
+            kid, kek = wrap_new_kek(self.kid, key)
+            if unwrap(kid, key).fingerprint != kek.fingerprint:
+                raise KekError(f"{name_of(self.reference)} does not unwrap what it wrapped")
         return ExternalKek(kid, kek, self.form, earlier=StayingOpener(self.reference))
 
 
@@ -241,7 +250,9 @@ class ExternalKek(KekRecipient):
         except KekError:
             if not has_name(packet, self.name):
                 raise
-        return self.earlier.open(packet)
+        # A copy, so that threads close what is their own; the KEKs that were unwrapped are for all.
+        with closing(dataclasses.replace(self.earlier)) as opener:
+            return opener.open(packet)
 
     def wrote(self, packet: LayerPacket) -> bool:
         """Return whether this or an earlier KEK of the name made such a packet, and it opens."""
@@ -268,17 +279,23 @@ class StayingOpener:
         """Open a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
         check_scheme(packet)
         read = read_packet(packet.data)
-        if self._key is None:
-            self._key = open_wrapping_key(self.reference)
+        key = self._key = self._key or open_wrapping_key(self.reference)
         if read.wrapped_key is None:
-            return self._open_kms(read, self._key)
+            return self._open_kms(read, key)
         if read.kid.startswith("kbs+external:"):
-            return self._open_external(packet, read.kid, self._key)
+            return self._open_external(packet, read.kid, key)
         if read.wrapped_key.wrap_type is not Algorithm.A256GCM:
             raise KekError(f"the packet is wrapped with {read.wrapped_key.wrap_type}")
-        key = _gcm(self._key, self.reference)
-        opened = key.decrypt_gcm(read.wrapped_key.iv, read.wrapped_key.wrapped_data)
+        opened = _gcm(key, self.reference).decrypt_gcm(
+            read.wrapped_key.iv, read.wrapped_key.wrapped_data
+        )
         return check_opened(opened, str(self.reference), Algorithm.A256GCM)
+
+    def close(self) -> None:
+        """Close what asks the key; a later use opens it anew."""
+        key, self._key = self._key, None
+        if key is not None:
+            key.close()
 
     def _open_kms(self, read: UncheckedPacket, key: WrappingKey) -> PrivateOptions:
         if read.kms is None or not isinstance(key, CloudKey):

@@ -42,6 +42,13 @@ class Opener(Protocol):
         """Open a packet. Raises ``CocoKpError`` if it cannot."""
 
 
+class KeyOpener(Opener, Protocol):
+    """Opens packets with a key that is fetched or asked where it is kept."""
+
+    def close(self) -> None:
+        """Close its connections; a later use opens new ones."""
+
+
 class Recipient(Protocol):
     """A key that a user named, and that nobody has touched yet."""
 

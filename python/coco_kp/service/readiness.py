@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -109,11 +110,13 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_store(reference: KekReference) -> None:
-    open_store(reference).check()
+    with closing(open_store(reference)) as store:
+        store.check()
 
 
 def _check_wrapping_key(reference: WrappingReference) -> None:
-    open_wrapping_key(reference).check()
+    with closing(open_wrapping_key(reference)) as key:
+        key.check()
 
 
 class _Trial:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +18,7 @@ from coco_kp.kbc.cc import cc_kbc
 from coco_kp.kbc.kbcs import MOST_OPEN, Kbc, Kbcs
 from coco_kp.model.kbc_spec import KbcSpec
 from tests.sim.kbs import simulated_kbs
+from tests.support.connections import connections_to
 from tests.support.wrapping import PATH, SECRET, Wrapping
 
 if TYPE_CHECKING:
@@ -171,13 +171,6 @@ def test_kbcs_leave_no_connection_behind(wrapping: Wrapping, packet: AnnotationP
             assert kbcs.unwrap(spec(sim.url), packet) == SECRET
             assert connections_to(sim.url) == 1
         assert connections_to(sim.url) == 0
-
-
-def connections_to(url: str) -> int:
-    """Return how many connections this machine's clients have to a port (proc(5): tcp)."""
-    port = f":{int(url.rpartition(':')[2]):04X}"
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[2].endswith(port) and row[3] == "01" for row in rows)
 
 
 def test_command_closes_the_kbcs_that_it_named(

@@ -55,6 +55,9 @@ class Recorder:
     def check(self) -> str:
         return ""
 
+    def close(self) -> None:
+        """No-op: it has no connection."""
+
 
 def test_external_kid_opens_to_the_kek_that_was_wrapped() -> None:
     kid, kek = wrap_new_kek(PROD, LocalKey(MASTER))

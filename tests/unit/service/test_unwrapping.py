@@ -49,6 +49,9 @@ class SlowKey:
     def check(self) -> str:
         return ""
 
+    def close(self) -> None:
+        """No-op: it has no connection."""
+
 
 def ready(answer: bytes | Exception = KEK) -> SlowKey:
     key = SlowKey(answer)

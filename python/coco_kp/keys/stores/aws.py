@@ -147,6 +147,10 @@ class SecretStore:
         hint = "add encoding=base64 to the key reference"
         return f"a key, {kek_of(self.fetch(), f'the secret {self._name} of AWS', hint).fingerprint}"
 
+    def close(self) -> None:
+        """Close the connections to Secrets Manager."""
+        self._service.close()
+
     @property
     def _name(self) -> str:
         return shown(self.reference.name)
@@ -227,6 +231,10 @@ class KmsKey:
                 "aws kms enable-key, or aws kms cancel-key-deletion",
             )
         return f"a symmetric key of AWS KMS in {self.region}"
+
+    def close(self) -> None:
+        """Close the connections to KMS."""
+        self._service.close()
 
     @property
     def _name(self) -> str:

@@ -161,6 +161,12 @@ class AwsService(Generic[Client]):
         with asking("aws"):
             return in_time(send, subject)
 
+    def close(self) -> None:
+        """Close all idle connections."""
+        client, self._client = cast("Any", self._client), None
+        if client is not None:
+            client.close()
+
     def _connected(self) -> Client:
         _silence_botocore()
         with self._connecting:

@@ -74,6 +74,9 @@ class ExecStore:
         """Say that it printed a key."""
         return f"a key, {kek_of(self.fetch(), f'the output of {self._name}').fingerprint}"
 
+    def close(self) -> None:
+        """No-op: each use runs the program anew."""
+
     @property
     def _name(self) -> str:
         return f"the program {shown(self.reference.arguments[0])}"

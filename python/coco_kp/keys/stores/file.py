@@ -47,6 +47,9 @@ class FileStore:
         """Say that it holds a key."""
         return f"a key, {read_kek(self.path).kek.fingerprint}"
 
+    def close(self) -> None:
+        """No-op: the file is open only while it is read or written."""
+
 
 def open_store(reference: FileReference) -> FileStore:
     """Return the store."""

@@ -32,6 +32,9 @@ class Store(Protocol):
     def check(self) -> str:
         """Say what was found there, without a secret. Raises as ``fetch`` does."""
 
+    def close(self) -> None:
+        """Close its connections; a later use opens new ones."""
+
 
 class CiphertextError(KekError):
     """The key is at work, and this is nothing that it encrypted under this context, unaltered."""
@@ -56,6 +59,9 @@ class WrappingKey(Protocol):
 
     def check(self) -> str:
         """Say what kind of key was found, without a secret. Raises as ``encrypt`` does."""
+
+    def close(self) -> None:
+        """Close its connections; a later use opens new ones."""
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ PLUGINS: Final = PluginGroup(
     code="key-wrapper-unknown",
     builtin=("awskms", "hashivault", "pkcs11"),
     methods=("encrypt", "decrypt", "check"),
+    optional=("close",),
 )
 """By scheme, wrapping keys of other packages: functions that take the URI."""
 
@@ -47,7 +48,7 @@ _EXTRAS: Final = {"vault", "aws", "pkcs11"}
 
 
 def open_store(reference: KekReference) -> Store:
-    """Return the store that a reference names; nothing is asked yet.
+    """Return the store that a reference names; nothing is asked yet. Close it afterwards.
 
     Raises ``InputError`` where the extra that it needs is not installed.
     """
@@ -56,7 +57,7 @@ def open_store(reference: KekReference) -> Store:
 
 
 def open_wrapping_key(reference: WrappingReference) -> WrappingKey:
-    """Return the wrapping key that a reference names; nothing is asked yet.
+    """Return the wrapping key that a reference names; nothing is asked yet. Close it afterwards.
 
     Raises ``InputError`` for an unknown scheme, or where an extra is not installed.
     """

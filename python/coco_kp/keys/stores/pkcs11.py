@@ -65,6 +65,9 @@ class Pkcs11Store:
         """Say that it holds a key."""
         return f"a key, {kek_of(self.fetch(), name_of(self.reference)).fingerprint}"
 
+    def close(self) -> None:
+        """No-op: each use has a session of its own with the token."""
+
     def _value(self, session: Session) -> bytes:
         name = name_of(self.reference)
         secret = _secret_key(session, self.reference)
@@ -141,6 +144,9 @@ class Pkcs11Key:
             self.reference, lambda session: bool(self._key(session)[Attribute.EXTRACTABLE])
         )
         return f"an AES-256 key that the HSM {'hands out' if leaves else 'never hands out'}"
+
+    def close(self) -> None:
+        """No-op: each use has a session of its own with the token."""
 
     def _encrypted(self, iv: bytes, plaintext: bytes, context: bytes | None) -> bytes:
         def use(session: Session) -> bytes:

@@ -82,6 +82,10 @@ class VaultStore:
         source = f"{self._name} of Vault"
         return f"a key, {kek_of(self.fetch(), source, _ENCODING_HINT).fingerprint}"
 
+    def close(self) -> None:
+        """Close the connections to Vault."""
+        self._vault.close()
+
     @property
     def _name(self) -> str:
         return shown(self.reference.path)
@@ -286,6 +290,10 @@ class TransitKey:
         return (
             f"a transit key of type {KEY_TYPE}{', derived' if key.get('derived') is True else ''}"
         )
+
+    def close(self) -> None:
+        """Close the connections to Vault."""
+        self._vault.close()
 
     @property
     def _name(self) -> str:

@@ -5,6 +5,7 @@ import socket
 import ssl
 from base64 import b64encode
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -19,12 +20,17 @@ from coco_kp.errors import (
     UnreachableError,
 )
 from coco_kp.keys.reference import parse_kek_reference, parse_wrapping_reference
+from coco_kp.keys.stores.aws_service import AwsService
 from coco_kp.keys.stores.interface import CiphertextError, CloudKey, Store
 from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from tests.sim.http_server import BreakOff, Reply, http_server
 from tests.support.abandoned import await_abandoned
+from tests.support.connections import connections_to
 from tests.support.traces import traces
 from tests.unit.keys.stores.scripted_aws import ScriptedAws, ok, refused
+
+if TYPE_CHECKING:
+    from types_boto3_kms.client import KMSClient
 
 KEK = bytes(range(100, 132))
 ARN = "arn:aws:kms:us-west-2:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -50,6 +56,22 @@ def refusal(kind: type[CocoKpError], uri: str = "awskms:///alias/app") -> CocoKp
         key(uri).decrypt(b"blob", {})
     assert type(error.value) is kind
     return error.value
+
+
+def test_closed_service_leaves_no_connection_to_aws(aws: ScriptedAws) -> None:
+    aws.on("Decrypt", ok(Plaintext=b64encode(KEK).decode()))
+    held: list[object] = []  # the collector would end the connections of one that nobody has
+
+    def decrypt(client: KMSClient) -> bytes:
+        held.append(client)
+        return client.decrypt(CiphertextBlob=b"blob")["Plaintext"]
+
+    service: AwsService[KMSClient] = AwsService("AWS KMS", "kms", {})
+    for _ in range(2):  # one that was closed may be used again
+        assert service.ask("decrypt", decrypt) == KEK
+        assert connections_to(aws.url) == 1
+        service.close()
+        assert connections_to(aws.url) == 0
 
 
 @pytest.mark.parametrize(

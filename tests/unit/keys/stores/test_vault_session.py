@@ -25,12 +25,15 @@ from coco_kp.keys.stores.opening import open_store, open_wrapping_key
 from coco_kp.keys.stores.vault_session import VaultSession
 from tests.sim.http_server import BreakOff, Reply, Request, http_server
 from tests.support.abandoned import await_abandoned
+from tests.support.connections import connections_to
 from tests.support.refusing import refuse
 from tests.support.traces import traces
 from tests.unit.keys.stores.scripted_vault import TOKEN, ScriptedVault, errors, ok, reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import hvac
 
 KEK = bytes(range(100, 132))
 READ = "GET /v1/kv/app"
@@ -92,6 +95,22 @@ def test_token_that_vault_login_left_is_used(
     vault.on(READ, ok({"data": list(KEK)}))
     assert fetch() == KEK
     assert token_of(vault.requests[0]) == "left"
+
+
+def test_closed_session_leaves_no_connection_to_vault(vault: ScriptedVault) -> None:
+    vault.on(READ, ok({"data": list(KEK)}))
+    held: list[hvac.Client] = []  # the collector would end the connections of one that nobody has
+
+    def read(client: hvac.Client) -> object:
+        held.append(client)
+        return client.read("kv/app")
+
+    session = VaultSession()
+    for _ in range(2):  # one that was closed may be used again
+        assert session.ask("read", read)["data"] == {"data": list(KEK)}
+        assert connections_to(vault.url) == 1
+        session.close()
+        assert connections_to(vault.url) == 0
 
 
 def test_namespace_goes_with_request(vault: ScriptedVault, monkeypatch: pytest.MonkeyPatch) -> None:
