@@ -5,11 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from coco_kp.image.plan import LayerPlan
 from coco_kp.image.reuse import EarlierLayer
 from coco_kp.image.work import Work
 from coco_kp.values import dataclass, field
+
+MOST_KEPT: Final = 256
+"""Layers that are remembered; the one that was wanted the longest ago is forgotten. Each takes
+64 KiB, and a fleet, or a cluster's worker that lives on after it, may take over any number."""
 
 
 class CheckedHeads:
@@ -17,17 +22,29 @@ class CheckedHeads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._locks: dict[object, threading.Lock] = {}
-        self._heads: dict[object, bytes] = {}
+        self._seen: dict[object, _Seen] = {}
 
     def head(self, key: object, read: Callable[[], bytes]) -> bytes:
-        """Return a layer's first bytes, for which ``read`` is called unless it succeeded before."""
+        """Return a layer's first bytes, for which ``read`` is called unless it succeeded lately."""
+        seen = self._find(key)
+        with seen.reading:
+            if seen.head is None:
+                seen.head = read()
+            return seen.head
+
+    def _find(self, key: object) -> _Seen:
         with self._lock:
-            own = self._locks.setdefault(key, threading.Lock())
-        with own:
-            if key not in self._heads:
-                self._heads[key] = read()
-            return self._heads[key]
+            seen = self._seen.pop(key, None) or _Seen()
+            self._seen[key] = seen
+            if len(self._seen) > MOST_KEPT:
+                del self._seen[next(iter(self._seen))]
+            return seen
+
+
+class _Seen:
+    def __init__(self) -> None:
+        self.reading = threading.Lock()
+        self.head: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from coco_kp.errors import RemoteError
-from coco_kp.fleet.checked import CheckedHeads
+from coco_kp.fleet.checked import MOST_KEPT, CheckedHeads
 
 
 def test_checked_layer_that_two_workers_want_at_once_is_read_once() -> None:
@@ -45,3 +46,17 @@ def test_checked_layer_whose_reading_failed_is_read_again() -> None:
     with pytest.raises(RemoteError):
         heads.head("layer", fail)
     assert heads.head("layer", lambda: b"head") == b"head"
+
+
+def test_checked_layers_of_any_number_take_bounded_memory() -> None:
+    heads = CheckedHeads()
+    tracemalloc.start()
+    try:
+        for layer in range(4 * MOST_KEPT):
+            heads.head(layer, lambda: bytes(64 * 1024))
+            heads.head("wanted again and again", lambda: bytes(64 * 1024))
+        assert tracemalloc.get_traced_memory()[0] < 2 * MOST_KEPT * 64 * 1024
+    finally:
+        tracemalloc.stop()
+    assert heads.head("wanted again and again", lambda: b"read anew") == bytes(64 * 1024)
+    assert heads.head(0, lambda: b"read anew") == b"read anew"
