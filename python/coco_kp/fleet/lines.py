@@ -8,7 +8,6 @@ and ``fleet-result``.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -31,7 +30,7 @@ from coco_kp.keys.reference import (
 )
 from coco_kp.model.digest import Digest, parse_digest
 from coco_kp.model.encoding import member, parse_json_object
-from coco_kp.model.manifest import parse_platform
+from coco_kp.model.manifest import MAX_BLOB, parse_platform
 from coco_kp.model.reference import RegistryReference, parse_image_reference
 from coco_kp.redact import printable_json, shown
 from coco_kp.values import dataclass, field, replace
@@ -53,6 +52,7 @@ TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 """How times are written, in UTC."""
 
 _MAX_MESSAGE: Final = 2000  # characters
+_MOST_SECONDS: Final = 10**9  # over 30 years
 _MAX_NAMES: Final = 256 * 1024  # bytes of all recipients of a result
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _TAKEN: Final[Mapping[Action, frozenset[str]]] = {
@@ -245,7 +245,9 @@ def parse_result_line(text: bytes, what: str = "the line") -> ResultLine:
     layers = _nullable(document, "layers", dict, what)
     result = _nullable(document, "result", str, what)
     seconds, finished = document.get("seconds"), member(document, "finished", str, what)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        seconds = -1
+    if not 0 <= seconds <= _MOST_SECONDS:
         raise InputError(f"'seconds' of {what} is not a number of seconds")
     if not _is_time(finished):
         raise InputError(f"'finished' of {what} is not a time like 2026-01-31T12:00:00Z")
@@ -255,7 +257,7 @@ def parse_result_line(text: bytes, what: str = "the line") -> ResultLine:
         cast("Did", _word(document, "did", Did, what)),
         parse_digest(result) if result is not None else None,
         finished,
-        float(seconds) if math.isfinite(seconds) else 0.0,
+        float(seconds),
         _texts(document, "recipients", what),
         _counts(layers, f"'layers' of {what}") if layers is not None else None,
         _findings(document, what),
@@ -265,6 +267,8 @@ def parse_result_line(text: bytes, what: str = "the line") -> ResultLine:
     )
     if _count(document, "exit_code", what) != read.exit_code:
         raise InputError(f"'exit_code' of {what} is not that of its error")
+    if (read.outcome in {"done", "unchanged"}) != (read.error is None):
+        raise InputError(f"'outcome' of {what} does not go with its error")
     return read
 
 
@@ -520,4 +524,6 @@ def _count(document: dict[str, object], name: str, what: str) -> int:
     found = member(document, name, int, what)
     if found < 0:
         raise InputError(f"'{name}' of {what} is negative")
+    if found > MAX_BLOB:
+        raise InputError(f"'{name}' of {what} is more than can be")
     return found

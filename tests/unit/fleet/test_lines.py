@@ -96,7 +96,7 @@ def test_result_line_reads_back_as_written_and_fits_its_schema(line: ResultLine)
 
 def test_result_line_of_unprintable_text_is_one_printable_line() -> None:
     line = ResultLine(
-        VERIFY, "failed", "verify", None, "2026-01-31T12:00:00Z", 0, ("a\n\x1b[2J\u2028",)
+        VERIFY, "done", "verify", None, "2026-01-31T12:00:00Z", 0, ("a\n\x1b[2J\u2028",)
     )
     assert line.to_json()[:-1].isprintable()
     assert parse_result_line(line.to_json().encode()) == line
@@ -175,9 +175,13 @@ def test_plan_line_without_a_member_is_refused(name: str) -> None:
         ("exit_code", 0, "not that of its error"),
         ("seconds", -1, "number of seconds"),
         ("seconds", True, "number of seconds"),
+        pytest.param("seconds", 10**400, "number of seconds", id="seconds-no-float-holds"),
+        ("seconds", 1e300, "number of seconds"),
         ("finished", "today", "is not a time"),
         ("bytes_read", -1, "negative"),
         ("bytes_read", 1.5, "not an integer"),
+        pytest.param("bytes_read", 10**4000, "more than can be", id="bytes-beyond-all-files"),
+        ("outcome", "done", "'outcome' of the line does not go with its error"),
         ("layers", {"encrypted": 1}, "has no 'readable'"),
         ("findings", [{"code": "refused", "message": "a", "hint": None}], "has no 'exit_code'"),
         ("findings", [{"exit_code": 7, "message": "a", "hint": None}], "has no 'code'"),
@@ -189,6 +193,13 @@ def test_plan_line_without_a_member_is_refused(name: str) -> None:
 def test_result_line_with_wrong_member_is_refused(member: str, value: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse_result_line(with_member(RESULT, **{member: value}))
+
+
+def test_result_line_of_failure_without_an_error_is_refused() -> None:
+    """An error is what is counted: such a line would be taken for one that is done."""
+    failed = with_member(RESULT, outcome="failed", error=None, exit_code=0)
+    with pytest.raises(InputError, match="does not go with its error"):
+        parse_result_line(failed)
 
 
 def test_result_line_with_too_many_findings_is_written_with_the_first() -> None:
