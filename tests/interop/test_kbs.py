@@ -37,6 +37,7 @@ from tests.peers.daemon import daemon
 from tests.peers.folder import folder_peer
 from tests.peers.kbs import RunningKbs, kbs
 from tests.peers.skopeo import SkopeoError
+from tests.support.deletion import delete_resource
 from tests.support.image import Image
 from tests.support.key import KEY_ID
 from tests.support.provider import COCO_KP, LOG, Provider, grpc_config, our_provider
@@ -106,11 +107,11 @@ def test_reader_fetches_resource_registered_by_kbs_client(broker: RunningKbs, ke
 def test_deleted_resource_can_be_neither_read_nor_deleted(plain: RunningKbs) -> None:
     plain.allow_all()
     admin(plain).put(KID, b"key")
-    admin(plain).delete(KID)
+    delete_resource(admin(plain), KID)
     with pytest.raises(RemoteError, match="PluginInternalError 401"):
         reader(plain).fetch(KID)
     with pytest.raises(RemoteError, match="refused to delete"):
-        admin(plain).delete(KID)
+        delete_resource(admin(plain), KID)
 
 
 def test_reader_keeps_session_until_kbs_refuses_its_token(plain: RunningKbs) -> None:

@@ -23,6 +23,7 @@ from coco_kp.model.rcar import Challenge, report_data
 from coco_kp.model.resource_uri import parse_key_id, parse_resource_path
 from tests.replay.playback import playing
 from tests.replay.recording import Recorded, body, recording
+from tests.support.deletion import delete_resource
 
 if TYPE_CHECKING:
     from coco_kp.model.resource_uri import ResourceUri
@@ -220,7 +221,7 @@ def call(admin: Admin, exchange: Recorded) -> None:
         case "POST":
             admin.put(resource(exchange), body(exchange["request"]) or b"")
         case "DELETE":
-            admin.delete(resource(exchange))
+            delete_resource(admin, resource(exchange))
         case _:
             assert admin.list_policies().body == body(exchange["answer"])
 

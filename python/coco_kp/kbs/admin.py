@@ -119,13 +119,6 @@ class Admin:
             "check host, port and path prefix of the address of the KBS",
         )
 
-    def delete(self, uri: ResourceUri) -> None:
-        """Delete a resource; that there is none is an error, too."""
-        self.check(uri)
-        answer = self._call("DELETE", resource_path(uri))
-        if answer.refusal:
-            raise self._refused(answer.refusal, f"delete '{uri}'")
-
     def list_policies(self) -> Answer:
         """Ask for something that only an admin may see and that changes nothing."""
         answer = self._call("GET", "resource-policy", repeatable=True)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 class KeyRegistrar(Protocol):
     """Registers KEKs with a KBS, from where attested guests fetch them.
 
+    Write a class with these methods around the client of your KBS, and give it to ``KeySettings``.
+    The library has none to offer: a KBS takes keys from its admins alone, whose tokens, and the
+    record of what they registered, are the command line's.
+
     Each method raises ``CocoKpError``: ``RefusedError`` where a key that images may depend on would
     be replaced, ``RemoteError`` where the KBS did not confirm.
     """

@@ -33,19 +33,12 @@ PATH = "default/key/1"
 POST = f"POST resource/{PATH}"
 
 
-def test_admin_puts_and_deletes_resource(sim: SimulatedKbs, admin: Admin) -> None:
+def test_admin_puts_resource(sim: SimulatedKbs, admin: Admin) -> None:
     key = os.urandom(32)
     admin.put(KID, key)
     assert sim.resources == {PATH: key}
     (request,) = sim.requests
     assert request.headers["Content-Type"] == "application/octet-stream"
-    admin.delete(KID)
-    assert not sim.resources
-
-
-def test_admin_delete_fails_when_resource_does_not_exist(admin: Admin) -> None:
-    with pytest.raises(RemoteError, match="refused to delete 'kbs:///default/key/1'"):
-        admin.delete(KID)
 
 
 def test_admin_list_policies_only_reads(sim: SimulatedKbs, admin: Admin) -> None:
@@ -142,15 +135,11 @@ def test_admin_error_does_not_show_key_echoed_in_token_refusal(
 def test_admin_put_that_kbs_cannot_store_points_to_store_itself(
     sim: SimulatedKbs, admin: Admin
 ) -> None:
-    """The same variant as for a resource that is not there."""
     sim.faults[POST] = lambda _: refusal("PluginInternalError", "Plugin internal error")
     with pytest.raises(RemoteError, match="PluginInternalError 401") as refused:
         admin.put(KID, b"key")
     assert "AWS, GCP and Aliyun are only read" in refused.value.hint
     assert refused.value.code == "kbs-cannot-store"
-    with pytest.raises(RemoteError) as refused:
-        admin.delete(KID)
-    assert "there is no such resource" in refused.value.hint
 
 
 def test_admin_replace_stores_over_resource(sim: SimulatedKbs, admin: Admin) -> None:
@@ -244,14 +233,6 @@ def test_admin_put_is_retried_after_transient_failure(sim: SimulatedKbs, admin: 
     admin.put(KID, b"key")
     assert sim.calls(POST) == 2
     assert sim.resources == {PATH: b"key"}
-
-
-def test_admin_delete_is_not_retried(sim: SimulatedKbs, admin: Admin) -> None:
-    """The second would fail, and say that there was nothing to delete."""
-    sim.faults[f"DELETE resource/{PATH}"] = lambda _: Reply(503)
-    with pytest.raises(RemoteError, match="HTTP 503"):
-        admin.delete(KID)
-    assert sim.calls(f"DELETE resource/{PATH}") == 1
 
 
 @pytest.mark.parametrize(
