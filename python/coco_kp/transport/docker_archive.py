@@ -9,7 +9,6 @@ those are plain tar, the image's diff_ids are their digests, and the stream is c
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,7 @@ from coco_kp.model.media_type import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFES
 from coco_kp.model.reference import FileReference, RegistryReference, parse_repository_reference
 from coco_kp.redact import shown
 from coco_kp.transport.access import Access
-from coco_kp.transport.base import CHUNK, RawBlob, Source
+from coco_kp.transport.base import RawBlob, Source
 from coco_kp.transport.tar import Member, TarFile
 from coco_kp.unpacking import Unpacking
 
@@ -132,7 +131,7 @@ class DockerArchiveSource(Source):
         if suffix:
             # The config knows only the digest of what is inside.
             blob = _BLOB.fullmatch(name)
-            digest = _digest(blob) if blob else self._hash(place)
+            digest = _digest(blob) if blob else Digest("sha256", self._tar.sha256(place))
         return parse_descriptor(
             {
                 "mediaType": f"{DOCKER_LAYER}{suffix}",
@@ -153,13 +152,6 @@ class DockerArchiveSource(Source):
         if place is None:
             raise InputError(f"{self.reference} has no {shown(name)}")
         return place
-
-    def _hash(self, place: Member) -> Digest:
-        hasher = hashlib.sha256()
-        for position in range(0, place.size, CHUNK):
-            size = min(CHUNK, place.size - position)
-            hasher.update(self._tar.pread(size, place.offset + position))
-        return Digest("sha256", hasher.hexdigest())
 
 
 def _digest(blob: re.Match[str]) -> Digest:

@@ -15,6 +15,7 @@ than GNU tar.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 import re
@@ -35,6 +36,9 @@ from coco_kp.values import dataclass
 
 BLOCK: Final = 512
 MAX_MEMBERS: Final = 100_000
+MAX_NAMES: Final = 32 * 1024 * 1024
+"""Characters of all names and links together, which are held in memory; real ones have 100 each."""
+
 _MAX_EXTENDED: Final = 64 * 1024
 """Bytes of one extended header; a path and a few attributes need less than one block."""
 
@@ -70,6 +74,7 @@ class TarFile:
                 allowed = unpacking or Unpacking()
                 packed, self.fd = self.fd, _unpacked(self.fd, path, compression, allowed)
                 close(packed)
+            self._digests: dict[Member, str] = {}
             with naming("read", path):
                 self.members, self._first = _read_members(self.fd, path)
         except BaseException:
@@ -92,12 +97,22 @@ class TarFile:
                 f"podman and skopeo read the first, docker the last: {_ANEW}",
             )
 
+    def sha256(self, member: Member) -> str:
+        """Return the digest of a plain file in hex; each is read once, however often it is named.
+
+        Raises ``InputError``.
+        """
+        found = self._digests.get(member)
+        if found is None:
+            hasher = hashlib.sha256()
+            for done in range(0, member.size, CHUNK):
+                size = min(CHUNK, member.size - done)
+                hasher.update(self.pread(size, member.offset + done))
+            found = self._digests[member] = hasher.hexdigest()
+        return found
+
     def _same(self, one: Member, other: Member) -> bool:
-        return one.size == other.size and all(
-            self.pread(min(CHUNK, one.size - done), one.offset + done)
-            == self.pread(min(CHUNK, one.size - done), other.offset + done)
-            for done in range(0, one.size, CHUNK)
-        )
+        return one.size == other.size and self.sha256(one) == self.sha256(other)
 
     def read(self, name: str, limit: int) -> bytes:
         """Read a small member. Raises ``InputError`` if it is missing or longer than ``limit``."""
@@ -153,10 +168,13 @@ def _read_members(fd: int, path: Path) -> tuple[dict[str, Member], dict[str, Mem
     last: dict[str, Member] = {}
     first: dict[str, Member] = {}
     folders: set[str] = set()
-    length = os.fstat(fd).st_size
+    length, letters = os.fstat(fd).st_size, 0
     for count, (kind, stored_name, link, member) in enumerate(_headers(fd, path)):
         if count >= MAX_MEMBERS:
             raise InputError(f"'{path}' has more than {MAX_MEMBERS} members")
+        letters += len(stored_name) + len(link)
+        if letters > MAX_NAMES:
+            raise InputError(f"'{path}' has names of more than {MAX_NAMES} characters together")
         name = _safe_name(stored_name, path)
         # Before POSIX, a slash at the end of its name was all that told a directory.
         called_folder = kind in _FILES and stored_name.endswith("/")

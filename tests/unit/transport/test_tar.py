@@ -455,6 +455,37 @@ class TestHostile:
         with pytest.raises(InputError, match="more than 3 members"):
             read(tmp_path, archive(*names))
 
+    def test_tar_file_limits_length_of_all_names(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Compressed, names of gigabytes take no room, and would all be held."""
+        monkeypatch.setattr(tar, "MAX_NAMES", 1000)
+        names = [file(letter * 250, 0) for letter in "abcde"]
+        assert len(read(tmp_path, archive(*names[:4])).members) == 4
+        with pytest.raises(InputError, match="names of more than 1000 characters"):
+            read(tmp_path, archive(*names))
+        links = [special(letter, tarfile.SYMTYPE, "x" * 250) for letter in "abcd"]
+        with pytest.raises(InputError, match="names of more than 1000 characters"):
+            read(tmp_path, archive(*links))
+
+    def test_tar_file_reads_member_once_however_many_names_it_has(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A small compressed archive would else cost hours."""
+        links = [special(f"l{number}", tarfile.LNKTYPE, "a") for number in range(100)]
+        found = read(tmp_path, archive(file("a", 9999), *links, file("a", 9999), *links))
+        counted: list[int] = []
+        pread = os.pread
+
+        def counting(fd: int, size: int, offset: int) -> bytes:
+            counted.append(size)
+            return pread(fd, size, offset)
+
+        monkeypatch.setattr(os, "pread", counting)
+        for link in links:
+            found.check_alike(link.name)
+        assert sum(counted) == 2 * 9999
+
     def test_tar_file_read_limits_size_and_names_missing_member(self, tmp_path: Path) -> None:
         found = read(tmp_path, archive(file("a", 10)))
         assert len(found.read("a", 10)) == 10
