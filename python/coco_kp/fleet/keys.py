@@ -75,8 +75,9 @@ class KeyRing:
         )
 
     def fingerprints(self, line: PlanLine) -> Fingerprints:
-        """Return the fingerprints of a line's keys that are at hand."""
-        named = (parse_plan_key(key, "a key", kid_needed=False) for key in line.keys)
+        """Return the fingerprints of a line's keys that are at hand, old ones too."""
+        keys = (*line.keys, *line.old_keys)
+        named = (parse_plan_key(key, "a key", kid_needed=False) for key in keys)
         names = sorted({str(key.source.reference) for key in named} & self._keks.keys())
         return tuple((name, self._keks[name].fingerprint) for name in names)
 
