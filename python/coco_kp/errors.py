@@ -69,6 +69,10 @@ class CocoKpError(Exception):
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
 
+    def again(self) -> Self:
+        """Return another such error, for another thread to raise."""
+        return self._saying(self.message)
+
     def within(self, where: str, hint: str = "") -> Self:
         """Return the same error with where it happened before the message: ``where: message``.
 

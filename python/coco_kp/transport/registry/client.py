@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Final
 
+from coco_kp.deadline import remaining
 from coco_kp.errors import RefusedError, RemoteError, TlsFailedError
 from coco_kp.http import NEVER, HttpClient, Response, Retry, display_url, same_origin
 from coco_kp.http.response import SAID_LIMIT
@@ -19,6 +21,8 @@ from coco_kp.transport.registry.refusal import refused
 from coco_kp.transport.registry.turns import in_turn
 
 _HUB_API: Final = "registry-1.docker.io"
+_FAILURE_SECONDS: Final = 1.0
+"""How long a registry that was not found is not looked for again."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SAME_METHOD: Final = frozenset({307, 308})
 _MAX_REDIRECTS: Final = 5
@@ -56,12 +60,26 @@ class RegistryClient:
         self._auth = Authorizer(http, host, access, credentials, self.retry, clock)
         self._base = ""
         self._contact = threading.Lock()
+        self._clock = clock
+        self._failure: RemoteError | None = None
+        self._failed_until = -math.inf
 
     def base(self) -> str:
-        """Find the registry, once: scheme and host of its API."""
+        """Find the registry, once: scheme and host of its API.
+
+        Of threads that need it together none looks for what another has just looked for in vain.
+        """
         with in_turn(self._contact, self.host):
             if not self._base:
-                self._base = self._find()
+                if self._failure is not None and self._clock() < self._failed_until:
+                    raise self._failure.again()
+                try:
+                    self._base = self._find()
+                except RemoteError as error:
+                    if remaining():  # nobody gave it up
+                        self._failure = error.again()
+                        self._failed_until = self._clock() + _FAILURE_SECONDS
+                    raise
             return self._base
 
     def request(

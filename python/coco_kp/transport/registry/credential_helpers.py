@@ -66,7 +66,7 @@ class CredentialHelpers:
         with in_turn(place.asking, program):
             place.answer = answer = self._answer(place.answer, program, server)
         if isinstance(answer.said, RemoteError):
-            raise RemoteError(answer.said.message, answer.said.hint)
+            raise answer.said.again()
         return answer.said
 
     def _answer(self, known: _Answer | None, program: str, server: str) -> _Answer:

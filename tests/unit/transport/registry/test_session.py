@@ -25,6 +25,7 @@ from coco_kp.transport.registry.session import Session, registries
 from tests.sim.http_server import Reply, Request
 from tests.sim.registry import Registry, TokenServer, error, serve, serve_tokens
 from tests.support.access import PLAIN, REPOSITORY
+from tests.support.pauses import Pauses
 from tests.support.stored import image, store
 
 ONE = image(b"layer one")
@@ -54,6 +55,21 @@ def many(count: int, do: Callable[[int], object]) -> None:
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(work, range(WORKERS)))
+
+
+def test_registry_that_was_not_found_is_not_looked_for_by_all_who_need_it(
+    registry: Registry, image_name: RegistryReference, session: Session, pauses: Pauses
+) -> None:
+    """Each blob of an image looked for it anew, with a second's pause and a warning each."""
+    registry.faults.append(lambda request: Reply(404) if request.path == "/v2/" else None)
+    for _ in range(3):
+        with pytest.raises(RemoteError, match="does not answer as a registry") as found:
+            look(image_name, session)
+    assert found.value.code == "not-there"
+    assert [request.path for request in registry.seen] == ["/v2/"]
+    registry.faults.clear()
+    pauses.append(1.1)
+    look(image_name, session)
 
 
 def at_manifests(reply: Callable[[Request], Reply | None]) -> Callable[[Request], Reply | None]:
