@@ -89,12 +89,17 @@ def read_ocicrypt_config() -> tuple[str, dict[str, CmdProvider | GrpcProvider]]:
             variable=VARIABLE,
         )
     # A file that is missing or malformed is silently no provider to ocicrypt.
-    return path, parse_ocicrypt_config(read_file(Path(path), MAX_CONFIG).data)
+    try:
+        data = read_file(Path(path), MAX_CONFIG).data
+    except InputError as error:
+        raise error.adding(f"{VARIABLE} names it") from None
+    return path, parse_ocicrypt_config(data, f"the key-provider configuration {shown(path)}")
 
 
-def parse_ocicrypt_config(data: bytes) -> dict[str, CmdProvider | GrpcProvider]:
+def parse_ocicrypt_config(
+    data: bytes, what: str = "the key-provider configuration"
+) -> dict[str, CmdProvider | GrpcProvider]:
     """Read a configuration: each provider by name. Raises ``InputError``."""
-    what = "the key-provider configuration"
     document = parse_json_object(data, what, MAX_CONFIG)
     check_one_reading(document, ("key-providers",), what)
     providers = member(document, "key-providers", dict, what)

@@ -44,7 +44,9 @@ def parse_kbc_spec(text: str, plugins: Collection[str] = ()) -> KbcSpec:
     """
     name, separator, uri = text.partition("::")
     name = name.removesuffix("_kbc")
-    hint = "write <name>_kbc::<uri>, with one of " + ", ".join((*KBC_NAMES, *plugins))
+    hint = "write <name>_kbc::<uri>, with one of " + ", ".join(
+        dict.fromkeys((*KBC_NAMES, *plugins))
+    )
     if name not in KBC_NAMES and name not in plugins:
         raise InputError(f"KBC {shown(name)} is unknown", hint, code="kbc-unknown")
     if separator and not uri:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from coco_kp.keyprovider.config import (
     GrpcProvider,
     GrpcTls,
     parse_ocicrypt_config,
+    read_ocicrypt_config,
 )
 
 
@@ -61,3 +63,23 @@ def test_parse_ocicrypt_config_takes_cmd_before_grpc_and_null_for_absent() -> No
 def test_parse_ocicrypt_config_refuses_what_it_cannot_keep(attributes: object, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse(attributes)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot read '{path}': no such file; OCICRYPT_KEYPROVIDER_CONFIG names it"),
+        ("{", "the key-provider configuration '{path}' is not valid JSON"),
+        ("{}", "the key-provider configuration '{path}' has no 'key-providers'"),
+    ],
+)
+def test_configuration_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, words: str
+) -> None:
+    path = tmp_path / "ocicrypt.json"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("OCICRYPT_KEYPROVIDER_CONFIG", str(path))
+    with pytest.raises(InputError) as refused:
+        read_ocicrypt_config()
+    assert refused.value.message == words.format(path=path)
