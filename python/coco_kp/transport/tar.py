@@ -320,6 +320,10 @@ def _pax_records(data: bytes, path: Path) -> dict[str, str]:
 def _header_name(header: bytes, path: Path) -> str:
     name = _text(header[:100], path)
     prefix = _text(header[345:500], path) if header[257:263] == b"ustar\0" else ""
+    if header[257:265] == b"ustar  \0":
+        # GNU tar's times, which Go's reader takes for a prefix where they are none.
+        for field in (header[345:357], header[357:369]):
+            _number(field, path)
     if prefix and b"\0" not in header[345:476] and header[508:] == b"tar\0":
         # Behind 131 bytes star has times, which others take for the end of the prefix.
         raise InputError(f"'{path}' has a name that not all readers understand alike", _ANEW)

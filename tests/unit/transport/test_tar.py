@@ -346,6 +346,17 @@ class TestOneReading:
         with pytest.raises(InputError, match="a name that not all readers understand alike"):
             read(tmp_path, summed(bytes(header)) + END)
 
+    def test_tar_file_refuses_words_where_gnu_has_times(self, tmp_path: Path) -> None:
+        """Go's reader takes them for a prefix of the name, GNU tar does not look at them."""
+        header = bytearray(file("a", 0).tobuf(tarfile.GNU_FORMAT))
+        header[345:369] = b"14524770000\0" * 2
+        assert list(read(tmp_path, summed(bytes(header)) + END).members) == ["a"]
+        for start in (345, 357):
+            header[start : start + 4] = b"evil"
+            with pytest.raises(InputError, match="not a tar archive, or is damaged"):
+                read(tmp_path, summed(bytes(header)) + END)
+            header[start : start + 12] = bytes(12)
+
     def test_tar_file_refuses_name_with_zero_byte_in_extended_header(self, tmp_path: Path) -> None:
         data = extended(b"x", b"12 path=b\0c\n") + archive(file("a"))
         with pytest.raises(InputError, match="damaged extended header"):
