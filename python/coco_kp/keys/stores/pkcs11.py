@@ -97,12 +97,14 @@ class Pkcs11Store:
                 **_template(self.reference),
             }
         )
-        if len(_matching(session, self.reference)) > 1:
+        try:
+            if len(_matching(session, self.reference)) > 1:
+                raise self._taken()
+            if self._value(session) != kek:
+                raise KekError(f"the HSM keeps another key than it was given, in {self.reference}")
+        except BaseException:
             made.destroy()
-            raise self._taken()
-        if self._value(session) != kek:
-            made.destroy()
-            raise KekError(f"the HSM keeps another key than it was given, in {self.reference}")
+            raise
 
     def _taken(self) -> RefusedError:
         return RefusedError(
