@@ -106,8 +106,8 @@ def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
 def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
     """Put a KEK into a keys file, which is made if there is none.
 
-    Raises ``RefusedError`` if the name is taken and ``replace`` is False; the file is then as it
-    was, as after any other error.
+    Raises ``RefusedError`` if the name is taken and ``replace`` is False, ``InputError`` if there is
+    no room; the file is then as it was, as after any other error.
     """
     path = Path(os.path.realpath(path))  # a symbolic link stays one
     with locked(path.parent):
@@ -119,7 +119,14 @@ def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
                 code="keys-file-has-key",
             )
         keys[uri.path] = encode_base64(kek.raw())
-        write_file(path, format_keys(keys), replace=True)
+        content = format_keys(keys)
+        if len(content) > MAX_KEYS_FILE:  # of which no key could be read any more
+            raise InputError(
+                f"the keys file {shown(str(path))} has no room for another key: it may have "
+                f"{MAX_KEYS_FILE} bytes",
+                "begin another one",
+            )
+        write_file(path, content, replace=True)
 
 
 def parse_keys_file_name(text: str) -> ResourceUri:

@@ -11,6 +11,7 @@ import pytest
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import InputError, KekError, RefusedError
+from coco_kp.keys import keys_file
 from coco_kp.keys.keys_file import (
     MAX_KEYS_FILE,
     add_kek,
@@ -174,6 +175,21 @@ def test_add_kek_leaves_malformed_file_unchanged(tmp_path: Path, content: bytes)
     with pytest.raises(InputError):
         add_kek(file, KID, Kek(RAW), replace=True)
     assert file.read_bytes() == content
+
+
+def test_add_kek_makes_no_file_that_is_too_long_to_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.json"
+    monkeypatch.setattr(keys_file, "MAX_KEYS_FILE", 200)
+    for number in (1, 2):
+        uri = parse_key_id(f"kbs:///default/key/{number}")
+        add_kek(path, uri, Kek.generate(), replace=False)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="no room for another key"):
+        add_kek(path, parse_key_id("kbs:///default/key/3"), Kek.generate(), replace=False)
+    assert path.read_bytes() == before
+    assert len(read_keys(path)) == 2
 
 
 def test_add_kek_reports_file_that_cannot_be_examined(tmp_path: Path) -> None:
