@@ -106,8 +106,8 @@ def find_kek(keys: dict[str, str], uri: ResourceUri, source: str) -> Kek:
 def add_kek(path: Path, uri: ResourceUri, kek: Kek, *, replace: bool) -> None:
     """Put a KEK into a keys file, which is made if there is none.
 
-    Raises ``RefusedError`` if the name is taken and ``replace`` is False, ``InputError`` if there is
-    no room; the file is then as it was, as after any other error.
+    Raises ``RefusedError`` if the name is taken and ``replace`` is False, ``InputError`` if there
+    is no room; the file is then as it was, as after any other error.
     """
     path = Path(os.path.realpath(path))  # a symbolic link stays one
     with locked(path.parent):
