@@ -51,6 +51,7 @@ def test_demo_without_skopeo_says_that_it_is_left_out(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "# skopeo is left out" in done.stdout
     assert "$ coco-kp decrypt oci:encrypted oci:decrypted" in done.stdout
+    assert "another digest" not in done.stderr
 
 
 def test_demo_fails_when_a_step_fails(tmp_path: Path) -> None:

@@ -176,7 +176,8 @@ def _write_image(layout: Path) -> None:
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
     def add_json(kind: str, document: dict[str, Any]) -> dict[str, Any]:
-        return add(kind, json.dumps(document).encode())
+        # As the builders write it, so that it is the same again once decrypted.
+        return add(kind, json.dumps(document, separators=(",", ":")).encode())
 
     diff_ids = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in tars]
     config = {
