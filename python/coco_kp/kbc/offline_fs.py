@@ -61,6 +61,7 @@ class OfflineFsKbc:
         if not files:
             raise KekError(
                 f"there is no keys file: none of {', '.join(map(str, candidates))} exists",
+                "put the keys into one of these, where the packet is opened, or name another",
                 code="keys-file-missing",
             )
         return files

@@ -107,6 +107,7 @@ def test_offline_fs_without_any_file_names_where_it_looked(etc: Path) -> None:
     with pytest.raises(KekError, match=r"none of .*aa-offline_fs_kbc-keys\.json, ") as error:
         unwrap(etc=etc)
     assert error.value.code == "keys-file-missing"
+    assert error.value.hint.startswith("put the keys into one of these")
 
 
 @pytest.mark.parametrize(
