@@ -176,7 +176,7 @@ def test_decrypt_and_verify_refuse_tampered_layer_with_matching_digest(
     encrypted: Image, key: Path, tmp_path: Path, command: Command, attack: str
 ) -> None:
     image = altered_layer(encrypted, tmp_path / "altered", 2, LAYERS[attack])
-    refused(image, key, tmp_path, command, 5)
+    refused(image, key, tmp_path, command, 5, "layer 2 of linux/amd64: ")
 
 
 @pytest.mark.parametrize("attack", LAYERS)

@@ -7,10 +7,11 @@ comes out all the same, if that is what went in: to judge an image is the part o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
-from coco_kp.errors import InputError
+from coco_kp.errors import InputError, IntegrityError, KekError
 from coco_kp.image.cancellation import Cancellation, begin_naming, heeding
 from coco_kp.image.destination import check_blobs, read_in_place, writing
 from coco_kp.image.layer import copy_layer, open_layer, recognised_layer
@@ -127,11 +128,12 @@ def decrypt_image(
         if not isinstance(target, RegistryReference) and target.transport in PLAIN:
             tree = _only_image(tree, target)
         layers = _layers(tree)
-        encrypted = [layer for layer in layers if is_encrypted(layer.media_type)]
+        encrypted = list(_encrypted_layers(tree))
         copied = len(layers) - len(encrypted)
         if dry_run:
-            for layer in encrypted:
-                open_one(parse_layer_encryption(layer.annotations).packets, openers)
+            for where, layer in encrypted:
+                with _naming(where, work):
+                    open_one(parse_layer_encryption(layer.annotations).packets, openers)
             return DecryptionResult(str(target), None, len(encrypted), copied)
         with writing(target, destination_access, keep_replaced=keep_replaced) as sink:
             plain = _move_blobs(opened, sink, tree, openers, work)
@@ -159,13 +161,14 @@ def _move_blobs(
     """Bring all blobs to the destination; return the digests of those that were decrypted."""
     plain: dict[LayerKey, Digest] = {}
 
-    def decrypt(key: LayerKey, layer: Descriptor) -> None:
+    def decrypt(key: LayerKey, layer: Descriptor, where: str) -> None:
         encryption = parse_layer_encryption(layer.annotations)
-        options = open_one(encryption.packets, openers).options
         public, diff_id = encryption.public_options, key[-1]
-        plain[key] = open_layer(
-            source, layer, options, public, diff_id, sink, work, carry=True, threads=threads
-        )
+        with _naming(where, work):
+            options = open_one(encryption.packets, openers).options
+            plain[key] = open_layer(
+                source, layer, options, public, diff_id, sink, work, carry=True, threads=threads
+            )
 
     def copy(layer: Descriptor, diff_id: Digest | None) -> None:
         # Ciphertext that poses as a plain layer shows by its content.
@@ -174,12 +177,14 @@ def _move_blobs(
         copy_layer(source, sink, layer, work, diff_id)
 
     encrypted: dict[LayerKey, Descriptor] = {}
+    places: dict[LayerKey, str] = {}
     others: dict[tuple[Digest, Digest | None], Descriptor] = {}
     for image in images(tree):
         others[image.manifest.config.digest, None] = image.manifest.config
         for number, layer in enumerate(image.manifest.layers):
             if is_encrypted(layer.media_type):
-                encrypted[layer_key(image, number)] = layer
+                key = layer_key(image, number)
+                encrypted[key], places[key] = layer, f"layer {number} of {image}"
             elif not layer.elsewhere:
                 _refuse_packets(layer, f"layer {number} of {image}")
                 others[layer.digest, image.diff_id(number)] = layer
@@ -190,11 +195,22 @@ def _move_blobs(
     largest_first = sorted(encrypted.items(), key=lambda item: -item[1].size)
     work.run(
         [
-            *(partial(decrypt, key, layer) for key, layer in largest_first),
+            *(partial(decrypt, key, layer, places[key]) for key, layer in largest_first),
             *(partial(copy, blob, diff_id) for (_, diff_id), blob in others.items()),
         ]
     )
     return {key: plain[key] for key in encrypted}  # one that is missing would stay encrypted
+
+
+@contextmanager
+def _naming(where: str, work: Work) -> Iterator[None]:
+    """Have errors of a layer say which it is."""
+    try:
+        yield
+    except (KekError, IntegrityError) as error:
+        if not work.is_fault(error):
+            raise
+        raise error.within(where) from None
 
 
 def _refuse_packets(layer: Descriptor, where: str) -> None:
@@ -207,3 +223,11 @@ def _refuse_packets(layer: Descriptor, where: str) -> None:
 
 def _layers(tree: Node) -> list[Descriptor]:
     return [layer for image in images(tree) for layer in image.manifest.layers]
+
+
+def _encrypted_layers(tree: Node) -> Iterator[tuple[str, Descriptor]]:
+    """Yield each layer that is encrypted, behind what it is called."""
+    for image in images(tree):
+        for number, layer in enumerate(image.manifest.layers):
+            if is_encrypted(layer.media_type):
+                yield f"layer {number} of {image}", layer
