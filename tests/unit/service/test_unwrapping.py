@@ -53,6 +53,17 @@ class SlowKey:
         """No-op: it has no connection."""
 
 
+class FirstTooLate(SlowKey):
+    """A KMS that is given no time by who asks first."""
+
+    def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
+        late = not self.calls
+        answer = super().decrypt(ciphertext, context)
+        if late:
+            raise UnreachableError("no answer in time")
+        return answer
+
+
 def ready(answer: bytes | Exception = KEK) -> SlowKey:
     key = SlowKey(answer)
     key.go_on.set()
@@ -98,6 +109,22 @@ def test_unwrapping_waits_for_the_answer_that_is_on_its_way() -> None:
         assert len(key.calls) == 1
         key.go_on.set()
         assert first.result(PATIENCE) == KEK
+
+
+def test_unwrapping_does_not_fail_for_want_of_another_callers_time() -> None:
+    """Who is first may have no time at all, and would keep the key from all who ask after him."""
+    key = FirstTooLate()
+    unwrapping = Unwrapping({"prod": key})
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(unwrapping.unwrap, "prod", b"c", 0.01)
+        wait_until(lambda: key.calls)
+        at_work = unwrapping._at_work["prod", b"c"]
+        second = pool.submit(unwrapping.unwrap, "prod", b"c")
+        wait_until(lambda: at_work._condition._waiters)  # type: ignore[attr-defined]
+        key.go_on.set()
+        with pytest.raises(UnreachableError):
+            first.result(PATIENCE)
+        assert second.result(PATIENCE) == KEK
 
 
 def test_unwrapping_tells_names_and_ciphertexts_apart() -> None:
