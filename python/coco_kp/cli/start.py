@@ -8,14 +8,13 @@ import os
 import sys
 from typing import Final, NoReturn
 
-_NEW_OBJECTS: Final = 50_000
-"""Objects that come and do not go before a look for garbage among them, in place of Python's 700:
-nothing that is loaded is garbage, and most commands make less. Of small ones it is 5 MB."""
+_LOADED: Final = 50_000
+"""Objects that are there once a command with a registry is loaded, of which none is garbage."""
 
 
 def main() -> NoReturn:
     """Run the command that the process was started with, and exit."""
-    gc.set_threshold(_NEW_OBJECTS)
+    _look_late_for_garbage()
     try:
         from coco_kp.cli.main import main as run_command
 
@@ -24,3 +23,18 @@ def main() -> NoReturn:
         with contextlib.suppress(OSError):
             os.write(2, b"coco-kp: interrupted\n")
         sys.exit(130)
+
+
+def _look_late_for_garbage() -> None:
+    """Have Python look for garbage once more is there than is loaded, and from then on as ever.
+
+    Not more seldom for good: what comes from a registry would pile up where it is in a cycle.
+    """
+    usual = gc.get_threshold()
+
+    def look_as_ever(_phase: str, _found: dict[str, int]) -> None:
+        gc.callbacks.remove(look_as_ever)
+        gc.set_threshold(*usual)
+
+    gc.callbacks.append(look_as_ever)
+    gc.set_threshold(_LOADED)

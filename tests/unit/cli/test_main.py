@@ -230,6 +230,23 @@ start.main()
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_command_looks_for_garbage_as_ever_once_it_is_loaded() -> None:
+    script = """
+import gc
+from coco_kp.cli import main, start
+usual = gc.get_threshold()
+def run(_):
+    late = gc.get_threshold()
+    many = [[] for _ in range(60_000)]
+    print(late == usual, gc.get_threshold() == usual)
+    return 0
+main.run = run
+start.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, b"", b"False True\n")
+
+
 LOADED_LATER = ["grpc", "google.protobuf", "rich", "urllib3", "ssl", "cryptography", "jwcrypto"]
 EXTRAS = ["boto3", "botocore", "hvac", "requests", "pkcs11"]
 LOADED_LATER += EXTRAS
