@@ -77,6 +77,17 @@ def test_encrypt_dry_run_writes_nothing(plain: Image, tmp_path: Path, command: C
 
 
 class TestKeys:
+    def test_encrypt_refuses_a_link_as_the_file_of_a_new_key_before_the_work(
+        self, plain: Image, tmp_path: Path, command: Command
+    ) -> None:
+        new = tmp_path / "new"
+        new.symlink_to(tmp_path / "elsewhere")
+        arguments = ("--keyid", KID, "--generate-key", new)
+        outcome = command("encrypt", plain.reference, f"oci:{tmp_path}/e", *arguments, ok=False)
+        assert outcome.code == 7
+        assert f"'{new}' exists, and a key file is never overwritten" in outcome.err
+        assert not (tmp_path / "elsewhere").exists()
+
     def test_encrypt_reads_base64_key_from_stdin(
         self,
         plain: Image,

@@ -25,7 +25,7 @@ class FileStore:
 
     def check_free(self) -> None:
         """Raise what ``keep`` would, without writing."""
-        if is_there(self.path):
+        if is_there(self.path) or self.path.is_symlink():  # a link to nothing, too
             raise RefusedError(
                 f"{shown(str(self.path))} exists, and a key file is never overwritten",
                 "name another file for the new key, or use the key that is there",
