@@ -40,6 +40,7 @@ class Issued:
 
     def write(self, certificate: Path, key: Path) -> None:
         """Write both, as a user would who renews them by hand."""
+        key.touch(0o600)
         key.write_bytes(self.key)
         certificate.write_bytes(self.certificate)
 

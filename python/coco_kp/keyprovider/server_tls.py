@@ -13,12 +13,14 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
 import grpc
 
 from coco_kp.errors import InputError
+from coco_kp.exposure import exposure
 from coco_kp.keyprovider.pem import Pair, read_certificates, read_pair
 from coco_kp.observe import event
 from coco_kp.values import dataclass
@@ -90,6 +92,9 @@ class ServerTls:
         expires = self._material.pair.expires
         until = dt.datetime.fromtimestamp(expires, dt.UTC).isoformat()
         event(logging.INFO, "certificate", expires=expires, message=f"valid until {until}")
+        with suppress(OSError):  # it is gone again: the next look tells
+            for message in exposure("TLS key", self._key, self._key.stat()):
+                event(logging.WARNING, "warning", message=message)
 
     def _state(self) -> tuple[object, ...]:
         """Return what changes with the files, behind all links."""

@@ -52,6 +52,7 @@ class Files:
 
     def write_key(self, issued: Issued) -> None:
         """Write a key alone."""
+        self.key.touch(0o600)
         self.key.write_bytes(issued.key)
 
     def tls(self, *, mutual: bool = False) -> ServerTls:
@@ -229,6 +230,20 @@ def test_tls_expiry_is_that_of_the_certificate_of_the_chain_that_ends_first(
     assert expiries(caplog) == [Issued(AUTHORITY.pem, b"").expires]
 
 
+def test_tls_key_that_others_may_read_is_warned_of(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = files.tls()
+    assert said(caplog, logging.WARNING) == []
+    files.key.unlink()
+    files.key.touch(0o644)
+    files.write(AUTHORITY.issue_server(days=90))
+    tls.look()
+    assert said(caplog, logging.WARNING) == [
+        f"others may read the TLS key '{files.key}': chmod 600 it"
+    ]
+
+
 def test_tls_server_keeps_its_certificate_while_the_new_one_has_another_key(
     files: Files, listen: Listen, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -258,6 +273,7 @@ def test_tls_server_keeps_its_certificate_while_a_file_is_gone_or_cut(
     whole = path.read_bytes()
     path.unlink()
     assert answers(address, AUTHORITY, CLIENT)
+    path.touch(0o600)
     path.write_bytes(whole[: len(whole) // 2])
     assert answers(address, AUTHORITY, CLIENT)
     path.write_bytes(whole)
