@@ -1,6 +1,6 @@
 """Everything that ``make bench`` measures beside criterion's kernels."""
 
-from benches import growth, latency, peers, throughput
+from benches import growth, latency, peers, throughput, wire
 
 if __name__ == "__main__":
     throughput.main()
@@ -10,3 +10,5 @@ if __name__ == "__main__":
     latency.main()
     print()
     growth.main()
+    print()
+    wire.main()  # last, for it needs rights to make a network namespace

@@ -1,9 +1,9 @@
 """How much of a link of 1 Gbit/s to a registry is used, for one layer and for many.
 
-``python -m benches.wire`` runs itself in a network namespace of its own (``unshare``, no rights
-needed), whose loopback carries 1 Gbit/s (``tc``, token bucket): both directions share it, which
-downloads and uploads hardly notice. What the wire carries is measured by a bare socket in the same
-namespace; each command's time is the whole one, from its start on.
+``python -m benches.wire`` runs itself in a network namespace of its own (``unshare``, which most
+systems let everybody do), whose loopback carries 1 Gbit/s (``tc``, token bucket): both directions
+share it, which downloads and uploads hardly notice. What the wire carries is measured by a bare
+socket in the same namespace; each command's time is the whole one, from its start on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> None:
     """Measure in a namespace with such a link, and print the table."""
     if "shaped" not in sys.argv:
         enter = ["unshare", "--map-root-user", "--net", sys.executable, "-m", "benches.wire"]
-        os.execvp(enter[0], [*enter, "shaped"])  # noqa: S606
+        sys.stdout.flush()
+        subprocess.run([*enter, "shaped"], check=True)
+        return
     for command in (
         "ip link set lo up",
         "tc qdisc add dev lo root tbf rate 1gbit burst 256kb latency 50ms",
