@@ -27,6 +27,10 @@ _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENO
 """What FAT, SMB and FUSE answer where they have none."""
 
 
+class UnsyncedError(InputError):
+    """A new file has its name, and is not known to be on the disk."""
+
+
 class Content(NamedTuple):
     """A file's bytes, and its owner and mode."""
 
@@ -175,14 +179,14 @@ def check_directory(path: Path) -> None:
 def _sync_name(path: Path, *, replace: bool) -> None:
     """Put a new file's name on the disk; where that fails, take it away if nothing had it before.
 
-    Raises ``InputError`` if it stays, else ``OSError``.
+    Raises ``UnsyncedError`` if it stays, else ``OSError``.
     """
     try:
         sync_directory(path.parent)
     except OSError as failure:
         if not replace and _removed(path):
             raise
-        raise InputError(
+        raise UnsyncedError(
             f"{shown(str(path))} is in place, but may not outlast a crash of this machine: "
             f"{reason(failure)}"
         ) from None
@@ -262,6 +266,20 @@ def home() -> Path:
 def is_there(path: Path) -> bool:
     """Return whether there is a file. One that cannot be looked at counts: its use will say why."""
     return _is(path, lambda _: True)
+
+
+def exists(path: Path) -> bool:
+    """Return whether something has that name, be it a link to nothing.
+
+    Raises ``InputError`` if it cannot be looked at.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as failure:
+        raise InputError(f"cannot look at {shown(str(path))}: {reason(failure)}") from None
+    return True
 
 
 def is_folder(path: Path) -> bool:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _MAX_ENTRY: Final = 8192  # bytes
 
+_UNKNOWN: Final = "unknown"
+"""What begins in place of a fingerprint that cannot be read, and equals none."""
+
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the directory of this user: ``$XDG_STATE_HOME/coco-kp/registered`` or its usual place.
@@ -97,7 +100,11 @@ class Record:
 
     def fingerprint(self, kbs: KbsUrl, kid: ResourceUri) -> str:
         """Return what an entry says, without its lock and without making one."""
-        return _fingerprint(_read(self._file(kbs, kid)), self._file(kbs, kid))
+        file = self._file(kbs, kid)
+        try:
+            return _fingerprint(_read(file), file)
+        except InputError as error:
+            return f"{_UNKNOWN}: {error.message}"
 
     def names(self, kbs: KbsUrl, fingerprint: str) -> set[str]:
         """Return the key IDs under which a key was registered with a KBS.
@@ -146,10 +153,8 @@ class Record:
 
 
 def _read(file: Path) -> bytes:
-    try:
-        return read_file(file, _MAX_ENTRY).data if is_there(file) else b""
-    except InputError:
-        return b"?"  # somebody's key may be in it: damaged, not empty
+    """Read an entry; nothing where there is none. Raises ``InputError``."""
+    return read_file(file, _MAX_ENTRY, named=brief(file)).data if is_there(file) else b""
 
 
 def _fingerprint(data: bytes, file: Path) -> str:
@@ -159,7 +164,7 @@ def _fingerprint(data: bytes, file: Path) -> str:
         fingerprint = parse_json_object(data, "entry", _MAX_ENTRY).get("fingerprint")
     except InputError:
         fingerprint = None
-    return str(fingerprint or "") or f"unknown: {shown(str(brief(file)))} is damaged"
+    return str(fingerprint or "") or f"{_UNKNOWN}: {shown(str(brief(file)))} is damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,11 @@ class Entry:
 
         An entry that cannot be read equals no fingerprint: nobody knows what depends on it.
         """
-        return _fingerprint(os.pread(self._descriptor, _MAX_ENTRY + 1, 0), self._file)
+        try:
+            data = os.pread(self._descriptor, _MAX_ENTRY + 1, 0)
+        except OSError as failure:
+            return f"{_UNKNOWN}: cannot read {shown(str(brief(self._file)))}: {reason(failure)}"
+        return _fingerprint(data, self._file)
 
     def write(self, fingerprint: str) -> None:
         """Remember that this key is registered now. Raises ``UnrecordedError``."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from coco_kp.crypto import Kek
 from coco_kp.errors import CocoKpError, NotStoredError, RemoteError, UnrecordedError
+from coco_kp.files import UnsyncedError
 from coco_kp.keys.file_reference import FileReference, KekReference
 from coco_kp.keys.stores.file import FileStore
 from coco_kp.keys.stores.interface import Store
@@ -66,7 +67,11 @@ class Publication:
 
     def _keep(self, reference: KekReference, store: Store, kek: Kek) -> None:
         if all(reference != kept for kept, _ in self._kept):
-            store.keep(kek.raw())
+            try:
+                store.keep(kek.raw())
+            except UnsyncedError:  # then it is there all the same
+                self._kept.append((reference, store))
+                raise
             self._kept.append((reference, store))
 
     def _remarks(self, *, kbs_may_have: bool) -> list[str]:

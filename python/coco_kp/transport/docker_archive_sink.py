@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from coco_kp.errors import InputError, RefusedError
-from coco_kp.files import is_there
+from coco_kp.files import exists
 from coco_kp.model.digest import Digest
 from coco_kp.model.encoding import write_json
 from coco_kp.model.manifest import ImageManifest, Manifest
@@ -30,7 +30,7 @@ class DockerArchiveSink(OciArchiveSink):
 
     def _check_destination(self, replacing: Digest | None = None) -> None:  # noqa: ARG002
         """Refuse to replace anything: an archive may hold images of other names."""
-        if is_there(Path(self._image.path)):
+        if exists(Path(self._image.path)):
             raise RefusedError(
                 f"'{self._image.path}' exists, and Docker archives are not changed",
                 "remove it, or choose another name",

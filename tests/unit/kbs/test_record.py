@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,21 @@ def test_damaged_record_entry_equals_no_fingerprint(record: Record, damage: byte
         file.write_bytes(damage)
     with record.entry(KBS, KID) as entry:
         assert entry.fingerprint().startswith("unknown: ")
+
+
+def test_record_entry_that_cannot_be_read_equals_no_fingerprint_and_says_why(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    why = "unknown: cannot read .*: input/output error"
+    with record.entry(KBS, KID) as entry:
+        entry.write(FINGERPRINT)
+        monkeypatch.setattr(os, "pread", fails)
+        assert re.match(why, entry.fingerprint())
+    refuse(monkeypatch, "open", lambda path: path.endswith(".json"))
+    assert re.match(why, record.fingerprint(KBS, KID))
 
 
 @pytest.mark.parametrize("broken", ["pwrite", "ftruncate", "fsync"])

@@ -37,6 +37,7 @@ from coco_kp.model.algorithm import Algorithm
 from coco_kp.model.layer_options import PrivateOptions
 from coco_kp.model.resource_uri import ResourceUri, parse_key_id
 from tests.sim.http_server import Reply, Request
+from tests.support.refusing import refuse
 
 if TYPE_CHECKING:
     from tests.sim.kbs import SimulatedKbs
@@ -193,6 +194,31 @@ def test_new_key_file_does_not_stay_where_its_directory_fails(
     with pytest.raises(InputError, match="cannot write"):
         key.publish()
     assert not list(tmp_path.iterdir())
+
+
+def test_new_key_file_that_cannot_be_taken_away_again_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is gone: the key's file has its name, and the image will get none."""
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    file = tmp_path / "kek"
+    key = resolve(NewKek((FileReference(str(file)),)), KID).prepare()
+    monkeypatch.setattr("coco_kp.files.sync_directory", fails)
+    refuse(monkeypatch, "unlink", lambda _: True, errno.EROFS)
+    with pytest.raises(InputError, match="read-only file system; the new key is kept in"):
+        key.publish()
+    assert file.read_bytes() == key.kek.raw()
+
+
+def test_new_key_file_that_cannot_be_looked_at_is_not_said_to_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, "stat", lambda path: path.endswith("kek"))
+    with pytest.raises(InputError, match="cannot look at '.*kek': input/output error"):
+        resolve(NewKek((FileReference(str(tmp_path / "kek")),)), KID).prepare()
 
 
 def test_new_key_file_that_exists_is_refused_before_anything_is_done(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from coco_kp.errors import RefusedError
-from coco_kp.files import check_directory, is_there, write_file
+from coco_kp.files import check_directory, exists, is_there, write_file
 from coco_kp.keys.file_reference import FileReference
 from coco_kp.keys.kek_file import read_kek
 from coco_kp.redact import shown
@@ -25,7 +25,7 @@ class FileStore:
 
     def check_free(self) -> None:
         """Raise what ``keep`` would, without writing."""
-        if is_there(self.path) or self.path.is_symlink():  # a link to nothing, too
+        if exists(self.path):
             raise RefusedError(
                 f"{shown(str(self.path))} exists, and a key file is never overwritten",
                 "name another file for the new key, or use the key that is there",
