@@ -49,8 +49,12 @@ class Scenario:
     """Whether no plaintext may be in what is left."""
     stdin: bytes = b""
     """What the command reads there."""
+    writes_key: bool = False
+    """Whether what the command writes is a key, which stays where it cannot be removed."""
     stays: str = ""
     """A pattern of files that may stay after a failure, by the contract."""
+    goes: str = ""
+    """A pattern of files that a failure may leave removed: the next run removes the others."""
 
 
 def write_base(here: Path) -> None:
@@ -240,6 +244,7 @@ SCENARIOS: Final = [
         ("prune", "oci:{here}/enc"),
         _opens(_ENC),
         setup=[_MAKE_ENC, (*_MAKE_ENC, "--keep-replaced")],
+        goes=r"enc/blobs/.*",
     ),
     Scenario(
         "fleet report",
@@ -270,6 +275,7 @@ SCENARIOS: Final = [
         ("keys", "export", "{here}/keys.json", "default/key/1", "{here}/made-key", "--force"),
         _opens(_ENC, "--keypath", "{here}/made-key"),
         setup=[_MAKE_ENC, ("keys", "import", "{here}/keys.json", "default/key/1", "{here}/key")],
+        writes_key=True,
     ),
     Scenario(
         "keys list",

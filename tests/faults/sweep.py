@@ -136,7 +136,7 @@ class Worker:
         scenario = SCENARIOS[fault.scenario]
         reason = os.strerror(number(fault.error)).lower()
         yield from wrong_words(done, Failure(str(call), reason), self.here)
-        if done.code == 0 or IN_PLACE in done.err:
+        if _is_done(done):
             if scenario.shows and done.out != self._outs[fault.scenario]:
                 yield "success, and another result"
             if scenario.verified and self._run(scenario.verified).code != 0:
@@ -149,6 +149,7 @@ class Worker:
             if before.get(path) != after.get(path)
             and (removable or path in before)
             and not re.fullmatch(scenario.stays, path)
+            and not (path not in after and re.fullmatch(scenario.goes, path))
             and not (path in scenario.fresh and KEPT in done.err)
         ]
         if changed:
@@ -160,7 +161,9 @@ class Worker:
     def _judge_left(
         self, scenario: Scenario, left: Sequence[str], *, removable: bool
     ) -> Iterator[str]:
-        secrets = [(self.here / name).read_bytes() for name in ("key", "new-key")]
+        secrets = []
+        if removable or not scenario.writes_key:
+            secrets += [(self.here / name).read_bytes() for name in ("key", "new-key")]
         if scenario.secret:
             secrets.append(MARK)
         if with_secret := list(secrets_in(self.here, left, secrets)):
@@ -170,8 +173,8 @@ class Worker:
 
     def _judge_next(self, index: int, done: Run, *, removable: bool) -> Iterator[str]:
         scenario = SCENARIOS[index]
-        in_place = IN_PLACE in done.err
-        succeeded = done.code == 0 or in_place
+        succeeded = _is_done(done)
+        in_place = succeeded and done.code != 0
         if succeeded or KEPT in done.err:
             for name in scenario.fresh:
                 (self.here / name).unlink(missing_ok=True)
@@ -246,6 +249,11 @@ class Worker:
         done = self._run(command, choose, stdin)
         assert done.code == 0, (command, done)
         return done
+
+
+def _is_done(run: Run) -> bool:
+    """Return whether a command did what it is for; a new key that is in place is not all of it."""
+    return run.code == 0 or (IN_PLACE in run.err and KEPT not in run.err)
 
 
 def faults(scenario: int, calls: Sequence[Call]) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from tests.faults.injector import Run, check_available
 from tests.faults.verdict import Failure, files, secrets_in, shape, unfinished, wrong_words
 
 SAMPLE = "100"
+NAMELESS = "the error names no file, nor an address"
 FAILURE = Failure("write here/image", "no space left on device")
 HERE = Path("/scratch/here")
 
@@ -62,7 +63,7 @@ def test_verdict_of_clean_error_finds_nothing() -> None:
         (None, f"coco-kp: cannot use '{HERE}': no space left on device", "exit code None"),
         (3, f"coco-kp: Traceback '{HERE}': no space left on device", "a traceback or a bug"),
         (3, f"OSError: '{HERE}': no space left on device", "no error of coco-kp's form"),
-        (3, "coco-kp: the system refused: no space left on device", "the error names no file"),
+        (3, "coco-kp: the system refused: no space left on device", NAMELESS),
         (3, f"coco-kp: cannot write '{HERE}/image'", "the error does not say why"),
     ],
 )

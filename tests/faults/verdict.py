@@ -77,12 +77,12 @@ def wrong_words(run: Run, failure: Failure, here: Path) -> Iterator[str]:
             yield "no error of coco-kp's form"
         if failure.call.startswith(("clone", "socket")):
             return
-        if str(here) not in run.err:
-            yield "the error names no file"
-        # What could not be looked at is used, and may not be there.
-        absent = failure.call.startswith(("newfstatat", "access")) and re.search(
-            "no such file|is not writable", run.err
-        )
+        if str(here) not in run.err and "http://" not in run.err:
+            yield "the error names no file, nor an address"
+        # What could not be looked at is used, and may not be there; access(2) tells no reason.
+        absent = (
+            failure.call.startswith(("newfstatat", "access")) and "no such file" in run.err
+        ) or "is not writable" in run.err
         if failure.reason not in run.err.lower() and not absent:
             yield "the error does not say why"
 
