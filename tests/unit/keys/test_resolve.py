@@ -205,7 +205,7 @@ def test_new_key_file_that_cannot_be_taken_away_again_is_named(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     file = tmp_path / "kek"
-    key = resolve(NewKek((FileReference(str(file)),)), KID).prepare()
+    key = prepared(NewKek((FileReference(str(file)),)), KID, KeySettings())
     monkeypatch.setattr("coco_kp.files.sync_directory", fails)
     refuse(monkeypatch, "unlink", lambda _: True, errno.EROFS)
     with pytest.raises(InputError, match="read-only file system; the new key is kept in"):
