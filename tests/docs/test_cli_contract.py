@@ -9,6 +9,7 @@ from tools.cli_docs import MARKER, with_reference
 
 from coco_kp.cli.commands import root
 from coco_kp.cli.errors import UsageError
+from coco_kp.cli.main import run
 from coco_kp.errors import (
     CocoKpError,
     DeniedError,
@@ -31,6 +32,17 @@ SECTIONS = {
 
 def test_cli_contract_has_section_for_every_command() -> None:
     assert sorted(SECTIONS) == sorted(root.list_commands(CONTEXT))
+
+
+@pytest.mark.parametrize("group", [(), ("keys",), ("fleet",)])
+def test_list_of_commands_cuts_no_description_off(
+    group: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``keys`` said "Write the key KID of the keys FILE to OUT: 32 raw bytes,..."."""
+    assert run([*group, "--help"]) == 0
+    commands = capsys.readouterr().out.partition("Commands:")[2]
+    assert len(commands.splitlines()) > 3
+    assert "..." not in commands
 
 
 @pytest.mark.parametrize("name", root.list_commands(CONTEXT))

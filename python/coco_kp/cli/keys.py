@@ -22,7 +22,7 @@ def command() -> None:
     """Make, move and list key-encryption keys."""
 
 
-@command.command("generate")
+@command.command("generate", short_help="Make keys: print a new keys file.")
 @click.option("--count", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--repository", default="default", show_default=True, help="First part of each name.")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Write FILE (0600), not stdout.")
@@ -41,7 +41,7 @@ def generate(count: int, repository: str, output: Path | None, force: bool) -> N
         notice(f"wrote {count} {'key' if count == 1 else 'keys'} to {output}")
 
 
-@command.command("export")
+@command.command("export", short_help="Take one key out of a keys file.")
 @click.argument("file", type=FILE)
 @click.argument("kid")
 @click.argument("out", type=FILE)
@@ -63,7 +63,7 @@ def export(file: Path, kid: str, out: Path, force: bool) -> None:
     notice(f"wrote the key {uri.path} to {out}")
 
 
-@command.command("import")
+@command.command("import", short_help="Put a key into a keys file.")
 @click.argument("file", type=FILE)
 @click.argument("kid")
 @click.argument("keyfile", type=FILE)
@@ -86,7 +86,7 @@ def import_(file: Path, kid: str, keyfile: Path, force: bool) -> None:
     notice(f"put the key {uri.path} into {file}")
 
 
-@command.command("list")
+@command.command("list", short_help="List names and fingerprints of a keys file.")
 @click.argument("file", type=FILE)
 @FORMAT
 @verbosity
@@ -107,7 +107,7 @@ def list_(file: Path, form: str) -> None:
         say(f"{kid:{width}}  {fingerprint}")
 
 
-@command.command("register")
+@command.command("register", short_help="Give a key to a KBS, for attested guests.")
 @click.argument("file", type=FILE)
 @click.argument("kid")
 @click.option("--force", is_flag=True, help="Replace another key that was registered as KID.")
