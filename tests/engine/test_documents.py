@@ -10,6 +10,7 @@ import pytest
 from coco_kp.image import encrypt as use_case
 from tests.support.command import KID, Command
 from tests.support.image import Image
+from tests.support.key import make_key
 from tests.support.schema import check_schema
 
 NEW_KID = "kbs:///default/key/2"
@@ -188,6 +189,34 @@ def test_digestfile_that_is_a_device_or_a_link_is_refused_before_the_work(
     assert f"cannot write '{file}': it is not a regular file" in outcome.err
     assert not target.folder.exists()
     assert file.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("key", "in_place"), [("--generate-key", True), ("--keypath", False)], ids=["new", "given"]
+)
+def test_digestfile_named_as_the_key_does_not_replace_it(
+    plain: Image, target: Image, command: Command, tmp_path: Path, *, key: str, in_place: bool
+) -> None:
+    """The image opened with nothing any more, and the command had succeeded."""
+    file = make_key(tmp_path / "key").path
+    if in_place:
+        file.unlink()
+    named = ("encrypt", plain.reference, target.reference, "--keyid", "kbs:///default/key/1")
+    outcome = command(*named, key, file, "--digestfile", file, ok=False)
+    assert outcome.code == 3
+    assert f"cannot write '{file}': it holds something other than a digest" in outcome.err
+    assert ("is in place as" in outcome.err) == target.folder.exists() == in_place
+    assert len(file.read_bytes()) == 32
+
+
+def test_digestfile_replaces_an_earlier_digest(
+    plain: Image, target: Image, command: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "digest"
+    for old in ("", f"sha256:{'0' * 64}", f"sha512:{'0' * 128}\n"):
+        file.write_text(old)
+        command("encrypt", plain.reference, target.reference, "--sample", "--digestfile", file)
+        assert file.read_text() != old
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,30 @@ def _check_digestfile(
     path: Path | None,
 ) -> Path | None:
     """Refuse before the work what could not be written after it."""
-    from coco_kp.files import check_replaceable
-
     if path:
-        check_replaceable(path)
+        _check_digest_replaceable(path)
     return path
+
+
+def _check_digest_replaceable(path: Path) -> None:
+    """Raise ``InputError`` where a digest cannot be written, or would replace anything else.
+
+    What is there may be a key, such as the new one of the very command.
+    """
+    from coco_kp.files import check_replaceable, read_small_if_there
+    from coco_kp.model.digest import parse_digest
+
+    check_replaceable(path)
+    found = read_small_if_there(path, _LONGEST_LINE)
+    if not found:
+        return
+    try:
+        parse_digest(found.decode("ascii", "replace").strip())
+    except InputError:
+        raise InputError(
+            f"cannot write {shown(str(path))}: it holds something other than a digest",
+            "name another file, or remove it",
+        ) from None
 
 
 DIGESTFILE: Option = click.option(
@@ -318,6 +337,7 @@ def tell_image(destination: str, digest: Digest, digestfile: Path | None) -> Non
     tell_made(destination)
     if digestfile:
         try:
+            _check_digest_replaceable(digestfile)
             write_file(digestfile, str(digest).encode(), replace=True, mode=0o644)
         except InputError as error:  # an old digest in there would be taken for the new one
             raise error.adding(f"{destination} is in place as {digest}") from None
