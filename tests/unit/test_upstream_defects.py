@@ -46,7 +46,7 @@ ELSEWHERE: Final = {
     17: [
         f"{ADMIN}::test_admin_keeps_path_prefix_of_kbs_url",
         f"{ADMIN}::test_admin_trusts_private_certificate_authority_only_when_given",
-        f"{ADMIN}::test_admin_refuses_plain_http_beyond_loopback_without_sending_anything",
+        f"{ADMIN}::test_kbs_beyond_loopback_is_refused_over_plain_http_before_anything_is_sent",
         "tests/unit/keys/test_register.py::test_registrar_gives_up_when_kbs_never_answers",
     ],
     19: ["tests/interop/test_server.py::test_server_with_daemon_flag_answers_from_background"],
