@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from coco_kp.deadline import remaining, within
+from coco_kp.deadline import remaining, start, within
 
 _LOOK: Final = 0.05  # seconds after which it shows that nobody waits for a program
 
@@ -27,27 +29,45 @@ def run_program(
     ``command``: every user of the machine can read it. Raises ``OSError`` where it cannot be run,
     ``TimeoutExpired`` where it takes longer, or nobody waits any more.
     """
-    # Not a pipe: an interrupted communicate() forgets what it has not written yet.
-    with open(os.memfd_create("given"), "w+b") as stdin:  # noqa: PTH123 (it has no path)
-        stdin.write(given)
-        stdin.seek(0)
-        with (
-            within(seconds),
-            subprocess.Popen(
-                command,
-                cwd=folder,
-                env=os.environ | (environment or {}),
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            ) as process,
-        ):
-            try:
-                output, complaint = _said(process)
-            except BaseException:
-                process.kill()
-                raise
+    with (
+        within(seconds),
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        try:
+            _give(process, given)
+            output, complaint = _said(process)
+        except BaseException:
+            process.kill()
+            raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, complaint)
+
+
+def _give(process: subprocess.Popen[bytes], given: bytes) -> None:
+    """Write what a program is to read, on a thread of its own.
+
+    An interrupted communicate() forgets what it has not written yet; and it is a pipe, as of others
+    who run such programs, for what reads a file otherwise (asyncio's, epoll's) may be in one.
+    """
+    stdin, process.stdin = process.stdin, None  # or communicate() closes it
+    if stdin is None:
+        return
+
+    def write() -> None:
+        with contextlib.suppress(OSError), stdin:  # it may not want to read
+            stdin.write(given)
+
+    try:
+        start(threading.Thread(target=write, daemon=True))
+    except OSError:
+        stdin.close()
+        raise
 
 
 def _said(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

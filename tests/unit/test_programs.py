@@ -27,6 +27,18 @@ def test_run_program_adds_to_the_environment_and_runs_in_the_folder(tmp_path: Pa
     assert done.stdout.decode().split() == ["b", str(tmp_path)]
 
 
+def test_run_program_gives_a_pipe_as_others_do_and_else_nothing() -> None:
+    """What reads its input by epoll, as asyncio does, can have no file."""
+    command = ["sh", "-c", "[ -p /dev/stdin ] && echo pipe; cat"]
+    assert run_program(command, seconds=60, given=b"given").stdout == b"pipe\ngiven"
+    assert run_program(command, seconds=60).stdout == b""
+
+
+def test_run_program_takes_none_ill_that_does_not_read() -> None:
+    done = run_program(["sh", "-c", "exec <&-; echo done"], seconds=60, given=bytes(1_000_000))
+    assert (done.stdout, done.returncode) == (b"done\n", 0)
+
+
 def test_run_program_ends_one_that_takes_too_long() -> None:
     with ends(), pytest.raises(subprocess.TimeoutExpired):
         run_program(["sleep", "180"], seconds=0.1)
@@ -47,10 +59,10 @@ def test_run_program_waits_for_no_child_of_a_program_whose_caller_has_gone(tmp_p
         begun.read_bytes()
         caller.leave()
 
-    leaving = threading.Thread(target=leave)
+    leaving = threading.Thread(target=leave, daemon=True)
     leaving.start()
     program = f"cat {go} & echo > {begun}; wait"
     with ends(), within(math.inf, caller), pytest.raises(subprocess.TimeoutExpired):
         run_program(["sh", "-c", program], seconds=3 * PATIENCE)
-    leaving.join()
+    leaving.join(PATIENCE)
     go.write_bytes(b"")
