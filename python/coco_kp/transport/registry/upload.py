@@ -14,7 +14,7 @@ from typing import ClassVar, Final, cast
 from urllib.parse import urlencode
 
 from coco_kp.deadline import undoing
-from coco_kp.errors import CocoKpError, IntegrityError, RemoteError, UnreachableError
+from coco_kp.errors import CocoKpError, DeniedError, IntegrityError, RemoteError, UnreachableError
 from coco_kp.http import NEVER, Response, Retry
 from coco_kp.http.retry import LONGEST_PAUSE, RETRIED, retry_after
 from coco_kp.model.digest import Digest
@@ -228,9 +228,14 @@ class RegistryBlobWriter(BlobWriter):
 
     @contextlib.contextmanager
     def _telling_break(self) -> Iterator[None]:
-        """Raise what broke first, where a request fails that is to go on after it."""
+        """Raise what broke first, where a request fails that is to go on after it.
+
+        A denial stays one: no repeat helps, whatever broke.
+        """
         try:
             yield
+        except DeniedError as error:
+            raise error.within(self._break.error.message) if self._break else error from None
         except RemoteError as error:
             if self._break is None:
                 raise

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from coco_kp.errors import IntegrityError, RemoteError, UnreachableError
+from coco_kp.errors import DeniedError, IntegrityError, RemoteError, UnreachableError
 from coco_kp.model.digest import Digest
 from coco_kp.model.manifest import Descriptor, describe
 from coco_kp.model.reference import RegistryReference
@@ -490,10 +490,10 @@ class TestBroken:
             upload(sink)
 
     @pytest.mark.parametrize(
-        ("asked", "answer", "words"),
+        ("asked", "answer", "raised", "words"),
         [
-            ("GET", BreakOff(), "the connection was closed"),
-            ("POST", error(403, "DENIED", "expired"), "403 Forbidden: DENIED: expired"),
+            ("GET", BreakOff(), UnreachableError, "the connection was closed"),
+            ("POST", error(403, "DENIED", "expired"), DeniedError, "403 Forbidden: DENIED: exp"),
         ],
         ids=["GET", "POST"],
     )
@@ -503,6 +503,7 @@ class TestBroken:
         sink: RegistrySink,
         asked: str,
         answer: Reply | BreakOff,
+        raised: type[RemoteError],
         words: str,
     ) -> None:
         """What failed last was told alone: nothing of the line that had broken."""
@@ -513,8 +514,9 @@ class TestBroken:
                 answer if registry.requests("PATCH") and request.method == asked else None
             ),
         ]
-        with pytest.raises(UnreachableError, match=f"^PATCH http.*; {asked} http.*: {words}"):
+        with pytest.raises(raised, match=f"^PATCH http.*[;:] {asked} http.*: {words}") as caught:
             upload(sink)
+        assert type(caught.value) is raised, "a denial stays one, for no repeat helps"
 
     def test_upload_does_not_retry_refused_digest_and_is_cancelled(
         self, registry: Registry, sink: RegistrySink
@@ -592,7 +594,7 @@ class TestBrokenWhole:
                 denied if registry.requests("PUT") and request.method == "POST" else None
             ),
         ]
-        with pytest.raises(UnreachableError, match=r"^PUT http.*; POST http.*: DENIED: expired"):
+        with pytest.raises(DeniedError, match=r"^PUT http.*: POST http.*: DENIED: expired"):
             put_blob(sink, self.blob, self.data)
 
     @pytest.mark.parametrize("took", [0, 1, 20_000, 50_000])
