@@ -172,7 +172,7 @@ def check_directory(path: Path) -> None:
     """Raise ``InputError`` where the directory of a file to be made is missing or closed."""
     if not is_folder(path.parent):
         raise unwritten(path, FileNotFoundError(errno.ENOENT, ""))
-    if not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
         raise InputError(f"cannot write {shown(str(path))}: its directory is not writable")
 
 
@@ -339,8 +339,7 @@ def open_own(path: Path, flags: int) -> int:
 
 def unwritten(path: Path, failure: OSError, what: str = "") -> InputError:
     """Make the error for a file that was not written; ``what`` says what kind of file it is."""
-    # of a file that is to be made only its directory can be missing
-    missing = failure.errno == errno.ENOENT
+    missing = failure.errno == errno.ENOENT and not is_folder(path.parent)
     why = f"there is no directory {shown(str(path.parent))}" if missing else reason(failure)
     return InputError(f"cannot write {what and f'the {what} '}{shown(str(path))}: {why}")
 

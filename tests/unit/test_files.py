@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from coco_kp.errors import InputError, KekError, RefusedError
-from coco_kp.files import is_folder, is_there, read_file, read_small, write_file
+from coco_kp.files import is_folder, is_there, read_file, read_small, unwritten, write_file
 from tests.support.refusing import refuse
 
 TOO_LONG = "x" * 300  # more than any file system takes for a name
@@ -393,6 +393,14 @@ def test_write_file_takes_new_file_away_when_its_directory_fails(
     with pytest.raises(InputError, match="cannot write .*: input/output error"):
         write_file(tmp_path / "key", b"new", replace=False)
     assert names(tmp_path) == []
+
+
+def test_file_behind_a_link_to_nothing_is_not_said_to_lack_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("missing/file")
+    with pytest.raises(FileNotFoundError) as failure:
+        (tmp_path / "link").write_bytes(b"")
+    assert "no such file" in unwritten(tmp_path / "link", failure.value).message
+    assert "there is no directory" in unwritten(tmp_path / "no/file", failure.value).message
 
 
 def test_write_file_says_that_replacing_file_is_in_place_when_its_directory_fails(
