@@ -326,7 +326,6 @@ class _LineWork:
             Changes(replace_by=self._keys.recipients, remove=look.remove),
             expected=before.tree.manifest.digest,
             destination=str(destination) if destination else None,
-            jobs=self._worker.jobs,
             source_access=access,
             destination_access=reach.destination if destination else None,
             session=reach.session,
