@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +25,7 @@ from tests.support.command import KID, Command, files
 from tests.support.documents import Document
 from tests.support.image import PACKETS, Image
 from tests.support.layout import entries
+from tests.support.patience import PATIENCE
 from tests.support.recipients import Careless
 
 NEW = "kbs:///default/key/2"
@@ -326,11 +326,17 @@ def test_rewrap_copies_as_many_layers_at_once_as_it_has_jobs(
     class Counting(Progress):
         now = most = 0
 
+        def __init__(self, jobs: int) -> None:
+            self.another = threading.Event()
+            self.waits = PATIENCE if jobs > 1 else 0.02
+
         def begin(self, *_: object) -> None:
             with lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
-            time.sleep(0.02)  # for others to begin beside it
+                if self.now > 1:
+                    self.another.set()
+            self.another.wait(self.waits)  # for one that begins beside it
 
         def end(self, *_: object) -> None:
             with lock:
@@ -338,7 +344,7 @@ def test_rewrap_copies_as_many_layers_at_once_as_it_has_jobs(
 
     at_once = []
     for jobs in (1, 4):
-        counting, target = Counting(), f"oci:{tmp_path}/{jobs}"
+        counting, target = Counting(jobs), f"oci:{tmp_path}/{jobs}"
         rewrap_image(
             encrypted.reference,
             [KekOpener(kek)],
