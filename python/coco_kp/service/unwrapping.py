@@ -1,8 +1,8 @@
 """Wrapped KEKs, unwrapped by the key of their name: once for all who ask at the same time.
 
 A guest asks for each layer of an image anew, all with the same ciphertext. Those who ask while the
-KMS is at work wait for its one answer; nothing is kept for later ones, so that no KEK stays in
-memory.
+KMS is at work wait for its one answer; where it ended only because its caller had no more time, one
+of them asks again for all. Nothing is kept for later ones, so that no KEK stays in memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,19 @@ class UnknownNameError(CocoKpError):
     code = "name-unknown"
 
 
+class _Answer(Future[bytes]):
+    """What one call brings to all who wait for it."""
+
+    cut_off = False  # whether its own caller's time was over, when others may have had more
+
+
 @dataclass(frozen=True, slots=True)
 class Unwrapping:
     """Unwraps KEKs; threads may share it."""
 
     keys: Mapping[str, WrappingKey]
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _at_work: dict[tuple[str, bytes], Future[bytes]] = field(default_factory=dict, repr=False)
+    _at_work: dict[tuple[str, bytes], _Answer] = field(default_factory=dict, repr=False)
     _turns: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(_MOST_AT_WORK), repr=False
     )
@@ -53,27 +59,33 @@ class Unwrapping:
             return self._unwrap(name, ciphertext)
 
     def _unwrap(self, name: str, ciphertext: bytes) -> bytes:
-        asked = (name, ciphertext)
-        with self._lock:
-            at_work = self._at_work.get(asked)
-            mine = at_work or Future[bytes]()
-            self._at_work[asked] = mine
-        if at_work is None:
+        while True:
+            mine = _Answer()
+            with self._lock:
+                answer = self._at_work.setdefault((name, ciphertext), mine)
+            if answer is mine:
+                self._ask(name, ciphertext, mine)
             try:
-                mine.set_result(self._unwrapped(name, ciphertext))
-            except BaseException as error:  # noqa: BLE001 (raised below, to all who wait)
-                mine.set_exception(error)
-            finally:
-                with self._lock:
-                    del self._at_work[asked]
+                return answer.result(remaining())
+            except TimeoutError:
+                raise UnreachableError("another call for the same key is still at work") from None
+            except UnreachableError:
+                if answer is mine or not (answer.cut_off and remaining()):
+                    raise
+
+    def _ask(self, name: str, ciphertext: bytes, answer: _Answer) -> None:
         try:
-            return mine.result(remaining())
-        except TimeoutError:
-            raise UnreachableError("another call for the same key is still at work") from None
-        except UnreachableError:
-            if at_work is None or not remaining():
-                raise
-            return self._unwrapped(name, ciphertext)  # whoever asked may have had less time
+            try:
+                kek = self._unwrapped(name, ciphertext)
+            finally:
+                # First: who is woken and asks again is not to find this answer.
+                with self._lock:
+                    del self._at_work[name, ciphertext]
+        except BaseException as error:  # noqa: BLE001 (raised to all who wait)
+            answer.cut_off = not remaining()
+            answer.set_exception(error)
+        else:
+            answer.set_result(kek)
 
     def _unwrapped(self, name: str, ciphertext: bytes) -> bytes:
         if not acquire(self._turns):

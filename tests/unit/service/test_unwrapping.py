@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from coco_kp.deadline import Caller, within
 from coco_kp.errors import KekError, UnreachableError
 from coco_kp.keys.stores.interface import CiphertextError
 from coco_kp.service.unwrapping import UnknownNameError, Unwrapping
@@ -54,12 +55,13 @@ class SlowKey:
 
 
 class FirstTooLate(SlowKey):
-    """A KMS that is given no time by who asks first."""
+    """A KMS that has no answer in time for who asks first; the next one waits until it is let."""
 
     def decrypt(self, ciphertext: bytes, context: Mapping[str, str]) -> bytes:
         late = not self.calls
         answer = super().decrypt(ciphertext, context)
         if late:
+            self.go_on.clear()
             raise UnreachableError("no answer in time")
         return answer
 
@@ -68,6 +70,12 @@ def ready(answer: bytes | Exception = KEK) -> SlowKey:
     key = SlowKey(answer)
     key.go_on.set()
     return key
+
+
+def waiting(unwrapping: Unwrapping) -> int:
+    """Return how many wait for the answer to another's call."""
+    answer = unwrapping._at_work.get(("prod", b"c"))
+    return len(answer._condition._waiters) if answer else 0  # type: ignore[attr-defined]
 
 
 def test_unwrapping_binds_ciphertext_to_its_name() -> None:
@@ -111,20 +119,42 @@ def test_unwrapping_waits_for_the_answer_that_is_on_its_way() -> None:
         assert first.result(PATIENCE) == KEK
 
 
-def test_unwrapping_does_not_fail_for_want_of_another_callers_time() -> None:
+def test_unwrapping_asks_once_more_where_only_the_first_callers_time_was_over() -> None:
     """Who is first may have no time at all, and would keep the key from all who ask after him."""
-    key = FirstTooLate()
+    key, hurried = FirstTooLate(), Caller()
     unwrapping = Unwrapping({"prod": key})
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(unwrapping.unwrap, "prod", b"c", 0.01)
+
+    def ask_in_a_hurry() -> bytes:
+        with within(PATIENCE, hurried):
+            return unwrapping.unwrap("prod", b"c")
+
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(ask_in_a_hurry)
         wait_until(lambda: key.calls)
-        at_work = unwrapping._at_work["prod", b"c"]
-        second = pool.submit(unwrapping.unwrap, "prod", b"c")
-        wait_until(lambda: at_work._condition._waiters)  # type: ignore[attr-defined]
+        others = [pool.submit(unwrapping.unwrap, "prod", b"c") for _ in range(5)]
+        wait_until(lambda: waiting(unwrapping) == 5)
+        hurried.leave()
         key.go_on.set()
-        with pytest.raises(UnreachableError):
+        wait_until(lambda: len(key.calls) > 1 and key.at_work + waiting(unwrapping) == 5)
+        key.go_on.set()
+        with pytest.raises(UnreachableError, match="no answer in time"):
             first.result(PATIENCE)
-        assert second.result(PATIENCE) == KEK
+        assert [other.result(PATIENCE) for other in others] == [KEK] * 5
+    assert len(key.calls) == 2
+
+
+def test_unwrapping_asks_kms_that_is_down_once_for_all_who_wait() -> None:
+    """Each that asked by itself would take a turn, and keep callers of other names waiting."""
+    key = SlowKey(UnreachableError("gone"))
+    unwrapping = Unwrapping({"prod": key})
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(unwrapping.unwrap, "prod", b"c") for _ in range(6)]
+        wait_until(lambda: waiting(unwrapping) == 5)
+        key.go_on.set()
+        for answer in answers:
+            with pytest.raises(UnreachableError, match="gone"):
+                answer.result(PATIENCE)
+    assert len(key.calls) == 1
 
 
 def test_unwrapping_tells_names_and_ciphertexts_apart() -> None:
