@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
@@ -269,17 +270,21 @@ class ExternalKek(KekRecipient):
 
 @dataclasses.dataclass(slots=True)
 class StayingOpener:
-    """Has packets of all three forms opened by a key that stays where it is."""
+    """Has packets of all three forms opened by a key that stays; threads may share it."""
 
     reference: WrappingReference
     _key: WrappingKey | None = dataclasses.field(default=None, repr=False)
     _keks: dict[str, KekOpener] = dataclasses.field(default_factory=dict, repr=False)
+    _lock: threading.Lock = dataclasses.field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def open(self, packet: LayerPacket) -> PrivateOptions:
         """Open a packet. Raises ``KekError``, ``RemoteError``, ``InputError``."""
         check_scheme(packet)
         read = read_packet(packet.data)
-        key = self._key = self._key or open_wrapping_key(self.reference)
+        with self._lock:  # of two that were opened, one would never be closed
+            key = self._key = self._key or open_wrapping_key(self.reference)
         if read.wrapped_key is None:
             return self._open_kms(read, key)
         if read.kid.startswith("kbs+external:"):
@@ -293,7 +298,8 @@ class StayingOpener:
 
     def close(self) -> None:
         """Close what asks the key; a later use opens it anew."""
-        key, self._key = self._key, None
+        with self._lock:
+            key, self._key = self._key, None
         if key is not None:
             key.close()
 
