@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -144,6 +145,33 @@ def test_pkcs11_store_keeps_at_most_one_key_when_two_come_at_once(
     assert looks == [[0, 2], [0, 1, 2]][look_before_it]
     monkeypatch.undo()
     monkeypatch.setenv("COCO_KP_PKCS11_PIN", PIN)
+    assert store(uri).fetch() == SECRET
+
+
+@pytest.mark.parametrize(
+    ("last_look", "others", "says"),
+    [(3, 0, "SessionHandleInvalid"), (2, 1, "there is an object 'pkcs11:")],
+    ids=["before it is read", "when another's is found"],
+)
+def test_pkcs11_store_whose_session_ends_says_that_its_object_may_stay(
+    last_look: int, others: int, says: str, hsm: SoftHsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it could not be taken back was told in place of why it was to be."""
+    uri = hsm.uri("default/key/left")
+    matching, looks = store_module._matching, list[int]()
+
+    def look(session: pkcs11.Session, reference: Pkcs11Reference) -> list[pkcs11.Object]:
+        found = matching(session, reference)
+        looks.append(len(found))
+        if len(looks) == last_look:
+            session.close()
+        return found * (1 + others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module, "_matching", look)
+        error = refusal(lambda: store(uri).keep(SECRET))
+    assert says in error.message
+    assert re.search(r"; the new object 'pkcs11:\S+left' may still be there$", error.message)
     assert store(uri).fetch() == SECRET
 
 

@@ -24,11 +24,11 @@ from pkcs11.mechanisms import GCMParams
 from pkcs11.types import DecryptMixin, EncryptMixin
 
 from coco_kp.crypto import KEK_SIZE
-from coco_kp.errors import InputError, KekError, RefusedError
+from coco_kp.errors import CocoKpError, InputError, KekError, RefusedError
 from coco_kp.keys.kek import kek_of
 from coco_kp.keys.reference import Pkcs11Reference, name_of
 from coco_kp.keys.stores.interface import CiphertextError
-from coco_kp.keys.stores.pkcs11_token import in_session
+from coco_kp.keys.stores.pkcs11_token import failure, in_session
 from coco_kp.redact import shown
 from coco_kp.values import dataclass
 
@@ -102,8 +102,14 @@ class Pkcs11Store:
                 raise self._taken()
             if self._value(session) != kek:
                 raise KekError(f"the HSM keeps another key than it was given, in {self.reference}")
-        except BaseException:
-            made.destroy()
+        except BaseException as error:
+            try:
+                made.destroy()
+            except PKCS11Error:
+                name = name_of(self.reference)
+                told = failure(error, name) if isinstance(error, PKCS11Error) else error
+                if isinstance(told, CocoKpError):
+                    raise told.adding(f"the new object {name} may still be there") from None
             raise
 
     def _taken(self) -> RefusedError:

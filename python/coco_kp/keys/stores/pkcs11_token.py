@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
@@ -71,7 +71,8 @@ def in_session(
     def call() -> _Result:
         try:
             token = _token(_slots(module), reference)
-            with _session(token, pin, name_of(reference), write=write) as session:
+            session = _session(token, pin, name_of(reference), write=write)
+            with _closing(session):
                 return use(session)
         except exceptions.PKCS11Error as error:
             raise failure(error, name_of(reference)) from None
@@ -242,3 +243,15 @@ def _session(token: Token, pin: str, name: str, *, write: bool) -> Session:
     except (exceptions.PinIncorrect, exceptions.PinInvalid, exceptions.PinLenRange):
         _rejected.add(attempt)
         raise
+
+
+@contextmanager
+def _closing(session: Session) -> Iterator[None]:
+    """Close a session after the block; where that fails, the block's own error is the one told."""
+    try:
+        yield
+    except BaseException:
+        with suppress(exceptions.PKCS11Error):
+            session.close()
+        raise
+    session.close()
