@@ -3,6 +3,10 @@
 A task is a line of the plan and how registries are reached: no key and no credentials are in it,
 workers have their own. Dask starts a task again whose worker died: at least once is enough, for an
 image that is done is left alone. Whoever reaches the scheduler runs what he likes on its workers.
+
+A worker closes none of its key rings, which ``KeyRing`` else asks for: tasks may use the keys of
+one that has left the cache. Its connections stay open until the collector comes or the process
+ends.
 """
 
 from __future__ import annotations
