@@ -174,7 +174,7 @@ class Worker:
     def _judge_next(self, index: int, done: Run, *, removable: bool) -> Iterator[str]:
         scenario = SCENARIOS[index]
         succeeded = _is_done(done)
-        in_place = succeeded and done.code != 0
+        in_place = succeeded and IN_PLACE in done.err
         if succeeded or KEPT in done.err:
             for name in scenario.fresh:
                 (self.here / name).unlink(missing_ok=True)
@@ -253,7 +253,8 @@ class Worker:
 
 def _is_done(run: Run) -> bool:
     """Return whether a command did what it is for; a new key that is in place is not all of it."""
-    return run.code == 0 or (IN_PLACE in run.err and KEPT not in run.err)
+    only_the_key = KEPT in run.err and f"' {IN_PLACE}" in run.err  # a file is quoted
+    return run.code == 0 or (IN_PLACE in run.err and not only_the_key)
 
 
 def faults(scenario: int, calls: Sequence[Call]) -> Iterator[Fault]:
