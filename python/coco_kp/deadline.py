@@ -214,7 +214,7 @@ class _Clock:
                 start(thread)
                 self._thread = thread
             elif end < self._asleep_until:
-                self._changed.notify()
+                self._changed.notify_all()  # after a fork, the parent's thread is among them
             heapq.heappush(self._alarms, (end, next(self._numbers), alarm))
 
     def _run(self) -> None:

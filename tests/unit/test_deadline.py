@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 import pytest
 
@@ -211,3 +214,32 @@ def taken() -> threading.Lock:
 def test_pause_lasts_as_long_as_asked() -> None:
     with ends(after=0.2):
         pause(0.2)
+
+
+_FORK: Final = """
+import os, signal, threading, time
+from coco_kp import deadline
+from coco_kp.deadline import Alarm
+
+def asleep():
+    while not deadline._clock._changed._waiters:
+        time.sleep(0.001)
+
+kept = Alarm(600, lambda: None)
+asleep()
+if os.fork() == 0:
+    signal.alarm(60)
+    later = Alarm(500, lambda: None)
+    while len(deadline._clock._changed._waiters) < 2:
+        time.sleep(0.001)
+    rung = threading.Event()
+    Alarm(0.01, rung.set)
+    rung.wait()
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_alarm_rings_in_a_fork_of_a_process_whose_alarms_were_waited_for() -> None:
+    """The thread that was woken was the parent's: the fork paused for ever."""
+    assert subprocess.run([sys.executable, "-c", _FORK], check=False).returncode == 0
